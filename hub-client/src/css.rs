@@ -1,0 +1,359 @@
+//! Client of the hub's Cloud Sync Service, for an operator or a collector with a user's credentials.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::http::{self, Peer};
+use crate::mms::{Credentials, Destination, DestinationPolicy, MetaData, MmsError, ObjectStatus, check_name};
+use crate::tls;
+
+/// Time for one request where nothing else is configured; a bundle of several megabytes is one request.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause between two questions whether the hub has verified what was published.
+const STATUS_PAUSE: Duration = Duration::from_millis(200);
+
+/// How to reach the CSS.
+#[derive(Clone)]
+pub struct CssConfig {
+    /// `HZN_FSS_CSSURL`: scheme, host, port and path before `/api`.
+    pub url: String,
+    /// `HZN_ORG_ID`.
+    pub org: String,
+    /// `HZN_EXCHANGE_USER_AUTH`: `user:password` or `org/user:password`.
+    pub user: String,
+    /// `HZN_MGMT_HUB_CERT_PATH`: PEM of the hub's certificate or authority, beside the platform's.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that one request may take.
+    pub timeout: Duration,
+}
+
+impl std::fmt::Debug for CssConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let user = self.user.split(':').next().unwrap_or_default();
+        f.debug_struct("CssConfig")
+            .field("url", &self.url)
+            .field("org", &self.org)
+            .field("user", &user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CssConfig {
+    /// Reads the variables that `hzn` reads.
+    pub fn from_env() -> Result<Self, MmsError> {
+        let get = |name: &str, what: &str| {
+            std::env::var(name)
+                .ok()
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| MmsError::Config(format!("{name} is not set: {what}")))
+        };
+        Ok(Self {
+            url: get("HZN_FSS_CSSURL", "the URL of the hub's sync service, as for hzn")?,
+            org: get("HZN_ORG_ID", "the org, as for hzn")?,
+            user: get("HZN_EXCHANGE_USER_AUTH", "user:password, as for hzn")?,
+            ca_file: std::env::var_os("HZN_MGMT_HUB_CERT_PATH")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            timeout: DEFAULT_TIMEOUT,
+        })
+    }
+}
+
+/// An object to publish. Without any destination it would go to every node of the org.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewObject {
+    /// The id; of one org and type there is one object of an id.
+    #[serde(rename = "objectID")]
+    pub object_id: String,
+    /// The type.
+    pub object_type: String,
+    /// Free text, `[A-Za-z0-9._-]`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Free text without angle brackets.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// For the nodes that the agbot finds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_policy: Option<DestinationPolicy>,
+    /// For one node: its type and id.
+    #[serde(skip)]
+    pub destination: Option<(String, String)>,
+    /// Base64 of the PKIX RSA key; anything but RSA crashes the hub's verifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// Base64 of the RSA-PSS signature over the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// `SHA256`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_algorithm: Option<String>,
+}
+
+/// A client of one CSS and org.
+pub struct CssClient {
+    peer: Peer,
+    base: String,
+    user: String,
+    password: String,
+    client: Client,
+}
+
+impl std::fmt::Debug for CssClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CssClient")
+            .field("base", &self.base)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CssClient {
+    /// A client for `config`; reads the certificate file.
+    pub fn new(config: &CssConfig) -> Result<Self, MmsError> {
+        let url = config.url.trim_end_matches('/');
+        let parsed = reqwest::Url::parse(url)
+            .map_err(|e| MmsError::Config(format!("HZN_FSS_CSSURL={url} is not a URL: {e}")))?;
+        if !matches!(parsed.scheme(), "http" | "https") || parsed.query().is_some() {
+            return Err(MmsError::Config(format!(
+                "HZN_FSS_CSSURL={url} must begin with http:// or https://"
+            )));
+        }
+        check_name(&config.org).map_err(|e| MmsError::Config(format!("HZN_ORG_ID: {e}")))?;
+        let (user, password) = config.user.split_once(':').ok_or_else(|| {
+            MmsError::Config(
+                "HZN_EXCHANGE_USER_AUTH has no colon: user:password or org/user:password".to_owned(),
+            )
+        })?;
+        let user = if user.contains('/') { user.to_owned() } else { format!("{}/{user}", config.org) };
+        let tls = match &config.ca_file {
+            _ if parsed.scheme() == "http" => tls::nobody(),
+            None => tls::hub(None),
+            Some(path) => {
+                let problem = |reason: String| MmsError::File { path: path.clone(), reason };
+                let pem = std::fs::read(path).map_err(|e| problem(e.to_string()))?;
+                Ok(tls::hub(Some(&pem)).map_err(|e| problem(e.to_string()))?)
+            }
+        }
+        .map_err(|e| MmsError::Config(e.to_string()))?;
+        let client = http::builder(tls).build().map_err(|e| MmsError::Config(e.to_string()))?;
+        Ok(Self {
+            peer: Peer { name: format!("CSS {url}"), timeout: config.timeout },
+            base: format!("{url}/api/v1/objects/{}", config.org),
+            user,
+            password: password.to_owned(),
+            client,
+        })
+    }
+
+    /// Objects of the type that have arrived at the hub and that nobody acknowledged; deletions are among them.
+    pub async fn list(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
+        check_name(object_type)?;
+        self.json_list(&format!("/{object_type}")).await
+    }
+
+    /// Every object of the type, whatever its state.
+    pub async fn list_all(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
+        check_name(object_type)?;
+        self.json_list(&format!("?filters=true&objectType={object_type}")).await
+    }
+
+    /// The data of an object, at most `limit` bytes.
+    pub async fn data(&self, object_type: &str, id: &str, limit: u64) -> Result<Vec<u8>, MmsError> {
+        let response = self.object(Method::GET, object_type, id, "/data", None).await?;
+        if !response.status().is_success() {
+            return Err(self.peer.rejection(response).await);
+        }
+        self.peer.body(response, limit).await
+    }
+
+    /// The state of an object; `None` where there is none of that id.
+    pub async fn status(&self, object_type: &str, id: &str) -> Result<Option<ObjectStatus>, MmsError> {
+        let response = match self.object(Method::GET, object_type, id, "/status", None).await {
+            Err(MmsError::UnknownObject { .. }) => return Ok(None),
+            other => other?,
+        };
+        if !response.status().is_success() {
+            return Err(self.peer.rejection(response).await);
+        }
+        let word = self.peer.body(response, 256).await?;
+        Ok(Some(ObjectStatus::parse(&String::from_utf8_lossy(&word))))
+    }
+
+    /// Acknowledges that the object was used: it disappears here, and its node sees `consumedByDest`.
+    /// One that is gone already is no error.
+    pub async fn consumed(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
+        self.gone(self.object(Method::PUT, object_type, id, "/consumed", None).await).await
+    }
+
+    /// Acknowledges a deletion that the list shows. One that is gone already is no error.
+    pub async fn deleted(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
+        self.gone(self.object(Method::PUT, object_type, id, "/deleted", None).await).await
+    }
+
+    /// Deletes an object. One that is gone already is no error.
+    pub async fn delete(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
+        self.gone(self.object(Method::DELETE, object_type, id, "", None).await).await
+    }
+
+    /// The nodes that an object was placed on and how far it got; none where the hub knows none.
+    pub async fn destinations(&self, object_type: &str, id: &str) -> Result<Vec<Destination>, MmsError> {
+        check_name(object_type)?;
+        check_name(id)?;
+        self.json_list(&format!("/{object_type}/{id}/destinations")).await
+    }
+
+    /// Places an object on exactly these nodes, each `type:id`; what the agbot does for an object with a destination policy.
+    pub async fn set_destinations(
+        &self,
+        object_type: &str,
+        id: &str,
+        nodes: &[String],
+    ) -> Result<(), MmsError> {
+        let body = serde_json::Value::from(nodes).to_string().into_bytes();
+        let response = self.object(Method::PUT, object_type, id, "/destinations", Some(body)).await?;
+        self.peer.done(response).await
+    }
+
+    /// Publishes an object: metadata, then the data in one piece, then waits until the hub has verified and stored it.
+    ///
+    /// # Errors
+    /// [`MmsError::VerificationFailed`] where the signature in the metadata does not fit; [`MmsError::Timeout`] where the hub
+    /// does not finish in time. The object may exist at the hub then: publishing again replaces it.
+    pub async fn publish(&self, object: &NewObject, data: &[u8]) -> Result<(), MmsError> {
+        let NewObject { object_type, object_id, .. } = object;
+        let mut meta = serde_json::to_value(object).map_err(|e| MmsError::Config(e.to_string()))?;
+        if let Some((kind, id)) = &object.destination {
+            check_name(kind)?;
+            check_name(id)?;
+            meta["destinationType"] = kind.as_str().into();
+            meta["destinationID"] = id.as_str().into();
+        }
+        let body = serde_json::json!({ "meta": meta }).to_string().into_bytes();
+        let response = self.object(Method::PUT, object_type, object_id, "", Some(body)).await?;
+        self.peer.done(response).await?;
+
+        let response = self.object(Method::PUT, object_type, object_id, "/data", Some(data.to_vec())).await?;
+        let stored = self.peer.done(response).await;
+        // A signature that does not fit answers 500 like any trouble in the store; the state tells them apart.
+        if matches!(&stored, Err(MmsError::Rejected { status, .. }) if *status != 500) {
+            return stored;
+        }
+        let deadline = Instant::now() + self.peer.timeout;
+        loop {
+            match self.status(object_type, object_id).await? {
+                Some(ObjectStatus::VerificationFailed) => {
+                    return Err(MmsError::VerificationFailed {
+                        object_type: object_type.clone(),
+                        id: object_id.clone(),
+                    });
+                }
+                Some(ObjectStatus::NotReady | ObjectStatus::Verifying) if stored.is_ok() => {}
+                // Where the hub has placed it at once, it may be past ready already.
+                _ => return stored,
+            }
+            if Instant::now() >= deadline {
+                return Err(MmsError::Timeout { server: self.peer.name.clone(), after: self.peer.timeout });
+            }
+            tokio::time::sleep(STATUS_PAUSE).await;
+        }
+    }
+
+    async fn gone(&self, outcome: Result<Response, MmsError>) -> Result<(), MmsError> {
+        match outcome {
+            Err(MmsError::UnknownObject { .. }) => Ok(()),
+            other => self.peer.done(other?).await,
+        }
+    }
+
+    async fn json_list<T: serde::de::DeserializeOwned>(&self, rest: &str) -> Result<Vec<T>, MmsError> {
+        let response = self.send(self.client.get(format!("{}{rest}", self.base))).await?;
+        self.peer.json_list(response).await
+    }
+
+    async fn object(
+        &self,
+        method: Method,
+        object_type: &str,
+        id: &str,
+        rest: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response, MmsError> {
+        check_name(object_type)?;
+        check_name(id)?;
+        let mut request = self.client.request(method, format!("{}/{object_type}/{id}{rest}", self.base));
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(MmsError::UnknownObject { object_type: object_type.to_owned(), id: id.to_owned() });
+        }
+        Ok(response)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, MmsError> {
+        let response = self.peer.send(request.basic_auth(&self.user, Some(&self.password))).await?;
+        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(MmsError::Unauthorized {
+                server: self.peer.name.clone(),
+                credentials: Credentials::User(self.user.clone()),
+            });
+        }
+        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(url: &str, org: &str, user: &str) -> Result<CssClient, MmsError> {
+        CssClient::new(&CssConfig {
+            url: url.to_owned(),
+            org: org.to_owned(),
+            user: user.to_owned(),
+            ca_file: None,
+            timeout: DEFAULT_TIMEOUT,
+        })
+    }
+
+    #[test]
+    fn the_users_org_is_added_as_hzn_does() {
+        assert_eq!(client("http://css:1/", "o", "u:p:q").unwrap().user, "o/u");
+        let other = client("http://css:1/edge-css/", "o", "r/u:p").unwrap();
+        assert_eq!(
+            (other.user.as_str(), other.base.as_str()),
+            ("r/u", "http://css:1/edge-css/api/v1/objects/o")
+        );
+    }
+
+    #[test]
+    fn settings_that_cannot_work_name_their_variable() {
+        for (url, org, user, name) in [
+            ("css", "o", "u:p", "HZN_FSS_CSSURL"),
+            ("ftp://css", "o", "u:p", "HZN_FSS_CSSURL"),
+            ("http://css", "o/p", "u:p", "HZN_ORG_ID"),
+            ("http://css", "o", "u", "HZN_EXCHANGE_USER_AUTH"),
+        ] {
+            assert!(client(url, org, user).unwrap_err().to_string().contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let config = CssConfig {
+            url: "http://c".to_owned(),
+            org: "o".to_owned(),
+            user: "u:secret".to_owned(),
+            ca_file: None,
+            timeout: DEFAULT_TIMEOUT,
+        };
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

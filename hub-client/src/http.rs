@@ -1,0 +1,104 @@
+//! One HTTP exchange with an ESS or a CSS: bounded in time and in bytes, its failures sorted into [`MmsError`].
+
+use std::error::Error;
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
+
+use crate::mms::MmsError;
+
+/// The most of an error's text that is kept, in bytes.
+const MAX_ERROR_TEXT: u64 = 1024;
+
+/// What every client here has: no redirect ever carries credentials away, idle connections do not pile up.
+pub(crate) fn builder(tls: rustls::ClientConfig) -> ClientBuilder {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(1)
+        .pool_idle_timeout(Duration::from_secs(30))
+}
+
+/// The server and the time that one exchange with it may take, body included.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) timeout: Duration,
+}
+
+impl Peer {
+    /// Sends and returns the answer's head, whatever its status.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, MmsError> {
+        request.timeout(self.timeout).send().await.map_err(|e| self.failure(e))
+    }
+
+    /// The whole body, if it has no more than `limit` bytes; a longer one is not read to its end.
+    pub(crate) async fn body(&self, mut response: Response, limit: u64) -> Result<Vec<u8>, MmsError> {
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Err(MmsError::TooLarge { limit });
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.failure(e))? {
+            if body.len() as u64 + chunk.len() as u64 > limit {
+                return Err(MmsError::TooLarge { limit });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// The error that an answer of no expected status stands for.
+    pub(crate) async fn rejection(&self, response: Response) -> MmsError {
+        let status = response.status();
+        let text = match self.body(response, MAX_ERROR_TEXT).await {
+            Ok(body) if body.is_empty() => status.canonical_reason().unwrap_or("no reason given").to_owned(),
+            Ok(body) => String::from_utf8_lossy(&body).trim().to_owned(),
+            Err(e) => format!("({e})"),
+        };
+        MmsError::Rejected { status: status.as_u16(), text }
+    }
+
+    /// `Ok` for any 2xx.
+    pub(crate) async fn done(&self, response: Response) -> Result<(), MmsError> {
+        if response.status().is_success() { Ok(()) } else { Err(self.rejection(response).await) }
+    }
+
+    /// A JSON list; 404 is how both servers say "nothing".
+    pub(crate) async fn json_list<T: serde::de::DeserializeOwned>(
+        &self,
+        response: Response,
+    ) -> Result<Vec<T>, MmsError> {
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(Vec::new()),
+            status if status.is_success() => {
+                let body = self.body(response, crate::mms::MAX_LIST).await?;
+                let list: Option<Vec<T>> =
+                    serde_json::from_slice(&body).map_err(|e| MmsError::BadAnswer(e.to_string()))?;
+                Ok(list.unwrap_or_default())
+            }
+            _ => Err(self.rejection(response).await),
+        }
+    }
+
+    fn failure(&self, error: reqwest::Error) -> MmsError {
+        if error.is_timeout() {
+            return MmsError::Timeout { server: self.name.clone(), after: self.timeout };
+        }
+        let mut reason = String::new();
+        let error = error.without_url();
+        let mut cause: Option<&dyn Error> = Some(&error);
+        while let Some(current) = cause {
+            let text = current.to_string();
+            // Wrappers repeat their cause's text; say each thing once.
+            if !reason.contains(&text) {
+                if !reason.is_empty() {
+                    reason.push_str(": ");
+                }
+                reason.push_str(&text);
+            }
+            cause = current.source();
+        }
+        MmsError::Unreachable { server: self.name.clone(), reason }
+    }
+}

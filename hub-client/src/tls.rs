@@ -1,0 +1,136 @@
+//! TLS towards the ESS and the CSS: which server certificates are believed.
+//!
+//! The agent's ESS presents a self-signed certificate marked `CA:TRUE` that is never renewed while its files exist, so it
+//! expires in place and no path validation accepts it. The file the agent mounts *is* the certificate: the server is the right
+//! one if it presents exactly those bytes and holds their key. Name, dates and extensions add nothing to that and are not looked
+//! at. The same rule serves a hub whose certificate is self-signed; every other hub goes through the platform's validation.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+/// Why a TLS configuration cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The text holds no certificate, or one that is not PEM.
+    #[error("no PEM certificate in it: {0}")]
+    NoCertificate(String),
+    /// The platform's roots or the provider cannot be used.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] Error),
+}
+
+/// A client configuration that believes exactly the first certificate of `pem`, and no other.
+pub fn pinned(pem: &[u8]) -> Result<ClientConfig, TlsError> {
+    let certificate =
+        CertificateDer::from_pem_slice(pem).map_err(|e| TlsError::NoCertificate(e.to_string()))?;
+    configuration(PinnedVerifier { pins: vec![certificate], otherwise: None, provider: provider() })
+}
+
+/// A client configuration for a hub: the platform's roots, and with `extra_pem` also the certificates in there, each as an
+/// authority and as the server's own certificate (a hub set up with a self-signed one presents just that).
+pub fn hub(extra_pem: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
+    let pins = match extra_pem {
+        None => Vec::new(),
+        Some(pem) => CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| TlsError::NoCertificate(e.to_string()))?,
+    };
+    if extra_pem.is_some() && pins.is_empty() {
+        return Err(TlsError::NoCertificate("the file is empty or not PEM".to_owned()));
+    }
+    let platform =
+        rustls_platform_verifier::Verifier::new_with_extra_roots(pins.iter().cloned(), provider())?;
+    configuration(PinnedVerifier { pins, otherwise: Some(Arc::new(platform)), provider: provider() })
+}
+
+/// A client configuration that believes no server: for a client that never speaks TLS, also where the platform has no roots.
+pub fn nobody() -> Result<ClientConfig, TlsError> {
+    configuration(PinnedVerifier { pins: Vec::new(), otherwise: None, provider: provider() })
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn configuration(verifier: PinnedVerifier) -> Result<ClientConfig, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+/// Believes a pinned leaf by its bytes, anything else only as `otherwise` says; always checks the handshake's signature.
+#[derive(Debug)]
+struct PinnedVerifier {
+    pins: Vec<CertificateDer<'static>>,
+    otherwise: Option<Arc<dyn ServerCertVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pins.iter().any(|pin| pin == leaf) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        match &self.otherwise {
+            Some(verifier) => verifier.verify_server_cert(leaf, intermediates, name, ocsp, now),
+            None => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_certificate_is_refused() {
+        assert!(matches!(pinned(b"not a certificate"), Err(TlsError::NoCertificate(_))));
+        assert!(matches!(hub(Some(b"")), Err(TlsError::NoCertificate(_))));
+    }
+}
