@@ -2,6 +2,8 @@
 # Shared by the scripts of this folder. Sourced after `set -euo pipefail`.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Where rustup and Go's own archive install to, and where Debian keeps depmod and mke2fs: not on every user's PATH.
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 target=${CARGO_TARGET_DIR:-$root/target}
 triple=x86_64-unknown-linux-gnu
 
