@@ -1,0 +1,92 @@
+//! What is wrong with a policy file, where, and what would be right.
+
+use crate::model::Location;
+use std::fmt;
+
+/// How many diagnostics are kept for one file; the rest is only counted.
+pub const MAX_DIAGNOSTICS: usize = 100;
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The name of the file, as given by the caller.
+    pub file: String,
+    /// Where.
+    pub location: Location,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right; empty where the message says it.
+    pub help: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Location { line, column } = self.location;
+        write!(f, "{}:{line}:{column}: {}", self.file, self.message)?;
+        if self.help.is_empty() { Ok(()) } else { write!(f, " ({})", self.help) }
+    }
+}
+
+/// Why a file was refused: one line each, in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub struct Diagnostics {
+    /// The first [`MAX_DIAGNOSTICS`] findings, never empty in an error.
+    pub list: Vec<Diagnostic>,
+    /// How many more there were.
+    pub more: usize,
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.list.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{diagnostic}")?;
+        }
+        if self.more > 0 { write!(f, "\n... and {} more", self.more) } else { Ok(()) }
+    }
+}
+
+/// Collects the findings of one file.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    file: String,
+    errors: Diagnostics,
+    warnings: Diagnostics,
+}
+
+impl Sink {
+    pub(crate) fn new(file: &str) -> Self {
+        Self { file: file.to_owned(), errors: Diagnostics::default(), warnings: Diagnostics::default() }
+    }
+
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    pub(crate) fn error(&mut self, at: Location, message: impl Into<String>, help: impl Into<String>) {
+        push(&mut self.errors, &self.file, at, message.into(), help.into());
+    }
+
+    pub(crate) fn warn(&mut self, at: Location, message: impl Into<String>, help: impl Into<String>) {
+        push(&mut self.warnings, &self.file, at, message.into(), help.into());
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        !self.errors.list.is_empty()
+    }
+
+    /// The errors, then the warnings, each in the order of the file.
+    pub(crate) fn finish(mut self) -> (Diagnostics, Diagnostics) {
+        self.errors.list.sort_by_key(|d| d.location);
+        self.warnings.list.sort_by_key(|d| d.location);
+        (self.errors, self.warnings)
+    }
+}
+
+fn push(to: &mut Diagnostics, file: &str, location: Location, message: String, help: String) {
+    if to.list.len() < MAX_DIAGNOSTICS {
+        to.list.push(Diagnostic { file: file.to_owned(), location, message, help });
+    } else {
+        to.more += 1;
+    }
+}

@@ -1,0 +1,15 @@
+//! KubeArmor policy documents, validated and compiled to the tables that the kernel reads.
+//!
+//! Pure: no I/O and no kernel. [`parse()`] reads documents, `compile` resolves every precedence, inheritance, posture
+//! and ownership question into a [`tables::Domain`],.
+
+pub mod diagnostics;
+pub mod glob;
+pub mod model;
+pub mod parse;
+pub mod tables;
+pub mod yaml;
+
+pub use diagnostics::{Diagnostic, Diagnostics};
+pub use model::Policy;
+pub use parse::{Checked, check, parse};

@@ -1,0 +1,202 @@
+//! Typed access to the fields of a mapping, with an error at the place of whatever does not fit.
+
+use crate::diagnostics::Sink;
+use crate::model::{Action, Location};
+use crate::yaml::{Key, Node, Value};
+
+/// A mapping and what to call it in messages.
+pub(super) struct Fields<'a> {
+    pub(super) at: Location,
+    pub(super) entries: &'a [(Key, Node)],
+    what: String,
+}
+
+/// A string and where it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'a> {
+    pub(super) at: Location,
+    pub(super) text: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    /// `None`, with an error, if the node is not a mapping.
+    pub(super) fn new(node: &'a Node, what: &str, sink: &mut Sink) -> Option<Self> {
+        match &node.value {
+            Value::Map(entries) => Some(Self { at: node.at, entries, what: what.to_owned() }),
+            Value::Scalar { .. } | Value::List(_) => {
+                sink.error(
+                    node.at,
+                    format!("{what} is {}, not a mapping", node.kind()),
+                    "write `field: value` lines",
+                );
+                None
+            }
+        }
+    }
+
+    /// Refuses every field that is not `known`; `refused` says why where there is more to say than "unknown".
+    pub(super) fn only(&self, known: &[&str], refused: &[(&str, &str)], sink: &mut Sink) {
+        for (key, _) in self.entries {
+            if known.contains(&key.name.as_str()) {
+                continue;
+            }
+            let message = format!("{} cannot have `{}`", self.what, key.name);
+            let help = match refused.iter().find(|(name, _)| *name == key.name) {
+                Some((_, why)) => (*why).to_owned(),
+                None => match nearest(&key.name, known) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => format!("known: {}", known.join(", ")),
+                },
+            };
+            sink.error(key.at, message, help);
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
+    pub(super) fn required(&self, name: &str, help: &str, sink: &mut Sink) -> Option<&'a Node> {
+        let node = self.get(name);
+        if node.is_none() {
+            sink.error(self.at, format!("{} has no `{name}`", self.what), help);
+        }
+        node
+    }
+
+    pub(super) fn string(&self, name: &str, sink: &mut Sink) -> Option<Text<'a>> {
+        self.get(name).and_then(|node| text(node, &format!("`{name}`"), sink))
+    }
+
+    pub(super) fn required_string(&self, name: &str, help: &str, sink: &mut Sink) -> Option<Text<'a>> {
+        self.required(name, help, sink).and_then(|node| text(node, &format!("`{name}`"), sink))
+    }
+
+    /// False if the field is missing.
+    pub(super) fn boolean(&self, name: &str, sink: &mut Sink) -> bool {
+        let Some(node) = self.get(name) else { return false };
+        match &node.value {
+            Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => true,
+            Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
+                false
+            }
+            _ => {
+                sink.error(
+                    node.at,
+                    format!("`{name}` is {}, not a boolean", node.kind()),
+                    "write true or false",
+                );
+                false
+            }
+        }
+    }
+
+    /// The entries of a list; nothing if the field is missing, an error if it is there and empty.
+    pub(super) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node] {
+        let Some(node) = self.get(name) else { return &[] };
+        match &node.value {
+            Value::List(items) if items.is_empty() => {
+                sink.error(node.at, format!("`{name}` is empty"), "add an entry or remove it");
+                &[]
+            }
+            Value::List(items) => items,
+            Value::Scalar { .. } | Value::Map(_) => {
+                sink.error(
+                    node.at,
+                    format!("`{name}` is {}, not a list", node.kind()),
+                    "begin each entry with '- '",
+                );
+                &[]
+            }
+        }
+    }
+
+    pub(super) fn severity(&self, sink: &mut Sink) -> Option<u8> {
+        let node = self.get("severity")?;
+        let number = match &node.value {
+            Value::Scalar { text, plain: true } => text.parse().ok(),
+            _ => None,
+        };
+        let severity = number.filter(|n| (1..=10).contains(n));
+        if severity.is_none() {
+            let given = match &node.value {
+                Value::Scalar { text, plain: true } if !text.is_empty() => format!("`{text}`"),
+                _ => node.kind().to_owned(),
+            };
+            sink.error(
+                node.at,
+                format!("severity is {given}"),
+                "write a whole number from 1 to 10, without quotes",
+            );
+        }
+        severity
+    }
+
+    /// `None` also for an empty list, which inherits as a missing one does.
+    pub(super) fn tags(&self, sink: &mut Sink) -> Option<Vec<String>> {
+        let node = self.get("tags")?;
+        let Value::List(items) = &node.value else {
+            sink.error(node.at, format!("`tags` is {}, not a list", node.kind()), "write [\"a\", \"b\"]");
+            return None;
+        };
+        let tags: Vec<String> =
+            items.iter().filter_map(|n| text(n, "a tag", sink)).map(|t| t.text.to_owned()).collect();
+        (!tags.is_empty()).then_some(tags)
+    }
+
+    pub(super) fn action(&self, sink: &mut Sink) -> Option<Action> {
+        let action = self.string("action", sink)?;
+        let known = [("Block", Action::Block), ("Allow", Action::Allow), ("Audit", Action::Audit)];
+        let found = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(action.text));
+        if found.is_none() {
+            let message = format!("action `{}` is not known", action.text);
+            sink.error(action.at, message, "write Block, Allow or Audit");
+        }
+        found.map(|(_, action)| *action)
+    }
+}
+
+/// The string that a node is; anything else is an error.
+pub(super) fn text<'a>(node: &'a Node, what: &str, sink: &mut Sink) -> Option<Text<'a>> {
+    match (&node.value, node.kind()) {
+        (Value::Scalar { text, .. }, "a string") => Some(Text { at: node.at, text }),
+        (Value::Scalar { .. }, kind @ ("a number" | "a boolean")) => {
+            sink.error(node.at, format!("{what} is {kind}, not a string"), "put it in quotes");
+            None
+        }
+        (_, kind) => {
+            sink.error(node.at, format!("{what} is {kind}, not a string"), "");
+            None
+        }
+    }
+}
+
+/// The known name that `name` most likely stands for.
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    known
+        .iter()
+        .map(|candidate| (edits(&lower, &candidate.to_lowercase()), *candidate))
+        .min()
+        .filter(|(edits, candidate)| *edits <= 1 + candidate.len() / 4)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance; longer words than any field has are not compared.
+fn edits(a: &str, b: &str) -> usize {
+    if a.len() > 64 {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,77 @@
+//! What a path, a directory and a program's name may be.
+
+use super::fields::Text;
+use crate::diagnostics::Sink;
+use crate::model::{Location, MAX_PATH};
+
+pub(super) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
+    normal(path, sink)?;
+    if path.text.ends_with('/') {
+        let help = "a directory goes into matchDirectories as `dir`; without the last '/' it is the directory itself";
+        sink.error(path.at, format!("path `{}` ends in '/'", path.text), help);
+        return None;
+    }
+    warn_literal(path, sink);
+    Some(path.text.to_owned())
+}
+
+pub(super) fn directory(dir: &Text<'_>, sink: &mut Sink) -> Option<String> {
+    normal(dir, sink)?;
+    if !dir.text.ends_with('/') {
+        sink.error(dir.at, format!("dir `{}` does not end in '/'", dir.text), format!("write {}/", dir.text));
+        return None;
+    }
+    warn_literal(dir, sink);
+    Some(dir.text.to_owned())
+}
+
+pub(super) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
+    let help = match name.text {
+        "" | "." | ".." => "write the name of a program",
+        text if text.contains('/') => "it is the last component of a path; write `path` for a whole one",
+        text if text.contains('\0') => "a NUL byte is in no name",
+        text if text.len() > 255 => "a name has at most 255 bytes",
+        text => return Some(text.to_owned()),
+    };
+    sink.error(name.at, format!("execname `{}` is not a name", name.text), help);
+    None
+}
+
+fn normal(path: &Text<'_>, sink: &mut Sink) -> Option<()> {
+    let text = path.text;
+    let help = if !text.starts_with('/') {
+        "it must begin with '/'".to_owned()
+    } else if text.len() > MAX_PATH {
+        format!("it has more than {MAX_PATH} bytes")
+    } else if text.contains('\0') {
+        "a NUL byte is in no path".to_owned()
+    } else if text.contains("//") {
+        "'//' is in no path; write one '/'".to_owned()
+    } else if text.split('/').any(|component| component == "." || component == "..") {
+        "write it without '.' and '..'".to_owned()
+    } else {
+        return Some(());
+    };
+    let shown: String = text.chars().take(80).collect();
+    sink.error(path.at, format!("`{shown}` is not a path"), help);
+    None
+}
+
+fn warn_literal(path: &Text<'_>, sink: &mut Sink) {
+    warn_merged(path.text, path.at, sink);
+    if path.text.contains(['*', '?', '[', '{']) {
+        let help = "write `pattern` in matchPatterns if it shall match more than this one name";
+        sink.warn(path.at, format!("`{}` is taken literally", path.text), help);
+    }
+}
+
+/// The directories that are symlinks to `/usr` wherever those are merged.
+const MERGED: [&str; 6] = ["/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/"];
+
+pub(super) fn warn_merged(path: &str, at: Location, sink: &mut Sink) {
+    if let Some(directory) = MERGED.iter().find(|directory| path.starts_with(**directory)) {
+        let directory = directory.trim_end_matches('/');
+        let message = format!("{directory} is a symlink to /usr{directory} on most systems");
+        sink.warn(at, message, "the rule matches what the path resolves to in the workload's own root");
+    }
+}

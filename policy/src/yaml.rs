@@ -1,0 +1,178 @@
+//! YAML text to trees of nodes that know where they stand.
+//!
+//! Bounded before anything is built: [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_NODES`]. Aliases are refused, so that no
+//! document can grow beyond its text. Duplicate keys, keys that are not plain words and tags are errors here.
+
+use crate::diagnostics::Sink;
+use crate::model::Location;
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use std::collections::HashSet;
+
+/// The largest policy file, in bytes.
+pub const MAX_TEXT: usize = 1 << 20;
+/// How deep mappings and lists may nest; a policy needs 7.
+pub const MAX_DEPTH: usize = 32;
+/// The most mappings, lists, keys and values in one file.
+pub const MAX_NODES: usize = 200_000;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) at: Location,
+    pub(crate) value: Value,
+}
+
+#[derive(Debug)]
+pub(crate) enum Value {
+    Scalar {
+        text: String,
+        /// Not quoted, so that `true`, `5` and `null` are not strings.
+        plain: bool,
+    },
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) at: Location,
+    pub(crate) name: String,
+}
+
+impl Node {
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// What it is, for a message.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.value {
+            _ if self.is_null() => "nothing",
+            Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => {
+                "a boolean"
+            }
+            Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
+                "a boolean"
+            }
+            Value::Scalar { text, plain: true } if is_number(text) => "a number",
+            Value::Scalar { .. } => "a string",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))
+        && (text.parse::<f64>().is_ok() || text.starts_with("0x") || text.starts_with("0o"))
+}
+
+/// A mapping or list that is still being read.
+enum Open {
+    List(Location, Vec<Node>),
+    Map { at: Location, entries: Vec<(Key, Node)>, seen: HashSet<String>, key: Option<Key> },
+}
+
+/// The documents of a file, empty ones left out. What is wrong goes to the sink; after an error of the syntax the
+/// documents before it are still returned.
+pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
+    let mut documents = Vec::new();
+    if text.len() > MAX_TEXT {
+        let message = format!("the file has {} bytes, more than {MAX_TEXT}", text.len());
+        sink.error(Location { line: 1, column: 1 }, message, "split it");
+        return documents;
+    }
+    let mut parser = Parser::new_from_str(text);
+    let mut open: Vec<Open> = Vec::new();
+    let mut nodes = 0;
+    while let Some(event) = parser.next_event() {
+        let (event, span) = match event {
+            Ok(event) => event,
+            Err(error) => {
+                sink.error(location(error.marker()), format!("not YAML: {}", error.info()), "");
+                return documents;
+            }
+        };
+        let at = start(&span);
+        nodes += 1;
+        if nodes > MAX_NODES {
+            sink.error(at, format!("the file has more than {MAX_NODES} YAML nodes"), "split it");
+            return documents;
+        }
+        let node = match event {
+            Event::MappingStart(_, tag) => {
+                refuse_tag(tag.is_some(), at, sink);
+                open.push(Open::Map { at, entries: Vec::new(), seen: HashSet::new(), key: None });
+                None
+            }
+            Event::SequenceStart(_, tag) => {
+                refuse_tag(tag.is_some(), at, sink);
+                open.push(Open::List(at, Vec::new()));
+                None
+            }
+            Event::MappingEnd | Event::SequenceEnd => open.pop().map(|container| match container {
+                Open::List(at, items) => Node { at, value: Value::List(items) },
+                Open::Map { at, entries, .. } => Node { at, value: Value::Map(entries) },
+            }),
+            Event::Scalar(text, style, _, tag) => {
+                refuse_tag(tag.is_some(), at, sink);
+                let plain = style == ScalarStyle::Plain;
+                Some(Node { at, value: Value::Scalar { text: text.into_owned(), plain } })
+            }
+            Event::Alias(_) => {
+                sink.error(at, "YAML aliases (*name) are not accepted", "write the value out");
+                // Not empty, so that the same place is not reported as empty as well.
+                Some(Node { at, value: Value::Scalar { text: "*".to_owned(), plain: false } })
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => None,
+        };
+        if open.len() > MAX_DEPTH {
+            sink.error(at, format!("nested deeper than {MAX_DEPTH} levels"), "a policy needs 7");
+            return documents;
+        }
+        let Some(node) = node else { continue };
+        match open.last_mut() {
+            None if node.is_null() => {}
+            None => documents.push(node),
+            Some(Open::List(_, items)) => items.push(node),
+            Some(Open::Map { entries, seen, key, .. }) => match key.take() {
+                Some(name) => entries.push((name, node)),
+                None => *key = Some(read_key(node, seen, sink)),
+            },
+        }
+    }
+    documents
+}
+
+fn read_key(node: Node, seen: &mut HashSet<String>, sink: &mut Sink) -> Key {
+    let at = node.at;
+    let name = match node.value {
+        Value::Scalar { text, .. } => text,
+        Value::List(_) | Value::Map(_) => {
+            sink.error(at, "a key must be a word, not a list or a mapping", "");
+            String::new()
+        }
+    };
+    if !seen.insert(name.clone()) {
+        sink.error(at, format!("`{name}` is given twice"), "keep one of them");
+    }
+    Key { at, name }
+}
+
+fn refuse_tag(tagged: bool, at: Location, sink: &mut Sink) {
+    if tagged {
+        sink.error(at, "YAML tags (!name) are not accepted", "remove it");
+    }
+}
+
+fn start(span: &Span) -> Location {
+    location(&span.start)
+}
+
+fn location(marker: &saphyr_parser::Marker) -> Location {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Location { line: number(marker.line()), column: number(marker.col() + 1) }
+}
