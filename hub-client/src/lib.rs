@@ -3,5 +3,6 @@
 pub mod css;
 pub mod ess;
 mod http;
+pub mod keys;
 pub mod mms;
 pub mod tls;
