@@ -138,3 +138,41 @@ pub enum Target {
     /// `execname`: any program whose last path component is this.
     Name(String),
 }
+
+impl Policy {
+    /// Whether an Allow rule with sources is an exception rather than an allow-list.
+    ///
+    /// It is one if a Block or Audit rule for all programs, in the same section of the same policy, covers what it
+    /// names: the same target, a directory above it, or its `execname`. Such a rule lifts the other one for its sources
+    /// and restricts them in nothing else.
+    pub fn is_exception(&self, rule: &Rule) -> bool {
+        rule.action == Action::Allow
+            && !rule.sources.is_empty()
+            && self.rules.iter().any(|other| {
+                other.section == rule.section
+                    && other.action != Action::Allow
+                    && other.sources.is_empty()
+                    && other.target.covers(&rule.target)
+            })
+    }
+}
+
+impl Target {
+    /// Whether everything that `other` matches plainly lies in this; patterns are only compared as written.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Directory { path, recursive: true },
+                Self::Path(inner) | Self::Directory { path: inner, .. },
+            ) => inner.starts_with(path.as_str()),
+            (Self::Directory { path, recursive: true }, Self::Glob(glob)) => {
+                glob.directory().starts_with(path.as_str())
+            }
+            (Self::Directory { path, recursive: false }, Self::Path(inner)) => {
+                inner.strip_prefix(path.as_str()).is_some_and(|rest| !rest.contains('/'))
+            }
+            (Self::Name(name), Self::Path(path)) => path.rsplit('/').next() == Some(name.as_str()),
+            _ => self == other,
+        }
+    }
+}

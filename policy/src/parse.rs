@@ -92,9 +92,7 @@ fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
         }
     });
     let (name, namespace) = read_metadata(&top, sink);
-    let Some(spec) = top.required("spec", "a policy needs a spec", sink) else {
-        return None;
-    };
+    let spec = top.required("spec", "a policy needs a spec", sink)?;
     let kind = kind?;
     let (selector, rules) = read_spec(spec, kind, sink)?;
     Some(Policy {

@@ -1,0 +1,155 @@
+//! Packs the states of a DFA into the comb of [`Automaton`].
+
+use crate::tables::{Automaton, Slot};
+
+/// A state to pack; states are named by their index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct State<'a> {
+    pub(crate) class: u16,
+    pub(crate) below: u16,
+    pub(crate) default: u32,
+    /// On which bytes it leads elsewhere than to `default`; sorted, and never on byte 0.
+    pub(crate) transitions: &'a [(u8, u32)],
+}
+
+/// Words that a search looks at before the state goes behind everything else: bounds the work per state.
+const MAX_PROBES: usize = 64;
+
+/// Packs `states`, of which the first is the dead one; `None` if that takes more than `limit` slots.
+pub(crate) fn pack(states: &[State<'_>], start: u32, limit: usize) -> Option<Automaton> {
+    // The fullest first, while the comb is empty; equal ones in their order, so that the result is always the same.
+    let mut order: Vec<u32> = (1..states.len() as u32).collect();
+    order.sort_by_key(|&state| std::cmp::Reverse(states[state as usize].transitions.len()));
+
+    let mut free = Free::default();
+    let mut bases = vec![0; states.len()];
+    free.take(0);
+    for state in order {
+        let transitions = states[state as usize].transitions;
+        let base = free.find(transitions);
+        if base + 256 > limit {
+            return None;
+        }
+        free.take(base);
+        for (byte, _) in transitions {
+            free.take(base + *byte as usize);
+        }
+        bases[state as usize] = base as u32;
+    }
+
+    let last = bases.iter().max().map_or(0, |base| *base as usize);
+    let mut slots = vec![Slot::FREE; last + 256];
+    for (state, &base) in states.iter().zip(&bases) {
+        slots[base as usize] = Slot {
+            check: Slot::RECORD | bases[state.default as usize],
+            next: u32::from(state.below) << 16 | u32::from(state.class),
+        };
+        for &(byte, target) in state.transitions {
+            slots[base as usize + byte as usize] = Slot { check: base, next: bases[target as usize] };
+        }
+    }
+    Some(Automaton { slots, start: bases[start as usize] })
+}
+
+/// Which slots are taken, as a bit set without an end.
+#[derive(Default)]
+struct Free {
+    taken: Vec<u64>,
+    /// For each number of transitions where the last search ended: slots before it are too full for such a state.
+    hints: [usize; 4],
+}
+
+impl Free {
+    fn take(&mut self, slot: usize) {
+        let word = slot / 64;
+        if self.taken.len() <= word {
+            self.taken.resize(word + 1, 0);
+        }
+        self.taken[word] |= 1 << (slot % 64);
+    }
+
+    /// The slots `from..from + 64` as bits.
+    fn window(&self, from: usize) -> u64 {
+        let word = |index: usize| self.taken.get(index).copied().unwrap_or(0);
+        let (index, shift) = (from / 64, from % 64);
+        let low = word(index) >> shift;
+        if shift == 0 { low } else { low | word(index + 1) << (64 - shift) }
+    }
+
+    /// The base of a state with these transitions: a free slot with a free slot at each of their distances.
+    fn find(&mut self, transitions: &[(u8, u32)]) -> usize {
+        let hint = match transitions.len() {
+            0 => 0,
+            1 => 1,
+            2..=8 => 2,
+            _ => 3,
+        };
+        let first = self.hints[hint];
+        for word in first..first + MAX_PROBES {
+            let from = word * 64;
+            let taken = transitions.iter().fold(self.window(from), |taken, &(byte, _)| {
+                if taken == u64::MAX { taken } else { taken | self.window(from + byte as usize) }
+            });
+            if taken != u64::MAX {
+                self.hints[hint] = word;
+                return from + taken.trailing_ones() as usize;
+            }
+        }
+        // Nothing nearby: behind everything else it fits for certain, and the next search begins further on.
+        self.hints[hint] += MAX_PROBES / 2;
+        self.taken.len() * 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comb_steps_as_its_states() {
+        // Many overlapping shapes, from empty rows to full ones.
+        let rows: Vec<Vec<(u8, u32)>> = (0..600_u32)
+            .map(|state| match state {
+                0 => Vec::new(),
+                _ => (1..=255_u8)
+                    .filter(|&byte| (u32::from(byte) * 7 + state * 13).is_multiple_of(state % 97 + 1))
+                    .map(|byte| (byte, (state * 31 + u32::from(byte)) % 600))
+                    .collect(),
+            })
+            .collect();
+        let states: Vec<State<'_>> = rows
+            .iter()
+            .enumerate()
+            .map(|(i, transitions)| State {
+                class: i as u16,
+                below: 0,
+                default: (i as u32 * 17) % 600,
+                transitions,
+            })
+            .collect();
+        let automaton = pack(&states, 599, usize::MAX).unwrap();
+        let base_of = |state: usize| {
+            (0..automaton.slots.len() - 255)
+                .find(|&slot| {
+                    let Slot { check, next } = automaton.slots[slot];
+                    check != u32::MAX && check & Slot::RECORD != 0 && next as usize == state
+                })
+                .unwrap() as u32
+        };
+        let bases: Vec<u32> = (0..600).map(base_of).collect();
+        assert_eq!((bases[0], automaton.start), (0, bases[599]));
+        for (state, row) in states.iter().zip(&rows) {
+            for byte in 1..=255 {
+                let target =
+                    row.iter().find(|(b, _)| *b == byte).map_or(state.default, |(_, target)| *target);
+                assert_eq!(automaton.step(bases[state.class as usize], byte), bases[target as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn stops_at_the_limit() {
+        let dead = State { class: 0, below: 0, default: 0, transitions: &[] };
+        assert!(pack(&[dead; 1000], 0, 1000).is_none());
+    }
+}

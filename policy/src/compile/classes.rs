@@ -1,0 +1,287 @@
+//! Access vectors and the columns of them that make object classes.
+//!
+//! A column is what one kind of object is to every subject class: a vector for each. Columns are interned, so equal
+//! outcomes are one number; the number 0 is the column of what no rule matches. Object classes are the columns
+//! that the finished automaton uses.
+
+use super::rules::Rules;
+use super::states::States;
+use super::subjects::Subjects;
+use super::{MAX_CELLS, Posture};
+use crate::model::{Action, Section};
+use crate::tables::{Decision, Domain, OBJECT_FIRST, Permission, Vector, Verdict};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+pub(super) struct Classes<'r> {
+    rules: &'r Rules<'r>,
+    subjects: &'r Subjects,
+    posture: Posture,
+    vectors: Vec<Vector>,
+    vector_ids: HashMap<Vector, u32>,
+    columns: Vec<Rc<[u32]>>,
+    column_ids: HashMap<Rc<[u32]>, u32>,
+    vector_joins: HashMap<(u32, u32), u32>,
+    column_joins: HashMap<(u32, u32), u32>,
+    /// The columns of objects without a path: they are classes of their own, whatever they equal.
+    anonymous: Vec<u32>,
+    unresolved: Vec<u32>,
+    /// There are more columns than may be; what is asked from then on is meaningless.
+    overflow: bool,
+}
+
+/// The rules that decide for one subject: of `process` and of `file`.
+type Deciding = [Option<u32>; 2];
+
+const SECTIONS: [Section; 2] = [Section::Process, Section::File];
+
+/// The section's permissions, in the order of a rule's effect.
+const fn permissions(section: Section) -> [Permission; 2] {
+    match section {
+        Section::Process => [Permission::Exec, Permission::Map],
+        Section::File => [Permission::Read, Permission::Write],
+    }
+}
+
+const ALLOW: Decision = Decision::new(Verdict::Allow, Domain::RULE_DEFAULT);
+
+impl<'r> Classes<'r> {
+    pub(super) fn new(rules: &'r Rules<'r>, subjects: &'r Subjects, posture: Posture) -> Self {
+        let mut classes = Self {
+            rules,
+            subjects,
+            posture,
+            vectors: Vec::new(),
+            vector_ids: HashMap::new(),
+            columns: Vec::new(),
+            column_ids: HashMap::new(),
+            vector_joins: HashMap::new(),
+            column_joins: HashMap::new(),
+            anonymous: Vec::new(),
+            unresolved: Vec::new(),
+            overflow: false,
+        };
+        classes.column(&mut Vec::new());
+        for subject in 0..subjects.count() {
+            let (anonymous, unresolved) = classes.without_path(subject);
+            let anonymous = classes.vector(anonymous);
+            classes.anonymous.push(anonymous);
+            let unresolved = classes.vector(unresolved);
+            classes.unresolved.push(unresolved);
+        }
+        classes
+    }
+
+    /// The vectors of objects that have no path, and of those whose path cannot be told.
+    fn without_path(&self, subject: usize) -> (Vector, Vector) {
+        // The strictest that rules of the section could say; the posture makes an Allow rule as strict as a Block.
+        let strictest = |section: Section| {
+            let rules =
+                self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
+            let verdict = rules
+                .map(|rule| match rule.action {
+                    Action::Audit if !rule.owner_only => Verdict::Audit,
+                    Action::Audit | Action::Allow | Action::Block => Verdict::Block,
+                })
+                .max();
+            verdict.map_or(ALLOW, |verdict| Decision::new(verdict, Domain::RULE_UNRESOLVED))
+        };
+        let (process, file) = (strictest(Section::Process), strictest(Section::File));
+        let only_listed =
+            self.posture == Posture::Block && self.subjects.is_allow_list(subject, Section::Process);
+        let map = if only_listed { Decision::new(Verdict::Block, Domain::RULE_UNRESOLVED) } else { ALLOW };
+        let vector = |read_write: Decision, exec: Decision, map: Decision| {
+            Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
+        };
+        (vector(ALLOW, process, map), vector(file, process, process))
+    }
+
+    /// The column of objects that match exactly these entries; sorts them by rank.
+    pub(super) fn column(&mut self, entries: &mut Vec<u32>) -> u32 {
+        entries.sort_unstable();
+        entries.dedup();
+        let mut for_all: Deciding = [None; 2];
+        for &entry in entries.iter() {
+            let ruled = self.rules.of_entry(entry);
+            if ruled.sources.is_empty() {
+                for_all[ruled.rule.section as usize].get_or_insert(self.rules.entries[entry as usize].rule);
+            }
+        }
+        let mut special: HashMap<u32, Deciding> = HashMap::new();
+        for &entry in entries.iter() {
+            let rule = self.rules.entries[entry as usize].rule;
+            let section = self.rules.rules[rule as usize].rule.section as usize;
+            for &subject in self.subjects.of_rule(rule) {
+                special.entry(subject).or_default()[section].get_or_insert(rule);
+            }
+        }
+        // Most subjects are like any other with the same allow-lists.
+        let mut common: [Option<u32>; 4] = [None; 4];
+        let mut column = Vec::with_capacity(self.subjects.count());
+        for subject in 0..self.subjects.count() {
+            let vector = match special.get(&(subject as u32)) {
+                Some(own) => {
+                    let vector = self.decide([own[0].or(for_all[0]), own[1].or(for_all[1])], subject);
+                    self.vector(vector)
+                }
+                None => {
+                    let lists =
+                        SECTIONS.map(|section| usize::from(self.subjects.is_allow_list(subject, section)));
+                    let group = lists[0] * 2 + lists[1];
+                    match common[group] {
+                        Some(vector) => vector,
+                        None => {
+                            let vector = self.decide(for_all, subject);
+                            *common[group].insert(self.vector(vector))
+                        }
+                    }
+                }
+            };
+            column.push(vector);
+        }
+        self.intern(&column)
+    }
+
+    fn decide(&self, deciding: Deciding, subject: usize) -> Vector {
+        let mut vector = Vector([ALLOW; 8]);
+        for section in SECTIONS {
+            for (nth, permission) in permissions(section).into_iter().enumerate() {
+                for owner in 0..2 {
+                    let verdict = match deciding[section as usize] {
+                        Some(rule) => {
+                            let verdict = self.rules.rules[rule as usize].effect[2 * nth + owner];
+                            (verdict, Rules::table_index(rule))
+                        }
+                        None if permission != Permission::Map
+                            && self.subjects.is_allow_list(subject, section) =>
+                        {
+                            let verdict = match self.posture {
+                                Posture::Allow => Verdict::Allow,
+                                Posture::Audit => Verdict::Audit,
+                                Posture::Block => Verdict::Block,
+                            };
+                            (verdict, Domain::RULE_DEFAULT)
+                        }
+                        None => (Verdict::Allow, Domain::RULE_DEFAULT),
+                    };
+                    // Who permits makes no difference and must make no classes.
+                    let (verdict, rule) = verdict;
+                    vector.0[2 * permission as usize + owner] =
+                        if verdict == Verdict::Allow { ALLOW } else { Decision::new(verdict, rule) };
+                }
+            }
+        }
+        vector
+    }
+
+    /// The column that is as strict as the stricter of two, for each subject, permission and ownership.
+    pub(super) fn join(&mut self, a: u32, b: u32) -> u32 {
+        if a == b {
+            return a;
+        }
+        let key = (a.min(b), a.max(b));
+        if let Some(&known) = self.column_joins.get(&key) {
+            return known;
+        }
+        let (left, right) = (Rc::clone(&self.columns[a as usize]), Rc::clone(&self.columns[b as usize]));
+        let joined: Vec<u32> =
+            left.iter().zip(right.iter()).map(|(&a, &b)| self.join_vectors(a, b)).collect();
+        let joined = self.intern(&joined);
+        self.column_joins.insert(key, joined);
+        joined
+    }
+
+    fn join_vectors(&mut self, a: u32, b: u32) -> u32 {
+        if a == b {
+            return a;
+        }
+        let key = (a.min(b), a.max(b));
+        if let Some(&known) = self.vector_joins.get(&key) {
+            return known;
+        }
+        let (left, right) = (self.vectors[a as usize], self.vectors[b as usize]);
+        let joined = self.vector(Vector(std::array::from_fn(|i| stricter(left.0[i], right.0[i]))));
+        self.vector_joins.insert(key, joined);
+        joined
+    }
+
+    fn vector(&mut self, vector: Vector) -> u32 {
+        *self.vector_ids.entry(vector).or_insert_with(|| {
+            self.vectors.push(vector);
+            self.vectors.len() as u32 - 1
+        })
+    }
+
+    fn intern(&mut self, column: &[u32]) -> u32 {
+        if let Some(&known) = self.column_ids.get(column) {
+            return known;
+        }
+        if self.columns.len() * column.len() > MAX_CELLS {
+            self.overflow = true;
+            return 0;
+        }
+        let column: Rc<[u32]> = column.into();
+        let new = self.columns.len() as u32;
+        self.columns.push(Rc::clone(&column));
+        self.column_ids.insert(column, new);
+        new
+    }
+
+    /// Numbers the columns that a finished automaton uses; `None` if they are more than there are classes or cells.
+    pub(super) fn number(&self, objects: &States) -> Option<Numbered> {
+        let mut numbered =
+            Numbered { class_of: vec![0; self.columns.len()], columns: Vec::new(), assigned: 0 };
+        let mut known = vec![false; self.columns.len()];
+        known[0] = true;
+        for state in objects.iter() {
+            let below = state.after_slash.then_some(state.below);
+            for column in std::iter::once(state.label).chain(below) {
+                if !std::mem::replace(&mut known[column as usize], true) {
+                    let class = u32::from(OBJECT_FIRST) + numbered.assigned;
+                    numbered.class_of[column as usize] = u16::try_from(class).ok()?;
+                    numbered.columns.push(column);
+                    numbered.assigned += 1;
+                }
+            }
+        }
+        let cells = self.subjects.count() * (usize::from(OBJECT_FIRST) + numbered.columns.len());
+        let subjects_fit = self.subjects.count() <= usize::from(u16::MAX);
+        (!self.overflow && subjects_fit && cells <= MAX_CELLS).then_some(numbered)
+    }
+
+    pub(super) fn into_vectors(self) -> Vec<Vector> {
+        self.vectors
+    }
+}
+
+/// The stricter decision; of equally strict ones that of a rule before that of the posture, then the first rule's.
+fn stricter(a: Decision, b: Decision) -> Decision {
+    let key = |d: Decision| (d.verdict(), d.rule() != Domain::RULE_DEFAULT, std::cmp::Reverse(d.rule()));
+    if key(b) > key(a) { b } else { a }
+}
+
+/// Which columns are object classes.
+pub(super) struct Numbered {
+    class_of: Vec<u16>,
+    columns: Vec<u32>,
+    /// How many classes, the reserved ones not included.
+    pub(super) assigned: u32,
+}
+
+impl Numbered {
+    pub(super) fn class(&self, column: u32) -> u16 {
+        self.class_of[column as usize]
+    }
+
+    /// [`Domain::cells`].
+    pub(super) fn cells(&self, classes: &Classes<'_>) -> Vec<u32> {
+        let mut cells = Vec::with_capacity(classes.subjects.count() * (self.columns.len() + 3));
+        for subject in 0..classes.subjects.count() {
+            cells.push(classes.columns[0][subject]);
+            cells.push(classes.anonymous[subject]);
+            cells.push(classes.unresolved[subject]);
+            cells.extend(self.columns.iter().map(|&column| classes.columns[column as usize][subject]));
+        }
+        cells
+    }
+}

@@ -1,0 +1,171 @@
+//! All rules of a domain in one order, and what each of them matches, in the order of precedence.
+
+use super::{CompileError, CompileOptions, place, trimmed};
+use crate::model::{Action, MAX_PATH, Policy, Rule, Section, Target};
+use crate::tables::{RuleInfo, Verdict};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// Index in [`crate::tables::Domain::rules`] of the first rule that stands in a policy.
+const FIRST_RULE: u32 = 2;
+
+pub(super) struct Rules<'a> {
+    /// By policy name and place, so that the order of documents does not matter.
+    pub(super) rules: Vec<Ruled<'a>>,
+    /// By precedence, sources aside: an entry's index is its rank.
+    pub(super) entries: Vec<Entry>,
+}
+
+pub(super) struct Ruled<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) rule: &'a Rule,
+    /// Verdicts for the section's first permission, then for its second, each for others and for the owner.
+    pub(super) effect: [Verdict; 4],
+    /// `fromSource`, and what these paths resolve to.
+    pub(super) sources: Vec<String>,
+    /// Makes its section an allow-list for the programs it applies to.
+    pub(super) restricts: bool,
+}
+
+/// One way in which an object can match a rule: what the rule says, or what that resolves to.
+pub(super) struct Entry {
+    /// Index in [`Rules::rules`].
+    pub(super) rule: u32,
+    pub(super) target: Target,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn new(policies: &[&'a Policy], options: &CompileOptions) -> Result<Self, CompileError> {
+        let mut ordered: Vec<(&Policy, &Rule)> =
+            policies.iter().flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule))).collect();
+        ordered.sort_by_key(|(policy, rule)| {
+            (&policy.name, &policy.namespace, policy.kind, &policy.file, rule.location)
+        });
+
+        let mut rules = Vec::with_capacity(ordered.len());
+        let mut ranked = Vec::with_capacity(ordered.len());
+        for (index, (policy, rule)) in ordered.into_iter().enumerate() {
+            let index = index as u32;
+            let effect = effect(rule);
+            let strictness: u32 = effect.iter().map(|verdict| *verdict as u32).sum();
+            let resolved = resolved_target(&rule.target, &options.links)?;
+            for target in std::iter::once(rule.target.clone()).chain(resolved) {
+                let key = (specificity(&target), rule.action, Reverse(strictness), index);
+                ranked.push((key, Entry { rule: index, target }));
+            }
+            let mut sources = rule.sources.clone();
+            for source in &rule.sources {
+                sources.extend(resolve(source, &options.links)?.map(str::to_owned));
+            }
+            let restricts = rule.action == Action::Allow && !policy.is_exception(rule);
+            rules.push(Ruled { policy, rule, effect, sources, restricts });
+        }
+        ranked.sort_by_key(|(key, _)| *key);
+        Ok(Self { rules, entries: ranked.into_iter().map(|(_, entry)| entry).collect() })
+    }
+
+    /// The rule's index in the tables.
+    pub(super) fn table_index(rule: u32) -> u32 {
+        FIRST_RULE + rule
+    }
+
+    pub(super) fn of_entry(&self, entry: u32) -> &Ruled<'a> {
+        &self.rules[self.entries[entry as usize].rule as usize]
+    }
+
+    /// The policy to name where no single rule is to blame.
+    pub(super) fn largest_policy(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for ruled in &self.rules {
+            *counts.entry(&ruled.policy.name).or_default() += 1;
+        }
+        counts
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map_or_else(String::new, |(name, _)| name.to_owned())
+    }
+
+    /// The refusal of a pattern.
+    pub(super) fn pattern_error(&self, entry: u32) -> CompileError {
+        let Ruled { policy, rule, .. } = self.of_entry(entry);
+        let pattern = match &rule.target {
+            Target::Glob(glob) => glob.text().to_owned(),
+            Target::Path(text) | Target::Directory { path: text, .. } | Target::Name(text) => text.clone(),
+        };
+        CompileError::Pattern { policy: policy.name.clone(), pattern, at: place(&policy.file, rule.location) }
+    }
+
+    pub(super) fn infos(&self) -> Vec<RuleInfo> {
+        let reserved = |name: &str| RuleInfo { policy: name.to_owned(), ..RuleInfo::default() };
+        let mut infos = vec![reserved("DefaultPosture"), reserved("UnresolvedPath")];
+        infos.extend(self.rules.iter().map(|Ruled { policy, rule, .. }| RuleInfo {
+            policy: policy.name.clone(),
+            location: place(&policy.file, rule.location),
+            severity: rule.severity,
+            tags: rule.tags.clone(),
+            message: rule.message.clone(),
+        }));
+        infos
+    }
+}
+
+/// What comes first is more specific.
+fn specificity(target: &Target) -> (u8, Reverse<usize>) {
+    match target {
+        Target::Path(_) => (0, Reverse(0)),
+        Target::Glob(glob) => (1, Reverse(glob.literal_bytes())),
+        Target::Name(_) => (2, Reverse(0)),
+        // Of directories that hold the same object the longer path is the deeper one.
+        Target::Directory { path, .. } => (3, Reverse(path.len())),
+    }
+}
+
+fn effect(rule: &Rule) -> [Verdict; 4] {
+    let plain = match rule.action {
+        Action::Block => Verdict::Block,
+        Action::Allow => Verdict::Allow,
+        Action::Audit => Verdict::Audit,
+    };
+    // What happens to those whom ownerOnly spares.
+    let spared = if plain == Verdict::Audit { Verdict::Audit } else { Verdict::Allow };
+    let (first, second) = match (rule.section, rule.read_only, rule.owner_only) {
+        (Section::File, true, _) if plain == Verdict::Audit => (Verdict::Allow, Verdict::Audit),
+        (Section::File, true, _) => (Verdict::Allow, Verdict::Block),
+        (_, _, true) => (spared, spared),
+        (_, _, false) => (plain, plain),
+    };
+    if rule.owner_only {
+        [Verdict::Block, first, Verdict::Block, second]
+    } else {
+        [first, first, second, second]
+    }
+}
+
+/// What a path resolves to, without a last `/`, where that is another path.
+fn resolve<'l>(path: &str, links: &'l BTreeMap<String, String>) -> Result<Option<&'l str>, CompileError> {
+    let Some((from, to)) = links.get_key_value(trimmed(path)) else { return Ok(None) };
+    let normal = to.starts_with('/')
+        && to.len() <= MAX_PATH
+        && !to.contains("//")
+        && !to.contains('\0')
+        && to.split('/').all(|component| component != "." && component != "..");
+    if !normal {
+        return Err(CompileError::Link { from: from.clone(), to: to.clone() });
+    }
+    Ok(Some(trimmed(to)).filter(|to| *to != trimmed(path)))
+}
+
+fn resolved_target(
+    target: &Target,
+    links: &BTreeMap<String, String>,
+) -> Result<Option<Target>, CompileError> {
+    Ok(match target {
+        Target::Path(path) => resolve(path, links)?.map(|to| Target::Path(to.to_owned())),
+        Target::Directory { path, recursive } => resolve(path, links)?
+            .map(|to| Target::Directory { path: format!("{to}/"), recursive: *recursive }),
+        Target::Glob(glob) => {
+            resolve(&glob.directory(), links)?.map(|to| Target::Glob(glob.with_directory(&format!("{to}/"))))
+        }
+        Target::Name(_) => None,
+    })
+}

@@ -1,0 +1,229 @@
+//! States of a DFA over bytes as labelled sparse rows: minimising them, making equal ones one, and what can be reached.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// No state, no node.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A transition on a byte, which is never 0.
+pub(super) type Transition = (u8, u32);
+
+/// Where each byte leads: to `default` but for the transitions, which are sorted by byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Row {
+    pub(super) default: u32,
+    pub(super) transitions: Box<[Transition]>,
+}
+
+impl Row {
+    /// The row with the fewest transitions for a target for each of `alphabet` symbols.
+    pub(super) fn new(targets: impl Iterator<Item = Transition> + Clone) -> Self {
+        let mut counts: Vec<(u32, u32)> = Vec::new();
+        for (_, target) in targets.clone() {
+            match counts.iter_mut().find(|(t, _)| *t == target) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((target, 1)),
+            }
+        }
+        // At equal counts the lowest target, so that equal rows stay equal.
+        let default =
+            counts.iter().max_by_key(|(target, n)| (*n, std::cmp::Reverse(*target))).map_or(0, |(t, _)| *t);
+        let mut transitions: Box<[Transition]> = targets.filter(|(_, target)| *target != default).collect();
+        transitions.sort_unstable();
+        Self { default, transitions }
+    }
+
+    /// The same row between other states; `symbols` are all that the default stands for.
+    pub(super) fn map(&self, to: &[u32], symbols: std::ops::RangeInclusive<u8>) -> Self {
+        let default = to[self.default as usize];
+        let others = self.transitions.iter().map(|&(byte, target)| (byte, to[target as usize]));
+        let defaults = symbols.clone().count() - self.transitions.len();
+        if self.transitions.len() < defaults {
+            return Self { default, transitions: others.filter(|(_, target)| *target != default).collect() };
+        }
+        let mut targets = [default; 256];
+        for (byte, target) in others {
+            targets[byte as usize] = target;
+        }
+        Self::new(symbols.map(|byte| (byte, targets[byte as usize])))
+    }
+}
+
+/// How much work [`minimise`] may take, in transitions looked at.
+const MINIMISE_BUDGET: usize = 20_000_000;
+
+/// For each state the number of its block of equivalent states; blocks are numbered in the order of their first state.
+///
+/// Moore's algorithm. Where it would take too long every state is its own block: correct, only larger.
+pub(super) fn minimise(labels: &[u32], rows: &[&Row], symbols: &std::ops::RangeInclusive<u8>) -> Vec<u32> {
+    let mut blocks: Vec<u32> = number(labels.iter());
+    let mut count = 0;
+    let round: usize = rows.iter().map(|row| row.transitions.len() + 4).sum();
+    let mut spent = 0;
+    loop {
+        let now = blocks.iter().max().map_or(0, |max| *max as usize + 1);
+        if now == count {
+            return blocks;
+        }
+        count = now;
+        spent += round;
+        if spent > MINIMISE_BUDGET {
+            return (0..labels.len() as u32).collect();
+        }
+        let signatures: Vec<(u32, Row)> = rows
+            .iter()
+            .zip(&blocks)
+            .map(|(row, block)| (*block, row.map(&blocks, symbols.clone())))
+            .collect();
+        blocks = number(signatures.iter());
+    }
+}
+
+fn number<T: Hash + Eq>(items: impl Iterator<Item = T>) -> Vec<u32> {
+    let mut numbers = HashMap::new();
+    items
+        .map(|item| {
+            let next = numbers.len() as u32;
+            *numbers.entry(item).or_insert(next)
+        })
+        .collect()
+}
+
+/// One state of a finished automaton.
+pub(super) struct State<'a> {
+    /// What a path that ends here is.
+    pub(super) label: u32,
+    /// All labels that can be reached, joined.
+    pub(super) below: u32,
+    /// Whether a `/` leads here.
+    pub(super) after_slash: bool,
+    pub(super) default: u32,
+    pub(super) transitions: &'a [Transition],
+}
+
+struct Record {
+    label: u32,
+    below: u32,
+    default: u32,
+    first: u32,
+    after_slash: bool,
+}
+
+fn hash(label: u32, default: u32, row: &[Transition]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (label, default, row).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An automaton in the making. Equal states are one; state 0 is dead.
+pub(super) struct States {
+    records: Vec<Record>,
+    transitions: Vec<Transition>,
+    /// By the hash of a state; of two that collide the later is not found again, which only costs a duplicate.
+    known: HashMap<u64, u32>,
+    start: u32,
+}
+
+impl States {
+    pub(super) fn new() -> Self {
+        Self { records: Vec::new(), transitions: Vec::new(), known: HashMap::new(), start: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn transition_count(&self) -> usize {
+        self.transitions.len()
+    }
+
+    pub(super) fn start(&self) -> u32 {
+        self.start
+    }
+
+    pub(super) fn below(&self, state: u32) -> u32 {
+        self.records[state as usize].below
+    }
+
+    /// The state with this label and row: a known one or a new one. `below` follows from them.
+    pub(super) fn add(
+        &mut self,
+        label: u32,
+        default: u32,
+        row: &[Transition],
+        below: impl FnOnce(&Self) -> u32,
+    ) -> u32 {
+        let hash = hash(label, default, row);
+        if let Some(&known) = self.known.get(&hash) {
+            let state = self.get(known);
+            if (state.label, state.default, state.transitions) == (label, default, row) {
+                return known;
+            }
+        }
+        let below = below(self);
+        let new = self.push(label, default, row, below);
+        self.known.insert(hash, new);
+        new
+    }
+
+    /// Adds a state that is none of the known ones, and may lead to ones that are still to come.
+    pub(super) fn append(&mut self, label: u32, default: u32, row: &[Transition], below: u32) {
+        let hash = hash(label, default, row);
+        let new = self.push(label, default, row, below);
+        self.known.insert(hash, new);
+    }
+
+    fn push(&mut self, label: u32, default: u32, row: &[Transition], below: u32) -> u32 {
+        let first = self.transitions.len() as u32;
+        self.transitions.extend_from_slice(row);
+        self.records.push(Record { label, below, default, first, after_slash: false });
+        self.records.len() as u32 - 1
+    }
+
+    fn get(&self, state: u32) -> State<'_> {
+        let Record { label, below, default, first, after_slash } = self.records[state as usize];
+        let end =
+            self.records.get(state as usize + 1).map_or(self.transitions.len(), |next| next.first as usize);
+        State { label, below, after_slash, default, transitions: &self.transitions[first as usize..end] }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = State<'_>> {
+        (0..self.records.len() as u32).map(|state| self.get(state))
+    }
+
+    /// Only what can be reached from `start`, and state 0, in the order of a breadth-first walk.
+    pub(super) fn reachable(&self, start: u32) -> Self {
+        let mut numbers = vec![NONE; self.len()];
+        let mut order = vec![0];
+        numbers[0] = 0;
+        let mut visit = |state: u32, order: &mut Vec<u32>| {
+            let number = &mut numbers[state as usize];
+            if *number == NONE {
+                *number = order.len() as u32;
+                order.push(state);
+            }
+            *number
+        };
+        let mut kept = Self::new();
+        kept.start = visit(start, &mut order);
+        let mut at = 0;
+        while let Some(&state) = order.get(at) {
+            let State { label, below, default, transitions, .. } = self.get(state);
+            let first = kept.transitions.len() as u32;
+            let default = visit(default, &mut order);
+            for &(byte, target) in transitions {
+                kept.transitions.push((byte, visit(target, &mut order)));
+            }
+            kept.records.push(Record { label, below, default, first, after_slash: false });
+            at += 1;
+        }
+        for state in 0..kept.len() as u32 {
+            let State { default, transitions, .. } = kept.get(state);
+            let target =
+                transitions.iter().find(|(byte, _)| *byte == b'/').map_or(default, |(_, target)| *target);
+            kept.records[target as usize].after_slash = true;
+        }
+        kept
+    }
+}

@@ -1,0 +1,293 @@
+//! The compiled tables against the reference, over random policies and paths.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use armor_policy::glob::Glob;
+use armor_policy::model::{Action, Kind, Location, Policy, Rule, Section, Selector, Target};
+use armor_policy::reference::{By, Object, evaluate};
+use armor_policy::tables::{
+    Automaton, Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, Permission, Slot, Verdict,
+};
+use armor_policy::{CompileOptions, Posture, compile, literal_paths};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Few names, so that random rules meet random paths.
+fn name() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "b", "ab", "etc", "x", "\u{e9}"]).prop_map(str::to_owned)
+}
+
+fn path() -> impl Strategy<Value = String> {
+    prop::collection::vec(name(), 1..4).prop_map(|names| format!("/{}", names.join("/")))
+}
+
+fn directory() -> impl Strategy<Value = String> {
+    prop::collection::vec(name(), 0..4)
+        .prop_map(|names| names.iter().fold("/".to_owned(), |d, n| d + n + "/"))
+}
+
+fn glob() -> impl Strategy<Value = Target> {
+    let piece = prop::sample::select(vec![
+        "a",
+        "b",
+        "etc",
+        "*",
+        "**",
+        "?",
+        "[ab]",
+        "[^a]",
+        "[a-e]*",
+        "{a,b}",
+        "{a,b/x,*b}",
+        "a*",
+        "*b",
+        "{,x}a",
+        "\\x",
+        "x/",
+        "{a,{b,x}}c*",
+        "?*?",
+    ]);
+    prop::collection::vec(piece, 1..4)
+        .prop_map(|pieces| format!("/{}", pieces.join("/")))
+        .prop_filter_map("a valid pattern", |text| Glob::new(&text).ok().map(Target::Glob))
+}
+
+fn target(section: Section) -> impl Strategy<Value = Target> {
+    let any = prop_oneof![
+        3 => path().prop_map(Target::Path),
+        3 => (directory(), any::<bool>()).prop_map(|(path, recursive)| Target::Directory { path, recursive }),
+        2 => glob(),
+    ];
+    match section {
+        Section::File => any.boxed(),
+        Section::Process => prop_oneof![6 => any, 1 => name().prop_map(Target::Name)].boxed(),
+    }
+}
+
+const PROGRAMS: [&str; 4] = ["/bin/a", "/usr/bin/a", "/b", "/none"];
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let sources = prop_oneof![
+        3 => Just(Vec::new()),
+        2 => prop::sample::subsequence(&PROGRAMS[..3], 1..3).prop_map(|s| s.into_iter().map(str::to_owned).collect()),
+    ];
+    let action = prop::sample::select(vec![Action::Block, Action::Allow, Action::Audit]);
+    prop::sample::select(vec![Section::Process, Section::File]).prop_flat_map(target_of).prop_flat_map(
+        move |(section, target)| {
+            (sources.clone(), action.clone(), prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(
+                move |(sources, action, owner_only, read_only)| Rule {
+                    section,
+                    target: target.clone(),
+                    sources,
+                    owner_only,
+                    read_only: read_only && section == Section::File,
+                    action,
+                    severity: 0,
+                    tags: Vec::new(),
+                    message: String::new(),
+                    location: Location::default(),
+                },
+            )
+        },
+    )
+}
+
+fn target_of(section: Section) -> impl Strategy<Value = (Section, Target)> {
+    target(section).prop_map(move |target| (section, target))
+}
+
+fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>> {
+    let names = prop::sample::select(vec!["first", "second", "third"]);
+    prop::collection::vec((names, prop::collection::vec(rule(), rules)), 1..4).prop_map(|list| {
+        let policy = |(file, (name, mut rules)): (usize, (&str, Vec<Rule>))| {
+            for (line, rule) in rules.iter_mut().enumerate() {
+                rule.location = Location { line: line as u32 + 1, column: 1 };
+            }
+            Policy {
+                kind: Kind::Host,
+                name: name.to_owned(),
+                namespace: None,
+                selector: Selector::default(),
+                rules,
+                file: format!("{file}.yaml"),
+                location: Location::default(),
+            }
+        };
+        list.into_iter().enumerate().map(policy).collect()
+    })
+}
+
+fn options() -> impl Strategy<Value = CompileOptions> {
+    let posture = prop::sample::select(vec![Posture::Allow, Posture::Audit, Posture::Block]);
+    let to = prop_oneof![4 => path(), 1 => Just("/".to_owned())];
+    let programs = prop::sample::subsequence(vec![("/bin/a".to_owned(), "/usr/bin/a".to_owned())], 0..=1);
+    (posture, prop::collection::btree_map(path(), to, 0..3), programs).prop_map(
+        |(posture, mut links, programs)| {
+            links.extend(programs);
+            CompileOptions { posture, links }
+        },
+    )
+}
+
+/// Random paths, and for each what lies directly above and below.
+fn paths() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(prop_oneof![path(), directory()], 1..12)
+}
+
+fn compare(
+    policies: &[&Policy],
+    options: &CompileOptions,
+    domain: &Domain,
+    program: &str,
+    object: Object<'_>,
+) {
+    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+    let class = match object {
+        Object::Path(path) => domain.objects.class(domain.objects.walk(path)),
+        Object::Anonymous => OBJECT_ANONYMOUS,
+        Object::Unresolved => OBJECT_UNRESOLVED,
+    };
+    for permission in PERMISSIONS {
+        for owner in [false, true] {
+            let decision = domain.vector(subject, class).decision(permission, owner);
+            let info = &domain.rules[decision.rule() as usize];
+            let (verdict, by) = evaluate(policies, options, program, object, permission, owner);
+            let expected = match by {
+                By::Nobody | By::Posture => ("DefaultPosture".to_owned(), String::new()),
+                By::Unresolved => ("UnresolvedPath".to_owned(), String::new()),
+                By::Rule(policy, rule) => {
+                    (policy.name.clone(), format!("{}:{}", policy.file, rule.location.line))
+                }
+            };
+            let found = (decision.verdict(), (info.policy.clone(), info.location.clone()));
+            let shown = match object {
+                Object::Path(path) => String::from_utf8_lossy(path).into_owned(),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(found, (verdict, expected), "{program} {permission:?} {shown} owner={owner}");
+        }
+    }
+}
+
+/// The states that can follow one, by every byte, itself included.
+fn reachable(automaton: &Automaton, state: u32) -> BTreeSet<u32> {
+    let mut seen = BTreeSet::from([state]);
+    let mut todo = vec![state];
+    while let Some(state) = todo.pop() {
+        todo.extend((1..=255).map(|byte| automaton.step(state, byte)).filter(|next| seen.insert(*next)));
+    }
+    seen
+}
+
+fn check_below(domain: &Domain) {
+    let automaton = &domain.objects;
+    let mut strictest: HashMap<(u32, u16), [Verdict; 8]> = HashMap::new();
+    for state in reachable(automaton, automaton.start) {
+        let after_slash = automaton.step(state, b'/');
+        let below = automaton.below(after_slash);
+        for subject in 0..domain.subject_count as u16 {
+            let expected = *strictest.entry((after_slash, subject)).or_insert_with(|| {
+                let classes: BTreeSet<u16> = reachable(automaton, after_slash)
+                    .into_iter()
+                    .map(|state| automaton.class(state))
+                    .collect();
+                std::array::from_fn(|cell| {
+                    let verdicts =
+                        classes.iter().map(|&class| domain.vector(subject, class).0[cell].verdict());
+                    verdicts.max().unwrap()
+                })
+            });
+            let found = domain.vector(subject, below).0.map(|decision| decision.verdict());
+            assert_eq!(found, expected, "below state {after_slash}, subject {subject}");
+        }
+    }
+}
+
+/// What the kernel side relies on without checking.
+fn check_shape(domain: &Domain) {
+    for automaton in [&domain.objects, &domain.subjects] {
+        for (index, slot) in automaton.slots.iter().enumerate() {
+            if slot.check == Slot::FREE.check {
+                continue;
+            }
+            let target = if slot.check & Slot::RECORD != 0 {
+                assert!(index + 255 < automaton.slots.len());
+                slot.check & !Slot::RECORD
+            } else {
+                slot.next
+            };
+            let record = automaton.slots[target as usize].check;
+            assert!(record != u32::MAX && record & Slot::RECORD != 0, "slot {index} leads to no state");
+        }
+        assert_eq!((automaton.slots[0].check, automaton.slots[0].next), (Slot::RECORD, 0), "state 0 is dead");
+        assert!((1..=255).all(|byte| automaton.step(0, byte) == 0));
+    }
+    let cells = domain.object_count as usize * domain.subject_count as usize;
+    assert_eq!(domain.cells.len(), cells);
+    assert!(domain.cells.iter().all(|&vector| (vector as usize) < domain.vectors.len()));
+    let rules = domain.vectors.iter().flat_map(|vector| vector.0).map(|decision| decision.rule() as usize);
+    assert!(rules.max().unwrap() < domain.rules.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_say_what_the_reference_says(
+        policies in policies(1..6), options in options(), paths in paths(), reversed in any::<bool>(),
+    ) {
+        let mut policies: Vec<&Policy> = policies.iter().collect();
+        let domain = compile(&policies, &options).unwrap();
+        check_shape(&domain);
+        check_below(&domain);
+        if reversed {
+            policies.reverse();
+            prop_assert_eq!(&compile(&policies, &options).unwrap(), &domain, "the order of documents matters");
+        }
+        let mut paths: BTreeSet<String> = paths.into_iter().collect();
+        for path in literal_paths(&policies) {
+            paths.extend([format!("{path}/"), format!("{path}/a"), format!("{path}/a/b/"), path]);
+        }
+        for program in PROGRAMS {
+            for path in &paths {
+                compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
+            }
+            compare(&policies, &options, &domain, program, Object::Anonymous);
+            compare(&policies, &options, &domain, program, Object::Unresolved);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn many_rules_and_patterns_together(policies in policies(20..60), options in options(), paths in paths()) {
+        let policies: Vec<&Policy> = policies.iter().collect();
+        let domain = match compile(&policies, &options) {
+            Ok(domain) => domain,
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        };
+        check_shape(&domain);
+        for program in PROGRAMS {
+            for path in &paths {
+                compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
+            }
+        }
+    }
+}
+
+#[test]
+fn paths_longer_than_any_rule_still_have_a_class() {
+    let rules = "matchDirectories: [{dir: /a/, recursive: true}]";
+    let text = format!(
+        "{{apiVersion: security.kubearmor.com/v1, kind: KubeArmorHostPolicy, metadata: {{name: p}}, \
+         spec: {{nodeSelector: {{matchLabels: {{a: b}}}}, file: {{{rules}}}}}}}"
+    );
+    let policies = armor_policy::parse("p.yaml", &text).unwrap();
+    let policies: Vec<&Policy> = policies.iter().collect();
+    let options = CompileOptions { links: BTreeMap::new(), ..CompileOptions::default() };
+    let domain = compile(&policies, &options).unwrap();
+    let deep = "/a".repeat(2047);
+    let class = domain.objects.class(domain.objects.walk(deep.as_bytes()));
+    assert_eq!(domain.vector(0, class).decision(Permission::Read, true).verdict(), Verdict::Block);
+}
