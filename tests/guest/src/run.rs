@@ -1,0 +1,152 @@
+//! Runs cases: each in a mount namespace of its own, under `hzn-armor-agent try`.
+
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::case::{Case, load};
+
+/// Of guest time, for each of a case's commands. Loading the programs is the slow part under emulation.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// What a case sees as its own.
+const FOLDER: &str = "/t";
+
+/// Runs what the arguments of a Rust test binary select; one case at a time unless they say otherwise.
+pub fn main(folder: &Path, args: impl Iterator<Item = String>) -> ExitCode {
+    let mut arguments = Arguments::from_iter(std::iter::once("armor-guest-tests".to_owned()).chain(args));
+    arguments.test_threads.get_or_insert(1);
+    arguments.color.get_or_insert(ColorSetting::Never);
+    let cases = match load(folder) {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("armor-guest-tests: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let trials = cases.into_iter().map(|(name, case)| {
+        let ignored = !case.fits(&release);
+        let title = name.clone();
+        Trial::test(title, move || isolated(&name, case)).with_ignored_flag(ignored)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Runs a case on a thread of its own, so that its mounts are its own and go with it.
+fn isolated(name: &str, case: Case) -> Result<(), Failed> {
+    let scratch = PathBuf::from("/run/armor-cases").join(name);
+    let result = std::thread::spawn(move || {
+        let mut group = Group::default();
+        run(&case, &scratch, &mut group)
+    });
+    match result.join() {
+        Ok(result) => result.map_err(|error| format!("{error:#}").into()),
+        Err(_) => Err("the harness panicked".into()),
+    }
+}
+
+fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
+    // SAFETY: no other thread shares this one's file system state, which is all that these flags unshare.
+    unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.context("cannot unshare mounts")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    fs::create_dir_all(FOLDER)?;
+    mount("none", FOLDER, "tmpfs", MountFlags::empty(), Some(c"mode=0755"))?;
+    let _ = fs::remove_dir_all(scratch);
+    fs::create_dir_all(scratch)?;
+    let (policy, alerts) = (scratch.join("policy.yaml"), scratch.join("alerts"));
+    fs::write(&policy, case.policy())?;
+
+    let script = |text: &str, name: &str, group: &mut Group| {
+        let text = format!("set -e\nway() {{ armor-guest-tests do \"$@\"; }}\n{text}");
+        let (status, output) =
+            group.run(Command::new("/usr/bin/sh").args(["-c", &text]), &scratch.join(name))?;
+        ensure!(status.success(), "{name} script: {status}{output}");
+        anyhow::Ok(())
+    };
+    script(&case.setup, "setup", group)?;
+
+    // A shell opens what the case wants inherited, then becomes the agent.
+    let mut command = Command::new("/usr/bin/sh");
+    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh", "hzn-armor-agent", "try", "--policy"]);
+    command.arg(&policy).arg("--alerts").arg(&alerts);
+    if let Some(posture) = &case.posture {
+        command.args(["--posture", posture]);
+    }
+    let (status, output) = group.run(command.arg("--").args(case.command()), &scratch.join("output"))?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    let alerts = fs::read_to_string(&alerts).unwrap_or_default();
+    ensure!(code == case.exit, "exit {code} instead of {}{output}\n  alerts:\n{alerts}", case.exit);
+    case.check_alerts(&alerts).with_context(|| format!("{status}{output}"))?;
+    script(&case.after, "after", group)
+}
+
+/// The processes of a case: one process group, ended when the case is.
+#[derive(Default)]
+struct Group {
+    leaders: Vec<Pid>,
+}
+
+impl Group {
+    /// Runs a command to its end, at most [`TIME_LIMIT`], its output kept in a file and returned for messages.
+    fn run(&mut self, command: &mut Command, output: &Path) -> anyhow::Result<(ExitStatus, String)> {
+        let file = File::create(output)?;
+        command
+            .current_dir(FOLDER)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0);
+        let mut child = command.spawn().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+        self.leaders.push(Pid::from_child(&child));
+        let status = wait(&mut child);
+        let text = shown(&fs::read(output)?);
+        match status? {
+            Some(status) => Ok((status, text)),
+            None => bail!("not done within {} s{text}", TIME_LIMIT.as_secs()),
+        }
+    }
+}
+
+/// The beginning of a command's output, as a message can hold it.
+fn shown(output: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(output).chars().take(4000).collect();
+    if text.is_empty() {
+        return text;
+    }
+    let plain = text.replace(|c: char| c.is_control() && c != '\n', "?");
+    format!("\n  output:\n{}", plain.trim_end())
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for leader in self.leaders.drain(..) {
+            // Nobody may be left in it.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+/// The child's status, or nothing when the limit has passed.
+fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + TIME_LIMIT;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(child), rustix::process::PidfdFlags::empty())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let timeout = left.try_into().ok();
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(child.wait()?)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

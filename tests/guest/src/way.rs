@@ -1,0 +1,319 @@
+//! Ways to an access that a shell cannot go. Each ends in one kernel operation, whose errno is the exit status.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::ptr;
+
+use anyhow::{Context, bail};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::mount::OpenTreeFlags;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+};
+
+const USAGE: &str = "\
+do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, path, directory, tmpfile
+  open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
+  handle-open PATH FLAGS           by a file handle instead of a name
+  path-reopen PATH FLAGS           O_PATH first, then through /proc/self/fd
+  tree-open FOLDER NAME FLAGS      NAME below a detached copy of FOLDER's mount
+  deep-make FOLDER DEPTH LENGTH    folders in each other with names of LENGTH, a file `leaf` in the last
+  deep-open FOLDER DEPTH LENGTH FLAGS   goes there folder by folder and opens `leaf`
+  truncate PATH      exchange A B      mknod PATH
+  exec PATH...       thread-exec PATH...     memfd-exec PATH...     handle-exec PATH
+  map-exec PATH      mprotect-exec PATH
+  fd-truncate FD     fd-chmod FD     fd-chown FD     fd-link FD PATH     fd-exec FD
+  fd-map-exec FD     fd-map-write FD     fd-mprotect-write FD
+  offer SOCKET PATH FLAGS          serves PATH's descriptor once, in the background
+  receive SOCKET FD WAY...         takes it as FD, then does WAY
+  thread WAY...                    does WAY on a second thread
+  as UID COMMAND...                runs COMMAND as that user, without any capability";
+
+/// Runs one way; its errno is the status, 0 is success, 120 is a misuse or a fault of the way itself.
+pub fn main(args: &[String]) -> ExitCode {
+    let Err(error) = run(args) else { return ExitCode::SUCCESS };
+    eprintln!("{}: {error:#}", args.join(" "));
+    let errno = error
+        .chain()
+        .find_map(|cause| match cause.downcast_ref::<Errno>() {
+            Some(errno) => Some(errno.raw_os_error()),
+            None => cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error),
+        })
+        .and_then(|errno| u8::try_from(errno).ok());
+    ExitCode::from(errno.unwrap_or(120))
+}
+
+fn run(args: &[String]) -> anyhow::Result<()> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["open", path, how] => read(rustix::fs::open(*path, flags(how)?, Mode::from(0o644))?, how),
+        ["openat2", path, how] => {
+            let resolve = ResolveFlags::NO_MAGICLINKS;
+            read(rustix::fs::openat2(CWD, *path, flags(how)?, Mode::empty(), resolve)?, how)
+        }
+        ["uring-open", path, how] => read(crate::uring::open(&c_string(path)?, flags(how)?)?, how),
+        ["handle-open", path, how] => read(open_by_handle(path, flags(how)?)?, how),
+        ["path-reopen", path, how] => {
+            let name = rustix::fs::open(*path, OFlags::PATH, Mode::empty())?;
+            read(rustix::fs::open(proc_name(&name), flags(how)?, Mode::empty())?, how)
+        }
+        ["tree-open", folder, name, how] => {
+            let tree = rustix::mount::open_tree(CWD, *folder, OpenTreeFlags::OPEN_TREE_CLONE)?;
+            read(rustix::fs::openat(tree, *name, flags(how)?, Mode::empty())?, how)
+        }
+        ["deep-make", folder, depth, length] => {
+            descend(folder, depth.parse()?, length.parse()?, true)?;
+            Ok(std::fs::write("leaf", "leaf\n")?)
+        }
+        ["deep-open", folder, depth, length, how] => {
+            descend(folder, depth.parse()?, length.parse()?, false)?;
+            read(rustix::fs::open("leaf", flags(how)?, Mode::from(0o644))?, how)
+        }
+        ["truncate", path] => {
+            let path = c_string(path)?;
+            // SAFETY: the path is a C string.
+            check(unsafe { libc::truncate(path.as_ptr(), 0) })
+        }
+        ["exchange", a, b] => Ok(rustix::fs::renameat_with(CWD, *a, CWD, *b, RenameFlags::EXCHANGE)?),
+        ["mknod", path] => {
+            Ok(rustix::fs::mknodat(CWD, *path, rustix::fs::FileType::RegularFile, Mode::from(0o644), 0)?)
+        }
+        ["exec", program, ..] => Ok(exec(program, &words[1..])?),
+        ["thread-exec", program, ..] => {
+            let (program, words) = ((*program).to_owned(), args[1..].to_vec());
+            let thread = std::thread::spawn(move || {
+                exec(&program, &words.iter().map(String::as_str).collect::<Vec<_>>())
+            });
+            Ok(thread.join().map_err(|_| anyhow::anyhow!("the thread panicked"))??)
+        }
+        ["memfd-exec", program, ..] => {
+            let memory = rustix::fs::memfd_create("case", MemfdFlags::empty())?;
+            File::from(memory.try_clone()?).write_all(&std::fs::read(program)?)?;
+            exec_fd(&memory, &words[1..])
+        }
+        ["handle-exec", program] => exec_fd(&open_by_handle(program, OFlags::RDONLY)?, &words[1..]),
+        ["map-exec", path] => map_exec(&File::open(path)?),
+        ["mprotect-exec", path] => {
+            let address = map(&File::open(path)?, ProtFlags::READ, MapFlags::PRIVATE)?;
+            // SAFETY: the page was mapped above and nothing runs or reads it.
+            Ok(unsafe { rustix::mm::mprotect(address, PAGE, MprotectFlags::READ | MprotectFlags::EXEC) }?)
+        }
+        ["fd-truncate", fd] => Ok(rustix::fs::ftruncate(inherited(fd)?, 0)?),
+        ["fd-chmod", fd] => Ok(rustix::fs::fchmod(inherited(fd)?, Mode::from(0o777))?),
+        ["fd-chown", fd] => {
+            Ok(rustix::fs::fchown(inherited(fd)?, Some(rustix::fs::Uid::from_raw(1000)), None)?)
+        }
+        ["fd-link", fd, path] => {
+            Ok(rustix::fs::linkat(CWD, proc_name(&inherited(fd)?), CWD, *path, AtFlags::SYMLINK_FOLLOW)?)
+        }
+        ["fd-exec", fd] => exec_fd(&inherited(fd)?, &words[1..]),
+        ["fd-map-exec", fd] => map_exec(&inherited(fd)?),
+        ["fd-map-write", fd] => {
+            map(&inherited(fd)?, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED).map(drop)
+        }
+        ["fd-mprotect-write", fd] => {
+            let address = map(&inherited(fd)?, ProtFlags::READ, MapFlags::SHARED)?;
+            // SAFETY: the page was mapped above and nothing reads or writes it.
+            Ok(unsafe { rustix::mm::mprotect(address, PAGE, MprotectFlags::READ | MprotectFlags::WRITE) }?)
+        }
+        ["offer", socket, path, how] => offer(socket, path, flags(how)?),
+        ["receive", socket, fd, ..] => {
+            let received = receive(socket)?;
+            // SAFETY: the case names a number that nothing in this process uses.
+            check(unsafe { libc::dup2(received.as_raw_fd(), fd.parse()?) })?;
+            run(&args[3..])
+        }
+        ["thread", _, ..] => {
+            let args = args[1..].to_vec();
+            std::thread::spawn(move || run(&args))
+                .join()
+                .map_err(|_| anyhow::anyhow!("the thread panicked"))?
+        }
+        ["as", uid, command, rest @ ..] => {
+            let uid = uid.parse()?;
+            // With a user and a group given and being root, `exec` drops the supplementary groups too.
+            Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
+        }
+        _ => bail!("not a way\n{USAGE}"),
+    }
+}
+
+fn flags(how: &str) -> anyhow::Result<OFlags> {
+    how.split(',').try_fold(OFlags::CLOEXEC, |flags, word| {
+        Ok(flags
+            | match word {
+                "read" => OFlags::RDONLY,
+                "write" => OFlags::WRONLY,
+                "rdwr" => OFlags::RDWR,
+                "append" => OFlags::WRONLY | OFlags::APPEND,
+                "trunc" => OFlags::TRUNC,
+                "creat" => OFlags::CREATE,
+                "path" => OFlags::PATH,
+                "directory" => OFlags::DIRECTORY,
+                "tmpfile" => OFlags::TMPFILE | OFlags::RDWR,
+                _ => bail!("'{word}' is no open flag"),
+            })
+    })
+}
+
+/// Copies what was opened for reading to standard output.
+fn read(file: OwnedFd, how: &str) -> anyhow::Result<()> {
+    if how == "read" {
+        io::copy(&mut File::from(file).take(1 << 20), &mut io::stdout())?;
+    }
+    Ok(())
+}
+
+fn c_string(text: &str) -> anyhow::Result<CString> {
+    CString::new(text).context("a NUL in an argument")
+}
+
+fn check(result: libc::c_int) -> anyhow::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
+}
+
+fn proc_name(fd: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// A descriptor that the case's shell opened.
+fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
+    let fd = fd.parse()?;
+    // SAFETY: `fcntl` reads no memory; a number that is no descriptor is refused here.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).with_context(|| format!("descriptor {fd}"))?;
+    // SAFETY: it is open, as was just seen, and nothing in this process closes it.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Goes `depth` folders down, one `chdir` each, so that no path given to the kernel is long.
+fn descend(folder: &str, depth: usize, length: usize, make: bool) -> anyhow::Result<()> {
+    std::env::set_current_dir(folder)?;
+    let name = "d".repeat(length);
+    for _ in 0..depth {
+        if make {
+            std::fs::create_dir(&name)?;
+        }
+        std::env::set_current_dir(&name)?;
+    }
+    Ok(())
+}
+
+const PAGE: usize = 4096;
+
+fn map(fd: &impl AsFd, protection: ProtFlags, flags: MapFlags) -> anyhow::Result<*mut std::ffi::c_void> {
+    // SAFETY: a new mapping, placed by the kernel and left to the process's end.
+    Ok(unsafe { rustix::mm::mmap(ptr::null_mut(), PAGE, protection, flags, fd, 0) }?)
+}
+
+fn map_exec(fd: &impl AsFd) -> anyhow::Result<()> {
+    map(fd, ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE).map(drop)
+}
+
+/// `execve` with the words as arguments and an empty environment; comes back only with an error.
+fn exec(program: &str, words: &[&str]) -> io::Result<()> {
+    Err(Command::new(program).args(words.iter().skip(1)).exec())
+}
+
+fn exec_fd(fd: &impl AsFd, words: &[&str]) -> anyhow::Result<()> {
+    let words = words.iter().map(|word| c_string(word)).collect::<Result<Vec<_>, _>>()?;
+    let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
+    let environment = [ptr::null::<libc::c_char>()];
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: both arrays end in a null pointer and their strings outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    Err(io::Error::last_os_error().into())
+}
+
+/// `name_to_handle_at`, then `open_by_handle_at`: an open that names no path.
+fn open_by_handle(path: &str, flags: OFlags) -> anyhow::Result<OwnedFd> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        data: [u8; 128],
+    }
+    let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
+    let (name, mut mount) = (c_string(path)?, 0i32);
+    let handle = &raw mut handle;
+    // SAFETY: the handle says how much room it has, and the path is a C string.
+    let named = unsafe {
+        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, name.as_ptr(), handle, &mut mount, 0)
+    };
+    check(named as i32).context("name_to_handle_at")?;
+    let root = rustix::fs::open(
+        std::path::Path::new(path).parent().context("no folder")?,
+        OFlags::RDONLY,
+        Mode::empty(),
+    )?;
+    // SAFETY: the handle was filled in above.
+    let fd = unsafe { libc::syscall(libc::SYS_open_by_handle_at, root.as_raw_fd(), handle, flags.bits()) };
+    check(fd as i32)?;
+    // SAFETY: a descriptor that the kernel has just handed over.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn socket(path: &str) -> anyhow::Result<(OwnedFd, SocketAddrUnix)> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    Ok((socket, SocketAddrUnix::new(path)?))
+}
+
+/// Binds, then leaves a process behind that sends the descriptor to the first who connects.
+fn offer(path: &str, file: &str, flags: OFlags) -> anyhow::Result<()> {
+    let file = rustix::fs::open(file, flags, Mode::empty())?;
+    let (listener, address) = socket(path)?;
+    rustix::net::bind(&listener, &address)?;
+    rustix::net::listen(&listener, 1)?;
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            let peer = rustix::net::accept(&listener)?;
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let fds = [file.as_fd()];
+            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+            rustix::net::sendmsg(peer, &[IoSlice::new(b"x")], &mut ancillary, SendFlags::empty())?;
+            Ok(())
+        }
+        child => check(child),
+    }
+}
+
+/// Takes one descriptor. The kernel drops one that the receiver may not have, and says that the message was cut.
+fn receive(path: &str) -> anyhow::Result<OwnedFd> {
+    let (socket, address) = socket(path)?;
+    rustix::net::connect(&socket, &address)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let answer =
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::empty())?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message
+            && let Some(fd) = fds.next()
+        {
+            return Ok(fd);
+        }
+    }
+    if answer.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::ACCESS.into());
+    }
+    bail!("no descriptor came")
+}
