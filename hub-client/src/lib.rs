@@ -1,8 +1,13 @@
 //! What the hub's side and the node's side share: MMS clients, signed bundles and the keys behind them, alerts and receipts.
 
+pub mod alert;
+pub mod batch;
+pub mod bundle;
 pub mod css;
 pub mod ess;
 mod http;
 pub mod keys;
 pub mod mms;
+pub mod receipt;
 pub mod tls;
+pub mod trust;

@@ -1,0 +1,3 @@
+//! The agent's parts: everything `hzn-armor-agent` is made of.
+
+pub mod spool;

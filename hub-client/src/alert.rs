@@ -1,0 +1,250 @@
+//! One alert: a blocked or audited access, in KubeArmor's field names (its gRPC and `karmor logs --json` shape) plus
+//! Horizon's own, so that KubeArmor's consumers read it unchanged.
+//!
+//! Like KubeArmor, an empty field is left out, except `PPID` and `UID`. A field this version does not know is ignored
+//! when read.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// `Operation` of the alert that says how many alerts were suppressed or dropped.
+pub const ALERT_THRESHOLD: &str = "AlertThreshold";
+
+/// Largest JSON line of one alert, in bytes; [`Alert::to_line`] shortens texts until it fits.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Texts are cut to the first of these lengths (bytes) with which the whole alert fits [`MAX_LINE`].
+const CUTS: [usize; 3] = [4096, 1024, 128];
+
+/// Most entries of `ATags` kept when an alert must be shortened.
+const MAX_ATAGS: usize = 16;
+
+macro_rules! alert {
+    ($($(#[$meta:meta])* $name:ident: $kind:ty = $json:literal $(, skip $skip:literal)?;)*) => {
+        /// A blocked or audited access. Field names on the wire are KubeArmor's.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Alert {
+            $($(#[$meta])* #[serde(rename = $json $(, skip_serializing_if = $skip)?)] pub $name: $kind,)*
+        }
+    };
+}
+
+alert! {
+    /// Seconds since the Unix epoch.
+    timestamp: i64 = "Timestamp";
+    /// The same moment, RFC 3339 in UTC with microseconds.
+    updated_time: String = "UpdatedTime", skip "String::is_empty";
+    /// Host name of the node.
+    host_name: String = "HostName", skip "String::is_empty";
+    /// KubeArmor's namespace; `container_namespace` outside Kubernetes, empty for the host.
+    namespace_name: String = "NamespaceName", skip "String::is_empty";
+    /// Container id, 64 hex digits; empty for the host.
+    container_id: String = "ContainerID", skip "String::is_empty";
+    /// Container name; empty for the host.
+    container_name: String = "ContainerName", skip "String::is_empty";
+    /// Container image reference; empty for the host.
+    container_image: String = "ContainerImage", skip "String::is_empty";
+    /// Labels as `key=value`, comma separated.
+    labels: String = "Labels", skip "String::is_empty";
+    /// Parent's thread group id in the initial pid namespace.
+    host_ppid: u32 = "HostPPID", skip "is_zero";
+    /// Thread group id in the initial pid namespace.
+    host_pid: u32 = "HostPID", skip "is_zero";
+    /// Parent's thread group id in the process's own pid namespace.
+    ppid: u32 = "PPID";
+    /// Thread group id in the process's own pid namespace.
+    pid: u32 = "PID", skip "is_zero";
+    /// User id in the initial user namespace.
+    uid: u32 = "UID";
+    /// Path of the parent's executable.
+    parent_process_name: String = "ParentProcessName", skip "String::is_empty";
+    /// Path of the executable.
+    process_name: String = "ProcessName", skip "String::is_empty";
+    /// Policy that decided; `DefaultPosture` where an allow-list did.
+    policy_name: String = "PolicyName", skip "String::is_empty";
+    /// `1` (least) to `10`, as KubeArmor writes it: a string. Empty for a posture's decision.
+    severity: String = "Severity", skip "String::is_empty";
+    /// Tags, comma separated.
+    tags: String = "Tags", skip "String::is_empty";
+    /// The same tags as a list.
+    atags: Vec<String> = "ATags", skip "Vec::is_empty";
+    /// The policy's message.
+    message: String = "Message", skip "String::is_empty";
+    /// `MatchedPolicy` or `MatchedHostPolicy`; `SystemEvent` for the agent's own.
+    kind: String = "Type", skip "String::is_empty";
+    /// Who acted: the executable's path, with arguments where known.
+    source: String = "Source", skip "String::is_empty";
+    /// `Process`, `File`, `Network`, `Capabilities`, `Syscall` or [`ALERT_THRESHOLD`].
+    operation: String = "Operation", skip "String::is_empty";
+    /// What was accessed.
+    resource: String = "Resource", skip "String::is_empty";
+    /// The hook that decided, `lsm=FILE_OPEN` for example.
+    data: String = "Data", skip "String::is_empty";
+    /// `BPFLSM`.
+    enforcer: String = "Enforcer", skip "String::is_empty";
+    /// `Block`, `Audit`, `Audit (Block)` or `Audit (Allow)`.
+    action: String = "Action", skip "String::is_empty";
+    /// `Passed` or the error the process saw, `Permission denied` for example.
+    result: String = "Result", skip "String::is_empty";
+    /// Working directory.
+    cwd: String = "Cwd", skip "String::is_empty";
+    /// Controlling terminal.
+    tty: String = "TTY", skip "String::is_empty";
+    /// Horizon organisation of the node.
+    org: String = "Org", skip "String::is_empty";
+    /// Horizon node id, without the organisation.
+    node_id: String = "NodeID", skip "String::is_empty";
+    /// URL of the Horizon service the container belongs to; empty for anything else.
+    service_url: String = "ServiceURL", skip "String::is_empty";
+    /// Version of that service.
+    service_version: String = "ServiceVersion", skip "String::is_empty";
+    /// Agreement the container runs under.
+    agreement_id: String = "AgreementID", skip "String::is_empty";
+    /// Bundle in force when it happened.
+    bundle: String = "Bundle", skip "String::is_empty";
+    /// That bundle's serial.
+    bundle_serial: u64 = "BundleSerial", skip "is_zero";
+    /// Number on its node: gapless, from 1, given by the spool. 0 before that.
+    sequence: u64 = "Sequence", skip "is_zero";
+    /// On [`ALERT_THRESHOLD`]: copies a rate limit kept back since the last one.
+    suppressed: u64 = "Suppressed", skip "is_zero";
+    /// On [`ALERT_THRESHOLD`]: alerts lost in the kernel (full ring) since the last one.
+    dropped: u64 = "Dropped", skip "is_zero";
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+impl Alert {
+    /// An alert stamped with `moment`, everything else empty.
+    pub fn at(moment: Timestamp) -> Self {
+        Self { timestamp: moment.as_second(), updated_time: format!("{moment:.6}"), ..Self::default() }
+    }
+
+    /// Importance when the spool must make room, 1 to 10. An alert about lost alerts counts as 10, one without a
+    /// usable severity as KubeArmor's default, 1.
+    pub fn rank(&self) -> u8 {
+        if self.operation == ALERT_THRESHOLD {
+            return 10;
+        }
+        self.severity.parse().ok().filter(|rank| (1..=10).contains(rank)).unwrap_or(1)
+    }
+
+    /// The alert as one JSON line without the newline, at most [`MAX_LINE`] bytes: the texts of an alert too large
+    /// are cut, longest allowed first, and end in `…`.
+    pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let line = serde_json::to_vec(self)?;
+        if line.len() <= MAX_LINE {
+            return Ok(line);
+        }
+        let mut short = self.clone();
+        short.atags.truncate(MAX_ATAGS);
+        let mut line = line;
+        for cut in CUTS {
+            short.cut_texts(cut);
+            line = serde_json::to_vec(&short)?;
+            if line.len() <= MAX_LINE {
+                break;
+            }
+        }
+        Ok(line)
+    }
+
+    fn cut_texts(&mut self, limit: usize) {
+        let texts = [
+            &mut self.updated_time,
+            &mut self.host_name,
+            &mut self.namespace_name,
+            &mut self.container_id,
+            &mut self.container_name,
+            &mut self.container_image,
+            &mut self.labels,
+            &mut self.parent_process_name,
+            &mut self.process_name,
+            &mut self.policy_name,
+            &mut self.severity,
+            &mut self.tags,
+            &mut self.message,
+            &mut self.kind,
+            &mut self.source,
+            &mut self.operation,
+            &mut self.resource,
+            &mut self.data,
+            &mut self.enforcer,
+            &mut self.action,
+            &mut self.result,
+            &mut self.cwd,
+            &mut self.tty,
+            &mut self.org,
+            &mut self.node_id,
+            &mut self.service_url,
+            &mut self.service_version,
+            &mut self.agreement_id,
+            &mut self.bundle,
+        ];
+        for text in texts.into_iter().chain(self.atags.iter_mut()) {
+            if text.len() > limit {
+                text.truncate(text.floor_char_boundary(limit));
+                text.push('…');
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_kubearmors_own_example() {
+        let text = r#"{"Timestamp":1717259989,"UpdatedTime":"2024-06-01T16:39:49.360067Z","HostName":"kubearmor-dev","HostPPID":1582,"HostPID":2420,"PPID":1582,"PID":2420,"UID":1000,"ParentProcessName":"/usr/bin/bash","ProcessName":"/usr/bin/sleep","PolicyName":"hsp-kubearmor-dev-proc-path-block","Severity":"1","Type":"MatchedHostPolicy","Source":"/usr/bin/bash","Operation":"Process","Resource":"/usr/bin/sleep","Data":"lsm=SECURITY_BPRM_CHECK","Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Cwd":"/"}"#;
+        let alert: Alert = serde_json::from_str(text).unwrap();
+        assert_eq!(alert.policy_name, "hsp-kubearmor-dev-proc-path-block");
+        assert_eq!(String::from_utf8(alert.to_line().unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn leaves_out_what_is_empty_except_ppid_and_uid() {
+        let line = Alert::default().to_line().unwrap();
+        assert_eq!(line, br#"{"Timestamp":0,"PPID":0,"UID":0}"#);
+    }
+
+    #[test]
+    fn ignores_a_field_it_does_not_know() {
+        let alert: Alert = serde_json::from_str(r#"{"UID":7,"EventData":{"a":"b"}}"#).unwrap();
+        assert_eq!(alert, Alert { uid: 7, ..Alert::default() });
+    }
+
+    #[test]
+    fn stamps_both_times() {
+        let alert = Alert::at("2024-06-01T16:39:49.360067Z".parse().unwrap());
+        assert_eq!(
+            (alert.timestamp, alert.updated_time.as_str()),
+            (1717259989, "2024-06-01T16:39:49.360067Z")
+        );
+    }
+
+    #[test]
+    fn ranks_by_severity() {
+        let ranked = |severity: &str| Alert { severity: severity.into(), ..Alert::default() }.rank();
+        assert_eq!(["", "0", "1", "7", "10", "11", "high"].map(ranked), [1, 1, 1, 7, 10, 1, 1]);
+        assert_eq!(Alert { operation: ALERT_THRESHOLD.into(), ..Alert::default() }.rank(), 10);
+    }
+
+    #[test]
+    fn cuts_an_alert_that_is_too_large_on_a_character_boundary() {
+        let alert = Alert {
+            resource: "é\u{1}".repeat(200_000),
+            labels: "x".repeat(100_000),
+            atags: vec!["tag".into(); 100_000],
+            ..Alert::default()
+        };
+        let line = alert.to_line().unwrap();
+        assert!(line.len() <= MAX_LINE);
+        let read: Alert = serde_json::from_slice(&line).unwrap();
+        assert!(read.resource.starts_with('é') && read.resource.ends_with('…'));
+        assert_eq!(read.atags.len(), MAX_ATAGS);
+    }
+}
