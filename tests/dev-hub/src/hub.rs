@@ -1,0 +1,289 @@
+//! The hub as a whole: what runs, and the trait that it shares with the real one.
+
+use crate::api::{self, Side};
+use crate::auth::{Credential, Credentials, Role};
+use crate::link;
+use crate::policy::Properties;
+use crate::server::Server;
+use crate::state::{State, lock};
+use crate::store::Store;
+use crate::tls;
+use axum::Router;
+use axum::extract::Request;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// A CSS and an ESS that tests and demos can use, whichever implementation.
+pub trait Hub: Send + Sync {
+    /// Base URL of the CSS, without a slash at the end. It stays the same when the hub goes and returns.
+    fn css_url(&self) -> String;
+    /// Unix socket of the ESS, which speaks TLS.
+    fn ess_socket(&self) -> PathBuf;
+    /// The ESS's certificate.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn certificate_pem(&self) -> io::Result<String>;
+    /// Org of the node and of everybody else.
+    fn org(&self) -> String;
+    /// Node id, without the org.
+    fn node(&self) -> String;
+    /// Adds a caller by the user name of HTTP Basic, or replaces it.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn put_credential(&self, name: &str, credential: Credential) -> io::Result<()>;
+    /// Takes the CSS away: it refuses connections, to the ESS too.
+    fn hub_down(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Brings the CSS back at the same URL with all that it had.
+    fn hub_up(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Ends the ESS at once and starts it with its store, but without what waited to be sent.
+    fn restart_ess(&self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Adds the service `org/name` and answers its user name, which is `id` in auth.json.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn add_service(&self, name: &str, version: &str, token: &str) -> io::Result<String> {
+        let org = self.org();
+        let id = format!("{org}/{name}");
+        let identity = format!("{org}/{version}/{name}");
+        self.put_credential(&id, Credential { token: token.to_owned(), role: Role::Service, org, identity })?;
+        Ok(id)
+    }
+
+    /// Adds a user of the org and answers its user name, `org/name`.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn add_user(&self, name: &str, password: &str, role: Role) -> io::Result<String> {
+        let org = self.org();
+        let id = format!("{org}/{name}");
+        self.put_credential(
+            &id,
+            Credential { token: password.to_owned(), role, org, identity: name.to_owned() },
+        )?;
+        Ok(id)
+    }
+
+    /// Writes `auth.json` and `cert.pem` into `dir` as anax mounts them for the service `id`.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn write_horizon_files(&self, dir: &Path, id: &str, token: &str, version: &str) -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        let auth = serde_json::json!({"id": id, "token": token, "version": version});
+        std::fs::write(dir.join("auth.json"), auth.to_string())?;
+        std::fs::write(dir.join("cert.pem"), self.certificate_pem()?)
+    }
+}
+
+/// How a [`DevHub`] is set up.
+#[derive(Clone, Debug)]
+pub struct DevHubConfig {
+    /// Directory for the ESS's socket `essapi.sock`; made if it is not there.
+    pub dir: PathBuf,
+    /// Loopback port of the CSS; 0 takes any free one.
+    pub css_port: u16,
+    /// Org of everything.
+    pub org: String,
+    /// Node id.
+    pub node: String,
+    /// The node's policy, which constraints of objects are held against.
+    pub properties: Properties,
+    /// Whether destination policies are evaluated, as an agbot does. Without, destinations must be set by PUT.
+    pub agbot: bool,
+    /// Longest time between two polls of the ESS. Nearly everything is faster, as a change wakes the poll.
+    pub poll: Duration,
+}
+
+impl DevHubConfig {
+    /// Org `myorg`, node `node1` with `purpose = security` and privileged services allowed, an agbot, and a poll every 50 ms.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let properties = [
+            ("purpose".to_owned(), "security".into()),
+            ("openhorizon.allowPrivileged".to_owned(), true.into()),
+        ];
+        Self {
+            dir: dir.into(),
+            css_port: 0,
+            org: "myorg".to_owned(),
+            node: "node1".to_owned(),
+            properties: properties.into(),
+            agbot: true,
+            poll: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Why the hub does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ESS's key or certificate cannot be made.
+    #[error("the ESS's certificate: {0}")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The directory, the socket or a port cannot be had.
+    #[error("{what}: {source}")]
+    Io {
+        /// Path or address.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+struct Ess {
+    /// Kept to be dropped with the server.
+    _link: JoinSet<()>,
+    server: Server,
+}
+
+/// CSS and ESS in this process. Dropping it ends both.
+pub struct DevHub {
+    state: Arc<State>,
+    socket: PathBuf,
+    css_port: u16,
+    identity: Mutex<tls::Identity>,
+    css_server: tokio::sync::Mutex<Option<Server>>,
+    ess: tokio::sync::Mutex<Option<Ess>>,
+}
+
+impl DevHub {
+    /// Starts both ends. Nobody has credentials yet.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: DevHubConfig) -> Result<Self, StartError> {
+        let at = |what: String| move |source| StartError::Io { what, source };
+        std::fs::create_dir_all(&config.dir).map_err(at(config.dir.display().to_string()))?;
+        let state = Arc::new(State {
+            org: config.org,
+            node: config.node,
+            properties: config.properties,
+            agbot: config.agbot,
+            poll: config.poll,
+            credentials: Mutex::new(Credentials::new()),
+            css: Mutex::new(Store::default()),
+            ess: Mutex::new(Store::default()),
+            send_queue: Mutex::new(None),
+            in_flight: Mutex::new(None),
+            hub_is_up: watch::Sender::new(false),
+            registered: AtomicBool::new(false),
+            wake_link: Notify::new(),
+        });
+        let mut hub = Self {
+            state,
+            socket: config.dir.join("essapi.sock"),
+            css_port: config.css_port,
+            identity: Mutex::new(tls::identity().map_err(StartError::Certificate)?),
+            css_server: tokio::sync::Mutex::new(None),
+            ess: tokio::sync::Mutex::new(None),
+        };
+        let address = format!("127.0.0.1:{}", hub.css_port);
+        let listener = TcpListener::bind(&address).await.map_err(at(address.clone()))?;
+        hub.css_port = listener.local_addr().map_err(at(address))?.port();
+        hub.serve_css(listener).await;
+        hub.serve_ess().await.map_err(at(hub.socket.display().to_string()))?;
+        Ok(hub)
+    }
+
+    async fn serve_css(&self, listener: TcpListener) {
+        *self.css_server.lock().await = Some(Server::plain(listener, router(&self.state, Side::Css)));
+        self.state.hub_is_up.send_replace(true);
+    }
+
+    async fn serve_ess(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&self.socket)?;
+        let config = lock(&self.identity).config.clone();
+        let server = Server::tls(listener, config, router(&self.state, Side::Ess));
+        *self.ess.lock().await = Some(Ess { _link: link::start(&self.state), server });
+        Ok(())
+    }
+
+    /// Gives the ESS another key and certificate and restarts it, as an agent does whose files were removed.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made or the socket cannot be had.
+    pub async fn replace_certificate(&self) -> Result<(), StartError> {
+        *lock(&self.identity) = tls::identity().map_err(StartError::Certificate)?;
+        let what = self.socket.display().to_string();
+        self.restart_ess().await.map_err(|source| StartError::Io { what, source })
+    }
+
+    /// Takes the ESS away; its socket file stays and refuses connections, as while the agent is down.
+    pub async fn ess_down(&self) {
+        if let Some(ess) = self.ess.lock().await.take() {
+            ess.server.stop().await;
+        }
+        *lock(&self.state.send_queue) = None;
+    }
+
+    /// Whether the CSS answers.
+    pub fn is_hub_up(&self) -> bool {
+        *self.state.hub_is_up.borrow()
+    }
+}
+
+fn router(state: &Arc<State>, side: Side) -> Router {
+    let state = state.clone();
+    Router::new().fallback(move |request: Request| api::handle(state.clone(), side, request))
+}
+
+impl Hub for DevHub {
+    fn css_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.css_port)
+    }
+
+    fn ess_socket(&self) -> PathBuf {
+        self.socket.clone()
+    }
+
+    fn certificate_pem(&self) -> io::Result<String> {
+        Ok(lock(&self.identity).certificate_pem.clone())
+    }
+
+    fn org(&self) -> String {
+        self.state.org.clone()
+    }
+
+    fn node(&self) -> String {
+        self.state.node.clone()
+    }
+
+    fn put_credential(&self, name: &str, credential: Credential) -> io::Result<()> {
+        lock(&self.state.credentials).insert(name.to_owned(), credential);
+        Ok(())
+    }
+
+    async fn hub_down(&self) -> io::Result<()> {
+        self.state.hub_is_up.send_replace(false);
+        if let Some(server) = self.css_server.lock().await.take() {
+            server.stop().await;
+        }
+        Ok(())
+    }
+
+    async fn hub_up(&self) -> io::Result<()> {
+        if !self.is_hub_up() {
+            self.serve_css(TcpListener::bind(("127.0.0.1", self.css_port)).await?).await;
+            self.state.wake_link.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn restart_ess(&self) -> io::Result<()> {
+        self.ess_down().await;
+        self.serve_ess().await
+    }
+}

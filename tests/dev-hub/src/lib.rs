@@ -1,0 +1,22 @@
+//! A development hub: Open Horizon's CSS and ESS in one process, for demos and tests.
+//!
+//! It keeps to the behaviour of the real services that clients must cope with, awkward parts included; the contract tests hold
+//! both against each other. It listens on loopback and on a unix socket alone, keeps everything in memory, and knows one org
+//! and one node. What is not made: webhooks, manifests, ACLs, ranges and chunked transfer, expiry, SHA-1 signatures.
+
+mod api;
+mod auth;
+pub mod control;
+mod hub;
+mod link;
+mod meta;
+mod policy;
+mod server;
+mod signature;
+mod state;
+mod store;
+mod tls;
+
+pub use auth::{Credential, Role};
+pub use hub::{DevHub, DevHubConfig, Hub, StartError};
+pub use server::Server;
