@@ -1,0 +1,66 @@
+//! A bare payload whose signature `hzn mms object publish -k` put into the object's metadata.
+//!
+//! hzn signs the data's bytes with RSA-PSS and puts the public key beside the signature. That key came with the object and says
+//! nothing until it equals a pinned one.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::keys::{KeyError, KeyType, PrivateKey};
+use crate::mms::MetaData;
+
+/// The signature fields of an object's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainSignature {
+    /// SubjectPublicKeyInfo DER.
+    pub public_key: Vec<u8>,
+    /// RSA-PSS with SHA-256 over the data.
+    pub signature: Vec<u8>,
+}
+
+/// Why metadata holds no signature that can be verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlainProblem {
+    /// One of the three fields is empty.
+    Missing,
+    /// A hash other than SHA-256, or fields that are not base64.
+    Unsupported(String),
+}
+
+impl PlainSignature {
+    /// Takes the signature out of an object's metadata.
+    pub fn of(meta: &MetaData) -> Result<Self, PlainProblem> {
+        if meta.hash_algorithm.is_empty() || meta.public_key.is_empty() || meta.signature.is_empty() {
+            return Err(PlainProblem::Missing);
+        }
+        if meta.hash_algorithm != "SHA256" {
+            return Err(PlainProblem::Unsupported(format!(
+                "the hash {:?} is too weak or unknown: publish with `hzn mms object publish -a SHA256`",
+                meta.hash_algorithm
+            )));
+        }
+        let decode = |what: &str, text: &str| {
+            STANDARD
+                .decode(text)
+                .map_err(|_| PlainProblem::Unsupported(format!("{what} in the metadata is not base64")))
+        };
+        Ok(Self {
+            public_key: decode("publicKey", &meta.public_key)?,
+            signature: decode("signature", &meta.signature)?,
+        })
+    }
+
+    /// Signs `data`; `None` for a key that is not RSA, which the hub's verifier does not survive.
+    pub fn make(data: &[u8], key: &PrivateKey) -> Option<Result<Self, KeyError>> {
+        if key.public().key_type() != KeyType::Rsa {
+            return None;
+        }
+        Some(key.sign(data).map(|signature| Self { public_key: key.public().spki_der().to_vec(), signature }))
+    }
+
+    /// The metadata's three fields: hash algorithm, public key, signature.
+    #[must_use]
+    pub fn fields(&self) -> (String, String, String) {
+        ("SHA256".to_owned(), STANDARD.encode(&self.public_key), STANDARD.encode(&self.signature))
+    }
+}

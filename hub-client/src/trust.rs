@@ -1,0 +1,461 @@
+//! The keys that a node believes, pinned in a directory, and the signed changes to them.
+//!
+//! ```text
+//! <dir>/trust.d/*.pem       keys that sign bundles, one public key per file, put there by whoever sets up the node
+//! <dir>/receipt.d/*.pem     keys that sign receipts for alerts
+//! <dir>/trust-changes.json  what accepted bundles changed since; written here, as a whole, by one rename
+//! ```
+//!
+//! In force is what is pinned, without what was removed, with what was added. A pinned file that cannot be used is left out and
+//! named; changes that cannot be read are an error, because without them a removed key would be believed again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{KeyError, KeyId, Malformed, PublicKey};
+
+/// The most keys of a role, pinned or added, and the most removed ids that are remembered.
+pub const MAX_KEYS: usize = 256;
+const CHANGES_FILE: &str = "trust-changes.json";
+const CHANGES_FORMAT: &str = "horizon-armor.trust-changes/1";
+
+/// Why keys cannot be loaded or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A directory or file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// What could not be used.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The recorded changes are damaged or of a newer version.
+    #[error(
+        "{}: {reason}; put back a good copy, or remove the file to believe exactly the keys in trust.d and receipt.d again",
+        path.display()
+    )]
+    Changes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A pinned file holds no usable public key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// More keys than a store takes.
+    #[error("more than {MAX_KEYS} keys in one role")]
+    TooMany,
+    /// A change that is not possible.
+    #[error("trust change not possible: {0}")]
+    Change(BadChange),
+}
+
+/// Why a change of keys is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadChange {
+    /// A key to add is not one.
+    #[error("key {position} to add: {problem}")]
+    Key {
+        /// Its place in the list, from 1.
+        position: usize,
+        /// What is wrong with it.
+        problem: Malformed,
+    },
+    /// A key is both added and removed.
+    #[error("{0} is both added and removed")]
+    Both(KeyId),
+    /// No bundle could be accepted afterwards.
+    #[error(
+        "{keys} bundle keys would be left for a threshold of {threshold}: no later bundle could be accepted"
+    )]
+    LockedOut {
+        /// Bundle keys that would be in force.
+        keys: usize,
+        /// Signatures that would be needed.
+        threshold: u32,
+    },
+    /// More keys than a store takes.
+    #[error("more than {MAX_KEYS} keys in one role")]
+    TooMany,
+}
+
+/// Keys to add to and remove from one role.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyChanges {
+    /// Public keys to believe from now on, PEM.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// Ids of keys not to believe any more; those that a node does not have are no error.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<KeyId>,
+}
+
+impl KeyChanges {
+    fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// The changes of keys that a bundle brings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrustChanges {
+    /// Keys that sign bundles.
+    #[serde(skip_serializing_if = "KeyChanges::is_empty")]
+    pub bundle: KeyChanges,
+    /// Keys that sign receipts.
+    #[serde(skip_serializing_if = "KeyChanges::is_empty")]
+    pub receipt: KeyChanges,
+    /// How many different bundle keys must have signed a later bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u32>,
+}
+
+impl TrustChanges {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bundle.is_empty() && self.receipt.is_empty() && self.threshold.is_none()
+    }
+}
+
+/// What accepted bundles changed, over the pinned files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Overlay {
+    format: String,
+    bundle: RoleOverlay,
+    receipt: RoleOverlay,
+    threshold: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleOverlay {
+    added: BTreeMap<KeyId, String>,
+    removed: BTreeSet<KeyId>,
+}
+
+impl RoleOverlay {
+    fn change(&mut self, changes: &KeyChanges) -> Result<(), BadChange> {
+        for (index, pem) in changes.add.iter().enumerate() {
+            let key = PublicKey::from_pem(pem.as_bytes())
+                .map_err(|problem| BadChange::Key { position: index + 1, problem })?;
+            if changes.remove.contains(key.id()) {
+                return Err(BadChange::Both(key.id().clone()));
+            }
+            self.removed.remove(key.id());
+            self.added.insert(key.id().clone(), key.to_pem());
+        }
+        for id in &changes.remove {
+            self.added.remove(id);
+            self.removed.insert(id.clone());
+        }
+        if self.added.len() > MAX_KEYS || self.removed.len() > MAX_KEYS {
+            Err(BadChange::TooMany)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `pinned` as changed; `None` where an added key does not read or is filed under another id.
+    fn over(&self, pinned: &Keys) -> Option<Keys> {
+        let mut keys: Keys = pinned
+            .iter()
+            .filter(|(id, _)| !self.removed.contains(id))
+            .map(|(id, key)| (id.clone(), key.clone()))
+            .collect();
+        for (id, pem) in &self.added {
+            let key = PublicKey::from_pem(pem.as_bytes()).ok().filter(|key| key.id() == id)?;
+            keys.insert(id.clone(), key);
+        }
+        Some(keys)
+    }
+}
+
+type Keys = BTreeMap<KeyId, PublicKey>;
+
+/// The keys in force.
+#[derive(Debug, Clone, Default)]
+pub struct TrustStore {
+    dir: PathBuf,
+    pinned_bundle: Keys,
+    pinned_receipt: Keys,
+    overlay: Overlay,
+    bundle: Keys,
+    receipt: Keys,
+}
+
+impl TrustStore {
+    /// Loads a directory. Beside the store come the pinned files that were left out, each with its reason; missing folders
+    /// hold no keys.
+    ///
+    /// # Errors
+    /// [`TrustError::Changes`] where the record of changes is damaged; [`TrustError::File`] where a folder does not list.
+    pub fn load(dir: &Path) -> Result<(Self, Vec<TrustError>), TrustError> {
+        let mut problems = Vec::new();
+        let mut store = Self {
+            dir: dir.to_owned(),
+            pinned_bundle: load_pinned(&dir.join("trust.d"), &mut problems)?,
+            pinned_receipt: load_pinned(&dir.join("receipt.d"), &mut problems)?,
+            ..Self::default()
+        };
+        let path = dir.join(CHANGES_FILE);
+        match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => store.overlay.format = CHANGES_FORMAT.to_owned(),
+            Err(source) => return Err(TrustError::File { path, source }),
+            Ok(text) => {
+                let damaged = |reason: String| TrustError::Changes { path: path.clone(), reason };
+                store.overlay = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+                if store.overlay.format != CHANGES_FORMAT {
+                    return Err(damaged(format!(
+                        "the format {:?} is not {CHANGES_FORMAT}",
+                        store.overlay.format
+                    )));
+                }
+            }
+        }
+        match store.resolve() {
+            true => Ok((store, problems)),
+            false => Err(TrustError::Changes {
+                path,
+                reason: "an added key does not read or has another id".to_owned(),
+            }),
+        }
+    }
+
+    /// A store of these bundle keys alone, which changes cannot be written for.
+    #[must_use]
+    pub fn of_bundle_keys(keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        let keys: Keys = keys.into_iter().map(|key| (key.id().clone(), key)).collect();
+        Self { bundle: keys.clone(), pinned_bundle: keys, ..Self::default() }
+    }
+
+    /// The keys that sign bundles.
+    pub fn bundle_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.bundle.values()
+    }
+
+    /// The keys that sign receipts.
+    pub fn receipt_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.receipt.values()
+    }
+
+    /// The bundle key of that id.
+    #[must_use]
+    pub fn bundle_key(&self, id: &KeyId) -> Option<&PublicKey> {
+        self.bundle.get(id)
+    }
+
+    /// The receipt key of that id.
+    #[must_use]
+    pub fn receipt_key(&self, id: &KeyId) -> Option<&PublicKey> {
+        self.receipt.get(id)
+    }
+
+    /// How many different bundle keys must have signed a bundle; 1 until a bundle changes it.
+    #[must_use]
+    pub fn threshold(&self) -> u32 {
+        self.overlay.threshold.unwrap_or(1)
+    }
+
+    /// The store as it would be after `changes`; nothing is written.
+    pub fn changed(&self, changes: &TrustChanges) -> Result<Self, BadChange> {
+        let mut new = self.clone();
+        new.overlay.bundle.change(&changes.bundle)?;
+        new.overlay.receipt.change(&changes.receipt)?;
+        new.overlay.threshold = changes.threshold.or(new.overlay.threshold);
+        // What was added here has just been read.
+        new.resolve();
+        let (keys, threshold) = (new.bundle.len(), new.threshold());
+        if threshold == 0 || keys < threshold as usize {
+            return Err(BadChange::LockedOut { keys, threshold });
+        }
+        Ok(new)
+    }
+
+    /// Makes `changes` and writes them down durably before they are in force. Making the same changes again changes nothing,
+    /// so a caller that was interrupted repeats them.
+    pub fn apply(&mut self, changes: &TrustChanges) -> Result<(), TrustError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let new = self.changed(changes).map_err(TrustError::Change)?;
+        let path = self.dir.join(CHANGES_FILE);
+        let text = serde_json::to_vec_pretty(&new.overlay)
+            .map_err(|e| TrustError::Changes { path: path.clone(), reason: e.to_string() })?;
+        replace_file(&path, &text).map_err(|source| TrustError::File { path, source })?;
+        *self = new;
+        Ok(())
+    }
+
+    fn resolve(&mut self) -> bool {
+        let (bundle, receipt) =
+            (self.overlay.bundle.over(&self.pinned_bundle), self.overlay.receipt.over(&self.pinned_receipt));
+        let complete = bundle.is_some() && receipt.is_some();
+        self.bundle = bundle.unwrap_or_default();
+        self.receipt = receipt.unwrap_or_default();
+        complete
+    }
+}
+
+fn load_pinned(dir: &Path, problems: &mut Vec<TrustError>) -> Result<Keys, TrustError> {
+    let problem = |source| TrustError::File { path: dir.to_owned(), source };
+    let mut keys = Keys::new();
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(keys),
+        other => other.map_err(problem)?,
+    };
+    for entry in entries {
+        let path = entry.map_err(problem)?.path();
+        if path.extension().is_none_or(|extension| extension != "pem") {
+            continue;
+        }
+        match PublicKey::load(&path) {
+            Ok(_) if keys.len() >= MAX_KEYS => return Err(TrustError::TooMany),
+            Ok(key) => {
+                keys.insert(key.id().clone(), key);
+            }
+            Err(e) => problems.push(e.into()),
+        }
+    }
+    Ok(keys)
+}
+
+/// Replaces a file's content as a whole, so that after a crash it is the old or the new one.
+fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{KeyType, PrivateKey};
+
+    fn key() -> PublicKey {
+        PrivateKey::generate(KeyType::Ed25519).unwrap().public().clone()
+    }
+
+    fn pin(dir: &Path, role: &str, name: &str, pem: &str) {
+        fs::create_dir_all(dir.join(role)).unwrap();
+        fs::write(dir.join(role).join(name), pem).unwrap();
+    }
+
+    fn ids<'a>(keys: impl Iterator<Item = &'a PublicKey>) -> Vec<&'a KeyId> {
+        keys.map(PublicKey::id).collect()
+    }
+
+    #[test]
+    fn pinned_files_load_by_role_and_bad_ones_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (good, receipt) = (key(), key());
+        pin(dir.path(), "trust.d", "good.pem", &good.to_pem());
+        pin(dir.path(), "trust.d", "README", "not a key");
+        pin(dir.path(), "trust.d", "garbage.pem", "not a key");
+        pin(dir.path(), "receipt.d", "r.pem", &receipt.to_pem());
+        let private = dir.path().join("trust.d/private.pem");
+        PrivateKey::generate(KeyType::Ed25519).unwrap().save_new(&private).unwrap();
+
+        let (store, problems) = TrustStore::load(dir.path()).unwrap();
+        assert_eq!(ids(store.bundle_keys()), [good.id()]);
+        assert_eq!(ids(store.receipt_keys()), [receipt.id()]);
+        assert!(store.receipt_key(good.id()).is_none());
+        let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        problems.sort();
+        assert!(problems[0].contains("garbage.pem") && problems[0].contains("no PEM"), "{problems:?}");
+        assert!(problems[1].contains("private.pem") && problems[1].contains("private key"), "{problems:?}");
+    }
+
+    #[test]
+    fn an_empty_directory_believes_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, problems) = TrustStore::load(dir.path()).unwrap();
+        assert_eq!((store.bundle_keys().count(), problems.len(), store.threshold()), (0, 0, 1));
+    }
+
+    #[test]
+    fn changes_last_and_repeat_and_removed_keys_stay_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (key(), key());
+        pin(dir.path(), "trust.d", "old.pem", &old.to_pem());
+        let changes = TrustChanges {
+            bundle: KeyChanges { add: vec![new.to_pem()], remove: vec![old.id().clone()] },
+            ..TrustChanges::default()
+        };
+        let (mut store, _) = TrustStore::load(dir.path()).unwrap();
+        store.apply(&changes).unwrap();
+        store.apply(&changes).unwrap();
+        assert_eq!(ids(store.bundle_keys()), [new.id()]);
+        let (mut store, _) = TrustStore::load(dir.path()).unwrap();
+        assert_eq!(ids(store.bundle_keys()), [new.id()]);
+
+        let back = TrustChanges {
+            bundle: KeyChanges { add: vec![old.to_pem()], remove: vec![] },
+            threshold: Some(2),
+            ..TrustChanges::default()
+        };
+        store.apply(&back).unwrap();
+        let (store, _) = TrustStore::load(dir.path()).unwrap();
+        assert_eq!((store.bundle_keys().count(), store.threshold()), (2, 2));
+    }
+
+    #[test]
+    fn a_change_that_locks_out_or_contradicts_itself_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (key(), key());
+        pin(dir.path(), "trust.d", "a.pem", &a.to_pem());
+        let (mut store, _) = TrustStore::load(dir.path()).unwrap();
+        let bundle = |add: &[&PublicKey], remove: &[&PublicKey]| KeyChanges {
+            add: add.iter().map(|k| k.to_pem()).collect(),
+            remove: remove.iter().map(|k| k.id().clone()).collect(),
+        };
+        for changes in [
+            TrustChanges { bundle: bundle(&[], &[&a]), ..TrustChanges::default() },
+            TrustChanges { bundle: bundle(&[&b], &[&b]), ..TrustChanges::default() },
+            TrustChanges { threshold: Some(0), ..TrustChanges::default() },
+            TrustChanges { threshold: Some(2), ..TrustChanges::default() },
+            TrustChanges {
+                bundle: KeyChanges { add: vec!["x".to_owned()], remove: vec![] },
+                ..TrustChanges::default()
+            },
+        ] {
+            assert!(matches!(store.apply(&changes), Err(TrustError::Change(_))), "{changes:?}");
+        }
+        assert_eq!(ids(store.bundle_keys()), [a.id()]);
+        assert!(!dir.path().join(CHANGES_FILE).exists());
+    }
+
+    #[test]
+    fn damaged_changes_never_bring_a_removed_key_back() {
+        let dir = tempfile::tempdir().unwrap();
+        pin(dir.path(), "trust.d", "a.pem", &key().to_pem());
+        let other_id = format!("sha256:{}", "0".repeat(64));
+        let misfiled = format!(
+            r#"{{"format":"{CHANGES_FORMAT}","bundle":{{"added":{{"{other_id}":{:?}}},"removed":[]}},"receipt":{{"added":{{}},"removed":[]}},"threshold":null}}"#,
+            key().to_pem()
+        );
+        for text in ["", "{", r#"{"format":"horizon-armor.trust-changes/2"}"#, &misfiled] {
+            fs::write(dir.path().join(CHANGES_FILE), text).unwrap();
+            let error = TrustStore::load(dir.path()).unwrap_err();
+            assert!(
+                matches!(&error, TrustError::Changes { path, .. } if path.ends_with(CHANGES_FILE)),
+                "{text}: {error}"
+            );
+        }
+    }
+}
