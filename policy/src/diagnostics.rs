@@ -6,6 +6,9 @@ use std::fmt;
 /// How many diagnostics are kept for one file; the rest is only counted.
 pub const MAX_DIAGNOSTICS: usize = 100;
 
+/// How many bytes of a message are shown.
+const MAX_MESSAGE: usize = 400;
+
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -71,8 +74,9 @@ impl Sink {
         push(&mut self.warnings, &self.file, at, message.into(), help.into());
     }
 
-    pub(crate) fn failed(&self) -> bool {
-        !self.errors.list.is_empty()
+    /// How many errors there are so far.
+    pub(crate) fn count(&self) -> usize {
+        self.errors.list.len() + self.errors.more
     }
 
     /// The errors, then the warnings, each in the order of the file.
@@ -85,8 +89,27 @@ impl Sink {
 
 fn push(to: &mut Diagnostics, file: &str, location: Location, message: String, help: String) {
     if to.list.len() < MAX_DIAGNOSTICS {
+        let (message, help) = (shown(&message), shown(&help));
         to.list.push(Diagnostic { file: file.to_owned(), location, message, help });
     } else {
         to.more += 1;
     }
+}
+
+/// Fit for a terminal and for one line, whatever a hostile document put into it.
+fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(MAX_MESSAGE));
+    for c in text.chars() {
+        if out.len() >= MAX_MESSAGE {
+            out.push_str("...");
+            break;
+        }
+        if c.is_control() || is_reordering(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Characters that change the order in which a terminal shows others.
+fn is_reordering(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

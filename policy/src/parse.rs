@@ -38,7 +38,7 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Policy>, Diagnostics> {
 pub fn check(name: &str, text: &str) -> Result<Checked, Diagnostics> {
     let mut sink = Sink::new(name);
     let documents = yaml::documents(text, &mut sink);
-    if documents.is_empty() && !sink.failed() {
+    if documents.is_empty() && sink.count() == 0 {
         let start = crate::model::Location { line: 1, column: 1 };
         sink.error(
             start,
@@ -228,6 +228,7 @@ fn read_selector(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) ->
         Kind::Container => fields.only(&["matchLabels", "matchExpressions"], &[], sink),
         Kind::Host => fields.only(&["matchLabels"], &expressions_on_nodes, sink),
     }
+    let errors = sink.count();
     let mut selector = Selector::default();
     if let Some(labels) = fields.get("matchLabels").and_then(|node| Fields::new(node, "matchLabels", sink)) {
         for (key, value) in labels.entries {
@@ -241,8 +242,8 @@ fn read_selector(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) ->
             selector.expressions.extend(read_expression(node, sink));
         }
     }
-    if selector == Selector::default() && !sink.failed() {
-        sink.error(node.at, format!("{field} selects nothing"), "give at least one entry of matchLabels");
+    if selector == Selector::default() && sink.count() == errors {
+        sink.error(node.at, format!("{field} selects nothing"), "give at least one label in matchLabels");
     }
     Some(selector)
 }

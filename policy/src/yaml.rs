@@ -72,8 +72,8 @@ enum Open {
     Map { at: Location, entries: Vec<(Key, Node)>, seen: HashSet<String>, key: Option<Key> },
 }
 
-/// The documents of a file, empty ones left out. What is wrong goes to the sink; after an error of the syntax the
-/// documents before it are still returned.
+/// The documents of a file, empty ones left out. What is wrong goes to the sink; after an error of the syntax or
+/// an alias only the documents before it are returned.
 pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
     let mut documents = Vec::new();
     if text.len() > MAX_TEXT {
@@ -120,8 +120,7 @@ pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
             }
             Event::Alias(_) => {
                 sink.error(at, "YAML aliases (*name) are not accepted", "write the value out");
-                // Not empty, so that the same place is not reported as empty as well.
-                Some(Node { at, value: Value::Scalar { text: "*".to_owned(), plain: false } })
+                return documents;
             }
             Event::Nothing
             | Event::StreamStart

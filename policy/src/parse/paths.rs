@@ -33,7 +33,7 @@ pub(super) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
         text if text.len() > 255 => "a name has at most 255 bytes",
         text => return Some(text.to_owned()),
     };
-    sink.error(name.at, format!("execname `{}` is not a name", name.text), help);
+    sink.error(name.at, format!("execname `{}` is not a name", beginning(name.text)), help);
     None
 }
 
@@ -52,9 +52,13 @@ fn normal(path: &Text<'_>, sink: &mut Sink) -> Option<()> {
     } else {
         return Some(());
     };
-    let shown: String = text.chars().take(80).collect();
-    sink.error(path.at, format!("`{shown}` is not a path"), help);
+    sink.error(path.at, format!("`{}` is not a path", beginning(text)), help);
     None
+}
+
+/// As much of a text as a message needs.
+fn beginning(text: &str) -> &str {
+    text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end])
 }
 
 fn warn_literal(path: &Text<'_>, sink: &mut Sink) {

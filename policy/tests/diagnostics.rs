@@ -1,0 +1,105 @@
+//! Bad policy files and what is said of them: `bad/NAME.yaml` with all diagnostics in `bad/NAME.expected`.
+//!
+//! `UPDATE=1 cargo test -p armor-policy --test diagnostics` writes what is said now; read the difference.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use armor_policy::{check, diagnostics::MAX_DIAGNOSTICS, parse, yaml};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[test]
+fn bad_files_are_refused_with_every_error_at_its_place() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    assert!(files.len() >= 9);
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let errors = parse(name, &fs::read_to_string(&file).unwrap()).unwrap_err();
+        let said = format!("{errors}\n");
+        let expected = file.with_extension("expected");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&expected, &said).unwrap();
+        }
+        assert_eq!(said, fs::read_to_string(&expected).unwrap_or_default(), "{}", file.display());
+    }
+}
+
+const HEAD: &str = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: test}\n\
+                    spec:\n  nodeSelector: {matchLabels: {a: b}}\n";
+
+#[test]
+fn errors_are_bounded_and_the_rest_is_counted() {
+    let text = format!("{HEAD}  file:\n    matchPaths:\n{}", "    - path: relative\n".repeat(500));
+    let errors = parse("many.yaml", &text).unwrap_err();
+    assert_eq!((errors.list.len(), errors.more), (MAX_DIAGNOSTICS, 500 - MAX_DIAGNOSTICS));
+    assert!(errors.to_string().ends_with("\n... and 400 more"));
+}
+
+#[test]
+fn what_a_document_says_cannot_write_to_the_terminal() {
+    let text = format!(
+        "{HEAD}  action: \"\\e[31m\\u202e{}\"\n  file: {{matchPaths: [{{path: /a}}]}}\n",
+        "x".repeat(100_000)
+    );
+    let said = parse("escape", &text).unwrap_err().to_string();
+    assert!(said.starts_with("escape:6:11: action `\\u{1b}[31m\\u{202e}xxx"), "{said}");
+    assert!(said.len() < 1000);
+}
+
+#[test]
+fn what_may_surprise_is_a_warning() {
+    let text = format!(
+        "{HEAD}  file:\n    matchPaths:\n    - path: /bin/sleep\n    - path: /etc/*.conf\n    matchPatterns:\n    \
+         - pattern: /etc/.*\n  process:\n    matchPaths:\n    - execname: sh\n      fromSource: [{{path: /sbin/init}}]\n"
+    );
+    let checked = check("warn.yaml", &text).unwrap();
+    let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    let resolved = "the rule matches what the path resolves to in the workload's own root";
+    assert_eq!(
+        warnings,
+        [
+            format!("warn.yaml:8:13: /bin is a symlink to /usr/bin on most systems ({resolved})"),
+            "warn.yaml:9:13: `/etc/*.conf` is taken literally (write `pattern` in matchPatterns if it shall match more \
+             than this one name)"
+                .to_owned(),
+            "warn.yaml:11:16: '.' in a pattern is only a dot (it is not a regular expression: '*' alone stands for any \
+             run without '/')"
+                .to_owned(),
+            format!("warn.yaml:15:27: /sbin is a symlink to /usr/sbin on most systems ({resolved})"),
+        ]
+    );
+}
+
+/// What must be refused, or read, without taking long: generous for a machine that is slow or busy.
+fn quickly(name: &str, text: &str) {
+    let start = Instant::now();
+    let _ = parse(name, text);
+    assert!(start.elapsed() < Duration::from_secs(5), "{name} took {:?}", start.elapsed());
+}
+
+#[test]
+fn hostile_files_take_no_time() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..30 {
+        let alias = format!("*a{},", level - 1).repeat(9);
+        bomb.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
+    }
+    let most = yaml::MAX_TEXT - 16;
+    quickly("bomb", &bomb);
+    for text in [
+        "[", "{", "- ", "a: ", "? ", "\"", "'", "|\n", "#", "--- \n", "*a ", "&a ", "! ", "\t", "\n", "a\n",
+        "]", ", ",
+    ] {
+        quickly(text, &text.repeat(most / text.len()));
+        quickly(text, &format!("{HEAD}  file: {}", text.repeat(most / text.len() / 2)));
+    }
+    let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    quickly("indented", &indented);
+    let keys: String = (0..60_000).map(|key| format!("key{key}: x\n")).collect();
+    quickly("keys", &keys);
+    let errors = parse("large", &"#".repeat(yaml::MAX_TEXT + 1)).unwrap_err();
+    assert_eq!(errors.to_string(), "large:1:1: the file has 1048577 bytes, more than 1048576 (split it)");
+}

@@ -1,0 +1,162 @@
+//! What large and hostile rule sets cost, and that what costs too much is refused by name.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use armor_policy::tables::{Domain, Slot};
+use armor_policy::{CompileError, CompileOptions, Policy, compile, parse};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Counts what is allocated, so that a test can tell the most that was at once.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller's promise about `layout` is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: `pointer` is from the system's allocator, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The allocator counts for the whole process, so one measurement at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn parsed(name: &str, rules: &str) -> Policy {
+    let text = format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: {name}}}\n\
+         spec:\n  nodeSelector: {{matchLabels: {{a: b}}}}\n{rules}"
+    );
+    parse("test.yaml", &text).unwrap_or_else(|errors| panic!("{errors}")).remove(0)
+}
+
+fn paths(count: usize) -> String {
+    let mut rules = "  file:\n    matchPaths:\n".to_owned();
+    for rule in 0..count {
+        let _ = writeln!(rules, "    - path: /usr/share/package-{}/data/file-{rule}.conf", rule % 97);
+    }
+    rules
+}
+
+fn directories(count: usize) -> String {
+    let mut rules = "  file:\n    matchDirectories:\n".to_owned();
+    for rule in 0..count {
+        let _ = writeln!(rules, "    - {{dir: /var/lib/service-{}/{rule}/, recursive: true}}", rule % 89);
+    }
+    rules
+}
+
+/// Compiles, and tells the most memory and the time that it took.
+fn measured(policies: &[&Policy]) -> (Result<Domain, CompileError>, usize, Duration) {
+    let before = NOW.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let start = Instant::now();
+    let result = compile(policies, &CompileOptions::default());
+    (result, MOST.load(Ordering::Relaxed) - before, start.elapsed())
+}
+
+#[test]
+fn ten_thousand_paths_stay_small() {
+    let _alone = ALONE.lock();
+    let policies = [parsed("paths", &paths(5_000)), parsed("directories", &directories(5_000))];
+    let (domain, memory, _) = measured(&policies.each_ref());
+    let domain = domain.unwrap();
+    assert!(memory < 64 << 20, "{memory} bytes");
+    let kernel =
+        size_of::<Slot>() * domain.objects.slots.len() + 4 * domain.cells.len() + 32 * domain.vectors.len();
+    assert!(kernel < 8 << 20, "{kernel} bytes of tables");
+}
+
+#[test]
+fn a_hundred_rules_take_little_of_the_kernels_memory() {
+    let policies = [parsed("paths", &paths(50)), parsed("directories", &directories(50))];
+    let domain = compile(&policies.each_ref(), &CompileOptions::default()).unwrap();
+    let kernel =
+        size_of::<Slot>() * domain.objects.slots.len() + 4 * domain.cells.len() + 32 * domain.vectors.len();
+    assert!(kernel < 64 << 10, "{kernel} bytes of tables");
+}
+
+/// Refused with the policy named, in bounded memory. The time is generous for a slow machine without optimisation.
+fn assert_refused(name: &str, policies: &[&Policy]) -> CompileError {
+    let _alone = ALONE.lock();
+    let (result, memory, time) = measured(policies);
+    println!("{name}: {} KiB, {time:?}", memory >> 10);
+    let error = result.err().unwrap_or_else(|| panic!("{name} compiled"));
+    assert!(error.to_string().contains(&format!("policy `{name}`")), "{error}");
+    assert!(memory < 512 << 20, "{memory} bytes");
+    assert!(time < Duration::from_secs(60), "{time:?}");
+    error
+}
+
+#[test]
+fn patterns_that_multiply_are_refused() {
+    let mut rules = "  file:\n    matchPatterns:\n    - pattern: /harmless/*\n".to_owned();
+    // Each `?` doubles the states: any of the bytes before may have been the `a`.
+    for length in 1..40 {
+        let _ = writeln!(rules, "    - pattern: /**a{}", "?".repeat(length));
+    }
+    let harmless = parsed("harmless", &paths(10));
+    let error = assert_refused("bomb", &[&harmless, &parsed("bomb", &rules)]);
+    let CompileError::Pattern { pattern, at, .. } = error else { panic!("{error}") };
+    assert!(pattern.starts_with("/**a??????"), "{pattern}");
+    assert!(at.starts_with("test.yaml:"), "{at}");
+}
+
+#[test]
+fn patterns_times_directories_are_refused() {
+    let mut rules = directories(3_000);
+    rules.push_str("    matchPatterns:\n");
+    for rule in 0..20 {
+        let _ = writeln!(rules, "    - pattern: /**/some-long-name-{rule}/*/x");
+    }
+    assert_refused("product", &[&parsed("product", &rules)]);
+}
+
+#[test]
+fn more_outcomes_than_classes_are_refused() {
+    let many: Vec<Policy> = (0..8)
+        .map(|part| {
+            let mut rules = "  file:\n    matchPaths:\n".to_owned();
+            for rule in 0..9_000 {
+                let _ = writeln!(rules, "    - path: /{part}/{rule}");
+            }
+            parsed(if part == 0 { "many" } else { "other" }, &rules)
+        })
+        .collect();
+    let error = assert_refused("other", &many.iter().collect::<Vec<_>>());
+    assert!(matches!(error, CompileError::Classes { .. }), "{error}");
+}
+
+#[test]
+fn programs_times_paths_are_refused() {
+    let mut rules = "  file:\n    matchPaths:\n".to_owned();
+    for rule in 0..4_000 {
+        let _ = writeln!(rules, "    - {{path: /data/{rule}, fromSource: [{{path: /bin/{rule}}}]}}");
+    }
+    let error = assert_refused("square", &[&parsed("square", &rules)]);
+    assert!(matches!(error, CompileError::Classes { .. }), "{error}");
+}
+
+#[test]
+fn a_link_must_be_a_path() {
+    let mut options = CompileOptions::default();
+    options.links.insert("/etc/x".into(), "../y".into());
+    let policy = parsed("p", "  file: {matchPaths: [{path: /etc/x}]}\n");
+    let error = compile(&[&policy], &options).unwrap_err();
+    assert_eq!(error, CompileError::Link { from: "/etc/x".into(), to: "../y".into() });
+}

@@ -1,0 +1,412 @@
+//! What each field, precedence rule and inheritance path means, case by case, in the compiled tables.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use Permission::{Exec, Map, Read, Write};
+use Posture::{Audit, Block};
+use armor_policy::tables::{Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission, Verdict};
+use armor_policy::{CompileOptions, Policy, Posture, compile, parse};
+
+/// A host policy from the lines of its spec.
+fn policy(name: &str, spec: &str) -> Policy {
+    let text = format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: {name}}}\n\
+         spec:\n  nodeSelector: {{matchLabels: {{a: b}}}}\n{spec}"
+    );
+    parse(name, &text).unwrap_or_else(|errors| panic!("{errors}")).remove(0)
+}
+
+fn compiled(posture: Posture, specs: &[&str]) -> Domain {
+    let policies: Vec<Policy> =
+        specs.iter().enumerate().map(|(i, spec)| policy(&format!("p{i}"), spec)).collect();
+    compile(&policies.iter().collect::<Vec<_>>(), &CompileOptions { posture, ..CompileOptions::default() })
+        .unwrap()
+}
+
+/// The verdict, and the message or else the policy of the rule that decided.
+fn decide<'d>(
+    domain: &'d Domain,
+    program: &str,
+    path: &str,
+    permission: Permission,
+    owner: bool,
+) -> (Verdict, &'d str) {
+    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+    let object = domain.objects.class(domain.objects.walk(path.as_bytes()));
+    let decision = domain.vector(subject, object).decision(permission, owner);
+    let rule = &domain.rules[decision.rule() as usize];
+    (decision.verdict(), if rule.message.is_empty() { &rule.policy } else { &rule.message })
+}
+
+/// Checks lines of `PROGRAM PATH PERMISSION WHO VERDICT [RULE]`, `-` for any program, `*` for all permissions or both
+/// kinds of tasks.
+fn check(domain: &Domain, cases: &str) {
+    for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = case.split_whitespace().collect();
+        let [program, path, permission, who, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
+        let permissions = match *permission {
+            "read" => vec![Read],
+            "write" => vec![Write],
+            "exec" => vec![Exec],
+            "map" => vec![Map],
+            "file" => vec![Read, Write],
+            "process" => vec![Exec, Map],
+            "*" => vec![Read, Write, Exec, Map],
+            _ => panic!("{case}"),
+        };
+        let owners = match *who {
+            "owner" => vec![true],
+            "other" => vec![false],
+            "*" => vec![true, false],
+            _ => panic!("{case}"),
+        };
+        for permission in permissions {
+            for &owner in &owners {
+                let (found, by) = decide(domain, program, path, permission, owner);
+                assert_eq!(format!("{found:?}").to_lowercase(), *verdict, "{case}: {permission:?} by {by}");
+                if let [rule] = rule {
+                    assert_eq!(by, *rule, "{case}: {permission:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_target_matches_what_it_says() {
+    let domain = compiled(
+        Audit,
+        &["  process:
+    matchPaths: [{path: /usr/bin/a}, {execname: named}]
+    matchDirectories: [{dir: /opt/flat/}, {dir: /opt/deep/, recursive: true}]
+    matchPatterns: [{pattern: '/srv/*/run'}, {pattern: '/srv/**/x?'}, {pattern: '/lib[0-9]/{c,d*}'}]
+"],
+    );
+    check(
+        &domain,
+        "- /usr/bin/a       process * block
+         - /usr/bin/a       file    * allow
+         - /usr/bin/a/      exec    * block
+         - /usr/bin/ab      *       * allow
+         - /usr/bin         *       * allow
+         - /any/where/named exec    * block
+         - /named           exec    * block
+         - /any/named/x     exec    * allow
+         - /any/unnamed     exec    * allow
+         - /opt/flat/       exec    * block
+         - /opt/flat        exec    * allow
+         - /opt/flat/x      exec    * block
+         - /opt/flat/x/     exec    * block
+         - /opt/flat/x/y    exec    * allow
+         - /opt/deep/       exec    * block
+         - /opt/deep/x/y/z  exec    * block
+         - /opt/deeper      exec    * allow
+         - /srv/a/run       exec    * block
+         - /srv/a/run/      exec    * block
+         - /srv/a/b/run     exec    * allow
+         - /srv/a/b/c/x1    exec    * block
+         - /srv/a/b/c/x     exec    * allow
+         - /lib3/c          exec    * block
+         - /lib3/d-anything exec    * block
+         - /libx/c          exec    * allow",
+    );
+}
+
+#[test]
+fn read_only_and_owner_only() {
+    let domain = compiled(
+        Audit,
+        &["  file:
+    matchPaths:
+    - {path: /block/ro, readOnly: true}
+    - {path: /block/own, ownerOnly: true}
+    - {path: /block/both, readOnly: true, ownerOnly: true}
+    - {path: /audit/ro, readOnly: true, action: Audit}
+    - {path: /audit/own, ownerOnly: true, action: Audit}
+    - {path: /audit/both, readOnly: true, ownerOnly: true, action: Audit}
+  process:
+    matchPaths: [{path: /bin/own, ownerOnly: true}]
+"],
+    );
+    check(
+        &domain,
+        "- /block/ro   read  * allow
+         - /block/ro   write * block
+         - /block/own  file  owner allow
+         - /block/own  file  other block
+         - /block/both read  owner allow
+         - /block/both write owner block
+         - /block/both file  other block
+         - /audit/ro   read  * allow
+         - /audit/ro   write * audit
+         - /audit/own  file  owner audit
+         - /audit/own  file  other block
+         - /audit/both read  owner allow
+         - /audit/both write owner audit
+         - /audit/both file  other block
+         - /bin/own process  owner allow
+         - /bin/own process  other block",
+    );
+    let allowed = "  file:
+    action: Allow
+    matchPaths: [{path: /ro, readOnly: true}, {path: /own, ownerOnly: true}, {path: /plain}]
+";
+    check(
+        &compiled(Audit, &[allowed]),
+        "- /ro    read  * allow
+         - /ro    write * block p0
+         - /own   file  owner allow
+         - /own   file  other block p0
+         - /plain file  * allow
+         - /else  file  * audit DefaultPosture",
+    );
+}
+
+#[test]
+fn the_more_specific_rule_decides() {
+    let domain = compiled(
+        Audit,
+        &["  process:
+    matchPaths:
+    - {path: /opt/a/b/named, action: Audit, message: path}
+    - {execname: named, action: Audit, message: name}
+    - {execname: other, action: Audit, message: name}
+    matchDirectories:
+    - {dir: /opt/, recursive: true, message: shallow}
+    - {dir: /opt/a/, recursive: true, action: Audit, message: deep}
+    - {dir: /opt/a/flat/, message: flat}
+    matchPatterns:
+    - {pattern: /opt/**, action: Audit, message: pattern}
+    - {pattern: /opt/a/*/named, message: longer-pattern}
+"],
+    );
+    check(
+        &domain,
+        "- /opt/a/b/named exec * audit path
+         - /opt/a/c/named exec * block longer-pattern
+         - /opt/x/named   exec * audit pattern
+         - /srv/named     exec * audit name",
+    );
+    let directories = compiled(
+        Audit,
+        &["  process:
+    matchPaths: [{execname: other, action: Audit, message: name}]
+    matchDirectories:
+    - {dir: /opt/, recursive: true, message: shallow}
+    - {dir: /opt/a/, recursive: true, action: Audit, message: deep}
+    - {dir: /opt/a/flat/, message: flat}
+"],
+    );
+    check(
+        &directories,
+        "- /opt/x          exec * block shallow
+         - /opt/a/x        exec * audit deep
+         - /opt/a/flat/x   exec * block flat
+         - /opt/a/flat/x/y exec * audit deep
+         - /opt/other      exec * audit name",
+    );
+}
+
+#[test]
+fn a_rule_for_the_program_comes_before_every_rule_for_all() {
+    let domain = compiled(
+        Audit,
+        &["  file:
+    matchPaths: [{path: /etc/ssl/x, message: path}]
+    matchDirectories:
+    - {dir: /etc/ssl/, recursive: true, fromSource: [{path: /usr/bin/dpkg}], action: Audit, message: source}
+    - {dir: /etc/, recursive: true, fromSource: [{path: /usr/bin/apt}, {path: /usr/bin/dpkg}], message: wide}
+"],
+    );
+    check(
+        &domain,
+        "/usr/bin/dpkg   /etc/ssl/x  read * audit source
+         /usr/bin/apt    /etc/ssl/x  read * block wide
+         /usr/bin/dpkg-x /etc/ssl/x  read * block path
+         -               /etc/ssl/y  read * allow
+         /usr/bin/dpkg   /etc/passwd read * block wide",
+    );
+}
+
+#[test]
+fn ties_go_to_block_then_allow_then_audit_then_the_first_policy() {
+    let rule = |action: &str, message: &str| {
+        format!("  file: {{matchPaths: [{{path: /x, action: {action}, message: {message}}}]}}\n")
+    };
+    let (block, allow, audit) = (rule("Block", "block"), rule("Allow", "allow"), rule("Audit", "audit"));
+    check(&compiled(Audit, &[&audit, &allow, &block]), "- /x file * block block");
+    check(&compiled(Audit, &[&audit, &allow]), "- /x file * allow");
+    check(&compiled(Audit, &[&block, &rule("Block", "later")]), "- /x file * block block");
+    let partial = "  file: {matchPaths: [{path: /x, readOnly: true, message: partial}]}\n";
+    check(&compiled(Audit, &[partial, &block]), "- /x file * block block");
+}
+
+#[test]
+fn an_allow_rule_makes_its_section_an_allow_list() {
+    let spec = "  process: {action: allow, matchPaths: [{path: /bin/a}, {path: /bin/b, action: AUDIT, message: b}]}\n";
+    check(
+        &compiled(Block, &[spec]),
+        "- /bin/a process * allow
+         - /bin/b process * audit b
+         - /bin/c exec    * block DefaultPosture
+         - /bin/c map     * allow
+         - /bin/c file    * allow",
+    );
+    check(&compiled(Audit, &[spec]), "- /bin/c exec * audit DefaultPosture\n - /bin/c map * allow");
+    check(&compiled(Posture::Allow, &[spec]), "- /bin/c exec * allow");
+}
+
+#[test]
+fn an_allow_rule_for_a_program_restricts_that_program_only() {
+    let spec = "  file: {matchDirectories: [{dir: /data/, action: Allow, fromSource: [{path: /bin/a}]}]}\n";
+    check(
+        &compiled(Block, &[spec]),
+        "/bin/a /data/x file * allow
+         /bin/a /etc/x  file * block DefaultPosture
+         /bin/b /data/x file * allow
+         /bin/b /etc/x  file * allow",
+    );
+}
+
+#[test]
+fn an_exception_for_a_program_restricts_nobody() {
+    let spec = "  file:
+    matchDirectories:
+    - {dir: /etc/ssl/certs/, recursive: true, readOnly: true}
+    - {dir: /etc/ssl/certs/, recursive: true, action: Allow, fromSource: [{path: /usr/bin/dpkg}]}
+  process:
+    matchPaths:
+    - path: /usr/sbin/update-ca-certificates
+    - {path: /usr/sbin/update-ca-certificates, action: Allow, fromSource: [{path: /usr/bin/dpkg}]}
+";
+    check(
+        &compiled(Block, &[spec]),
+        "- /etc/ssl/certs/x.pem read  * allow
+         - /etc/ssl/certs/x.pem write * block p0
+         - /usr/sbin/update-ca-certificates exec * block p0
+         /usr/bin/dpkg /etc/ssl/certs/x.pem file * allow
+         /usr/bin/dpkg /usr/sbin/update-ca-certificates process * allow
+         /usr/bin/dpkg /var/lib/dpkg/status file * allow
+         /usr/bin/dpkg /bin/sh process * allow",
+    );
+}
+
+#[test]
+fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
+    let inherited = policy(
+        "p",
+        "  severity: 1
+  tags: [spec]
+  message: spec
+  action: audit
+  process:
+    matchPaths: [{path: /a}]
+  file:
+    severity: 2
+    tags: [section]
+    message: section
+    action: allow
+    matchPaths:
+    - {path: /a}
+    - {path: /b, severity: 3, tags: [rule, more], message: rule, action: Block}
+    - {path: /c, tags: []}
+",
+    );
+    use armor_policy::model::Action;
+    let all: Vec<_> = inherited
+        .rules
+        .iter()
+        .map(|r| (r.severity, r.tags.join(","), r.message.as_str(), r.action))
+        .collect();
+    assert_eq!(
+        all,
+        [
+            (1, "spec".into(), "spec", Action::Audit),
+            (2, "section".into(), "section", Action::Allow),
+            (3, "rule,more".into(), "rule", Action::Block),
+            (2, "section".into(), "section", Action::Allow),
+        ]
+    );
+    let plain = policy("p", "  file: {matchPaths: [{path: /a}]}\n").rules.remove(0);
+    assert_eq!(
+        (plain.severity, plain.tags.len(), plain.message.as_str(), plain.action),
+        (0, 0, "", Action::Block)
+    );
+    let domain = compile(&[&inherited], &CompileOptions::default()).unwrap();
+    let info = &domain.rules[4];
+    assert_eq!((info.policy.as_str(), info.location.as_str(), info.severity), ("p", "p:19", 3));
+    assert_eq!(
+        (info.tags.as_slice(), info.message.as_str()),
+        (["rule".to_owned(), "more".to_owned()].as_slice(), "rule")
+    );
+}
+
+#[test]
+fn what_has_no_path_is_refused_where_rules_could_refuse() {
+    let of = |domain: &Domain, object: u16| -> Vec<Verdict> {
+        let vector = domain.vector(0, object);
+        [Read, Write, Exec, Map].map(|permission| vector.decision(permission, false).verdict()).to_vec()
+    };
+    use Verdict::{Allow as A, Audit as W, Block as B};
+    let process = "  process: {matchPaths: [{path: /bin/a}]}\n";
+    let file = "  file: {matchPaths: [{path: /a}]}\n";
+    let audits =
+        "  action: Audit\n  process: {matchPaths: [{path: /bin/a}]}\n  file: {matchPaths: [{path: /a}]}\n";
+    let allows = "  action: Allow\n  process: {matchPaths: [{path: /bin/a}]}\n";
+    for (posture, spec, anonymous, unresolved) in [
+        (Audit, process, [A, A, B, A], [A, A, B, B]),
+        (Audit, file, [A, A, A, A], [B, B, A, A]),
+        (Audit, audits, [A, A, W, A], [W, W, W, W]),
+        (Audit, allows, [A, A, B, A], [A, A, B, B]),
+        (Block, allows, [A, A, B, B], [A, A, B, B]),
+    ] {
+        let domain = compiled(posture, &[spec]);
+        assert_eq!(of(&domain, OBJECT_ANONYMOUS), anonymous, "{spec}");
+        assert_eq!(of(&domain, OBJECT_UNRESOLVED), unresolved, "{spec}");
+    }
+}
+
+#[test]
+fn a_rule_matches_what_is_written_and_what_that_resolves_to() {
+    let spec = "  process:
+    matchPaths: [{path: /bin/sleep, fromSource: [{path: /bin/sh}]}]
+    matchDirectories: [{dir: /sbin/}]
+    matchPatterns: [{pattern: /lib/*.so}]
+";
+    let policy = policy("p", spec);
+    let paths: Vec<String> = armor_policy::literal_paths(&[&policy]).into_iter().collect();
+    assert_eq!(paths, ["/bin/sh", "/bin/sleep", "/lib", "/sbin"]);
+    let links = paths.iter().map(|path| (path.clone(), format!("/usr{path}"))).collect();
+    let domain = compile(&[&policy], &CompileOptions { links, ..CompileOptions::default() }).unwrap();
+    check(
+        &domain,
+        "/usr/bin/sh /usr/bin/sleep exec * block
+         /bin/sh     /usr/bin/sleep exec * block
+         /usr/bin/sh /bin/sleep     exec * block
+         /bin/a      /usr/bin/sleep exec * allow
+         -           /usr/sbin/x    exec * block
+         -           /usr/lib/x.so  exec * block
+         -           /usr/lib/a/x.so exec * allow",
+    );
+}
+
+#[test]
+fn a_directory_knows_what_lies_below_it() {
+    let domain = compiled(
+        Audit,
+        &["  file:
+    matchPaths: [{path: /srv/a/secret}, {path: /srv/b/log, action: Audit}]
+"],
+    );
+    let below = |path: &str| {
+        let state = domain.objects.walk(path.as_bytes());
+        domain.vector(0, domain.objects.below(state)).decision(Write, false).verdict()
+    };
+    assert_eq!(below("/"), Verdict::Block);
+    assert_eq!(below("/srv/"), Verdict::Block);
+    assert_eq!(below("/srv/b/"), Verdict::Audit);
+    assert_eq!(below("/srv/b/log/"), Verdict::Audit);
+    assert_eq!(below("/srv/c/"), Verdict::Allow);
+    // A directory that no rule can tell from another one is in the same state, so that renaming between them is free.
+    assert_eq!(domain.objects.walk(b"/srv/c/"), domain.objects.walk(b"/home/"));
+    assert_ne!(domain.objects.walk(b"/srv/a/"), domain.objects.walk(b"/srv/b/"));
+}
