@@ -8,7 +8,7 @@ pub mod constraint;
 pub mod dsse;
 pub mod payload;
 pub mod plain;
-mod verify;
+pub mod verify;
 mod version;
 
 pub use payload::Payload;

@@ -1,2 +1,59 @@
-//! Placeholder.
-fn main() {}
+//! `hzn-armor`: what an operator does with keys, policies, bundles and alerts.
+//!
+//! Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+
+mod alerts;
+mod bundle;
+mod hub;
+mod keys;
+mod policy;
+mod publish;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Signed security policies for Open Horizon edge nodes, and the alerts they make.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Keys that sign bundles and receipts
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Policy files
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Signed bundles of policies
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// Alerts of the nodes
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match cli.command {
+        Command::Keys(command) => keys::run(command),
+        Command::Policy(command) => policy::run(command),
+        Command::Bundle(command) => bundle::run(command).await,
+        Command::Alerts(command) => alerts::run(command).await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("hzn-armor: {error:#}");
+        ExitCode::from(1)
+    })
+}

@@ -1,0 +1,86 @@
+//! `hzn-armor keys`: make and show signing keys.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
+
+/// What to do with keys.
+#[derive(Debug, clap::Subcommand)]
+pub enum KeysCommand {
+    /// Make a key: NAME.key, the private half that only you may read, and NAME.pem for the nodes' trust.d
+    Generate(Generate),
+    /// Print the id, kind and public PEM of a key file, private or public
+    Show(Show),
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, clap::Args)]
+pub struct Generate {
+    /// Path and name of the key, without extension
+    name: PathBuf,
+    /// Kind of key; rsa is what `hzn mms object publish -k` takes
+    #[arg(long = "type", value_enum, default_value = "ed25519")]
+    kind: Kind,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// PEM file
+    file: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Ed25519,
+    P256,
+    Rsa,
+}
+
+/// Runs the command.
+pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        KeysCommand::Generate(Generate { name, kind }) => {
+            let kind = match kind {
+                Kind::Ed25519 => KeyType::Ed25519,
+                Kind::P256 => KeyType::P256,
+                Kind::Rsa => KeyType::Rsa,
+            };
+            let with = |extension: &str| {
+                let mut path = name.clone().into_os_string();
+                path.push(extension);
+                PathBuf::from(path)
+            };
+            let (private, public) = (with(".key"), with(".pem"));
+            if public.exists() {
+                bail!("{} exists already and is not overwritten: choose another name", public.display());
+            }
+            let key = PrivateKey::generate(kind)?;
+            key.save_new(&private)?;
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&public)
+                .and_then(|mut file| file.write_all(key.public().to_pem().as_bytes()))
+                .with_context(|| public.display().to_string())?;
+            println!("{}  {}", key.public().id(), key.public().key_type());
+            println!("private: {} (keep it off the nodes)", private.display());
+            println!("public:  {} (copy it to trust.d or receipt.d of the nodes)", public.display());
+        }
+        KeysCommand::Show(Show { file }) => {
+            let key = match PublicKey::load(&file) {
+                Err(KeyError::Content { problem: Malformed::Private, .. }) => {
+                    PrivateKey::load(&file)?.public().clone()
+                }
+                other => other?,
+            };
+            println!("{}  {}", key.id(), key.key_type());
+            print!("{}", key.to_pem());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

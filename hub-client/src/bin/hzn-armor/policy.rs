@@ -1,0 +1,156 @@
+//! `hzn-armor policy`: what is wrong with policy files, before they are signed.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use armor_hub_client::bundle::MAX_PAYLOAD;
+use armor_policy::{Checked, CompileOptions, Posture, compile};
+use serde_json::{Value, json};
+
+/// What to do with policies.
+#[derive(Debug, clap::Subcommand)]
+pub enum PolicyCommand {
+    /// Read files, and the YAML files of folders, and print every error with its place
+    Check(Check),
+}
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Policy files or folders
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// One JSON list: per file its policies, errors and warnings
+    #[arg(long)]
+    json: bool,
+}
+
+/// A policy file that was read, and what came of it.
+pub struct Source {
+    /// The path as the user gave it.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Good(Checked),
+    Invalid(armor_policy::Diagnostics),
+    /// Each policy is in order, but its tables would be too large.
+    TooComplex(String),
+}
+
+impl Source {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display().to_string();
+        let mut text = String::new();
+        let file = std::fs::File::open(path).with_context(|| name.clone())?;
+        file.take(MAX_PAYLOAD as u64 + 1).read_to_string(&mut text).with_context(|| name.clone())?;
+        if text.len() > MAX_PAYLOAD {
+            bail!("{name}: more than {MAX_PAYLOAD} bytes, which is all that a bundle may have");
+        }
+        let outcome = match armor_policy::check(&name, &text) {
+            Err(diagnostics) => Outcome::Invalid(diagnostics),
+            Ok(checked) => {
+                let options = CompileOptions { posture: Posture::Audit, links: Default::default() };
+                let problem = checked.policies.iter().find_map(|policy| compile(&[policy], &options).err());
+                problem.map_or(Outcome::Good(checked), |e| Outcome::TooComplex(e.to_string()))
+            }
+        };
+        Ok(Self { path: path.to_owned(), text, outcome })
+    }
+
+    /// Whether it may be signed.
+    pub fn is_good(&self) -> bool {
+        matches!(self.outcome, Outcome::Good(_))
+    }
+
+    /// For people: one line per finding.
+    pub fn report(&self) -> String {
+        let path = self.path.display();
+        match &self.outcome {
+            Outcome::Invalid(diagnostics) => format!("{diagnostics}"),
+            Outcome::TooComplex(problem) => problem.clone(),
+            Outcome::Good(checked) => {
+                let mut report = String::new();
+                for warning in &checked.warnings {
+                    let _ = writeln!(report, "{warning} [warning]");
+                }
+                let _ =
+                    write!(report, "{path}: ok, {}", plural(checked.policies.len(), "policy", "policies"));
+                report
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (mut policies, mut errors, mut warnings, mut more) = (json!([]), json!([]), json!([]), 0);
+        let findings = |list: &[armor_policy::Diagnostic]| -> Value {
+            list.iter()
+                .map(|d| {
+                    json!({ "line": d.location.line, "column": d.location.column, "message": d.message, "help": d.help })
+                })
+                .collect()
+        };
+        match &self.outcome {
+            Outcome::Invalid(diagnostics) => {
+                errors = findings(&diagnostics.list);
+                more = diagnostics.more;
+            }
+            Outcome::TooComplex(problem) => errors = json!([{ "message": problem }]),
+            Outcome::Good(checked) => {
+                policies = checked.policies.iter().map(|policy| policy.name.clone()).collect();
+                warnings = findings(&checked.warnings);
+            }
+        }
+        json!({
+            "file": self.path, "ok": self.is_good(), "policies": policies, "errors": errors, "moreErrors": more, "warnings": warnings,
+        })
+    }
+}
+
+/// Reads the files, and of folders the files that end in `.yaml` or `.yml`, by name.
+pub fn sources(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            sources.push(Source::read(path)?);
+            continue;
+        }
+        let mut inside = std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>())
+            .with_context(|| path.display().to_string())?;
+        inside.retain(|file| file.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+        inside.sort();
+        if inside.is_empty() {
+            bail!("{}: no .yaml or .yml file in this folder", path.display());
+        }
+        for file in inside {
+            sources.push(Source::read(&file)?);
+        }
+    }
+    Ok(sources)
+}
+
+/// Runs the command.
+pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
+    let PolicyCommand::Check(Check { files, json }) = command;
+    let sources = sources(&files)?;
+    if json {
+        println!("{:#}", sources.iter().map(Source::json).collect::<Value>());
+    } else {
+        for source in &sources {
+            println!("{}", source.report());
+        }
+    }
+    Ok(if sources.iter().all(Source::is_good) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A number and the word for it.
+pub fn plural(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

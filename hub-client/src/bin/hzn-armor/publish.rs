@@ -1,0 +1,151 @@
+//! `hzn-armor bundle publish`: a signed bundle becomes an object at the hub.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use armor_hub_client::bundle::Payload;
+use armor_hub_client::bundle::plain::PlainSignature;
+use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
+use armor_hub_client::css::NewObject;
+use armor_hub_client::keys::PrivateKey;
+use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
+
+use crate::bundle::read;
+use crate::hub::HubArgs;
+
+/// Arguments of `publish`.
+#[derive(Debug, clap::Args)]
+pub struct Publish {
+    /// Signed bundle; with --plain-key a payload
+    file: PathBuf,
+    #[command(flatten)]
+    hub: HubArgs,
+    /// Url of the service that receives it on the nodes
+    #[arg(long)]
+    service: String,
+    /// Org of that service [default: the org]
+    #[arg(long)]
+    service_org: Option<String>,
+    /// Versions of that service; 1.0.0 means that or newer
+    #[arg(long, default_value = "0.0.0")]
+    service_version: String,
+    /// Architecture of that service, or * for any
+    #[arg(long, default_value = "*")]
+    service_arch: String,
+    /// Publish the bare payload, signed as `hzn mms object publish -k` does with this RSA key
+    #[arg(long, value_name = "KEY")]
+    plain_key: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
+    let file = command.file.display().to_string();
+    let data = read(&command.file)?;
+    let bundle = SignedBundle::open(&data, None).with_context(|| file.clone())?;
+    let payload = Payload::parse(&bundle.payload).with_context(|| file.clone())?;
+    let plain = match (&command.plain_key, &bundle.signatures) {
+        (None, Signatures::Envelope(signatures)) if !signatures.is_empty() => None,
+        (None, _) => bail!("{file} is not signed: sign it with `hzn-armor bundle sign`, or give --plain-key"),
+        (Some(_), Signatures::Envelope(_)) => bail!("{file} is an envelope: --plain-key signs a payload"),
+        (Some(path), Signatures::Plain(_)) => {
+            let key = PrivateKey::load(path)?;
+            let signature = PlainSignature::make(&data, &key)
+                .with_context(|| format!("{}: the hub verifies RSA alone", path.display()))??;
+            Some(signature.fields())
+        }
+    };
+    if payload.target.org != command.hub.org {
+        bail!(
+            "{file} is for org {}, this is {}: no node here would accept it",
+            payload.target.org,
+            command.hub.org
+        );
+    }
+    let (hash_algorithm, public_key, signature) =
+        plain.map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
+    let object = NewObject {
+        object_id: object_id(&payload, &bundle.digest()),
+        object_type: BUNDLE_TYPE.to_owned(),
+        version: payload.serial.to_string(),
+        description: format!("bundle {} serial {}", payload.name, payload.serial),
+        destination_policy: Some(DestinationPolicy {
+            properties: Vec::new(),
+            constraints: payload.target.constraints.clone(),
+            services: vec![ServiceId {
+                org_id: command.service_org.clone().unwrap_or_else(|| command.hub.org.clone()),
+                arch: command.service_arch.clone(),
+                service_name: command.service.clone(),
+                version: command.service_version.clone(),
+            }],
+        }),
+        destination: None,
+        public_key,
+        signature,
+        hash_algorithm,
+    };
+    let hub = command.hub.client()?;
+    hub.publish(&object, &data).await.map_err(|error| match error {
+        MmsError::Rejected { status: 400, .. } => anyhow::Error::from(error).context(format!(
+            "the hub refuses {}; if an object of that id made elsewhere is in the way, an admin deletes it, or build with another serial",
+            object.object_id
+        )),
+        other => other.into(),
+    })?;
+    println!("published {}/{}", object.object_type, object.object_id);
+
+    let mut left = false;
+    for other in
+        hub.list_all(BUNDLE_TYPE).await.context("published, but older serials were not looked for")?
+    {
+        match serial_of(&other.object_id, &payload.name) {
+            Some(serial) if serial < payload.serial && !other.deleted => {
+                match hub.delete(BUNDLE_TYPE, &other.object_id).await {
+                    Ok(()) => println!("removed {}/{}", object.object_type, other.object_id),
+                    Err(error) => {
+                        left = true;
+                        eprintln!("hzn-armor: {}/{} stays: {error}", object.object_type, other.object_id);
+                    }
+                }
+            }
+            Some(serial) if serial > payload.serial && !other.deleted => eprintln!(
+                "hzn-armor: {} has a higher serial; nodes that accepted it refuse this bundle: build with a serial above {serial}",
+                other.object_id
+            ),
+            _ => {}
+        }
+    }
+    Ok(if left { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// An id that nobody can take in advance, as it depends on the content.
+fn object_id(payload: &Payload, digest: &str) -> String {
+    format!("{}.{}.{}", payload.name, payload.serial, &digest[..12])
+}
+
+/// The serial in the id of a bundle of that name.
+fn serial_of(object_id: &str, name: &str) -> Option<u64> {
+    let (serial, digest) = object_id.strip_prefix(name)?.strip_prefix('.')?.split_once('.')?;
+    let is_digest = digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+    serial.parse().ok().filter(|_| is_digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_of_the_name_have_a_serial() {
+        assert_eq!(serial_of("edge.7.0123456789ab", "edge"), Some(7));
+        assert_eq!(serial_of("edge.a.7.0123456789ab", "edge.a"), Some(7));
+        for other in [
+            "edge.a.7.0123456789ab",
+            "edge.7",
+            "edge.7.0123",
+            "edges.7.0123456789ab",
+            "edge.7.0123456789ab.x",
+        ] {
+            assert_eq!(serial_of(other, "edge"), None, "{other}");
+        }
+    }
+}
