@@ -223,12 +223,12 @@ fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<
 fn read_selector(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) -> Option<Selector> {
     let node = spec.required(field, "it says which workloads the policy is for", sink)?;
     let fields = Fields::new(node, field, sink)?;
+    let errors = sink.count();
     let expressions_on_nodes = [("matchExpressions", "a host policy selects by matchLabels only")];
     match kind {
         Kind::Container => fields.only(&["matchLabels", "matchExpressions"], &[], sink),
         Kind::Host => fields.only(&["matchLabels"], &expressions_on_nodes, sink),
     }
-    let errors = sink.count();
     let mut selector = Selector::default();
     if let Some(labels) = fields.get("matchLabels").and_then(|node| Fields::new(node, "matchLabels", sink)) {
         for (key, value) in labels.entries {

@@ -76,6 +76,7 @@ fn ten_thousand_paths_stay_small() {
     let policies = [parsed("paths", &paths(5_000)), parsed("directories", &directories(5_000))];
     let (domain, memory, _) = measured(&policies.each_ref());
     let domain = domain.unwrap();
+    println!("{} KiB, {} slots, {} classes", memory >> 10, domain.objects.slots.len(), domain.object_count);
     assert!(memory < 64 << 20, "{memory} bytes");
     let kernel =
         size_of::<Slot>() * domain.objects.slots.len() + 4 * domain.cells.len() + 32 * domain.vectors.len();

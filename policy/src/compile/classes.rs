@@ -98,6 +98,9 @@ impl<'r> Classes<'r> {
 
     /// The column of objects that match exactly these entries; sorts them by rank.
     pub(super) fn column(&mut self, entries: &mut Vec<u32>) -> u32 {
+        if self.overflow {
+            return 0;
+        }
         entries.sort_unstable();
         entries.dedup();
         let mut for_all: Deciding = [None; 2];
@@ -176,7 +179,7 @@ impl<'r> Classes<'r> {
 
     /// The column that is as strict as the stricter of two, for each subject, permission and ownership.
     pub(super) fn join(&mut self, a: u32, b: u32) -> u32 {
-        if a == b {
+        if a == b || self.overflow {
             return a;
         }
         let key = (a.min(b), a.max(b));
