@@ -10,7 +10,7 @@ triple=x86_64-unknown-linux-gnu
 # What the guest, the tests and the demo run: optimised, statically linked, in one folder.
 guest_bin=$target/$triple/guest
 guest_packages=(armor-agent armor-hub-client armor-dev-hub armor-guest-tests)
-guest_programs=(hzn-armor-agent hzn-armor armor-dev-hub armor-guest-tests)
+guest_programs=(hzn-armor-agent hzn-armor hzn-armor-dev-hub armor-guest-tests)
 
 die() {
   echo "${0##*/}: $*" >&2

@@ -29,7 +29,7 @@ do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, pat
   deep-open FOLDER DEPTH LENGTH FLAGS   goes there folder by folder and opens `leaf`
   truncate PATH      exchange A B      mknod PATH
   exec PATH...       thread-exec PATH...     memfd-exec PATH...     handle-exec PATH
-  map-exec PATH      mprotect-exec PATH
+  map-exec PATH      mprotect-exec PATH      memfd-map-exec
   fd-truncate FD     fd-chmod FD     fd-chown FD     fd-link FD PATH     fd-exec FD
   fd-map-exec FD     fd-map-write FD     fd-mprotect-write FD
   offer SOCKET PATH FLAGS          serves PATH's descriptor once, in the background
@@ -98,6 +98,11 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             let memory = rustix::fs::memfd_create("case", MemfdFlags::empty())?;
             File::from(memory.try_clone()?).write_all(&std::fs::read(program)?)?;
             exec_fd(&memory, &words[1..])
+        }
+        ["memfd-map-exec"] => {
+            let memory = rustix::fs::memfd_create("case", MemfdFlags::empty())?;
+            rustix::fs::ftruncate(&memory, PAGE as u64)?;
+            map_exec(&memory)
         }
         ["handle-exec", program] => exec_fd(&open_by_handle(program, OFlags::RDONLY)?, &words[1..]),
         ["map-exec", path] => map_exec(&File::open(path)?),
