@@ -87,7 +87,8 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
     let hub = command.hub.client()?;
     hub.publish(&object, &data).await.map_err(|error| match error {
         MmsError::Rejected { status: 400, .. } => anyhow::Error::from(error).context(format!(
-            "the hub refuses {}; if an object of that id made elsewhere is in the way, an admin deletes it, or build with another serial",
+            "the hub refuses {}; if an object of that id was deleted and a node has not seen it yet, or was made elsewhere, build \
+             with another serial",
             object.object_id
         )),
         other => other.into(),

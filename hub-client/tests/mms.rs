@@ -1,0 +1,341 @@
+//! The ESS and CSS clients against the development hub, and against servers that misbehave.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use armor_dev_hub::{Credential, DevHub, DevHubConfig, Hub as _, Role};
+use armor_hub_client::bundle::plain::PlainSignature;
+use armor_hub_client::css::{CssClient, CssConfig, NewObject};
+use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::keys::{KeyType, PrivateKey};
+use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ObjectStatus, ServiceId};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Fixture {
+    hub: DevHub,
+    dir: tempfile::TempDir,
+    service: String,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = DevHub::start(DevHubConfig::new(dir.path().join("hub"))).await.unwrap();
+        let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
+        hub.add_user("operator", "password", Role::User).unwrap();
+        let fixture = Self { hub, dir, service };
+        fixture.write_files("token");
+        fixture
+    }
+
+    fn files(&self) -> PathBuf {
+        self.dir.path().join("ess")
+    }
+
+    /// What the agent mounts.
+    fn write_files(&self, token: &str) {
+        self.hub.write_horizon_files(&self.files(), &self.service, token, "1.0.0").unwrap();
+    }
+
+    fn ess(&self, timeout: Duration) -> EssClient {
+        EssClient::new(EssConfig {
+            address: EssAddress::Unix(self.hub.ess_socket()),
+            auth_file: self.files().join("auth.json"),
+            cert_file: self.files().join("cert.pem"),
+            timeout,
+        })
+        .unwrap()
+    }
+
+    fn css(&self) -> CssClient {
+        css(&self.hub.css_url(), "operator:password", DEADLINE)
+    }
+}
+
+fn css(url: &str, user: &str, timeout: Duration) -> CssClient {
+    CssClient::new(&CssConfig {
+        url: url.to_owned(),
+        org: "myorg".to_owned(),
+        user: user.to_owned(),
+        ca_file: None,
+        timeout,
+    })
+    .unwrap()
+}
+
+fn bundle(id: &str) -> NewObject {
+    NewObject {
+        object_id: id.to_owned(),
+        object_type: BUNDLE_TYPE.to_owned(),
+        destination_policy: Some(DestinationPolicy {
+            constraints: vec!["purpose == security".to_owned()],
+            services: vec![ServiceId {
+                org_id: "myorg".to_owned(),
+                arch: "*".to_owned(),
+                service_name: "hzn-armor".to_owned(),
+                version: "1.0.0".to_owned(),
+            }],
+            ..DestinationPolicy::default()
+        }),
+        ..NewObject::default()
+    }
+}
+
+/// Asks until the answer is `Some`.
+async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_goes_to_the_node_and_is_acknowledged() {
+    let fixture = Fixture::start().await;
+    let (ess, css) = (fixture.ess(DEADLINE), fixture.css());
+    assert!(ess.list(BUNDLE_TYPE, true).await.unwrap().is_empty());
+    assert!(css.list(BUNDLE_TYPE).await.unwrap().is_empty());
+
+    css.publish(&bundle("edge.1.0123456789ab"), b"content").await.unwrap();
+    let meta =
+        eventually("the node sees it", async || ess.list(BUNDLE_TYPE, false).await.unwrap().pop()).await;
+    assert_eq!((meta.object_id.as_str(), meta.object_size, meta.deleted), ("edge.1.0123456789ab", 7, false));
+    assert_eq!(ess.data(BUNDLE_TYPE, &meta.object_id, 7).await.unwrap(), b"content");
+    assert!(matches!(ess.data(BUNDLE_TYPE, &meta.object_id, 6).await, Err(MmsError::TooLarge { limit: 6 })));
+
+    ess.received(BUNDLE_TYPE, &meta.object_id).await.unwrap();
+    assert!(ess.list(BUNDLE_TYPE, false).await.unwrap().is_empty());
+    assert_eq!(ess.list(BUNDLE_TYPE, true).await.unwrap().len(), 1);
+    assert_eq!(ess.status(BUNDLE_TYPE, &meta.object_id).await.unwrap(), Some(ObjectStatus::Received));
+    assert_eq!(css.list_all(BUNDLE_TYPE).await.unwrap()[0].object_id, meta.object_id);
+    assert_eq!(css.destinations(BUNDLE_TYPE, &meta.object_id).await.unwrap()[0].destination_id, "node1");
+
+    css.delete(BUNDLE_TYPE, &meta.object_id).await.unwrap();
+    css.delete(BUNDLE_TYPE, &meta.object_id).await.unwrap();
+    eventually("the node sees the deletion", async || {
+        ess.list(BUNDLE_TYPE, false).await.unwrap().pop().filter(|meta| meta.deleted)
+    })
+    .await;
+    ess.deleted(BUNDLE_TYPE, &meta.object_id).await.unwrap();
+    assert!(ess.list(BUNDLE_TYPE, true).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_alert_object_goes_to_the_hub_and_consuming_it_shows_at_the_node() {
+    let fixture = Fixture::start().await;
+    let (ess, css) = (fixture.ess(DEADLINE), fixture.css());
+    ess.put("t", "node1.1-2.aa", b"alerts").await.unwrap();
+    eventually("the hub has it", async || css.list("t").await.unwrap().pop()).await;
+    assert_eq!(css.data("t", "node1.1-2.aa", 100).await.unwrap(), b"alerts");
+    css.consumed("t", "node1.1-2.aa").await.unwrap();
+    css.consumed("t", "node1.1-2.aa").await.unwrap();
+    eventually("the node sees it", async || {
+        (ess.status("t", "node1.1-2.aa").await.unwrap() == Some(ObjectStatus::ConsumedByDest)).then_some(())
+    })
+    .await;
+    ess.put("t", "node1.3-3.bb", b"more").await.unwrap();
+    ess.delete("t", "node1.3-3.bb").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signature_that_does_not_fit_is_told_apart() {
+    let fixture = Fixture::start().await;
+    let key = PrivateKey::generate(KeyType::Rsa).unwrap();
+    let (hash, public, signature) = PlainSignature::make(b"content", &key).unwrap().unwrap().fields();
+    let object = NewObject {
+        hash_algorithm: Some(hash),
+        public_key: Some(public),
+        signature: Some(signature),
+        ..bundle("edge.1.0123456789ab")
+    };
+    fixture.css().publish(&object, b"content").await.unwrap();
+    let error = fixture.css().publish(&object, b"contend").await.unwrap_err();
+    assert!(matches!(error, MmsError::VerificationFailed { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_unknown_object_is_not_taken_for_refused_credentials() {
+    let fixture = Fixture::start().await;
+    let ess = fixture.ess(DEADLINE);
+    assert_eq!(ess.status("t", "x").await.unwrap(), None);
+    assert!(matches!(ess.data("t", "x", 1).await, Err(MmsError::UnknownObject { .. })));
+    ess.consumed("t", "x").await.unwrap();
+    assert_eq!(fixture.css().status("t", "x").await.unwrap(), None);
+
+    let stranger = css(&fixture.hub.css_url(), "operator:wrong", DEADLINE);
+    let error = stranger.list("t").await.unwrap_err();
+    assert!(matches!(error, MmsError::Unauthorized { .. }) && !error.is_transient(), "{error}");
+    assert!(error.to_string().contains("myorg/operator") && !error.to_string().contains("wrong"), "{error}");
+}
+
+#[tokio::test]
+async fn replaced_credentials_are_read_again() {
+    let fixture = Fixture::start().await;
+    let ess = fixture.ess(DEADLINE);
+    ess.list("t", false).await.unwrap();
+    let new = Credential {
+        token: "new".to_owned(),
+        role: Role::Service,
+        org: "myorg".to_owned(),
+        identity: "myorg/1.0.0/hzn-armor".to_owned(),
+    };
+    fixture.hub.put_credential(&fixture.service, new).unwrap();
+    // An old token is good until the new one was used.
+    fixture.write_files("new");
+    fixture.ess(DEADLINE).list("t", false).await.unwrap();
+    fixture.write_files("token");
+    for refused in [ess.list("t", false).await.map(drop), ess.data("t", "x", 1).await.map(drop)] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, MmsError::Unauthorized { .. }) && error.is_transient(), "{error}");
+        assert!(error.to_string().contains("auth.json"), "{error}");
+    }
+    // Half-written: named, and over as soon as the agent is done.
+    std::fs::write(fixture.files().join("auth.json"), r#"{"id":"myorg/hzn-armor","tok"#).unwrap();
+    let error = ess.list("t", false).await.unwrap_err();
+    assert!(matches!(&error, MmsError::File { path, .. } if path.ends_with("auth.json")), "{error}");
+    fixture.write_files("new");
+    ess.list("t", false).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_the_pinned_certificate_is_believed_and_a_replaced_one_is_read_again() {
+    let fixture = Fixture::start().await;
+    let ess = fixture.ess(DEADLINE);
+    ess.list("t", false).await.unwrap();
+    fixture.hub.replace_certificate().await.unwrap();
+    let error = ess.list("t", false).await.unwrap_err();
+    assert!(matches!(error, MmsError::Unreachable { .. }) && error.is_transient(), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    fixture.write_files("token");
+    ess.list("t", false).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ess_that_is_away_or_restarts_is_no_end() {
+    let fixture = Fixture::start().await;
+    let ess = fixture.ess(DEADLINE);
+    ess.list("t", false).await.unwrap();
+    fixture.hub.ess_down().await;
+    assert!(matches!(ess.list("t", false).await, Err(MmsError::Unreachable { .. })));
+    std::fs::remove_file(fixture.hub.ess_socket()).unwrap();
+    let error = ess.list("t", false).await.unwrap_err();
+    assert!(error.to_string().contains("essapi.sock"), "{error}");
+    fixture.hub.restart_ess().await.unwrap();
+    ess.list("t", false).await.unwrap();
+    fixture.hub.restart_ess().await.unwrap();
+    ess.list("t", false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_put_that_hangs_ends_in_time_and_can_be_repeated() {
+    let fixture = Fixture::start().await;
+    let ess = fixture.ess(Duration::from_millis(500));
+    fixture.hub.hub_down().await.unwrap();
+    let mut hung = None;
+    for number in 0..6 {
+        let id = format!("node1.{number}");
+        match ess.put("t", &id, b"alerts").await {
+            Ok(()) => {}
+            Err(error) => {
+                assert!(matches!(error, MmsError::Timeout { .. }) && error.is_transient(), "{error}");
+                hung = Some(id);
+                break;
+            }
+        }
+    }
+    let hung = hung.unwrap();
+    assert_eq!(
+        ess.status("t", &hung).await.unwrap(),
+        Some(ObjectStatus::Ready),
+        "stored, though the PUT did not end"
+    );
+    fixture.hub.hub_up().await.unwrap();
+    eventually("the PUT goes through again", async || ess.put("t", &hung, b"alerts").await.ok()).await;
+    let css = fixture.css();
+    eventually("the hub has it", async || {
+        css.list("t").await.unwrap().into_iter().find(|meta| meta.object_id == hung)
+    })
+    .await;
+}
+
+/// What a misbehaving server does after its first bytes.
+#[derive(Clone, Copy)]
+enum Then {
+    Silence,
+    Close,
+    Endless,
+}
+
+/// The URL of a server that answers every request so; it ends with the test's runtime.
+async fn misbehaving(answer: &'static str, then: Then) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(misbehave(stream, answer, then));
+        }
+    });
+    url
+}
+
+async fn misbehave(mut stream: TcpStream, answer: &'static str, then: Then) -> std::io::Result<()> {
+    let mut request = [0; 4096];
+    let _ = stream.read(&mut request).await?;
+    stream.write_all(answer.as_bytes()).await?;
+    match then {
+        Then::Close => stream.shutdown().await,
+        Then::Silence => std::future::pending().await,
+        Then::Endless => loop {
+            stream.write_all(&[b'['; 4096]).await?;
+        },
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_slow_endless_or_garbage_are_errors_in_time() {
+    let ask = async |answer: &'static str, then: Then| {
+        let url = misbehaving(answer, then).await;
+        let client = css(&url, "u:p", Duration::from_millis(300));
+        let started = Instant::now();
+        let data = client.data("t", "x", 1 << 20).await;
+        let list = client.list("t").await;
+        assert!(started.elapsed() < DEADLINE, "{answer:?}");
+        (data, list)
+    };
+    for (answer, then) in [
+        ("", Then::Silence),
+        ("HTTP/1.1 200 OK\r\n", Then::Silence),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n[", Then::Silence),
+    ] {
+        let (data, list) = ask(answer, then).await;
+        assert!(matches!(data, Err(MmsError::Timeout { .. })), "{answer:?}: {data:?}");
+        assert!(matches!(list, Err(MmsError::Timeout { .. })), "{answer:?}: {list:?}");
+    }
+    let (data, _) = ask("HTTP/1.1 200 OK\r\n\r\n", Then::Endless).await;
+    assert!(matches!(data, Err(MmsError::TooLarge { .. })), "{data:?}");
+    let (data, list) = ask("HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", Then::Silence).await;
+    assert!(matches!(data, Err(MmsError::TooLarge { .. })), "{data:?}");
+    assert!(matches!(list, Err(MmsError::TooLarge { .. })), "{list:?}");
+    let (data, list) = ask("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[", Then::Close).await;
+    assert!(matches!(data, Err(MmsError::Unreachable { .. })), "{data:?}");
+    assert!(matches!(list, Err(MmsError::Unreachable { .. })), "{list:?}");
+    let (data, _) = ask("SSH-2.0-x\r\n", Then::Close).await;
+    assert!(matches!(data, Err(MmsError::Unreachable { .. })), "{data:?}");
+    let (_, list) = ask("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", Then::Close).await;
+    assert!(matches!(list, Err(MmsError::BadAnswer(_))), "{list:?}");
+    let (data, _) = ask("HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n", Then::Close).await;
+    assert!(matches!(&data, Err(e @ MmsError::Rejected { status: 503, .. }) if e.is_transient()), "{data:?}");
+    // Credentials are not carried to where a redirect points.
+    let redirect = "HTTP/1.1 302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+    let (data, _) = ask(redirect, Then::Close).await;
+    assert!(matches!(data, Err(MmsError::Rejected { status: 302, .. })), "{data:?}");
+}
