@@ -22,8 +22,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{self, BatchError, Digest, FULL, LOST_SIZE, Lost, LostReason, Mark, Sealer};
+use armor_hub_client::batch::{
+    self, BatchError, Digest, FULL, LOST_SIZE, Lost, LostReason, Mark, Replaced, Sealer,
+};
+use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::{Range, Receipt};
+pub use armor_hub_client::status::SpoolStats;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
@@ -39,6 +43,9 @@ const RECORD_COST: u64 = 128;
 const LOST_COST: u64 = 96;
 /// Numbers reserved at a time in the floor file.
 const BLOCK: u64 = 4096;
+
+/// `batch.taken` of a batch that a reissue split off: due at once, as if taken long ago.
+const SPLIT_OFF: i64 = 0;
 
 const CREATE: &str = "
 CREATE TABLE state (
@@ -56,7 +63,8 @@ CREATE TABLE batch (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL UNIQUE, id TEXT NOT NULL UNIQUE,
     previous BLOB NOT NULL, chain BLOB NOT NULL, taken INTEGER, content BLOB
 ) STRICT;
-CREATE TABLE stale (id TEXT PRIMARY KEY) STRICT;
+CREATE TABLE stale (type TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (type, id)) STRICT;
+CREATE TABLE status (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL) STRICT;
 ";
 
 /// Order in which records make room: the values of `record.class`.
@@ -177,8 +185,8 @@ pub enum Mismatch {
 pub struct Applied {
     /// How many numbers it newly covers.
     pub covered: u64,
-    /// Batches that the collector misses although it has later ones: to be sent again.
-    pub missing: Vec<BatchInfo>,
+    /// With the newest receipt so far: batches that the collector misses although it has later ones, to be sent again.
+    pub missing: Option<Vec<BatchInfo>>,
 }
 
 /// A batch ready to be sent.
@@ -199,33 +207,6 @@ pub struct BatchInfo {
     pub range: Range,
     /// When it was first seen to be taken from the hub; `None` while on its way.
     pub taken: Option<Timestamp>,
-}
-
-/// Figures of the spool.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct SpoolStats {
-    /// Alerts kept.
-    pub records: u64,
-    /// Bytes they and the lost ranges take.
-    pub bytes: u64,
-    /// Bytes they may take.
-    pub max_bytes: u64,
-    /// Last number given.
-    pub last: u64,
-    /// Last number covered by a receipt.
-    pub receipted: u64,
-    /// Alerts evicted since the spool was begun, whether or not the collector had them.
-    pub evicted: u64,
-    /// Alerts that could not be written.
-    pub unwritten: u64,
-    /// Batches on their way.
-    pub open: u64,
-    /// Batches taken from the hub without a receipt so far.
-    pub taken: u64,
-    /// Why the spool was begun afresh at this start, if it was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovered: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -362,7 +343,7 @@ impl Spool {
                 return Ok(None);
             }
             let draft = Draft::assemble(tx, state, sent, state.last)?;
-            draft.record(tx, state, sealer, now).map(Some)
+            draft.record(tx, state, sealer, None, now).map(Some)
         })
     }
 
@@ -417,7 +398,7 @@ impl Spool {
                 .optional()?;
             let Some((before, end, taken)) = found else { return Ok(None) };
             if taken.is_none() {
-                tx.execute("INSERT OR IGNORE INTO stale (id) VALUES (?1)", [id])?;
+                tx.execute("INSERT OR IGNORE INTO stale (type, id) VALUES (?1, ?2)", [ALERTS_TYPE, id])?;
             }
             tx.execute("DELETE FROM batch WHERE id = ?1", [id])?;
             let draft = Draft::assemble(tx, state, before, end)?;
@@ -425,18 +406,22 @@ impl Spool {
                 // More lost ranges than fit: the rest is a batch of its own, due at once.
                 let rest = draft.end.sequence + 1;
                 tx.execute(
-                    "INSERT INTO batch (first, last, id, previous, chain, taken) VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+                    "INSERT INTO batch (first, last, id, previous, chain, taken) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     params![
                         rest,
                         end.sequence,
                         batch::object_id(&sealer.node, rest, end.sequence),
                         draft.end.chain.0,
-                        end.chain.0
+                        end.chain.0,
+                        SPLIT_OFF
                     ],
                 )?;
                 set_class(tx, rest, end.sequence, Class::Taken)?;
             }
-            draft.record(tx, state, sealer, now).map(Some)
+            // A batch split off was never sent.
+            let was_sent = taken != Some(SPLIT_OFF);
+            let replaces = was_sent.then(|| Replaced { id: id.to_owned(), consumed: taken.is_some() });
+            draft.record(tx, state, sealer, replaces, now).map(Some)
         })
     }
 
@@ -470,8 +455,9 @@ impl Spool {
                 let has = |range: Range| {
                     receipt.held.iter().any(|held| held.first <= range.first && range.last <= held.last)
                 };
-                applied.missing = batches(tx)?;
-                applied.missing.retain(|batch| batch.range.last < reach && !has(batch.range));
+                let mut missing = batches(tx)?;
+                missing.retain(|batch| batch.range.last < reach && !has(batch.range));
+                applied.missing = Some(missing);
             }
             Ok(Ok(applied))
         })?;
@@ -485,19 +471,29 @@ impl Spool {
         Ok(applied)
     }
 
-    /// Objects of this node that are of no more use and may still lie at the ESS, oldest first, at most 64.
-    pub fn stale(&mut self) -> Result<Vec<String>, SpoolError> {
+    /// Objects of this node, type and id, that are of no more use and may still lie at the ESS; oldest first, at
+    /// most 64.
+    pub fn stale(&mut self) -> Result<Vec<(String, String)>, SpoolError> {
         self.transact(|tx, _| {
-            let mut query = tx.prepare_cached("SELECT id FROM stale ORDER BY rowid LIMIT 64")?;
-            let ids = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let mut query = tx.prepare_cached("SELECT type, id FROM stale ORDER BY rowid LIMIT 64")?;
+            let ids = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
             Ok(ids)
         })
     }
 
     /// Forgets a stale object once it is gone from the ESS.
-    pub fn forget_stale(&mut self, id: &str) -> Result<(), SpoolError> {
+    pub fn forget_stale(&mut self, object_type: &str, id: &str) -> Result<(), SpoolError> {
         self.transact(|tx, _| {
-            tx.execute("DELETE FROM stale WHERE id = ?1", [id])?;
+            tx.execute("DELETE FROM stale WHERE type = ?1 AND id = ?2", [object_type, id])?;
+            Ok(())
+        })
+    }
+
+    /// Remembers the object that is about to carry the node's status; the one before becomes stale.
+    pub fn replace_status(&mut self, id: &str) -> Result<(), SpoolError> {
+        self.transact(|tx, _| {
+            tx.execute("INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM status", [STATUS_TYPE])?;
+            tx.execute("INSERT OR REPLACE INTO status VALUES (1, ?1)", [id])?;
             Ok(())
         })
     }
@@ -687,7 +683,7 @@ impl State {
     /// them. Their chain is unknown, so any value will do for it. Batches may have been cut differently since: they
     /// are made anew.
     fn move_on(&mut self, tx: &Transaction<'_>, floor: Floor) -> Result<(), rusqlite::Error> {
-        tx.execute("INSERT OR IGNORE INTO stale (id) SELECT id FROM batch", [])?;
+        tx.execute("INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM batch", [ALERTS_TYPE])?;
         tx.execute("DELETE FROM batch", [])?;
         tx.execute("UPDATE record SET class = ?1", [Class::Unsent as u8])?;
         if floor.receipted.sequence > self.receipted.sequence {
@@ -813,6 +809,7 @@ impl Draft {
         tx: &Transaction<'_>,
         state: &State,
         sealer: &Sealer,
+        replaces: Option<Replaced>,
         now: Timestamp,
     ) -> Result<Outgoing, Trouble> {
         let id = batch::object_id(&sealer.node, self.first, self.end.sequence);
@@ -829,6 +826,7 @@ impl Draft {
             chain: self.end.chain,
             lost: self.lost,
             receipted: state.receipted,
+            replaces,
             created: now,
         };
         let content = batch::seal(&header, &self.lines, &sealer.key)?;
@@ -939,8 +937,8 @@ fn set_class(tx: &Transaction<'_>, first: u64, last: u64, class: Class) -> Resul
 fn drop_up_to(tx: &Transaction<'_>, state: &mut State, mark: Mark) -> Result<(), rusqlite::Error> {
     let up_to = mark.sequence;
     tx.execute(
-        "INSERT OR IGNORE INTO stale (id) SELECT id FROM batch WHERE last <= ?1 AND taken IS NULL",
-        [up_to],
+        "INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM batch WHERE last <= ?2 AND taken IS NULL",
+        params![ALERTS_TYPE, up_to],
     )?;
     tx.execute("DELETE FROM batch WHERE last <= ?1", [up_to])?;
     let (records, lines): (u64, u64) = tx.query_row(

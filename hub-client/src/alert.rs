@@ -186,7 +186,8 @@ impl Alert {
         ];
         for text in texts.into_iter().chain(self.atags.iter_mut()) {
             if text.len() > limit {
-                text.truncate(text.floor_char_boundary(limit));
+                let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+                text.truncate(end);
                 text.push('…');
             }
         }

@@ -162,6 +162,16 @@ impl Lost {
     }
 }
 
+/// An object that brought no receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Replaced {
+    /// Its id.
+    pub id: String,
+    /// Whether the node was told that somebody consumed it. Otherwise it was overwritten, deleted or lost on the way.
+    pub consumed: bool,
+}
+
 /// First line of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -191,6 +201,9 @@ pub struct Header {
     pub lost: Vec<Lost>,
     /// How far receipts reach on the node: nothing up to here can be sent again.
     pub receipted: Mark,
+    /// The object that this one is sent in place of, for it never brought a receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replaced>,
     /// When the batch was made.
     pub created: Timestamp,
 }
@@ -415,4 +428,134 @@ fn read(content: &[u8]) -> Result<Batch, BatchError> {
         return Err(BatchError::Inconsistent("the chain does not end where the header says"));
     }
     Ok(Batch { header, records })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::KeyType;
+
+    fn key() -> PrivateKey {
+        PrivateKey::generate(KeyType::Ed25519).unwrap()
+    }
+
+    fn line(sequence: u64) -> Vec<u8> {
+        Alert { sequence, resource: "/etc/shadow".into(), ..Alert::default() }.to_line().unwrap()
+    }
+
+    /// Alerts 5, 6, 9 with 7..=8 lost.
+    fn content(key: &PrivateKey) -> (Header, Vec<Vec<u8>>) {
+        let lines = vec![line(5), line(6), line(9)];
+        let previous = Digest([1; 32]);
+        let lost = Lost { first: 7, last: 8, chain: Digest([2; 32]), reason: LostReason::Evicted };
+        let header = Header {
+            version: VERSION,
+            id: object_id("node1", 5, 9),
+            org: "myorg".into(),
+            node: "node1".into(),
+            key: key.public().id().clone(),
+            first: 5,
+            last: 9,
+            count: 3,
+            previous,
+            chain: lost.chain.link(9, &lines[2]),
+            lost: vec![lost],
+            receipted: Mark::default(),
+            replaces: None,
+            created: Timestamp::UNIX_EPOCH,
+        };
+        (header, lines)
+    }
+
+    #[test]
+    fn opens_what_was_sealed() {
+        let key = key();
+        let (header, lines) = content(&key);
+        let batch = open(&seal(&header, &lines, &key).unwrap(), key.public()).unwrap();
+        assert_eq!(batch.header, header);
+        assert_eq!(batch.records.iter().map(|record| record.line.clone()).collect::<Vec<_>>(), lines);
+        let after_5 = header.previous.link(5, &lines[0]);
+        assert_eq!(
+            [3, 4, 5, 7, 8, 9].map(|sequence| batch.chain_at(sequence)),
+            [
+                None,
+                Some(header.previous),
+                Some(after_5),
+                None,
+                Some(header.lost[0].chain),
+                Some(header.chain)
+            ]
+        );
+    }
+
+    #[test]
+    fn zstd_alone_reads_the_object() {
+        let key = key();
+        let (header, lines) = content(&key);
+        let plain = zstd::stream::decode_all(&seal(&header, &lines, &key).unwrap()[..]).unwrap();
+        assert_eq!(plain.iter().filter(|byte| **byte == b'\n').count(), 4);
+    }
+
+    #[test]
+    fn every_altered_byte_is_noticed() {
+        let key = key();
+        let (header, lines) = content(&key);
+        let object = seal(&header, &lines, &key).unwrap();
+        for at in 0..object.len() {
+            let mut altered = object.clone();
+            altered[at] ^= 1;
+            let error = open(&altered, key.public()).unwrap_err();
+            assert!(
+                matches!(error, BatchError::NotABatch | BatchError::Signature { .. }),
+                "byte {at}: {error}"
+            );
+        }
+        for end in 0..object.len() {
+            assert!(open(&object[..end], key.public()).is_err());
+        }
+        assert!(matches!(open(&object, self::key().public()), Err(BatchError::Signature { .. })));
+        assert!(matches!(open(&vec![0; MAX_OBJECT + 1], key.public()), Err(BatchError::TooLarge(_))));
+    }
+
+    #[test]
+    fn contradictions_that_the_node_signed_are_refused() {
+        let key = key();
+        let cases: [(&str, fn(&mut Header, &mut Vec<Vec<u8>>)); 12] = [
+            ("the count is wrong", |header, _| header.count = 2),
+            ("the chain does not end", |header, _| header.chain = Digest([9; 32])),
+            ("empty range", |header, _| header.last = 4),
+            ("empty range", |header, _| header.last = u64::MAX),
+            ("do not fill", |header, _| header.last = 10),
+            ("do not follow", |header, _| header.lost.clear()),
+            ("outside the batch", |header, _| header.lost[0].last = 6),
+            ("outside the batch", |header, _| header.lost[0].last = u64::MAX - 1),
+            ("do not follow", |_, lines| lines.swap(0, 1)),
+            ("do not fill", |_, lines| drop(lines.pop())),
+            ("line 3", |_, lines| lines[1] = b"{".to_vec()),
+            ("format version 2", |header, _| header.version = 2),
+        ];
+        for (expected, alter) in cases {
+            let (mut header, mut lines) = content(&key);
+            alter(&mut header, &mut lines);
+            let error = open(&seal(&header, &lines, &key).unwrap(), key.public()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_not_decompressed() {
+        let key = key();
+        let frame = zstd::bulk::compress(&vec![b'a'; 64 << 20], 19).unwrap();
+        let signature = key.sign(&signed(&frame)).unwrap();
+        let size = ((MARK.len() + SIGNATURE) as u32).to_le_bytes();
+        let object = [&SKIPPABLE[..], &size, &MARK, &signature, &frame].concat();
+        assert!(matches!(open(&object, key.public()), Err(BatchError::Compression(_))));
+    }
+
+    #[test]
+    fn object_ids_hold_only_what_travels() {
+        let id = object_id("no de/ü..x", 1, 2);
+        assert!(crate::mms::check_name(&id).is_ok(), "{id}");
+        assert_ne!(id, object_id("no de/ü..x", 1, 2));
+    }
 }

@@ -1,0 +1,399 @@
+//! From the spool to the hub: sends batches as MMS objects, reads receipts, publishes the node's status.
+//!
+//! Invariants:
+//! - Nothing leaves the spool but by a receipt signed with a pinned key, naming this node and its key, whose chain is the
+//!   spool's own. What the ESS says about an object only decides when to send again.
+//! - At most [`crate::spool::MAX_OPEN`] batches are on their way: with the hub away the ESS hangs on the fourth PUT.
+//! - A batch is sent again under its own id after a restart, when the ESS does not have it (any more), and once when no
+//!   receipt comes; after that, and after somebody consumed it, under a new id. Waits double up to a bound.
+//! - Every request ends (the ESS client's timeout); after a failure the next pass waits, twice as long each time, so an ESS
+//!   that is down costs nothing.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use armor_hub_client::batch::Sealer;
+use armor_hub_client::ess::EssClient;
+use armor_hub_client::keys::PublicKey;
+use armor_hub_client::mms::{ALERTS_TYPE, MmsError, ObjectStatus, RECEIPT_TYPE, STATUS_TYPE};
+use armor_hub_client::receipt::{self, Range, Receipt};
+use armor_hub_client::signed::SignedError;
+use armor_hub_client::status::{AgentReport, NodeStatus};
+use armor_hub_client::steps::{NoSteps, Steps, Stopped};
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::spool::{BatchInfo, Outgoing, Spool, SpoolError};
+
+/// Most reasons of refused receipts kept for the status.
+const MAX_REFUSED: usize = 8;
+/// Waits double at most this often.
+const MAX_DOUBLINGS: u32 = 3;
+
+/// When the uplink does what.
+#[derive(Debug, Clone)]
+pub struct UplinkConfig {
+    /// How often receipts and the state of batches are looked at.
+    pub poll: Duration,
+    /// How long alerts gather before a batch is made of them.
+    pub linger: Duration,
+    /// How long a batch that the ESS still holds waits for its receipt before it is sent again.
+    pub resend_after: Duration,
+    /// How long a batch that somebody consumed waits for its receipt before it is sent again under a new id.
+    pub receipt_grace: Duration,
+    /// First wait after a failure; doubled up to `backoff_limit`.
+    pub backoff: Duration,
+    /// Longest wait after failures.
+    pub backoff_limit: Duration,
+    /// How often the status is published although nothing changed.
+    pub status_every: Duration,
+}
+
+impl Default for UplinkConfig {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(15),
+            linger: Duration::from_secs(1),
+            resend_after: Duration::from_secs(300),
+            receipt_grace: Duration::from_secs(300),
+            backoff: Duration::from_secs(1),
+            backoff_limit: Duration::from_secs(60),
+            status_every: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// The ESS did not do what it was asked; most often it or the hub is away.
+    #[error(transparent)]
+    Mms(#[from] MmsError),
+    /// The spool failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The status cannot be signed.
+    #[error("status: {0}")]
+    Signed(#[from] SignedError),
+    /// A test ends the program here.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// What this process knows about a batch on its way.
+struct Flight {
+    /// Last PUT.
+    at: Instant,
+    /// PUTs of this id by this process.
+    puts: u32,
+}
+
+/// Sends what the spool holds.
+pub struct Uplink<S = NoSteps> {
+    config: UplinkConfig,
+    ess: EssClient,
+    spool: Arc<Mutex<Spool>>,
+    sealer: Arc<Sealer>,
+    receipt_keys: watch::Receiver<Vec<PublicKey>>,
+    report: watch::Receiver<AgentReport>,
+    steps: S,
+    flights: HashMap<String, Flight>,
+    /// First numbers of batches that a receipt showed to be missing.
+    missing: BTreeSet<u64>,
+    /// What the collector holds beyond a gap, from the latest receipt.
+    held: Vec<Range>,
+    /// How often the batch that begins with a number was made again.
+    reissues: HashMap<u64, u32>,
+    refused: VecDeque<String>,
+    status_due: Option<Instant>,
+    /// Id of a status object whose PUT did not succeed yet.
+    status_id: Option<String>,
+}
+
+impl Uplink {
+    /// An uplink for the node that `sealer` names. `receipt_keys` are the pinned keys of collectors, `report` what the
+    /// agent says about enforcement.
+    pub fn new(
+        config: UplinkConfig,
+        ess: EssClient,
+        spool: Arc<Mutex<Spool>>,
+        sealer: Arc<Sealer>,
+        receipt_keys: watch::Receiver<Vec<PublicKey>>,
+        report: watch::Receiver<AgentReport>,
+    ) -> Self {
+        Self::with_steps(config, ess, spool, sealer, receipt_keys, report, NoSteps)
+    }
+}
+
+impl<S: Steps> Uplink<S> {
+    /// As [`Uplink::new`], telling `steps` of each step: `batch`, `put`, `taken`, `receipt`, `pruned`, `deleted`,
+    /// `status`.
+    pub fn with_steps(
+        config: UplinkConfig,
+        ess: EssClient,
+        spool: Arc<Mutex<Spool>>,
+        sealer: Arc<Sealer>,
+        receipt_keys: watch::Receiver<Vec<PublicKey>>,
+        report: watch::Receiver<AgentReport>,
+        steps: S,
+    ) -> Self {
+        Self {
+            config,
+            ess,
+            spool,
+            sealer,
+            receipt_keys,
+            report,
+            steps,
+            flights: HashMap::new(),
+            missing: BTreeSet::new(),
+            held: Vec::new(),
+            reissues: HashMap::new(),
+            refused: VecDeque::new(),
+            status_due: None,
+            status_id: None,
+        }
+    }
+
+    /// Passes over and over until the future is dropped. `appended` is notified after each append to the spool.
+    pub async fn run(mut self, appended: Arc<Notify>) {
+        let mut failures = 0;
+        loop {
+            match self.pass(Timestamp::now()).await {
+                Ok(()) => {
+                    failures = 0;
+                    let mut report = self.report.clone();
+                    let poll = self.config.poll;
+                    tokio::select! {
+                        () = sleep(poll) => {}
+                        () = appended.notified() => sleep(self.config.linger.min(poll)).await,
+                        Ok(()) = report.changed() => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, failures, "alerts wait in the spool");
+                    sleep(doubled(self.config.backoff, failures, self.config.backoff_limit)).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Does once what is due: status, receipts, what is on its way, what is new.
+    pub async fn pass(&mut self, now: Timestamp) -> Result<(), UplinkError> {
+        self.read_receipts().await?;
+        self.delete_stale().await?;
+        for batch in self.with_spool(Spool::batches)? {
+            match batch.taken {
+                None => self.follow_up(&batch, now).await?,
+                Some(taken) => self.await_receipt(&batch, taken, now).await?,
+            }
+        }
+        let sealer = Arc::clone(&self.sealer);
+        while let Some(outgoing) = self.with_spool(|spool| spool.next_batch(&sealer, now))? {
+            self.steps.reached("batch")?;
+            self.put(&outgoing).await?;
+        }
+        self.publish_status(now).await
+    }
+
+    fn with_spool<T>(
+        &self,
+        work: impl FnOnce(&mut Spool) -> Result<T, SpoolError>,
+    ) -> Result<T, UplinkError> {
+        Ok(work(&mut self.spool.lock().unwrap_or_else(PoisonError::into_inner))?)
+    }
+
+    async fn put(&mut self, outgoing: &Outgoing) -> Result<(), UplinkError> {
+        let puts = self.flights.get(&outgoing.id).map_or(0, |flight| flight.puts) + 1;
+        self.flights.insert(outgoing.id.clone(), Flight { at: Instant::now(), puts });
+        let done = self.ess.put(ALERTS_TYPE, &outgoing.id, &outgoing.content).await;
+        self.steps.reached("put")?;
+        Ok(done?)
+    }
+
+    async fn put_again(&mut self, id: &str) -> Result<(), UplinkError> {
+        match self.with_spool(|spool| spool.content(id))? {
+            Some(content) => self.put(&Outgoing { id: id.to_owned(), content }).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the batch under a new id.
+    async fn reissue(&mut self, batch: &BatchInfo, now: Timestamp) -> Result<(), UplinkError> {
+        let sealer = Arc::clone(&self.sealer);
+        self.flights.remove(&batch.id);
+        let Some(outgoing) = self.with_spool(|spool| spool.reissue(&batch.id, &sealer, now))? else {
+            return Ok(());
+        };
+        self.missing.remove(&batch.range.first);
+        *self.reissues.entry(batch.range.first).or_default() += 1;
+        tracing::info!(old = batch.id, new = outgoing.id, "no receipt came for a batch, sent under a new id");
+        self.steps.reached("batch")?;
+        self.put(&outgoing).await
+    }
+
+    /// Looks after a batch on its way.
+    async fn follow_up(&mut self, batch: &BatchInfo, now: Timestamp) -> Result<(), UplinkError> {
+        let Some(flight) = self.flights.get(&batch.id) else {
+            // Stored by an earlier run: the ESS may never have got it, or lost what it had queued.
+            return self.put_again(&batch.id).await;
+        };
+        let (waited, puts) = (flight.at.elapsed(), flight.puts);
+        if self.missing.contains(&batch.range.first) && waited >= self.config.poll {
+            return self.reissue(batch, now).await;
+        }
+        match self.ess.status(ALERTS_TYPE, &batch.id).await? {
+            Some(ObjectStatus::ConsumedByDest | ObjectStatus::Consumed) => {
+                self.with_spool(|spool| spool.mark_taken(&batch.id, now))?;
+                self.flights.remove(&batch.id);
+                Ok(self.steps.reached("taken")?)
+            }
+            None | Some(ObjectStatus::Deleted | ObjectStatus::NotReady)
+                if waited >= self.config.poll.min(self.config.resend_after) =>
+            {
+                tracing::warn!(id = batch.id, "the ESS does not have a batch that was sent: sent again");
+                self.put_again(&batch.id).await
+            }
+            _ if waited < self.wait(self.config.resend_after, batch) || self.is_held(batch) => Ok(()),
+            _ if puts < 2 => self.put_again(&batch.id).await,
+            _ => self.reissue(batch, now).await,
+        }
+    }
+
+    /// Looks after a batch that somebody consumed.
+    async fn await_receipt(
+        &mut self,
+        batch: &BatchInfo,
+        taken: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), UplinkError> {
+        let waited = Duration::try_from(now.duration_since(taken)).unwrap_or(Duration::MAX);
+        let is_due = self.missing.contains(&batch.range.first)
+            || (waited >= self.wait(self.config.receipt_grace, batch) && !self.is_held(batch));
+        if !is_due || self.with_spool(Spool::stats)?.open >= crate::spool::MAX_OPEN {
+            return Ok(());
+        }
+        self.reissue(batch, now).await
+    }
+
+    fn is_held(&self, batch: &BatchInfo) -> bool {
+        self.held.iter().any(|held| held.first <= batch.range.first && batch.range.last <= held.last)
+    }
+
+    fn wait(&self, base: Duration, batch: &BatchInfo) -> Duration {
+        let times = self.reissues.get(&batch.range.first).copied().unwrap_or(0);
+        base * 2_u32.pow(times.min(MAX_DOUBLINGS))
+    }
+
+    async fn read_receipts(&mut self) -> Result<(), UplinkError> {
+        for object in self.ess.list(RECEIPT_TYPE, false).await? {
+            let id = &object.object_id;
+            if object.deleted {
+                self.ess.deleted(RECEIPT_TYPE, id).await?;
+                continue;
+            }
+            match self.ess.data(RECEIPT_TYPE, id, receipt::MAX_OBJECT).await {
+                Ok(data) => self.apply_receipt(id, &data)?,
+                // Replaced by a newer one meanwhile, or too large to be a receipt.
+                Err(error @ (MmsError::UnknownObject { .. } | MmsError::TooLarge { .. })) => {
+                    self.refuse(id, &error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.steps.reached("receipt")?;
+            self.ess.consumed(RECEIPT_TYPE, id).await?;
+        }
+        Ok(())
+    }
+
+    fn apply_receipt(&mut self, id: &str, data: &[u8]) -> Result<(), UplinkError> {
+        let keys = self.receipt_keys.borrow().clone();
+        let Sealer { org, node, key } = &*self.sealer;
+        let receipt = match Receipt::verify(data, &keys, (org, node, key.public().id())) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                self.refuse(id, &error.to_string());
+                return Ok(());
+            }
+        };
+        match self.with_spool(|spool| spool.apply_receipt(&receipt))? {
+            Err(mismatch) => self.refuse(id, &mismatch.to_string()),
+            Ok(applied) => {
+                if let Some(missing) = applied.missing {
+                    self.missing = missing.into_iter().map(|batch| batch.range.first).collect();
+                    self.held.clone_from(&receipt.held);
+                }
+                if applied.covered > 0 {
+                    tracing::debug!(up_to = receipt.up_to.sequence, "alerts delivered");
+                    self.reissues.retain(|first, _| *first > receipt.up_to.sequence);
+                    self.missing.retain(|first| *first > receipt.up_to.sequence);
+                    let open = self.with_spool(Spool::batches)?;
+                    self.flights.retain(|id, _| open.iter().any(|batch| batch.id == *id));
+                }
+            }
+        }
+        Ok(self.steps.reached("pruned")?)
+    }
+
+    fn refuse(&mut self, id: &str, reason: &str) {
+        tracing::warn!(id, reason, "receipt refused");
+        if self.refused.len() == MAX_REFUSED {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(format!("{id}: {reason}"));
+    }
+
+    async fn delete_stale(&mut self) -> Result<(), UplinkError> {
+        for (object_type, id) in self.with_spool(Spool::stale)? {
+            match self.ess.delete(&object_type, &id).await {
+                // Consumed meanwhile, which an ESS does not let delete.
+                Ok(()) | Err(MmsError::Rejected { status: 400, .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.steps.reached("deleted")?;
+            self.with_spool(|spool| spool.forget_stale(&object_type, &id))?;
+        }
+        Ok(())
+    }
+
+    async fn publish_status(&mut self, now: Timestamp) -> Result<(), UplinkError> {
+        let is_due = self.status_due.is_none_or(|due| due <= Instant::now());
+        if !is_due && !self.report.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        let agent = self.report.borrow_and_update().clone();
+        let status = NodeStatus {
+            org: self.sealer.org.clone(),
+            node: self.sealer.node.clone(),
+            public_key: self.sealer.key.public().to_pem(),
+            created: now,
+            agent,
+            spool: self.with_spool(Spool::stats)?,
+            refused_receipts: self.refused.iter().cloned().collect(),
+        };
+        let object = status.sign(&self.sealer.key)?;
+        // Due again at once if the PUT fails, under the same id.
+        self.status_due = None;
+        let id = match &self.status_id {
+            Some(id) => id.clone(),
+            None => {
+                let id = status.object_id();
+                self.with_spool(|spool| spool.replace_status(&id))?;
+                self.status_id.insert(id).clone()
+            }
+        };
+        self.ess.put(STATUS_TYPE, &id, &object).await?;
+        self.status_id = None;
+        self.status_due = Some(Instant::now() + self.config.status_every);
+        Ok(self.steps.reached("status")?)
+    }
+}
+
+/// `base` doubled `times` times, at most `limit`, shortened at random by up to a quarter so that nodes spread out.
+fn doubled(base: Duration, times: u32, limit: Duration) -> Duration {
+    let wait = base.saturating_mul(2_u32.saturating_pow(times)).min(limit);
+    wait - wait.mul_f64(rand::random_range(0.0..0.25))
+}

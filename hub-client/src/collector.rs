@@ -1,0 +1,648 @@
+//! The hub's side of alerts: takes batches from the CSS, verifies them, writes the alerts durably and in order per node,
+//! and publishes the receipts that let the nodes forget them.
+//!
+//! Invariants:
+//! - The output holds each alert of a node once, ascending, whenever the collector is ended: the ledger records the
+//!   output's length with the mark it belongs to, and what lies beyond is cut off.
+//! - An object is consumed only after what it brought is durable, or was found to be of no use; a receipt says only what
+//!   is durable.
+//! - A batch counts for the node that the hub names as its owner, and only if that node's pinned key signed it. The first
+//!   key seen for a node is pinned; another one is reported, and taken only if the operator names it.
+//! - Nothing is skipped silently: what is lost, forged, copied, overwritten, removed or consumed by others is a
+//!   [`Finding`]. A finding may be reported twice if the collector ends in between.
+
+mod ledger;
+mod output;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
+use crate::css::{CssClient, NewObject};
+use crate::keys::{KeyId, PrivateKey};
+use crate::mms::{ALERTS_TYPE, DestinationPolicy, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
+use crate::receipt::{MAX_HELD, Range, Receipt};
+use crate::signed::SignedError;
+use crate::status::{self, NodeStatus};
+use crate::steps::{NoSteps, Steps, Stopped};
+
+pub use ledger::LedgerError;
+use ledger::{Boundary, Held, Ledger, Stream};
+use output::Output;
+pub use output::{OutputConfig, OutputError};
+
+/// Longest wait between two passes that fail.
+const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
+
+/// How receipts reach their node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiptRoute {
+    /// Straight to the node, whose destination type this is: `openhorizon.edgenode`, or a pattern's name.
+    Node(String),
+    /// To all nodes that a destination policy finds; only the services it names see them.
+    Policy(DestinationPolicy),
+}
+
+/// Settings of a collector.
+#[derive(Debug, Clone)]
+pub struct CollectorConfig {
+    /// The organisation whose nodes are collected from.
+    pub org: String,
+    /// Directory of the ledger; it must exist.
+    pub state_dir: PathBuf,
+    /// Where alerts go.
+    pub output: OutputConfig,
+    /// How receipts reach their node.
+    pub route: ReceiptRoute,
+    /// Changed keys the operator vouches for: node and key.
+    pub accept_keys: Vec<(String, KeyId)>,
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Alerts written.
+    pub alerts: u64,
+    /// Receipts published.
+    pub receipts: u64,
+    /// Receipts that could not be published; they stay due.
+    pub receipts_due: u64,
+    /// Findings reported.
+    pub findings: u64,
+}
+
+/// What an operator should know beside the alerts themselves. `Node` is the node's id without the organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "Finding")]
+#[serde(rename_all_fields = "PascalCase")]
+pub enum Finding {
+    /// A node's status.
+    Status(Box<NodeStatus>),
+    /// The first key seen for a node: alerts are believed if it signed them.
+    KeyPinned {
+        /// The node.
+        node: String,
+        /// Its key.
+        key: KeyId,
+    },
+    /// A node shows another key than the pinned one. Its alerts are not believed.
+    KeyChanged {
+        /// The node.
+        node: String,
+        /// The pinned key.
+        pinned: KeyId,
+        /// The key it shows now.
+        offered: KeyId,
+        /// The status object that shows it.
+        object: String,
+    },
+    /// Alerts of a node whose key is not known yet. They stay at the hub.
+    KeyUnknown {
+        /// The node.
+        node: String,
+        /// The alert object.
+        object: String,
+    },
+    /// An object that its owner's node did not make: forged, or made by overwriting a genuine one.
+    Forged {
+        /// The object.
+        object: String,
+        /// Who the hub says made it, `org/name`.
+        owner: String,
+        /// Why it is not believed.
+        reason: String,
+    },
+    /// A genuine batch under an id it was not made for.
+    Copied {
+        /// The object.
+        object: String,
+        /// Who the hub says made it.
+        owner: String,
+        /// The id it was made for.
+        original: String,
+    },
+    /// An alert object was removed before it was collected. Its node sends the alerts again.
+    Removed {
+        /// The object.
+        object: String,
+        /// Who made it.
+        owner: String,
+    },
+    /// A node sent a batch again because an object of it never reached this collector.
+    Intercepted {
+        /// The node.
+        node: String,
+        /// The object that never came.
+        object: String,
+        /// Somebody else consumed it; otherwise it was overwritten, deleted or lost on the way.
+        consumed: bool,
+        /// The object that brings its alerts now.
+        replacement: String,
+    },
+    /// Later alerts came before these. They are held until the node has sent these again.
+    Gap {
+        /// The node.
+        node: String,
+        /// First missing number.
+        first: u64,
+        /// Last missing number.
+        last: u64,
+    },
+    /// Alerts that the node says it lost. They will not come.
+    Lost {
+        /// The node.
+        node: String,
+        /// First lost number.
+        first: u64,
+        /// Last lost number.
+        last: u64,
+        /// How many.
+        count: u64,
+        /// Why.
+        reason: LostReason,
+    },
+    /// Alerts that an earlier collector with another state directory receipted. They will not come again.
+    ElsewhereReceipted {
+        /// The node.
+        node: String,
+        /// First number.
+        first: u64,
+        /// Last number.
+        last: u64,
+    },
+    /// A batch contradicts what the same key signed before: the node's state was set back, or its key is used twice.
+    Fork {
+        /// The node.
+        node: String,
+        /// The object.
+        object: String,
+        /// Up to where alerts are written.
+        up_to: u64,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => {
+                write!(f, "node {}: {}", status.node, status.agent.state)?;
+                if !status.agent.bundle.is_empty() {
+                    write!(f, ", bundle {} serial {}", status.agent.bundle, status.agent.bundle_serial)?;
+                }
+                for reason in &status.agent.reasons {
+                    write!(f, "; {reason}")?;
+                }
+                for refused in &status.agent.refused {
+                    write!(f, "; bundle {} refused: {}", refused.object, refused.reason)?;
+                }
+                for refused in &status.refused_receipts {
+                    write!(f, "; receipt refused: {refused}")?;
+                }
+                Ok(())
+            }
+            Self::KeyPinned { node, key } => write!(f, "node {node}: first key seen, pinned: {key}"),
+            Self::KeyChanged { node, pinned, offered, object } => write!(
+                f,
+                "node {node}: {object} shows key {offered}, pinned is {pinned}; if the node was set up anew, run with --accept-key {node}={offered}"
+            ),
+            Self::KeyUnknown { node, object } => {
+                write!(
+                    f,
+                    "node {node}: {object} waits at the hub until the node's status has brought its key"
+                )
+            }
+            Self::Forged { object, owner, reason } => {
+                write!(f, "forged or overwritten: {object} made by {owner}: {reason}")
+            }
+            Self::Copied { object, owner, original } => {
+                write!(f, "copied: {object} made by {owner} is a copy of {original}")
+            }
+            Self::Removed { object, owner } => {
+                write!(f, "removed before it was collected: {object} made by {owner}")
+            }
+            Self::Intercepted { node, object, consumed: true, replacement } => {
+                write!(f, "node {node}: {object} was consumed by somebody else; sent again as {replacement}")
+            }
+            Self::Intercepted { node, object, consumed: false, replacement } => write!(
+                f,
+                "node {node}: {object} never came (overwritten, deleted or lost); sent again as {replacement}"
+            ),
+            Self::Gap { node, first, last } => {
+                write!(f, "node {node}: alerts {first} to {last} are missing so far")
+            }
+            Self::Lost { node, first, last, count, reason } => {
+                write!(f, "node {node}: {count} alerts lost ({reason}): {first} to {last}")
+            }
+            Self::ElsewhereReceipted { node, first, last } => {
+                write!(f, "node {node}: alerts {first} to {last} were collected with another state directory")
+            }
+            Self::Fork { node, object, up_to } => write!(
+                f,
+                "node {node}: {object} contradicts what its key signed before (alerts up to {up_to} are written): its state was set back, or its key is used twice; give it a new key by removing the node's key file"
+            ),
+        }
+    }
+}
+
+/// Why collecting cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    /// The CSS did not do what it was asked.
+    #[error(transparent)]
+    Mms(#[from] MmsError),
+    /// The ledger fails.
+    #[error("collector state: {0}")]
+    Ledger(#[from] LedgerError),
+    /// The output fails.
+    #[error("output: {0}")]
+    Output(#[from] OutputError),
+    /// The collector's key does not sign.
+    #[error("receipt: {0}")]
+    Signed(#[from] SignedError),
+    /// A test ends the program here.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Takes what findings there are.
+pub type Report = Box<dyn FnMut(&Finding) + Send>;
+
+/// Whether an object is of no more use at the hub.
+#[derive(PartialEq, Eq)]
+enum Verdict {
+    Consume,
+    Leave,
+}
+
+/// A collector.
+pub struct Collector<S = NoSteps> {
+    config: CollectorConfig,
+    css: CssClient,
+    key: PrivateKey,
+    ledger: Ledger,
+    output: Output,
+    report: Report,
+    steps: S,
+    summary: Summary,
+    /// Objects left at the hub that were already reported.
+    reported: HashSet<String>,
+}
+
+impl Collector {
+    /// Opens ledger and output. `key` signs receipts; the nodes must have its public half pinned.
+    pub fn open(
+        config: CollectorConfig,
+        css: CssClient,
+        key: PrivateKey,
+        report: Report,
+    ) -> Result<Self, CollectorError> {
+        Self::with_steps(config, css, key, report, NoSteps)
+    }
+}
+
+impl<S: Steps> Collector<S> {
+    /// As [`Collector::open`], telling `steps` of each step: `written`, `accepted`, `held`, `consumed`, `signed`,
+    /// `published`, `cleared`.
+    pub fn with_steps(
+        config: CollectorConfig,
+        css: CssClient,
+        key: PrivateKey,
+        report: Report,
+        steps: S,
+    ) -> Result<Self, CollectorError> {
+        let mut ledger = Ledger::open(&config.state_dir)?;
+        let output = Output::open(&config.output, &mut ledger)?;
+        let summary = Summary::default();
+        Ok(Self { config, css, key, ledger, output, report, steps, summary, reported: HashSet::new() })
+    }
+
+    /// Passes every `every` until something fails that waiting does not mend.
+    pub async fn follow(&mut self, every: Duration) -> Result<(), CollectorError> {
+        let mut wait = every;
+        loop {
+            match self.collect_once().await {
+                Ok(_) => wait = every,
+                Err(CollectorError::Mms(error)) if error.is_transient() => {
+                    tracing::warn!(%error, "the hub is away, trying again");
+                    wait = (wait * 2).min(BACKOFF_LIMIT.max(every));
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Takes everything that is at the hub now, then publishes the receipts that are due.
+    pub async fn collect_once(&mut self) -> Result<Summary, CollectorError> {
+        self.summary = Summary::default();
+        self.read_statuses().await?;
+        let mut objects = self.css.list(ALERTS_TYPE).await?;
+        self.reported.retain(|id| objects.iter().any(|object| object.object_id == *id));
+        objects.sort_by_cached_key(|object| (object.owner_id.clone(), first_of(&object.object_id)));
+        for object in objects {
+            if self.take(&object).await? == Verdict::Consume {
+                self.css.consumed(ALERTS_TYPE, &object.object_id).await?;
+                self.steps.reached("consumed")?;
+            }
+        }
+        for stream in self.ledger.due()? {
+            self.publish_receipt(&stream).await?;
+        }
+        Ok(self.summary)
+    }
+
+    fn find(&mut self, finding: &Finding) {
+        self.summary.findings += 1;
+        (self.report)(finding);
+    }
+
+    /// Reports a finding about an object that stays at the hub, once.
+    fn find_once(&mut self, object: &str, finding: &Finding) {
+        if self.reported.insert(object.to_owned()) {
+            self.find(finding);
+        }
+    }
+
+    async fn read_statuses(&mut self) -> Result<(), CollectorError> {
+        for object in self.css.list(STATUS_TYPE).await? {
+            let id = &object.object_id;
+            if object.deleted {
+                self.css.deleted(STATUS_TYPE, id).await?;
+                continue;
+            }
+            match self.css.data(STATUS_TYPE, id, status::MAX_OBJECT).await {
+                Ok(data) => self.read_status(&object, &data)?,
+                Err(MmsError::UnknownObject { .. }) => continue,
+                Err(error @ MmsError::TooLarge { .. }) => self.forged(&object, error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            self.css.consumed(STATUS_TYPE, id).await?;
+        }
+        Ok(())
+    }
+
+    fn read_status(&mut self, object: &MetaData, data: &[u8]) -> Result<(), CollectorError> {
+        let (status, key) = match NodeStatus::verify(data) {
+            Ok(verified) => verified,
+            Err(error) => {
+                self.forged(object, error.to_string());
+                return Ok(());
+            }
+        };
+        let node = status.node.clone();
+        if status.org != self.config.org || object.owner_id != format!("{}/{node}", status.org) {
+            self.forged(object, format!("it claims to be of {}/{node}", status.org));
+            return Ok(());
+        }
+        let pinned = self.ledger.stream(&node)?.map(|stream| stream.key);
+        if pinned.as_ref() != Some(&key) {
+            let vouched = self.config.accept_keys.iter().any(|(name, id)| *name == node && id == key.id());
+            match pinned {
+                Some(pinned) if !vouched => {
+                    let offered = key.id().clone();
+                    let object = object.object_id.clone();
+                    self.find(&Finding::KeyChanged { node, pinned: pinned.id().clone(), offered, object });
+                    return Ok(());
+                }
+                _ => {
+                    self.ledger.pin(&node, &key)?;
+                    self.find(&Finding::KeyPinned { node, key: key.id().clone() });
+                }
+            }
+        }
+        self.find(&Finding::Status(Box::new(status)));
+        Ok(())
+    }
+
+    fn forged(&mut self, object: &MetaData, reason: String) {
+        let (id, owner) = (object.object_id.clone(), object.owner_id.clone());
+        self.find(&Finding::Forged { object: id, owner, reason });
+    }
+
+    /// Looks at one alert object.
+    async fn take(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
+        let (id, owner) = (&object.object_id, &object.owner_id);
+        let node = owner.strip_prefix(&self.config.org).and_then(|rest| rest.strip_prefix('/'));
+        let stream = node.map(|node| self.ledger.stream(node)).transpose()?.flatten();
+        if object.deleted {
+            // A node removes objects of its own too, once it has a receipt for them.
+            let had = match &stream {
+                Some(stream) => last_of(id) <= stream.up_to.sequence || self.ledger.has(stream.id, id)?,
+                None => false,
+            };
+            if !had {
+                self.find_once(id, &Finding::Removed { object: id.clone(), owner: owner.clone() });
+            }
+            self.css.deleted(ALERTS_TYPE, id).await?;
+            return Ok(Verdict::Leave);
+        }
+        let Some(node) = node.filter(|node| id.starts_with(&format!("{}.", name_part(node)))) else {
+            self.forged(object, "its id names another node than its owner".to_owned());
+            return Ok(Verdict::Consume);
+        };
+        let Some(stream) = stream else {
+            self.find_once(id, &Finding::KeyUnknown { node: node.to_owned(), object: id.clone() });
+            return Ok(Verdict::Leave);
+        };
+        let data = match self.css.data(ALERTS_TYPE, id, batch::MAX_OBJECT as u64).await {
+            Ok(data) => data,
+            Err(MmsError::UnknownObject { .. }) => return Ok(Verdict::Leave),
+            Err(error @ MmsError::TooLarge { .. }) => {
+                self.forged(object, error.to_string());
+                return Ok(Verdict::Consume);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match batch::open(&data, &stream.key) {
+            Err(error) => self.forged(object, error.to_string()),
+            Ok(Batch { header: Header { org, node, key, .. }, .. })
+                if (&org, &node, &key) != (&self.config.org, &stream.node, stream.key.id()) =>
+            {
+                self.forged(object, format!("it claims to be of {org}/{node} with key {key}"));
+            }
+            Ok(Batch { header, .. }) if header.id != *id => {
+                let (object, owner, original) = (id.clone(), owner.clone(), header.id);
+                self.find(&Finding::Copied { object, owner, original });
+            }
+            Ok(batch) => return self.fit(stream, batch, data),
+        }
+        Ok(Verdict::Consume)
+    }
+
+    /// Puts a genuine batch where it belongs in its stream.
+    fn fit(&mut self, mut stream: Stream, batch: Batch, content: Vec<u8>) -> Result<Verdict, CollectorError> {
+        let header = &batch.header;
+        if let Some(replaced) = &header.replaces
+            && !self.ledger.has(stream.id, &replaced.id)?
+            && !self.ledger.has(stream.id, &header.id)?
+        {
+            self.find(&Finding::Intercepted {
+                node: stream.node.clone(),
+                object: replaced.id.clone(),
+                consumed: replaced.consumed,
+                replacement: header.id.clone(),
+            });
+        }
+        let end = Mark { sequence: header.last, chain: header.chain };
+        if end.sequence <= stream.up_to.sequence {
+            if self.ledger.boundary(stream.id, end)? == Boundary::Other {
+                self.fork(&stream, &header.id);
+            } else {
+                self.ledger.mark_due(stream.id)?;
+            }
+            return Ok(Verdict::Consume);
+        }
+        let next = stream.up_to.sequence + 1;
+        if header.first > next && header.receipted.sequence >= next {
+            let last = header.receipted.sequence;
+            self.find(&Finding::ElsewhereReceipted { node: stream.node.clone(), first: next, last });
+            self.ledger.accept(stream.id, header.receipted, None, None)?;
+            stream.up_to = header.receipted;
+            self.release(&mut stream)?;
+        }
+        let next = stream.up_to.sequence + 1;
+        if header.first > next {
+            return self.hold(&stream, &batch, content);
+        }
+        if self.write(&mut stream, &batch)? {
+            self.release(&mut stream)?;
+        }
+        Ok(Verdict::Consume)
+    }
+
+    fn hold(&mut self, stream: &Stream, batch: &Batch, content: Vec<u8>) -> Result<Verdict, CollectorError> {
+        let header = &batch.header;
+        let held = self.ledger.held_ranges(stream.id)?;
+        let range = Range { first: header.first, last: header.last };
+        if held.contains(&range) {
+            self.ledger.mark_due(stream.id)?;
+            return Ok(Verdict::Consume);
+        }
+        let first =
+            held.iter().filter(|held| held.last < range.first).map(|held| held.last).max().unwrap_or(0);
+        let first = first.max(stream.up_to.sequence) + 1;
+        if first < range.first {
+            let finding = Finding::Gap { node: stream.node.clone(), first, last: range.first - 1 };
+            self.find_once(&header.id, &finding);
+        }
+        if held.len() >= MAX_HELD {
+            return Ok(Verdict::Leave);
+        }
+        self.ledger.hold(stream.id, &Held { range, id: header.id.clone(), content })?;
+        self.steps.reached("held")?;
+        Ok(Verdict::Consume)
+    }
+
+    /// Writes held batches that now follow.
+    fn release(&mut self, stream: &mut Stream) -> Result<(), CollectorError> {
+        while let Some(held) = self.ledger.held_at(stream.id, stream.up_to.sequence + 1)? {
+            let written = match batch::open(&held.content, &stream.key) {
+                Ok(batch) => self.write(stream, &batch)?,
+                Err(error) => {
+                    tracing::warn!(id = held.id, %error, "a held batch does not read any more, the node sends it again");
+                    false
+                }
+            };
+            if !written {
+                self.ledger.drop_held(stream.id, held.range)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the batch has beyond the stream's mark; false if it contradicts the stream.
+    fn write(&mut self, stream: &mut Stream, batch: &Batch) -> Result<bool, CollectorError> {
+        let (header, up_to) = (&batch.header, stream.up_to);
+        if batch.chain_at(up_to.sequence).is_some_and(|chain| chain != up_to.chain) {
+            self.fork(stream, &header.id);
+            return Ok(false);
+        }
+        for lost in header.lost.iter().filter(|lost| lost.last > up_to.sequence) {
+            let first = lost.first.max(up_to.sequence + 1);
+            let (node, last, reason) = (stream.node.clone(), lost.last, lost.reason);
+            self.find(&Finding::Lost { node, first, last, count: last - first + 1, reason });
+        }
+        let fresh = batch.records.iter().filter(|record| record.sequence > up_to.sequence);
+        let count = fresh.clone().count() as u64;
+        let output = self.output.append(fresh.map(|record| record.line.as_slice()))?;
+        self.steps.reached("written")?;
+        let end = Mark { sequence: header.last, chain: header.chain };
+        self.ledger.accept(stream.id, end, Some(&header.id), output)?;
+        self.output.commit();
+        self.steps.reached("accepted")?;
+        stream.up_to = end;
+        self.summary.alerts += count;
+        Ok(true)
+    }
+
+    fn fork(&mut self, stream: &Stream, object: &str) {
+        let up_to = stream.up_to.sequence;
+        self.find(&Finding::Fork { node: stream.node.clone(), object: object.to_owned(), up_to });
+    }
+
+    async fn publish_receipt(&mut self, stream: &Stream) -> Result<(), CollectorError> {
+        let now = Timestamp::now();
+        let mut held = self.ledger.held_ranges(stream.id)?;
+        held.truncate(MAX_HELD);
+        let receipt = Receipt {
+            org: self.config.org.clone(),
+            node: stream.node.clone(),
+            key: stream.key.id().clone(),
+            up_to: stream.up_to,
+            held,
+            serial: self.ledger.next_serial(stream.id, now.as_millisecond().unsigned_abs())?,
+            issued: now,
+        };
+        let data = receipt.sign(&self.key)?;
+        let (destination, destination_policy) = match &self.config.route {
+            ReceiptRoute::Node(kind) => (Some((kind.clone(), stream.node.clone())), None),
+            ReceiptRoute::Policy(policy) => (None, Some(policy.clone())),
+        };
+        let object = NewObject {
+            object_id: receipt.object_id(),
+            object_type: RECEIPT_TYPE.to_owned(),
+            version: "1".to_owned(),
+            destination,
+            destination_policy,
+            ..NewObject::default()
+        };
+        self.ledger.add_receipt(stream.id, &object.object_id)?;
+        self.steps.reached("signed")?;
+        match self.css.publish(&object, &data).await {
+            Ok(()) => {}
+            // The hub does not know the node (yet, or any more): others must not wait for that.
+            Err(error @ MmsError::Rejected { .. }) => {
+                tracing::warn!(node = stream.node, %error, "receipt not published, tried again next time");
+                self.summary.receipts_due += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.steps.reached("published")?;
+        self.summary.receipts += 1;
+        for old in self.ledger.published(stream.id, &object.object_id)? {
+            self.css.delete(RECEIPT_TYPE, &old).await?;
+            self.ledger.forget_receipt(&old)?;
+        }
+        Ok(self.steps.reached("cleared")?)
+    }
+}
+
+/// First number of an object id `<node>.<first>-<last>.<random>`; not to be believed, only sorted by.
+fn first_of(id: &str) -> u64 {
+    range_of(id).map_or(0, |(first, _)| first)
+}
+
+fn last_of(id: &str) -> u64 {
+    range_of(id).map_or(u64::MAX, |(_, last)| last)
+}
+
+fn range_of(id: &str) -> Option<(u64, u64)> {
+    let (first, last) = id.rsplit('.').nth(1)?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
+}

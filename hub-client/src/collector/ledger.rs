@@ -1,0 +1,351 @@
+//! What the collector remembers, in an SQLite file of its own: per node the pinned key, how far its alerts are written and
+//! the chain there, what is held beyond a gap, and how long the output was when that was true.
+//!
+//! Invariants:
+//! - A stream is a node with one key. Its mark moves only together with the recorded length of the output, in one
+//!   transaction, after the output was synced: whatever lies beyond that length was never accounted for.
+//! - A receipt is due from the moment the mark moves until it is published.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use crate::batch::{Digest, Mark};
+use crate::keys::PublicKey;
+use crate::receipt::Range;
+
+/// Version of the schema.
+const SCHEMA: i64 = 1;
+/// Accepted batches remembered per stream, to tell duplicates from forks and late receipts from meddling.
+const MAX_ACCEPTED: u64 = 4096;
+
+const CREATE: &str = "
+CREATE TABLE node (name TEXT PRIMARY KEY, stream INTEGER NOT NULL) STRICT;
+CREATE TABLE stream (
+    id INTEGER PRIMARY KEY, node TEXT NOT NULL, key TEXT NOT NULL, pem TEXT NOT NULL, up_to INTEGER NOT NULL,
+    chain BLOB NOT NULL, serial INTEGER NOT NULL, receipt_due INTEGER NOT NULL, UNIQUE (node, key)
+) STRICT;
+CREATE TABLE accepted (
+    number INTEGER PRIMARY KEY, stream INTEGER NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, id TEXT NOT NULL
+) STRICT;
+CREATE INDEX accepted_id ON accepted (stream, id);
+CREATE INDEX accepted_last ON accepted (stream, last);
+CREATE TABLE held (
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, id TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (stream, first, last)
+) STRICT;
+CREATE TABLE output (file INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;
+CREATE TABLE receipt (id TEXT PRIMARY KEY, stream INTEGER NOT NULL) STRICT;
+";
+
+/// Why the collector's state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another collector has it open.
+    #[error("{}: in use by another collector: one state directory serves one collector at a time", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// It was written by a newer version.
+    #[error("{}: schema version {found}, this hzn-armor reads up to {SCHEMA}: use the newer one", path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Version it has.
+        found: i64,
+    },
+    /// SQLite fails: not a database, a full disk, missing rights. Nodes keep what has no receipt; with a fresh state
+    /// directory, collecting goes on where their receipts end.
+    #[error("{}: {error}", path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        error: rusqlite::Error,
+    },
+}
+
+/// A node's alerts under one key.
+#[derive(Debug, Clone)]
+pub(super) struct Stream {
+    pub(super) id: i64,
+    pub(super) node: String,
+    pub(super) key: PublicKey,
+    pub(super) up_to: Mark,
+}
+
+/// A batch beyond a gap.
+pub(super) struct Held {
+    pub(super) range: Range,
+    pub(super) id: String,
+    pub(super) content: Vec<u8>,
+}
+
+/// Whether a batch is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Boundary {
+    Unknown,
+    Same,
+    Other,
+}
+
+pub(super) struct Ledger {
+    path: PathBuf,
+    db: Connection,
+}
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+impl Ledger {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("collector.db");
+        let connect = || -> rusqlite::Result<(Connection, i64)> {
+            let mut db = Connection::open(&path)?;
+            db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            db.pragma_update(None, "journal_mode", "WAL")?;
+            db.pragma_update(None, "synchronous", "FULL")?;
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let found = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if found == 0 {
+                tx.execute_batch(CREATE)?;
+                tx.pragma_update(None, "user_version", SCHEMA)?;
+            }
+            tx.commit()?;
+            Ok((db, found))
+        };
+        match connect() {
+            Ok((_, found)) if found > SCHEMA => Err(LedgerError::Newer { path, found }),
+            Ok((db, _)) => Ok(Self { path, db }),
+            Err(error) => Err(sqlite(&path, error)),
+        }
+    }
+
+    /// The stream under which a node's alerts are taken.
+    pub(super) fn stream(&self, node: &str) -> Result<Option<Stream>> {
+        self.run(|db| {
+            db.query_row(
+                "SELECT id, node, pem, up_to, chain FROM stream WHERE id = (SELECT stream FROM node WHERE name = ?1)",
+                [node],
+                read_stream,
+            )
+            .optional()
+        })
+    }
+
+    /// Streams whose receipt is due.
+    pub(super) fn due(&self) -> Result<Vec<Stream>> {
+        self.run(|db| {
+            let mut query = db.prepare_cached(
+                "SELECT id, node, pem, up_to, chain FROM stream WHERE receipt_due = 1 ORDER BY node",
+            )?;
+            query.query_map([], read_stream)?.collect()
+        })
+    }
+
+    /// Takes a node's alerts under `key` from now on.
+    pub(super) fn pin(&mut self, node: &str, key: &PublicKey) -> Result<()> {
+        self.write(|tx| {
+            tx.execute(
+                "INSERT OR IGNORE INTO stream (node, key, pem, up_to, chain, serial, receipt_due)
+                 VALUES (?1, ?2, ?3, 0, ?4, 0, 0)",
+                params![node, key.id().as_str(), key.to_pem(), Digest::default().0],
+            )?;
+            tx.execute(
+                "INSERT OR REPLACE INTO node SELECT node, id FROM stream WHERE node = ?1 AND key = ?2",
+                params![node, key.id().as_str()],
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// Moves the stream to `mark`; with `batch`, remembers its end and id, and with `output`, the file's length.
+    pub(super) fn accept(
+        &mut self,
+        stream: i64,
+        mark: Mark,
+        batch: Option<&str>,
+        output: Option<(u64, u64)>,
+    ) -> Result<()> {
+        self.write(|tx| {
+            tx.execute(
+                "UPDATE stream SET up_to = ?2, chain = ?3, receipt_due = 1 WHERE id = ?1",
+                params![stream, mark.sequence, mark.chain.0],
+            )?;
+            if let Some(id) = batch {
+                tx.execute(
+                    "INSERT INTO accepted (stream, last, chain, id) VALUES (?1, ?2, ?3, ?4)",
+                    params![stream, mark.sequence, mark.chain.0, id],
+                )?;
+                tx.execute(
+                    "DELETE FROM accepted WHERE stream = ?1 AND number <=
+                     (SELECT number FROM accepted WHERE stream = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+                    params![stream, MAX_ACCEPTED],
+                )?;
+            }
+            if let Some((file, length)) = output {
+                tx.execute("INSERT OR REPLACE INTO output VALUES (?1, ?2)", params![file, length])?;
+            }
+            tx.execute("DELETE FROM held WHERE stream = ?1 AND last <= ?2", params![stream, mark.sequence])
+        })
+        .map(|_| ())
+    }
+
+    /// What is known about a batch that ends at `mark`.
+    pub(super) fn boundary(&self, stream: i64, mark: Mark) -> Result<Boundary> {
+        self.run(|db| {
+            let mut query =
+                db.prepare_cached("SELECT chain FROM accepted WHERE stream = ?1 AND last = ?2")?;
+            let mut rows = query.query(params![stream, mark.sequence])?;
+            let mut known = Boundary::Unknown;
+            while let Some(row) = rows.next()? {
+                if row.get::<_, [u8; 32]>(0)? == mark.chain.0 {
+                    return Ok(Boundary::Same);
+                }
+                known = Boundary::Other;
+            }
+            Ok(known)
+        })
+    }
+
+    /// Whether the batch of this id is written or held.
+    pub(super) fn has(&self, stream: i64, id: &str) -> Result<bool> {
+        self.run(|db| {
+            db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM accepted WHERE stream = ?1 AND id = ?2)
+                 OR EXISTS (SELECT 1 FROM held WHERE stream = ?1 AND id = ?2)",
+                params![stream, id],
+                |row| row.get(0),
+            )
+        })
+    }
+
+    /// A receipt is to be published again: the node seems not to have the last one.
+    pub(super) fn mark_due(&mut self, stream: i64) -> Result<()> {
+        self.write(|tx| tx.execute("UPDATE stream SET receipt_due = 1 WHERE id = ?1", [stream])).map(|_| ())
+    }
+
+    /// Keeps a batch that lies beyond a gap.
+    pub(super) fn hold(&mut self, stream: i64, held: &Held) -> Result<()> {
+        self.write(|tx| {
+            tx.execute(
+                "INSERT OR REPLACE INTO held VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![stream, held.range.first, held.range.last, held.id, held.content],
+            )?;
+            tx.execute("UPDATE stream SET receipt_due = 1 WHERE id = ?1", [stream])
+        })
+        .map(|_| ())
+    }
+
+    /// Ranges held, ascending.
+    pub(super) fn held_ranges(&self, stream: i64) -> Result<Vec<Range>> {
+        self.run(|db| {
+            let mut query =
+                db.prepare_cached("SELECT first, last FROM held WHERE stream = ?1 ORDER BY first")?;
+            query.query_map([stream], |row| Ok(Range { first: row.get(0)?, last: row.get(1)? }))?.collect()
+        })
+    }
+
+    /// A held batch that begins at `next` or before.
+    pub(super) fn held_at(&self, stream: i64, next: u64) -> Result<Option<Held>> {
+        self.run(|db| {
+            db.query_row(
+                "SELECT first, last, id, content FROM held WHERE stream = ?1 AND first <= ?2 ORDER BY first LIMIT 1",
+                params![stream, next],
+                |row| {
+                    let range = Range { first: row.get(0)?, last: row.get(1)? };
+                    Ok(Held { range, id: row.get(2)?, content: row.get(3)? })
+                },
+            )
+            .optional()
+        })
+    }
+
+    /// Drops a held batch that turned out not to fit.
+    pub(super) fn drop_held(&mut self, stream: i64, range: Range) -> Result<()> {
+        self.write(|tx| {
+            tx.execute(
+                "DELETE FROM held WHERE stream = ?1 AND first = ?2 AND last = ?3",
+                params![stream, range.first, range.last],
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// The recorded length of an output file, by inode.
+    pub(super) fn output_length(&self, file: u64) -> Result<Option<u64>> {
+        self.run(|db| {
+            db.query_row("SELECT length FROM output WHERE file = ?1", [file], |row| row.get(0)).optional()
+        })
+    }
+
+    pub(super) fn set_output_length(&mut self, file: u64, length: u64) -> Result<()> {
+        self.write(|tx| tx.execute("INSERT OR REPLACE INTO output VALUES (?1, ?2)", params![file, length]))
+            .map(|_| ())
+    }
+
+    /// A new serial for the stream's receipt, above all before it and not below `now` (milliseconds).
+    pub(super) fn next_serial(&mut self, stream: i64, now: u64) -> Result<u64> {
+        self.write(|tx| {
+            tx.query_row(
+                "UPDATE stream SET serial = MAX(serial + 1, ?2) WHERE id = ?1 RETURNING serial",
+                params![stream, now],
+                |row| row.get(0),
+            )
+        })
+    }
+
+    /// Remembers a receipt object before it is published, so that it is removed some day whatever happens.
+    pub(super) fn add_receipt(&mut self, stream: i64, id: &str) -> Result<()> {
+        self.write(|tx| tx.execute("INSERT INTO receipt VALUES (?1, ?2)", params![id, stream])).map(|_| ())
+    }
+
+    /// The receipt `id` is published: answers the older ones, which are of no more use.
+    pub(super) fn published(&mut self, stream: i64, id: &str) -> Result<Vec<String>> {
+        self.write(|tx| {
+            tx.execute("UPDATE stream SET receipt_due = 0 WHERE id = ?1", [stream])?;
+            let node = "SELECT id FROM stream WHERE node = (SELECT node FROM stream WHERE id = ?1)";
+            let mut query =
+                tx.prepare(&format!("SELECT id FROM receipt WHERE stream IN ({node}) AND id <> ?2"))?;
+            query.query_map(params![stream, id], |row| row.get(0))?.collect()
+        })
+    }
+
+    pub(super) fn forget_receipt(&mut self, id: &str) -> Result<()> {
+        self.write(|tx| tx.execute("DELETE FROM receipt WHERE id = ?1", [id])).map(|_| ())
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        work(&self.db).map_err(|error| sqlite(&self.path, error))
+    }
+
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let result = self.db.transaction().and_then(|tx| {
+            let value = work(&tx)?;
+            tx.commit()?;
+            Ok(value)
+        });
+        result.map_err(|error| sqlite(&self.path, error))
+    }
+}
+
+fn sqlite(path: &Path, error: rusqlite::Error) -> LedgerError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            LedgerError::InUse { path: path.to_path_buf() }
+        }
+        _ => LedgerError::Sqlite { path: path.to_path_buf(), error },
+    }
+}
+
+fn read_stream(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stream> {
+    let pem: String = row.get(2)?;
+    let key = PublicKey::from_pem(pem.as_bytes()).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    let up_to = Mark { sequence: row.get(3)?, chain: Digest(row.get(4)?) };
+    Ok(Stream { id: row.get(0)?, node: row.get(1)?, key, up_to })
+}

@@ -1,0 +1,123 @@
+//! Where collected alerts go: a file of JSON lines that agrees with the ledger after any crash, or standard output.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::ledger::{Ledger, LedgerError};
+
+/// Where the collector writes alerts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputConfig {
+    /// Appends to this file: each alert exactly once, whenever the collector ends.
+    File(PathBuf),
+    /// Prints. An alert can be printed twice if the collector ends just then.
+    Stdout,
+}
+
+/// Why alerts cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Another collector writes to the file.
+    #[error("{}: in use by another collector", .0.display())]
+    InUse(PathBuf),
+    /// The file cannot be opened or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The ledger fails.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+pub(super) enum Output {
+    File {
+        path: PathBuf,
+        file: File,
+        inode: u64,
+        /// Length that the ledger knows.
+        length: u64,
+        /// Length with what was appended since.
+        pending: u64,
+    },
+    Stdout,
+}
+
+impl Output {
+    /// Opens the output. What lies in the file beyond the length that the ledger knows was written just before a crash
+    /// and is cut off; it will come again. A file that the ledger does not know is appended to.
+    pub(super) fn open(config: &OutputConfig, ledger: &mut Ledger) -> Result<Self, OutputError> {
+        let OutputConfig::File(path) = config else { return Ok(Self::Stdout) };
+        let io = |error| OutputError::Io { path: path.clone(), error };
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OutputError::InUse(path.clone())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let metadata = file.metadata().map_err(io)?;
+        let (inode, mut length) = (metadata.ino(), metadata.len());
+        match ledger.output_length(inode)? {
+            Some(known) if known < length => {
+                tracing::info!(file = %path.display(), bytes = length - known, "cutting off what was not accounted for");
+                file.set_len(known).and_then(|()| file.sync_all()).map_err(io)?;
+                length = known;
+            }
+            Some(known) if known > length => {
+                tracing::warn!(file = %path.display(), known, length, "the output was shortened by somebody else");
+                ledger.set_output_length(inode, length)?;
+            }
+            Some(_) => {}
+            None => {
+                sync_parent(path).map_err(io)?;
+                ledger.set_output_length(inode, length)?;
+            }
+        }
+        Ok(Self::File { path: path.clone(), file, inode, length, pending: length })
+    }
+
+    /// Writes the lines durably; answers the file and its new length, which the ledger must record before
+    /// [`Self::commit`]. Without that, the next append takes these lines' place.
+    pub(super) fn append<'l>(
+        &mut self,
+        lines: impl Iterator<Item = &'l [u8]>,
+    ) -> Result<Option<(u64, u64)>, OutputError> {
+        let text: Vec<u8> = lines.flat_map(|line| line.iter().chain(b"\n")).copied().collect();
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout
+                    .write_all(&text)
+                    .and_then(|()| stdout.flush())
+                    .map_err(|error| OutputError::Io { path: PathBuf::from("standard output"), error })?;
+                Ok(None)
+            }
+            Self::File { path, file, inode, length, pending } => {
+                let io = |error| OutputError::Io { path: path.clone(), error };
+                if *pending != *length {
+                    file.set_len(*length).map_err(io)?;
+                }
+                *pending = *length + text.len() as u64;
+                file.write_all(&text).and_then(|()| file.sync_data()).map_err(io)?;
+                Ok(Some((*inode, *pending)))
+            }
+        }
+    }
+
+    /// What was appended is in the ledger.
+    pub(super) fn commit(&mut self) {
+        if let Self::File { length, pending, .. } = self {
+            *length = *pending;
+        }
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}

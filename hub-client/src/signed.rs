@@ -1,0 +1,74 @@
+//! Small signed JSON documents: a DSSE envelope around one value, signed with one key. Receipts and node status are such.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bundle::dsse::{Envelope, pae};
+use crate::keys::{KeyError, PrivateKey, PublicKey};
+
+/// Why a signed document cannot be made or believed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignedError {
+    /// Not a DSSE envelope of the expected type: something else was published.
+    #[error("not a signed document of type {0}")]
+    NotAnEnvelope(&'static str),
+    /// No signature by a key that is believed: forged, altered, or signed with another key.
+    #[error("not signed by a key that is believed here")]
+    Signature,
+    /// Signed, but not the JSON it must be; the signer's version may differ.
+    #[error("signed content does not read: {0}")]
+    Content(#[from] serde_json::Error),
+    /// The key cannot sign.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Signs `value` as an envelope of `payload_type`.
+pub fn sign<T: Serialize>(
+    payload_type: &'static str,
+    value: &T,
+    key: &PrivateKey,
+) -> Result<Vec<u8>, SignedError> {
+    let payload = serde_json::to_vec(value)?;
+    let mut envelope = Envelope { payload_type: payload_type.to_owned(), ..Envelope::new(&payload) };
+    envelope.sign(&payload, key)?;
+    Ok(serde_json::to_vec(&envelope)?)
+}
+
+/// An envelope whose signatures nobody has checked yet.
+pub struct Unverified {
+    envelope: Envelope,
+    payload: Vec<u8>,
+}
+
+impl Unverified {
+    /// Reads an envelope of `payload_type`.
+    pub fn read(payload_type: &'static str, object: &[u8]) -> Result<Self, SignedError> {
+        let other = || SignedError::NotAnEnvelope(payload_type);
+        let envelope: Envelope = serde_json::from_slice(object).map_err(|_| other())?;
+        if envelope.payload_type != payload_type {
+            return Err(other());
+        }
+        let payload = envelope.payload_bytes().ok_or_else(other)?;
+        Ok(Self { envelope, payload })
+    }
+
+    /// What it says, not to be believed before [`Self::verify`].
+    pub fn content<T: DeserializeOwned>(&self) -> Result<T, SignedError> {
+        Ok(serde_json::from_slice(&self.payload)?)
+    }
+
+    /// What it says, if one of `keys` signed it.
+    pub fn verify<'k, T: DeserializeOwned>(
+        &self,
+        keys: impl IntoIterator<Item = &'k PublicKey>,
+    ) -> Result<T, SignedError> {
+        let message = pae(&self.envelope.payload_type, &self.payload);
+        let signatures: Vec<_> = self.envelope.signatures.iter().filter_map(|sig| sig.bytes()).collect();
+        let signed = |key: &PublicKey| signatures.iter().any(|signature| key.verifies(&message, signature));
+        if !keys.into_iter().any(signed) {
+            return Err(SignedError::Signature);
+        }
+        self.content()
+    }
+}
