@@ -1,8 +1,8 @@
 //! The HTTP API of both ends. The real CSS and ESS run the same code too; where they differ, [`Side`] decides.
 
-use crate::auth::{self, Credential, Role};
+use crate::auth::{Credential, Role};
 use crate::link;
-use crate::meta::{MetaData, Status, is_valid_name};
+use crate::meta::{MetaData, ServiceId, Status, is_valid_name};
 use crate::policy::{self, VersionRange};
 use crate::signature;
 use crate::state::{State, lock};
@@ -92,7 +92,8 @@ async fn route(state: &Arc<State>, side: Side, request: Request<Body>) -> Answer
         return Ok(typed("application/json", r#"{"general":{"nodeType":"ESS","healthStatus":"green"}}"#));
     }
     let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let caller = auth::authenticate(&lock(&state.credentials), authorization)
+    let caller = state
+        .authenticate(side, authorization)
         .filter(|caller| caller.role != Role::Node)
         .ok_or_else(FORBIDDEN)?;
     let mut parts = path.split('/').filter(|part| !part.is_empty());
@@ -108,6 +109,7 @@ async fn route(state: &Arc<State>, side: Side, request: Request<Body>) -> Answer
     }
     let query: HashMap<&str, &str> =
         head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
+    call.wait_while_held(&parts).await;
     match (resource, parts.as_slice(), &head.method) {
         (Some("objects"), [], &Method::GET) if query.get("filters") == Some(&"true") => call.filtered(&query),
         (Some("objects"), [object_type], &Method::GET) => call.list_type(object_type, &query),
@@ -125,8 +127,9 @@ async fn route(state: &Arc<State>, side: Side, request: Request<Body>) -> Answer
             }
             ("data", &Method::PUT) => call.update_data(object_type, id, read(body).await?).await,
             ("status", &Method::GET) => call.status(object_type, id),
-            ("received" | "consumed", &Method::PUT) => call.acknowledge(object_type, id, operation),
-            ("deleted", &Method::PUT) => call.acknowledge_deletion(object_type, id),
+            ("received" | "consumed" | "deleted", &Method::PUT) => {
+                call.acknowledge(object_type, id, operation).await
+            }
             ("destinations", method) => call.destinations(object_type, id, method, read(body).await?),
             _ => Ok(empty(StatusCode::BAD_REQUEST)),
         },
@@ -214,6 +217,33 @@ impl Call<'_> {
     fn readable<'s>(&self, store: &'s Store, object_type: &str, id: &str) -> Result<&'s Object, Refusal> {
         let object = store.objects.get(&self.key(object_type, id)).ok_or_else(|| self.unknown())?;
         if self.reads(object) { Ok(object) } else { Err(FORBIDDEN()) }
+    }
+
+    /// Objects whose acknowledgement waits for the hub are locked at the ESS, and lists that hold one as well.
+    async fn wait_while_held(&self, parts: &[&str]) {
+        if self.side == Side::Css {
+            return;
+        }
+        let held = lock(&self.state.held).clone();
+        let is_held = held.iter().any(|key| {
+            let is_listed = || {
+                let ess = lock(&self.state.ess);
+                ess.objects.get(key).is_some_and(|object| object.status != Status::Consumed)
+            };
+            parts.first() == Some(&key.1.as_str()) && parts.get(1).map_or_else(is_listed, |id| *id == key.2)
+        });
+        if is_held {
+            self.state.hub_comes_up().await;
+        }
+    }
+
+    /// Tells the sender of an object what was done with it. Without the hub this waits, and holds the object.
+    async fn report(&self, key: Key) {
+        self.state.wake_link.notify_one();
+        if self.side == Side::Ess && !*self.state.hub_is_up.borrow() {
+            lock(&self.state.held).insert(key);
+            self.state.hub_comes_up().await;
+        }
     }
 
     fn list_type(&self, object_type: &str, query: &HashMap<&str, &str>) -> Answer {
@@ -305,7 +335,19 @@ impl Call<'_> {
     }
 
     /// `received` hides the object from the list, `consumed` ends it.
-    fn acknowledge(&self, object_type: &str, id: &str, operation: &str) -> Answer {
+    async fn acknowledge(&self, object_type: &str, id: &str, operation: &str) -> Answer {
+        let is_reported = match operation {
+            "deleted" => self.mark_deletion_seen(object_type, id)?,
+            _ => self.mark(object_type, id, operation)?,
+        };
+        if is_reported {
+            self.report(self.key(object_type, id)).await;
+        }
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    /// True if the sender is to be told.
+    fn mark(&self, object_type: &str, id: &str, operation: &str) -> Result<bool, Refusal> {
         let mut store = lock(self.store());
         match store.objects.get(&self.key(object_type, id)) {
             Some(object) if !self.owns(object) => return Err(FORBIDDEN()),
@@ -323,16 +365,15 @@ impl Call<'_> {
         }
         if operation == "received" {
             object.status = Status::Received;
-        } else {
-            object.status = Status::Consumed;
-            object.data = None;
-            self.state.wake_link.notify_one();
+            return Ok(false);
         }
-        drop(store);
-        Ok(empty(StatusCode::NO_CONTENT))
+        object.status = Status::Consumed;
+        object.data = None;
+        Ok(true)
     }
 
-    fn acknowledge_deletion(&self, object_type: &str, id: &str) -> Answer {
+    /// True if the sender is to be told; it is not where an update took the caller's service out of the policy.
+    fn mark_deletion_seen(&self, object_type: &str, id: &str) -> Result<bool, Refusal> {
         let mut store = lock(self.store());
         let identity = &self.caller.identity;
         let is_service = self.caller.role == Role::Service;
@@ -344,23 +385,18 @@ impl Call<'_> {
                 return Err(FORBIDDEN());
             }
             object.deletion_acknowledged = true;
-            self.state.wake_link.notify_one();
-        } else {
-            let removed = object.removed_services.len();
-            object
-                .removed_services
-                .retain(|service| !policy::names_service(std::slice::from_ref(service), identity));
-            if object.removed_services.len() == removed {
-                if !self.owns(object) {
-                    return Err(FORBIDDEN());
-                }
-                return Err(bad_request(
-                    "Invalid attempt to confirm deletion of an object that is not deleted",
-                ));
-            }
+            return Ok(true);
         }
-        drop(store);
-        Ok(empty(StatusCode::NO_CONTENT))
+        let before = object.removed_services.len();
+        let is_other = |service: &ServiceId| !policy::names_service(std::slice::from_ref(service), identity);
+        object.removed_services.retain(is_other);
+        if object.removed_services.len() < before {
+            return Ok(false);
+        }
+        if !self.owns(object) {
+            return Err(FORBIDDEN());
+        }
+        Err(bad_request("Invalid attempt to confirm deletion of an object that is not deleted"))
     }
 
     async fn update(&self, object_type: &str, id: &str, body: &[u8]) -> Answer {
@@ -507,15 +543,16 @@ impl Call<'_> {
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    /// Tells the link. At the ESS this waits for room in the queue: with the hub away, for ever.
+    /// Tells the link. At the ESS this waits for room in the queue: with the hub away, for ever. The object waits on when the
+    /// client has given up.
     async fn announce(&self, key: Key) {
         match self.side {
             Side::Css => self.state.wake_link.notify_one(),
             Side::Ess => {
                 let queue = lock(&self.state.send_queue).clone();
                 if let Some(queue) = queue {
-                    // Fails only while the ESS stops, and then the object is lost to the queue as the contract has it.
-                    let _ = queue.send(key).await;
+                    // Fails when the ESS stops: the object is then stored and never sent, as in the real one.
+                    let _ = tokio::spawn(async move { queue.send(key).await }).await;
                 }
             }
         }
@@ -637,6 +674,9 @@ impl Call<'_> {
             Method::PUT => {
                 let names: Vec<String> =
                     serde_json::from_slice(&body).map_err(|error| bad_request(error.to_string()))?;
+                if let Some(name) = names.iter().find(|name| name.split(':').count() != 2) {
+                    return Err(bad_request(format!("Invalid destination {name}")));
+                }
                 let node = self.state.destination();
                 if names.iter().any(|name| *name != node) || !self.state.registered.load(Ordering::SeqCst) {
                     return Err(Refusal(

@@ -48,10 +48,26 @@ pub struct Credential {
 /// All callers by the user name of HTTP Basic.
 pub type Credentials = BTreeMap<String, Credential>;
 
-/// Finds the caller behind the value of an `Authorization` header. `None` refuses.
-pub fn authenticate(credentials: &Credentials, header: Option<&str>) -> Option<Credential> {
-    let encoded = header?.strip_prefix("Basic ")?;
-    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+/// The user name and token in the value of an `Authorization` header.
+pub fn basic(header: &str) -> Option<(String, String)> {
+    let decoded = String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?).ok()?;
     let (name, token) = decoded.split_once(':')?;
-    credentials.get(name).filter(|credential| credential.token == token).cloned()
+    Some((name.to_owned(), token.to_owned()))
+}
+
+/// One end's memory of whom it let in: an old token is good until another one is tried (contract §1.2).
+#[derive(Default)]
+pub struct Remembered(Credentials);
+
+impl Remembered {
+    /// The caller with this name and token, if it is known. `None` refuses.
+    pub fn check(&mut self, known: &Credentials, name: &str, token: &str) -> Option<Credential> {
+        if let Some(credential) = self.0.get(name).filter(|credential| credential.token == token) {
+            return Some(credential.clone());
+        }
+        self.0.remove(name);
+        let credential = known.get(name).filter(|credential| credential.token == token)?;
+        self.0.insert(name.to_owned(), credential.clone());
+        Some(credential.clone())
+    }
 }

@@ -1,7 +1,7 @@
 //! The hub as a whole: what runs, and the trait that it shares with the real one.
 
 use crate::api::{self, Side};
-use crate::auth::{Credential, Credentials, Role};
+use crate::auth::{Credential, Credentials, Remembered, Role};
 use crate::link;
 use crate::policy::Properties;
 use crate::server::Server;
@@ -170,10 +170,12 @@ impl DevHub {
             agbot: config.agbot,
             poll: config.poll,
             credentials: Mutex::new(Credentials::new()),
+            remembered: Default::default(),
             css: Mutex::new(Store::default()),
             ess: Mutex::new(Store::default()),
             send_queue: Mutex::new(None),
             in_flight: Mutex::new(None),
+            held: Mutex::default(),
             hub_is_up: watch::Sender::new(false),
             registered: AtomicBool::new(false),
             wake_link: Notify::new(),
@@ -226,6 +228,8 @@ impl DevHub {
         if let Some(ess) = self.ess.lock().await.take() {
             ess.server.stop().await;
         }
+        *self.state.remembered(Side::Ess) = Remembered::default();
+        lock(&self.state.held).clear();
         *lock(&self.state.send_queue) = None;
     }
 
@@ -271,6 +275,7 @@ impl Hub for DevHub {
         if let Some(server) = self.css_server.lock().await.take() {
             server.stop().await;
         }
+        *self.state.remembered(Side::Css) = Remembered::default();
         Ok(())
     }
 

@@ -22,7 +22,6 @@ pub fn start(state: &Arc<State>) -> JoinSet<()> {
 }
 
 async fn send(state: Arc<State>, mut waiting: mpsc::Receiver<Key>) {
-    let mut hub = state.hub_is_up.subscribe();
     loop {
         let held = lock(&state.in_flight).clone();
         let key = match held {
@@ -33,9 +32,7 @@ async fn send(state: Arc<State>, mut waiting: mpsc::Receiver<Key>) {
             },
         };
         *lock(&state.in_flight) = Some(key.clone());
-        if hub.wait_for(|up| *up).await.is_err() {
-            return;
-        }
+        state.hub_comes_up().await;
         push(&state, &key);
         *lock(&state.in_flight) = None;
     }
@@ -109,6 +106,7 @@ fn exchange(state: &State) {
     }
     add_broadcast_destinations(state, &mut css);
     acknowledge_to_hub(state, &mut css, &mut ess);
+    lock(&state.held).clear();
     acknowledge_to_node(&mut css, &mut ess);
     deliver(state, &mut css, &mut ess);
     css.objects.retain(|_, object| {

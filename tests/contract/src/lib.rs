@@ -1,0 +1,37 @@
+//! The real CSS and ESS for tests, beside the development hub and under the same trait, [`Hub`].
+//!
+//! The contract tests in `tests/contract.rs` hold both against one list of behaviours. Other crates' tests use [`RealHub`] to
+//! run against the real services too. It is built with the Go toolchain from `tests/real-hub`; a failure to build is an error.
+
+mod client;
+mod real;
+
+pub use armor_dev_hub::{Credential, DevHub, DevHubConfig, Hub, Role};
+pub use client::{Answer, Client};
+pub use real::{RealHub, RealHubError};
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long [`eventually`] waits for what takes the real services a few polls.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again until the answer is `Some`.
+///
+/// # Errors
+/// With `what` when [`PATIENCE`] is at its end.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("this did not come true within {PATIENCE:?}: {what}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
