@@ -3,8 +3,10 @@
 //! - `armor-guest-tests run FOLDER [FILTER...]` runs the cases in FOLDER (`tests/cases`), each under
 //!   `hzn-armor-agent try`; options as those of any Rust test binary (`--list`, `--exact`, `--skip`).
 //! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
+//! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 
 mod case;
+mod measure;
 mod run;
 mod uring;
 mod way;
@@ -14,6 +16,15 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
+        Some("prepare") => report(measure::prepare()),
+        Some("measure") => report(measure::measure()),
+        Some("policy") => match args.next().and_then(|rules| rules.parse().ok()) {
+            Some(rules) => {
+                measure::print_policy(rules);
+                ExitCode::SUCCESS
+            }
+            None => usage(),
+        },
         Some("do") => way::main(&args.collect::<Vec<_>>()),
         Some("run") => match args.next() {
             Some(folder) => run::main(folder.as_ref(), args),
@@ -23,9 +34,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("armor-guest-tests: {error:#}");
+    ExitCode::FAILURE
+}
+
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]..."
+        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests prepare|measure|policy RULES"
     );
     ExitCode::from(2)
 }

@@ -1,0 +1,117 @@
+//! What single operations cost, in guest instructions: under `scripts/vm --icount` a nanosecond is one.
+//!
+//! `prepare` makes the files beforehand, so that the first measured open of each is the first that a policy sees.
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::net::{AddressFamily, SocketType};
+
+/// Five components and 52 bytes below the root, as a library or a configuration file has.
+const FILES: &str = "/t/measured/a-folder-with-a-name/another-one";
+/// Enough that what is done once for a folder or a generation does not show.
+const COUNT: usize = 2000;
+/// Instructions spent before anything counts: the first ones after boot run caches of the emulated kernel warm.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// A program that only ends: what is measured is starting it.
+const PROGRAM: &str = "/t/measured/program";
+
+/// The smallest ELF file for x86-64: header, one segment with all of the file, `exit(0)`.
+#[rustfmt::skip]
+const ELF: [u8; 129] = [
+    0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    2, 0, 62, 0, 1, 0, 0, 0, 0x78, 0, 0x40, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+    1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0,
+    129, 0, 0, 0, 0, 0, 0, 0, 129, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0,
+    0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05,
+];
+
+fn file(index: usize) -> PathBuf {
+    Path::new(FILES).join(format!("file-{index:03}"))
+}
+
+/// Makes the measured files, anew if they exist.
+pub fn prepare() -> anyhow::Result<()> {
+    let _ = fs::remove_dir_all(FILES);
+    fs::create_dir_all(FILES)?;
+    (0..COUNT)
+        .try_for_each(|index| fs::write(file(index), "x"))
+        .with_context(|| format!("cannot write below {FILES}"))?;
+    fs::write(PROGRAM, ELF)?;
+    Ok(fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))?)
+}
+
+/// Prints a policy of about this many rules, none of which decides over what is measured but all over its neighbours.
+pub fn print_policy(rules: usize) {
+    println!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: measured}}\nspec:"
+    );
+    println!("  selector: {{matchLabels: {{app: measured}}}}\n  file:\n    matchPaths:");
+    for rule in 0..rules.div_ceil(2) {
+        println!("    - {{path: {FILES}/secret-{rule}}}");
+    }
+    println!("  process:\n    matchPaths:");
+    for rule in 0..rules.div_ceil(2) {
+        println!("    - {{path: /usr/bin/forbidden-{rule}}}");
+    }
+}
+
+/// Prints one line `NAME INSTRUCTIONS` for each operation.
+pub fn measure() -> anyhow::Result<()> {
+    let files: Vec<PathBuf> = (0..COUNT).map(file).collect();
+    let start = Instant::now();
+    while start.elapsed() < WARM_UP {
+        drop(File::open("/etc/passwd")?);
+    }
+    let open_all = || files.iter().try_for_each(|path| Ok(File::open(path).map(drop)?));
+    let start = Instant::now();
+    open_all()?;
+    print("open-first", start.elapsed(), COUNT);
+    print("open", least(open_all)?, COUNT);
+
+    let target = &files[0];
+    let data = File::options().write(true).read(true).open(target)?;
+    let repeat =
+        |count: usize, work: &dyn Fn() -> anyhow::Result<()>| least(|| (0..count).try_for_each(|_| work()));
+    print("pwrite", repeat(COUNT, &|| Ok(data.write_all_at(b"x", 0)?))?, COUNT);
+    print("pread", repeat(COUNT, &|| Ok(data.read_exact_at(&mut [0], 0)?))?, COUNT);
+    let stat = || {
+        black_box(fs::metadata(target)?);
+        Ok(())
+    };
+    print("stat", repeat(COUNT, &stat)?, COUNT);
+    let socket = || {
+        rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        Ok(())
+    };
+    print("socket", repeat(COUNT, &socket)?, COUNT);
+    let run = || {
+        let status = Command::new(PROGRAM).status()?;
+        anyhow::ensure!(status.success(), "{PROGRAM}: {status}");
+        Ok(())
+    };
+    print("exec", repeat(20, &run)?, 20);
+    Ok(())
+}
+
+/// The least of some repetitions: a timer interrupt may fall into any of them.
+fn least(mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+    let mut least = Duration::MAX;
+    for _ in 0..7 {
+        let start = Instant::now();
+        work()?;
+        least = least.min(start.elapsed());
+    }
+    Ok(least)
+}
+
+fn print(name: &str, elapsed: Duration, count: usize) {
+    println!("{name} {}", elapsed.as_nanos() / count as u128);
+}
