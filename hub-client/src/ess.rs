@@ -204,7 +204,12 @@ impl EssClient {
             other => self.peer.done(other?).await,
         };
         match outcome {
-            Err(MmsError::Rejected { status: 400, .. }) if self.status(object_type, id).await?.is_none() => {
+            Err(MmsError::Rejected { status: 400, .. })
+                if matches!(
+                    self.status(object_type, id).await?,
+                    None | Some(ObjectStatus::Consumed | ObjectStatus::Deleted)
+                ) =>
+            {
                 Ok(())
             }
             other => other,
