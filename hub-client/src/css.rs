@@ -42,27 +42,6 @@ impl std::fmt::Debug for CssConfig {
     }
 }
 
-impl CssConfig {
-    /// Reads the variables that `hzn` reads.
-    pub fn from_env() -> Result<Self, MmsError> {
-        let get = |name: &str, what: &str| {
-            std::env::var(name)
-                .ok()
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| MmsError::Config(format!("{name} is not set: {what}")))
-        };
-        Ok(Self {
-            url: get("HZN_FSS_CSSURL", "the URL of the hub's sync service, as for hzn")?,
-            org: get("HZN_ORG_ID", "the org, as for hzn")?,
-            user: get("HZN_EXCHANGE_USER_AUTH", "user:password, as for hzn")?,
-            ca_file: std::env::var_os("HZN_MGMT_HUB_CERT_PATH")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-            timeout: DEFAULT_TIMEOUT,
-        })
-    }
-}
-
 /// An object to publish. Without any destination it would go to every node of the org.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]

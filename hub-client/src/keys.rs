@@ -2,7 +2,8 @@
 //!
 //! Three kinds: Ed25519, ECDSA P-256 with SHA-256 (signatures in DER), RSA of 2048 to 8192 bits with PSS and SHA-256. RSA is
 //! verified with any salt length, because `hzn` signs with the largest that fits. A key's id is `sha256:` and the hex of the
-//! SHA-256 of its SubjectPublicKeyInfo in DER; a key has exactly one encoding here, hence one id.
+//! SHA-256 of its SubjectPublicKeyInfo in DER; a key has exactly one encoding here, hence one id. Whatever signs is ring's, in
+//! constant time; the `rsa` crate makes RSA keys and verifies.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};

@@ -34,6 +34,10 @@ pub fn pinned(pem: &[u8]) -> Result<ClientConfig, TlsError> {
 /// A client configuration for a hub: the platform's roots, and with `extra_pem` also the certificates in there, each as an
 /// authority and as the server's own certificate (a hub set up with a self-signed one presents just that).
 pub fn hub(extra_pem: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
+    configuration(hub_verifier(extra_pem)?)
+}
+
+fn hub_verifier(extra_pem: Option<&[u8]>) -> Result<PinnedVerifier, TlsError> {
     let pins = match extra_pem {
         None => Vec::new(),
         Some(pem) => CertificateDer::pem_slice_iter(pem)
@@ -45,7 +49,7 @@ pub fn hub(extra_pem: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
     }
     let platform =
         rustls_platform_verifier::Verifier::new_with_extra_roots(pins.iter().cloned(), provider())?;
-    configuration(PinnedVerifier { pins, otherwise: Some(Arc::new(platform)), provider: provider() })
+    Ok(PinnedVerifier { pins, otherwise: Some(Arc::new(platform)), provider: provider() })
 }
 
 /// A client configuration that believes no server: for a client that never speaks TLS, also where the platform has no roots.
@@ -127,6 +131,26 @@ impl ServerCertVerifier for PinnedVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HUB: &[u8] = include_bytes!("../tests/vectors/hub.pem");
+    const OTHER: &[u8] = include_bytes!("../tests/vectors/other-hub.pem");
+
+    fn believes(verifier: &PinnedVerifier, pem: &[u8], name: &str) -> bool {
+        let leaf = CertificateDer::from_pem_slice(pem).unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        // Long after the certificates have expired.
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(10_000_000_000));
+        verifier.verify_server_cert(&leaf, &[], &name, &[], now).is_ok()
+    }
+
+    #[test]
+    fn a_self_signed_authority_is_believed_by_its_bytes_alone() {
+        let verifier = hub_verifier(Some(HUB)).unwrap();
+        assert!(believes(&verifier, HUB, "hub.example"));
+        assert!(!believes(&verifier, OTHER, "hub.example"));
+        let nobody = PinnedVerifier { pins: Vec::new(), otherwise: None, provider: provider() };
+        assert!(!believes(&nobody, HUB, "hub.example"));
+    }
 
     #[test]
     fn a_file_without_a_certificate_is_refused() {

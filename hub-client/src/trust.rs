@@ -185,7 +185,8 @@ type Keys = BTreeMap<KeyId, PublicKey>;
 /// The keys in force.
 #[derive(Debug, Clone, Default)]
 pub struct TrustStore {
-    dir: PathBuf,
+    /// None for a store of keys alone.
+    dir: Option<PathBuf>,
     pinned_bundle: Keys,
     pinned_receipt: Keys,
     overlay: Overlay,
@@ -202,7 +203,7 @@ impl TrustStore {
     pub fn load(dir: &Path) -> Result<(Self, Vec<TrustError>), TrustError> {
         let mut problems = Vec::new();
         let mut store = Self {
-            dir: dir.to_owned(),
+            dir: Some(dir.to_owned()),
             pinned_bundle: load_pinned(&dir.join("trust.d"), &mut problems)?,
             pinned_receipt: load_pinned(&dir.join("receipt.d"), &mut problems)?,
             ..Self::default()
@@ -231,7 +232,7 @@ impl TrustStore {
         }
     }
 
-    /// A store of these bundle keys alone, which changes cannot be written for.
+    /// A store of these bundle keys alone; changes to it are in force, but written nowhere.
     #[must_use]
     pub fn of_bundle_keys(keys: impl IntoIterator<Item = PublicKey>) -> Self {
         let keys: Keys = keys.into_iter().map(|key| (key.id().clone(), key)).collect();
@@ -288,10 +289,12 @@ impl TrustStore {
             return Ok(());
         }
         let new = self.changed(changes).map_err(TrustError::Change)?;
-        let path = self.dir.join(CHANGES_FILE);
-        let text = serde_json::to_vec_pretty(&new.overlay)
-            .map_err(|e| TrustError::Changes { path: path.clone(), reason: e.to_string() })?;
-        replace_file(&path, &text).map_err(|source| TrustError::File { path, source })?;
+        if let Some(dir) = &self.dir {
+            let path = dir.join(CHANGES_FILE);
+            let text = serde_json::to_vec_pretty(&new.overlay)
+                .map_err(|e| TrustError::Changes { path: path.clone(), reason: e.to_string() })?;
+            replace_file(&path, &text).map_err(|source| TrustError::File { path, source })?;
+        }
         *self = new;
         Ok(())
     }

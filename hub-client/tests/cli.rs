@@ -57,7 +57,7 @@ impl Operator {
             .env("HZN_ORG_ID", "myorg")
             .env("HZN_EXCHANGE_USER_AUTH", "operator:password")
             .env("HZN_FSS_CSSURL", &self.hub_url)
-            .env_remove("HZN_MGMT_HUB_CERT_PATH")
+            .env("HZN_MGMT_HUB_CERT_PATH", "")
             .output()
             .await
             .unwrap();
@@ -121,6 +121,8 @@ async fn what_cannot_be_used_is_never_signed() {
     let operator = Operator::new("http://127.0.0.1:1");
     operator.good("keys generate op").await;
     operator.fails("bundle build --name edge bad.yaml", 1, "bad.yaml:13:").await;
+    operator.fails("bundle build --name edge", 2, "POLICIES").await;
+    assert!(operator.good("bundle build --name edge --lift").await.contains("\"policies\": []"));
     operator.fails("bundle build --name a/b certs.yaml", 1, "name").await;
     operator.fails("bundle build --name edge --constraint purpose certs.yaml", 1, "operator").await;
     operator.good("bundle build --name edge certs.yaml --out payload.json").await;

@@ -37,8 +37,12 @@ pub enum BundleCommand {
 /// Arguments of `build`.
 #[derive(Debug, clap::Args)]
 pub struct Build {
-    /// Policy files or folders of them; none makes a bundle that lifts enforcement
+    /// Policy files or folders of them; for none say --lift
+    #[arg(required_unless_present = "lift", conflicts_with = "lift")]
     policies: Vec<PathBuf>,
+    /// No policies: nodes that accept the bundle end what earlier ones of the name enforce
+    #[arg(long)]
+    lift: bool,
     /// Name of the bundle; serials count per name
     #[arg(long)]
     name: String,

@@ -1,6 +1,6 @@
 //! How the commands reach the hub: the variables that `hzn` reads, each also as an option.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 
 use armor_hub_client::css::{CssClient, CssConfig, DEFAULT_TIMEOUT};
 
@@ -16,9 +16,9 @@ pub struct HubArgs {
     /// URL of the hub's sync service (CSS)
     #[arg(long, env = "HZN_FSS_CSSURL")]
     pub css_url: String,
-    /// PEM of the hub's certificate, where the system does not know it
-    #[arg(long, env = "HZN_MGMT_HUB_CERT_PATH")]
-    pub hub_cert: Option<PathBuf>,
+    /// PEM of the hub's certificate, where the system does not know it; empty is none, as for hzn
+    #[arg(long, env = "HZN_MGMT_HUB_CERT_PATH", value_name = "FILE", value_parser = clap::builder::OsStringValueParser::new())]
+    pub hub_cert: Option<OsString>,
 }
 
 impl HubArgs {
@@ -28,7 +28,7 @@ impl HubArgs {
             url: self.css_url.clone(),
             org: self.org.clone(),
             user: self.user.clone(),
-            ca_file: self.hub_cert.clone().filter(|path| !path.as_os_str().is_empty()),
+            ca_file: self.hub_cert.as_ref().filter(|path| !path.is_empty()).map(Into::into),
             timeout: DEFAULT_TIMEOUT,
         })?)
     }
