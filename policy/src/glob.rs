@@ -122,6 +122,11 @@ impl Glob {
         literal_bytes(&self.tokens)
     }
 
+    /// How much the pattern can add to an automaton, roughly: `**` first, then everything else that is not literal.
+    pub(crate) fn complexity(&self) -> (usize, usize) {
+        complexity(&self.tokens)
+    }
+
     /// The directory in which everything lies that the pattern matches, with its last `/`.
     pub fn directory(&self) -> String {
         let (literal, end) = self.literal_directory();
@@ -164,6 +169,20 @@ fn literal_bytes(tokens: &[Token]) -> usize {
             Token::One | Token::Run | Token::AnyRun | Token::Set { .. } => 0,
         })
         .sum()
+}
+
+fn complexity(tokens: &[Token]) -> (usize, usize) {
+    let parts = tokens.iter().map(|token| match token {
+        Token::Byte(_) => (0, 0),
+        Token::AnyRun => (1, 0),
+        Token::One | Token::Run | Token::Set { .. } => (0, 1),
+        Token::Either(branches) => {
+            let (any, other) =
+                branches.iter().map(|b| complexity(b)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            (any, other + branches.len())
+        }
+    });
+    parts.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
 }
 
 fn regex(tokens: &[Token], out: &mut String) {

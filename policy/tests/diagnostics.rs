@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use armor_policy::{check, diagnostics::MAX_DIAGNOSTICS, parse, yaml};
+use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -102,4 +103,29 @@ fn hostile_files_take_no_time() {
     quickly("keys", &keys);
     let errors = parse("large", &"#".repeat(yaml::MAX_TEXT + 1)).unwrap_err();
     assert_eq!(errors.to_string(), "large:1:1: the file has 1048577 bytes, more than 1048576 (split it)");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_parser_panic(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..12_usize, "[\\PC\n\t]{0,6}|[-\\[\\]{}:,&*!|>'\"%@`#? \n]{0,6}"), 0..6),
+    ) {
+        let mut text: Vec<char> = format!(
+            "{HEAD}  severity: 3\n  process:\n    matchPaths:\n    - path: /bin/sleep\n      fromSource:\n      - path: /a\n\
+             \x20   matchPatterns:\n    - {{pattern: '/usr/{{a,b[c-d]}}/**/*', tags: [\"x\", y], action: Audit}}\n---\n{HEAD}"
+        ).chars().collect();
+        for (at, remove, insert) in cuts {
+            let at = at.index(text.len() + 1);
+            let end = text.len().min(at + remove);
+            text.splice(at..end, insert.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = parse("mutated.yaml", &text) {
+            prop_assert!(!errors.list.is_empty());
+            let lines = text.lines().count() as u32;
+            prop_assert!(errors.list.iter().all(|error| error.location.line <= lines + 1), "{errors}");
+        }
+    }
 }

@@ -144,6 +144,22 @@ fn more_outcomes_than_classes_are_refused() {
 }
 
 #[test]
+fn paths_that_fill_the_tables_are_refused() {
+    let long: Vec<Policy> = (0..5)
+        .map(|part| {
+            let mut rules = "  file:\n    matchPaths:\n".to_owned();
+            for rule in 0..200 {
+                let _ =
+                    writeln!(rules, "    - path: /{part}-{rule}/{}", format!("{rule}/").repeat(1_000) + "x");
+            }
+            parsed("long", &rules)
+        })
+        .collect();
+    let error = assert_refused("long", &long.iter().collect::<Vec<_>>());
+    assert!(matches!(error, CompileError::Slots { .. }), "{error}");
+}
+
+#[test]
 fn programs_times_paths_are_refused() {
     let mut rules = "  file:\n    matchPaths:\n".to_owned();
     for rule in 0..4_000 {
@@ -151,6 +167,14 @@ fn programs_times_paths_are_refused() {
     }
     let error = assert_refused("square", &[&parsed("square", &rules)]);
     assert!(matches!(error, CompileError::Classes { .. }), "{error}");
+}
+
+#[test]
+fn no_rules_permit_everything() {
+    let domain = compile(&[], &CompileOptions::default()).unwrap();
+    let class = domain.objects.class(domain.objects.walk(b"/bin/sh"));
+    assert_eq!((class, domain.subject_count, domain.rules.len()), (0, 1, 2));
+    assert!(domain.vectors.iter().flat_map(|vector| vector.0).all(|decision| decision.0 == 0));
 }
 
 #[test]

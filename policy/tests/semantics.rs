@@ -78,7 +78,7 @@ fn each_target_matches_what_it_says() {
         &["  process:
     matchPaths: [{path: /usr/bin/a}, {execname: named}]
     matchDirectories: [{dir: /opt/flat/}, {dir: /opt/deep/, recursive: true}]
-    matchPatterns: [{pattern: '/srv/*/run'}, {pattern: '/srv/**/x?'}, {pattern: '/lib[0-9]/{c,d*}'}]
+    matchPatterns: [{pattern: '/srv/*/run'}, {pattern: '/srv/**/x?'}, {pattern: '/lib[0-9]/{c,d*}'}, {pattern: '/set/[^a]b?'}]
 "],
     );
     check(
@@ -107,7 +107,11 @@ fn each_target_matches_what_it_says() {
          - /srv/a/b/c/x     exec    * allow
          - /lib3/c          exec    * block
          - /lib3/d-anything exec    * block
-         - /libx/c          exec    * allow",
+         - /libx/c          exec    * allow
+         - /set/xbx         exec    * block
+         - /set/abx         exec    * allow
+         - /set//bx         exec    * allow
+         - /set/xb/         exec    * allow",
     );
 }
 

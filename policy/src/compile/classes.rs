@@ -74,7 +74,7 @@ impl<'r> Classes<'r> {
 
     /// The vectors of objects that have no path, and of those whose path cannot be told.
     fn without_path(&self, subject: usize) -> (Vector, Vector) {
-        // The strictest that rules of the section could say; the posture makes an Allow rule as strict as a Block.
+        // Whoever wrote more than plain Audit rules wants accesses refused, so what cannot be judged is.
         let strictest = |section: Section| {
             let rules =
                 self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);

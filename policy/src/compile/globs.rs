@@ -30,7 +30,7 @@ pub(super) struct Globs {
 
 impl Globs {
     /// # Errors
-    /// If the patterns need too large a DFA, with the first one that is too much.
+    /// If the patterns need too large a DFA, with the most complex one.
     pub(super) fn new(rules: &Rules<'_>) -> Result<Self, CompileError> {
         let mut by_regex: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (rank, entry) in rules.entries.iter().enumerate() {
@@ -48,19 +48,9 @@ impl Globs {
                 sets: vec![Vec::new()],
             });
         }
-        // In the order of the rules, so that "the first one that is too much" means something to their author.
-        let mut patterns: Vec<(String, Vec<u32>)> = by_regex.into_iter().collect();
-        let first_rule = |ranks: &[u32]| ranks.iter().map(|rank| rules.entries[*rank as usize].rule).min();
-        patterns.sort_by_key(|(_, ranks)| first_rule(ranks));
-        let regexes: Vec<&str> = patterns.iter().map(|(regex, _)| regex.as_str()).collect();
-        let Some(dfa) = build(&regexes) else {
-            let fit = (0..regexes.len()).collect::<Vec<_>>();
-            let fit = fit.partition_point(|&last| build(&regexes[..=last]).is_some());
-            let ranks = &patterns[fit.min(patterns.len() - 1)].1;
-            let rank = ranks.iter().min_by_key(|rank| rules.entries[**rank as usize].rule);
-            return Err(rules.pattern_error(rank.copied().unwrap_or_default()));
-        };
-        let ranks: Vec<Vec<u32>> = patterns.into_iter().map(|(_, ranks)| ranks).collect();
+        let regexes: Vec<&str> = by_regex.keys().map(String::as_str).collect();
+        let dfa = build(&regexes).ok_or_else(|| rules.most_complex_pattern())?;
+        let ranks: Vec<Vec<u32>> = by_regex.into_values().collect();
         Ok(Self::convert(&dfa, &ranks))
     }
 

@@ -18,9 +18,10 @@
 //!   itself and what is directly in it, a recursive one everything below.
 //! - **Links.** Where [`CompileOptions::links`] says that a rule's path is another one in the workload's root, the rule
 //!   matches both.
-//! - **No path.** Files without a path, and those whose path cannot be told, are refused where the domain has rules
-//!   that could refuse; audited where all its rules only audit. A file without a path (a memfd) is not
-//!   refused to be read, written or, but for a process allow-list with the posture Block, mapped.
+//! - **No path.** An access to a file without a path (a memfd), or to one whose path cannot be told, is refused where the
+//!   section has any rule that is more than a plain Audit, and audited where it has only those. Reading and
+//!   writing a file without a path is always permitted, and mapping it too, unless `process` is an allow-list with
+//!   the posture Block.
 
 mod classes;
 mod globs;
@@ -63,7 +64,9 @@ pub struct CompileOptions {
     /// For allow-lists.
     pub posture: Posture,
     /// What paths resolve to in the workload's root, without symlinks. Keys are those of [`literal_paths`]; a path that
-    /// is missing here, or maps to itself, is no link. Of a path that does not exist resolve what does.
+    /// is missing here, or maps to itself, is no link. Of a path that does not exist resolve the directories that do.
+    /// A last component that is a symlink itself is for the caller to decide: resolved, a rule for `/bin/wget` is
+    /// one for all of `/bin/busybox`.
     pub links: BTreeMap<String, String>,
 }
 
@@ -150,7 +153,6 @@ pub fn compile(policies: &[&Policy], options: &CompileOptions) -> Result<Domain,
         .collect();
     let too_large = || CompileError::Slots { policy: rules.largest_policy() };
     let automaton = comb::pack(&states, objects.start(), MAX_SLOTS).ok_or_else(too_large)?;
-    drop(states);
     let subject_automaton = subjects.automaton(MAX_SLOTS).ok_or_else(too_large)?;
 
     let object_count = u32::from(OBJECT_FIRST) + numbered.assigned;

@@ -18,6 +18,8 @@ use std::collections::HashMap;
 /// The most off states, and the most transitions of them and of the trie, before they are minimised.
 const MAX_OFF_STATES: usize = 1 << 18;
 const MAX_TRANSITIONS: usize = MAX_SLOTS;
+/// The most nodes of a trie: each makes a state, and a state takes two slots.
+const MAX_NODES: u32 = (MAX_SLOTS / 2) as u32;
 const BYTES: std::ops::RangeInclusive<u8> = 1..=255;
 
 /// What decides where a path goes on to once it is off the trie.
@@ -45,7 +47,7 @@ const DEAD: u32 = 0;
 
 pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<States, CompileError> {
     let globs = Globs::new(rules)?;
-    let literals = Literals::new(rules);
+    let literals = Literals::new(rules)?;
     let mut off = OffStates::new(rules, &literals, &globs);
 
     // Top down: where each node stands, what it matches, and which course a path takes that leaves the trie there.
@@ -105,7 +107,7 @@ struct Literals {
 }
 
 impl Literals {
-    fn new(rules: &Rules<'_>) -> Self {
+    fn new(rules: &Rules<'_>) -> Result<Self, CompileError> {
         let mut literals = Self {
             trie: Trie::new(),
             exact: HashMap::new(),
@@ -135,9 +137,12 @@ impl Literals {
                 }
                 Target::Glob(_) => {}
             }
+            if literals.trie.len().max(literals.names.len()) > MAX_NODES {
+                return Err(CompileError::Slots { policy: rules.of_entry(rank).policy.name.clone() });
+            }
         }
         literals.link_directories();
-        literals
+        Ok(literals)
     }
 
     fn link_directories(&mut self) {
@@ -301,7 +306,7 @@ impl<'a> OffStates<'a> {
             self.rows.push(row);
             let rows = self.courses.len();
             if self.states.len() > MAX_OFF_STATES || rows > 2 * MAX_SLOTS || transitions > MAX_TRANSITIONS {
-                return Err(self.too_large());
+                return Err(self.rules.most_complex_pattern());
             }
         }
         for state in 0..self.states.len() {
@@ -336,17 +341,6 @@ impl<'a> OffStates<'a> {
             }
         }
         Row::new(BYTES.map(|byte| (byte, targets[byte as usize])))
-    }
-
-    fn too_large(&self) -> CompileError {
-        // Patterns multiply with recursive directories; the least specific one multiplies most.
-        let pattern = (0..self.rules.entries.len() as u32).rev();
-        let mut patterns =
-            pattern.filter(|&e| matches!(self.rules.entries[e as usize].target, Target::Glob(_)));
-        match patterns.next() {
-            Some(entry) => self.rules.pattern_error(entry),
-            None => CompileError::Slots { policy: self.rules.largest_policy() },
-        }
     }
 
     /// The minimised states, and the rows between them.

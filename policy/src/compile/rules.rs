@@ -85,14 +85,21 @@ impl<'a> Rules<'a> {
             .map_or_else(String::new, |(name, _)| name.to_owned())
     }
 
-    /// The refusal of a pattern.
-    pub(super) fn pattern_error(&self, entry: u32) -> CompileError {
-        let Ruled { policy, rule, .. } = self.of_entry(entry);
-        let pattern = match &rule.target {
-            Target::Glob(glob) => glob.text().to_owned(),
-            Target::Path(text) | Target::Directory { path: text, .. } | Target::Name(text) => text.clone(),
-        };
-        CompileError::Pattern { policy: policy.name.clone(), pattern, at: place(&policy.file, rule.location) }
+    /// The refusal where patterns, alone or with directories, make too many states.
+    pub(super) fn most_complex_pattern(&self) -> CompileError {
+        let patterns = self.rules.iter().filter_map(|ruled| match &ruled.rule.target {
+            Target::Glob(glob) => Some((glob.complexity(), ruled, glob)),
+            Target::Path(_) | Target::Directory { .. } | Target::Name(_) => None,
+        });
+        // Of equally complex ones the first.
+        match patterns.rev().max_by_key(|(complexity, ..)| *complexity) {
+            Some((_, Ruled { policy, rule, .. }, glob)) => CompileError::Pattern {
+                policy: policy.name.clone(),
+                pattern: glob.text().to_owned(),
+                at: place(&policy.file, rule.location),
+            },
+            None => CompileError::Slots { policy: self.largest_policy() },
+        }
     }
 
     pub(super) fn infos(&self) -> Vec<RuleInfo> {

@@ -4,7 +4,7 @@ use super::rules::Rules;
 use super::states::States;
 use super::trie::{ROOT, Trie};
 use crate::comb;
-use crate::model::{Action, Section};
+use crate::model::Section;
 use crate::tables::{Automaton, SUBJECT_NONE};
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,8 +45,7 @@ impl Subjects {
                 for &rule in list {
                     subjects.of_rule[rule as usize].push(next);
                     let ruled = &rules.rules[rule as usize];
-                    allow_lists[ruled.rule.section as usize] |=
-                        ruled.restricts && ruled.rule.action == Action::Allow;
+                    allow_lists[ruled.rule.section as usize] |= ruled.restricts;
                 }
                 subjects.allow_lists.push(allow_lists);
                 next
