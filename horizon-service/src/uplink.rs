@@ -4,8 +4,9 @@
 //! - Nothing leaves the spool but by a receipt signed with a pinned key, naming this node and its key, whose chain is the
 //!   spool's own. What the ESS says about an object only decides when to send again.
 //! - At most [`crate::spool::MAX_OPEN`] batches are on their way: with the hub away the ESS hangs on the fourth PUT.
-//! - A batch is sent again under its own id after a restart, when the ESS does not have it (any more), and once when no
-//!   receipt comes; after that, and after somebody consumed it, under a new id. Waits double up to a bound.
+//! - A batch is sent again under its own id after a restart, after a PUT that got no answer, and when the ESS does not
+//!   have it (any more). When no receipt comes although the ESS has it, or after somebody consumed it, it is sent under a
+//!   new id that names the old one, so that the collector learns of what never reached it. Waits double up to a bound.
 //! - Every request ends (the ESS client's timeout); after a failure the next pass waits, twice as long each time, so an ESS
 //!   that is down costs nothing.
 
@@ -39,7 +40,7 @@ pub struct UplinkConfig {
     pub poll: Duration,
     /// How long alerts gather before a batch is made of them.
     pub linger: Duration,
-    /// How long a batch that the ESS still holds waits for its receipt before it is sent again.
+    /// How long a batch that the ESS says it has waits for its receipt before it is sent again under a new id.
     pub resend_after: Duration,
     /// How long a batch that somebody consumed waits for its receipt before it is sent again under a new id.
     pub receipt_grace: Duration,
@@ -56,7 +57,7 @@ impl Default for UplinkConfig {
         Self {
             poll: Duration::from_secs(15),
             linger: Duration::from_secs(1),
-            resend_after: Duration::from_secs(300),
+            resend_after: Duration::from_secs(900),
             receipt_grace: Duration::from_secs(300),
             backoff: Duration::from_secs(1),
             backoff_limit: Duration::from_secs(60),
@@ -86,8 +87,8 @@ pub enum UplinkError {
 struct Flight {
     /// Last PUT.
     at: Instant,
-    /// PUTs of this id by this process.
-    puts: u32,
+    /// The ESS answered it.
+    stored: bool,
 }
 
 /// Sends what the spool holds.
@@ -207,9 +208,8 @@ impl<S: Steps> Uplink<S> {
     }
 
     async fn put(&mut self, outgoing: &Outgoing) -> Result<(), UplinkError> {
-        let puts = self.flights.get(&outgoing.id).map_or(0, |flight| flight.puts) + 1;
-        self.flights.insert(outgoing.id.clone(), Flight { at: Instant::now(), puts });
         let done = self.ess.put(ALERTS_TYPE, &outgoing.id, &outgoing.content).await;
+        self.flights.insert(outgoing.id.clone(), Flight { at: Instant::now(), stored: done.is_ok() });
         self.steps.reached("put")?;
         Ok(done?)
     }
@@ -241,7 +241,7 @@ impl<S: Steps> Uplink<S> {
             // Stored by an earlier run: the ESS may never have got it, or lost what it had queued.
             return self.put_again(&batch.id).await;
         };
-        let (waited, puts) = (flight.at.elapsed(), flight.puts);
+        let (waited, stored) = (flight.at.elapsed(), flight.stored);
         if self.missing.contains(&batch.range.first) && waited >= self.config.poll {
             return self.reissue(batch, now).await;
         }
@@ -257,8 +257,8 @@ impl<S: Steps> Uplink<S> {
                 tracing::warn!(id = batch.id, "the ESS does not have a batch that was sent: sent again");
                 self.put_again(&batch.id).await
             }
+            _ if !stored => self.put_again(&batch.id).await,
             _ if waited < self.wait(self.config.resend_after, batch) || self.is_held(batch) => Ok(()),
-            _ if puts < 2 => self.put_again(&batch.id).await,
             _ => self.reissue(batch, now).await,
         }
     }
@@ -292,7 +292,7 @@ impl<S: Steps> Uplink<S> {
         for object in self.ess.list(RECEIPT_TYPE, false).await? {
             let id = &object.object_id;
             if object.deleted {
-                self.ess.deleted(RECEIPT_TYPE, id).await?;
+                unless_refused(self.ess.deleted(RECEIPT_TYPE, id).await)?;
                 continue;
             }
             match self.ess.data(RECEIPT_TYPE, id, receipt::MAX_OBJECT).await {
@@ -304,7 +304,7 @@ impl<S: Steps> Uplink<S> {
                 Err(error) => return Err(error.into()),
             }
             self.steps.reached("receipt")?;
-            self.ess.consumed(RECEIPT_TYPE, id).await?;
+            unless_refused(self.ess.consumed(RECEIPT_TYPE, id).await)?;
         }
         Ok(())
     }
@@ -348,11 +348,7 @@ impl<S: Steps> Uplink<S> {
 
     async fn delete_stale(&mut self) -> Result<(), UplinkError> {
         for (object_type, id) in self.with_spool(Spool::stale)? {
-            match self.ess.delete(&object_type, &id).await {
-                // Consumed meanwhile, which an ESS does not let delete.
-                Ok(()) | Err(MmsError::Rejected { status: 400, .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            unless_refused(self.ess.delete(&object_type, &id).await)?;
             self.steps.reached("deleted")?;
             self.with_spool(|spool| spool.forget_stale(&object_type, &id))?;
         }
@@ -389,6 +385,17 @@ impl<S: Steps> Uplink<S> {
         self.status_id = None;
         self.status_due = Some(Instant::now() + self.config.status_every);
         Ok(self.steps.reached("status")?)
+    }
+}
+
+/// An object that was consumed, replaced or deleted meanwhile cannot be acknowledged or deleted: 400, and nothing to mend.
+fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
+    match done {
+        Err(MmsError::Rejected { status: 400, text }) => {
+            tracing::debug!(text, "the object changed meanwhile");
+            Ok(())
+        }
+        done => done,
     }
 }
 

@@ -346,7 +346,7 @@ impl<S: Steps> Collector<S> {
         objects.sort_by_cached_key(|object| (object.owner_id.clone(), first_of(&object.object_id)));
         for object in objects {
             if self.take(&object).await? == Verdict::Consume {
-                self.css.consumed(ALERTS_TYPE, &object.object_id).await?;
+                unless_refused(self.css.consumed(ALERTS_TYPE, &object.object_id).await)?;
                 self.steps.reached("consumed")?;
             }
         }
@@ -368,11 +368,16 @@ impl<S: Steps> Collector<S> {
         }
     }
 
+    /// The node in an owner `org/node`, or `org/type/node` as a CSS outside Horizon's agent writes it.
+    fn node_of<'o>(&self, owner: &'o str) -> Option<&'o str> {
+        owner.strip_prefix(&self.config.org)?.strip_prefix('/')?.rsplit('/').next()
+    }
+
     async fn read_statuses(&mut self) -> Result<(), CollectorError> {
         for object in self.css.list(STATUS_TYPE).await? {
             let id = &object.object_id;
             if object.deleted {
-                self.css.deleted(STATUS_TYPE, id).await?;
+                unless_refused(self.css.deleted(STATUS_TYPE, id).await)?;
                 continue;
             }
             match self.css.data(STATUS_TYPE, id, status::MAX_OBJECT).await {
@@ -381,7 +386,7 @@ impl<S: Steps> Collector<S> {
                 Err(error @ MmsError::TooLarge { .. }) => self.forged(&object, error.to_string()),
                 Err(error) => return Err(error.into()),
             }
-            self.css.consumed(STATUS_TYPE, id).await?;
+            unless_refused(self.css.consumed(STATUS_TYPE, id).await)?;
         }
         Ok(())
     }
@@ -395,7 +400,7 @@ impl<S: Steps> Collector<S> {
             }
         };
         let node = status.node.clone();
-        if status.org != self.config.org || object.owner_id != format!("{}/{node}", status.org) {
+        if status.org != self.config.org || self.node_of(&object.owner_id) != Some(&node) {
             self.forged(object, format!("it claims to be of {}/{node}", status.org));
             return Ok(());
         }
@@ -427,7 +432,7 @@ impl<S: Steps> Collector<S> {
     /// Looks at one alert object.
     async fn take(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
         let (id, owner) = (&object.object_id, &object.owner_id);
-        let node = owner.strip_prefix(&self.config.org).and_then(|rest| rest.strip_prefix('/'));
+        let node = self.node_of(owner);
         let stream = node.map(|node| self.ledger.stream(node)).transpose()?.flatten();
         if object.deleted {
             // A node removes objects of its own too, once it has a receipt for them.
@@ -438,7 +443,7 @@ impl<S: Steps> Collector<S> {
             if !had {
                 self.find_once(id, &Finding::Removed { object: id.clone(), owner: owner.clone() });
             }
-            self.css.deleted(ALERTS_TYPE, id).await?;
+            unless_refused(self.css.deleted(ALERTS_TYPE, id).await)?;
             return Ok(Verdict::Leave);
         }
         let Some(node) = node.filter(|node| id.starts_with(&format!("{}.", name_part(node)))) else {
@@ -630,6 +635,17 @@ impl<S: Steps> Collector<S> {
             self.ledger.forget_receipt(&old)?;
         }
         Ok(self.steps.reached("cleared")?)
+    }
+}
+
+/// An object that was consumed, replaced or deleted meanwhile cannot be acknowledged: 400, and nothing to mend.
+fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
+    match done {
+        Err(MmsError::Rejected { status: 400, text }) => {
+            tracing::debug!(text, "the object changed meanwhile");
+            Ok(())
+        }
+        done => done,
     }
 }
 

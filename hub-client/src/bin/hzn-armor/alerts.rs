@@ -1,7 +1,15 @@
 //! `hzn-armor alerts`: what the nodes reported.
 
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute, Report};
+use armor_hub_client::keys::{KeyId, PrivateKey};
+use armor_hub_client::mms::{DestinationPolicy, ServiceId};
 
 use crate::hub::HubArgs;
 
@@ -9,6 +17,9 @@ use crate::hub::HubArgs;
 #[derive(Debug, clap::Subcommand)]
 pub enum AlertsCommand {
     /// Take the nodes' alerts from the hub, verify them and print each exactly once
+    ///
+    /// What else an operator must know (lost, forged, overwritten or removed alerts, changed node keys, refused bundles) goes to
+    /// standard error, and as JSON lines to --report. Nodes get signed receipts and forget what was collected.
     Collect(Collect),
 }
 
@@ -17,17 +28,110 @@ pub enum AlertsCommand {
 pub struct Collect {
     #[command(flatten)]
     hub: HubArgs,
+    /// Private key that signs receipts; its public half is pinned on the nodes in receipt.d
+    #[arg(long, env = "HZN_ARMOR_RECEIPT_KEY")]
+    key: PathBuf,
+    /// Directory of the collector's state; made if it is not there [default: ~/.local/state/hzn-armor/collector]
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// File to append to [default: standard output, where a crash can print an alert twice]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// File that findings are appended to, as JSON lines
+    #[arg(long)]
+    report: Option<PathBuf>,
     /// Go on until interrupted
     #[arg(long)]
     follow: bool,
-    /// File to append to [default: standard output]
-    #[arg(long)]
-    out: Option<PathBuf>,
+    /// Seconds between two looks at the hub, with --follow
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    /// Believe this key of a node from now on: NODE=sha256:...
+    #[arg(long = "accept-key", value_name = "NODE=KEY", value_parser = node_key)]
+    accept_keys: Vec<(String, KeyId)>,
+    /// Show receipts only to this service on the nodes, placed by the agbot: ORG/NAME [default: straight to each node]
+    #[arg(long, value_name = "ORG/NAME", value_parser = service)]
+    receipt_service: Option<ServiceId>,
+    /// Destination type of the nodes, which for nodes with a pattern is the pattern
+    #[arg(long, default_value = "openhorizon.edgenode", conflicts_with = "receipt_service")]
+    node_type: String,
+}
+
+fn node_key(text: &str) -> anyhow::Result<(String, KeyId)> {
+    let (node, key) = text.split_once('=').context("write NODE=sha256:...")?;
+    Ok((node.to_owned(), key.parse().map_err(|error| anyhow!("{error}"))?))
+}
+
+fn service(text: &str) -> anyhow::Result<ServiceId> {
+    let (org, name) = text.split_once('/').context("write ORG/NAME")?;
+    Ok(ServiceId {
+        org_id: org.to_owned(),
+        arch: "*".to_owned(),
+        service_name: name.to_owned(),
+        version: "0.0.0".to_owned(),
+    })
 }
 
 /// Runs the command.
 pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
-    let AlertsCommand::Collect(Collect { hub, follow, out }) = command;
-    let _ = (hub.client()?, follow, out);
-    anyhow::bail!("collecting alerts is not part of this build")
+    let AlertsCommand::Collect(collect) = command;
+    let key = PrivateKey::load(&collect.key)?;
+    let css = collect.hub.client()?;
+    let state_dir = match collect.state {
+        Some(dir) => dir,
+        None => std::env::home_dir()
+            .context("no home directory: give --state")?
+            .join(".local/state/hzn-armor/collector"),
+    };
+    fs::create_dir_all(&state_dir).with_context(|| state_dir.display().to_string())?;
+    let config = CollectorConfig {
+        org: collect.hub.org,
+        state_dir,
+        output: collect.out.map_or(OutputConfig::Stdout, OutputConfig::File),
+        route: match collect.receipt_service {
+            Some(service) => {
+                ReceiptRoute::Policy(DestinationPolicy { services: vec![service], ..Default::default() })
+            }
+            None => ReceiptRoute::Node(collect.node_type),
+        },
+        accept_keys: collect.accept_keys,
+    };
+    let mut collector = Collector::open(config, css, key, report(collect.report.as_deref())?)?;
+    if collect.follow {
+        tokio::select! {
+            failed = collector.follow(Duration::from_secs(collect.every)) => failed?,
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let summary = collector.collect_once().await?;
+    eprintln!("{} alerts collected, {} receipts published", summary.alerts, summary.receipts);
+    if summary.receipts_due > 0 {
+        eprintln!(
+            "{} receipts could not be published: run again, nodes keep their alerts",
+            summary.receipts_due
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints findings, and appends them to `path`.
+fn report(path: Option<&Path>) -> anyhow::Result<Report> {
+    let mut file = path
+        .map(|path| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.with_context(|| path.display().to_string())
+        })
+        .transpose()?;
+    Ok(Box::new(move |finding: &Finding| {
+        eprintln!("{finding}");
+        if let Some(file) = &mut file {
+            let written = serde_json::to_string(finding)
+                .map_err(std::io::Error::other)
+                .and_then(|line| writeln!(file, "{line}"));
+            if let Err(error) = written {
+                eprintln!("the report cannot be written: {error}");
+            }
+        }
+    }))
 }
