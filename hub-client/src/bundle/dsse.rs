@@ -1,7 +1,7 @@
 //! DSSE envelopes (secure-systems-lab/dsse, protocol 1.0): a payload, its type and several signatures over both.
 //!
-//! Read strictly: standard base64 with padding, no field that the standard does not name, and a key id that is either empty or the
-//! id of the key that signed.
+//! Read strictly: standard base64 with padding, no field that the standard does not name, and a key id that is the id of the key that
+//! signed, or empty in at most one signature.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

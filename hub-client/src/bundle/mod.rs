@@ -2,7 +2,7 @@
 //!
 //! A bundle travels as a DSSE envelope ([`dsse`]) or as the bare payload with the signature that `hzn mms object publish -k`
 //! puts into the object's metadata ([`plain`]). Both carry the same payload ([`payload`]), and everything that must hold is inside
-//! its signed bytes. [`verify`] is the one way from bytes to something that may be enforced.
+//! its signed bytes. [`verify()`] is the one way from bytes to something that may be enforced.
 
 pub mod constraint;
 pub mod dsse;

@@ -252,6 +252,10 @@ impl SignedBundle {
                 envelope.signatures.len()
             )));
         }
+        // Each of these is tried with every pinned key, over all of the payload.
+        if envelope.signatures.iter().filter(|signature| signature.keyid.is_empty()).count() > 1 {
+            return Err(not("more than one signature without a key id".to_owned()));
+        }
         let payload =
             envelope.payload_bytes().ok_or_else(|| not("the envelope's payload is not base64".to_owned()))?;
         if payload.len() > MAX_PAYLOAD {

@@ -93,10 +93,12 @@ fn what_is_no_bundle_is_refused() {
     );
     let doubled = text.replacen(r#""payload":"#, r#""payload":"","payload":"#, 1);
     assert_eq!(code(doubled.as_bytes(), &trust), "not-a-bundle");
-    let mut crowd = Envelope::new(&good);
-    crowd.signatures =
-        vec![EnvelopeSignature { keyid: String::new(), sig: String::new() }; MAX_SIGNATURES + 1];
-    assert_eq!(code(&serde_json::to_vec(&crowd).unwrap(), &trust), "not-a-bundle");
+    let anonymous = EnvelopeSignature { keyid: String::new(), sig: String::new() };
+    let named = EnvelopeSignature { keyid: "other".to_owned(), ..anonymous.clone() };
+    for crowd in [vec![named; MAX_SIGNATURES + 1], vec![anonymous; 2]] {
+        let crowd = Envelope { signatures: crowd, ..Envelope::new(&good) };
+        assert_eq!(code(&serde_json::to_vec(&crowd).unwrap(), &trust), "not-a-bundle");
+    }
 }
 
 #[test]
