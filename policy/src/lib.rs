@@ -1,7 +1,8 @@
 //! KubeArmor policy documents, validated and compiled to the tables that the kernel reads.
 //!
 //! Pure: no I/O and no kernel. [`parse()`] reads documents, [`compile()`] resolves every precedence, inheritance, posture
-//! and ownership question into a [`tables::Domain`], and [`reference`] says the same slowly, for tests,.
+//! and ownership question into a [`tables::Domain`], and [`mod@reference`] says
+//! the same slowly, for tests.
 
 mod comb;
 pub mod compile;

@@ -62,38 +62,32 @@ impl<'r> Classes<'r> {
             overflow: false,
         };
         classes.column(&mut Vec::new());
+        let process = classes.without_path(Section::Process);
+        let file = classes.without_path(Section::File);
+        let vector = |read_write: Decision, exec: Decision, map: Decision| {
+            Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
+        };
         for subject in 0..subjects.count() {
-            let (anonymous, unresolved) = classes.without_path(subject);
-            let anonymous = classes.vector(anonymous);
+            let only_listed = posture == Posture::Block && subjects.is_allow_list(subject, Section::Process);
+            let map =
+                if only_listed { Decision::new(Verdict::Block, Domain::RULE_UNRESOLVED) } else { ALLOW };
+            let anonymous = classes.vector(vector(ALLOW, process, map));
             classes.anonymous.push(anonymous);
-            let unresolved = classes.vector(unresolved);
+            let unresolved = classes.vector(vector(file, process, process));
             classes.unresolved.push(unresolved);
         }
         classes
     }
 
-    /// The vectors of objects that have no path, and of those whose path cannot be told.
-    fn without_path(&self, subject: usize) -> (Vector, Vector) {
+    /// What happens in a section to objects that no rule can be asked about.
+    fn without_path(&self, section: Section) -> Decision {
+        let rules = self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
         // Whoever wrote more than plain Audit rules wants accesses refused, so what cannot be judged is.
-        let strictest = |section: Section| {
-            let rules =
-                self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
-            let verdict = rules
-                .map(|rule| match rule.action {
-                    Action::Audit if !rule.owner_only => Verdict::Audit,
-                    Action::Audit | Action::Allow | Action::Block => Verdict::Block,
-                })
-                .max();
-            verdict.map_or(ALLOW, |verdict| Decision::new(verdict, Domain::RULE_UNRESOLVED))
-        };
-        let (process, file) = (strictest(Section::Process), strictest(Section::File));
-        let only_listed =
-            self.posture == Posture::Block && self.subjects.is_allow_list(subject, Section::Process);
-        let map = if only_listed { Decision::new(Verdict::Block, Domain::RULE_UNRESOLVED) } else { ALLOW };
-        let vector = |read_write: Decision, exec: Decision, map: Decision| {
-            Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
-        };
-        (vector(ALLOW, process, map), vector(file, process, process))
+        let strictest = rules.map(|rule| match rule.action {
+            Action::Audit if !rule.owner_only => Verdict::Audit,
+            Action::Audit | Action::Allow | Action::Block => Verdict::Block,
+        });
+        strictest.max().map_or(ALLOW, |verdict| Decision::new(verdict, Domain::RULE_UNRESOLVED))
     }
 
     /// The column of objects that match exactly these entries; sorts them by rank.
