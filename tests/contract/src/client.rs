@@ -172,6 +172,11 @@ impl Client {
         Self { user: user.to_owned(), password: password.to_owned(), ..self.clone() }
     }
 
+    /// The same client and caller at another base URL.
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
+    }
+
     /// One request. Errors are those of transport, timeouts among them.
     ///
     /// # Errors

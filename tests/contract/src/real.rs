@@ -68,6 +68,9 @@ fn binary() -> Result<&'static Path, RealHubError> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target = root.join("target/real-hub");
         fs::create_dir_all(&target).map_err(|error| error.to_string())?;
+        // Test binaries of several crates may get here at once.
+        let lock = File::create(target.join("lock")).map_err(|error| error.to_string())?;
+        lock.lock().map_err(|error| error.to_string())?;
         let binary = target.join("real-hub");
         let output = Command::new("go")
             .args(["build", "-o"])

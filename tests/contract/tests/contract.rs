@@ -109,6 +109,7 @@ fn main() -> ExitCode {
     // Tests mostly wait for polls, so more of them run at once than there are processors.
     arguments.test_threads.get_or_insert(8);
     let mut trials = trials();
+    trials.extend(behaviour::development::trials());
     if !ours.is_empty() || std::env::var_os("ARMOR_NO_REAL_HUB").is_some_and(|value| value == "1") {
         let (left_out, kept): (Vec<_>, Vec<_>) =
             trials.into_iter().partition(|trial| trial.name().starts_with("real::"));

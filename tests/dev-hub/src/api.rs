@@ -89,7 +89,9 @@ async fn route(state: &Arc<State>, side: Side, request: Request<Body>) -> Answer
         return Ok(empty(StatusCode::NOT_FOUND));
     };
     if path == "health" {
-        return Ok(typed("application/json", r#"{"general":{"nodeType":"ESS","healthStatus":"green"}}"#));
+        let node_type = if side == Side::Css { "CSS" } else { "ESS" };
+        let health = serde_json::json!({"general": {"nodeType": node_type, "healthStatus": "green"}});
+        return Ok(typed("application/json", health.to_string()));
     }
     let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let caller = state
@@ -111,7 +113,9 @@ async fn route(state: &Arc<State>, side: Side, request: Request<Body>) -> Answer
         head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
     call.wait_while_held(&parts).await;
     match (resource, parts.as_slice(), &head.method) {
-        (Some("objects"), [], &Method::GET) if query.get("filters") == Some(&"true") => call.filtered(&query),
+        (Some("objects"), [], &Method::GET) if side == Side::Css && query.get("filters") == Some(&"true") => {
+            call.filtered(&query)
+        }
         (Some("objects"), [object_type], &Method::GET) => call.list_type(object_type, &query),
         (Some("objects"), [_], &Method::PUT) if call.caller.role == Role::Service => Err(FORBIDDEN()),
         (Some("objects"), [object_type, id], method) => match *method {

@@ -151,7 +151,7 @@ pub fn set_destinations(object: &mut Object, names: &[String]) {
             destination.withdraw = true;
         }
     }
-    object.destinations.retain(|destination| !(destination.withdraw && destination.status == "pending"));
+    object.destinations.retain(|destination| !destination.withdraw || destination.was_delivered);
 }
 
 /// An object without a policy goes to the nodes its metadata names, and without any to every registered node.
@@ -262,6 +262,7 @@ fn deliver(state: &State, css: &mut Store, ess: &mut Store) {
             "the data does not verify against its signature".clone_into(&mut destination.message);
         } else {
             destination.status = "delivered";
+            destination.was_delivered = true;
         }
         if let Some(there) = there {
             copy.removed_services = there.removed_services.clone();

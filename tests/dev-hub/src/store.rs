@@ -16,6 +16,8 @@ pub struct Destination {
     pub status: &'static str,
     /// Says why, where the status is error.
     pub message: String,
+    /// The node has had some instance of the object.
+    pub was_delivered: bool,
     /// The object was deleted, or the node taken off the list; the node does not know yet.
     pub withdraw: bool,
 }
@@ -23,7 +25,13 @@ pub struct Destination {
 impl Destination {
     /// A destination that has got nothing yet.
     pub fn pending(name: &str) -> Self {
-        Self { name: name.to_owned(), status: "pending", message: String::new(), withdraw: false }
+        Self {
+            name: name.to_owned(),
+            status: "pending",
+            message: String::new(),
+            was_delivered: false,
+            withdraw: false,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! From the hub to the node.
 
 use super::{
-    Error, TYPE, becomes, destination, entry, listed, object, path, place, policy, policy_for, publish, put,
-    round_trip, status, unlisted,
+    Error, TYPE, becomes, deliver, destination, entry, listed, object, path, place, policy, policy_for,
+    publish, put, round_trip, status, unlisted,
 };
 use crate::Fixture;
 use armor_contract_tests::{Hub, eventually};
@@ -60,8 +60,7 @@ pub async fn broadcast_reaches_the_node<H: Hub>(t: Fixture<H>) -> Result<(), Err
 }
 
 pub async fn received_hides_and_keeps<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     for _ in 0..2 {
         assert_eq!(t.service.put(&format!("{}/received", path("b")), "").await?, 204);
     }
@@ -74,8 +73,7 @@ pub async fn received_hides_and_keeps<H: Hub>(t: Fixture<H>) -> Result<(), Error
 }
 
 pub async fn consumed_removes_and_an_update_returns<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.service.put(&format!("{}/consumed", path("b")), "").await?, 204);
     destination(&t, "b", "consumed").await?;
     let gone = || async { (t.service.get(&path("b")).await.ok()?.status == 403).then_some(()) };
@@ -94,9 +92,7 @@ async fn hangs<T>(request: impl Future<Output = T>) -> bool {
 
 pub async fn consuming_hangs_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
     for id in ["b", "other"] {
-        publish(&t, id, &policy(), b"x").await?;
-        listed(&t.service, id, |_| true).await?;
-        destination(&t, id, "delivered").await?;
+        deliver(&t, id, &policy(), b"x").await?;
     }
     t.hub.hub_down().await?;
     assert_eq!(t.service.put(&format!("{}/received", path("other")), "").await?, 204);
@@ -112,8 +108,7 @@ pub async fn consuming_hangs_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Er
 }
 
 pub async fn acknowledging_a_deletion_hangs_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
     t.hub.hub_down().await?;
@@ -129,8 +124,7 @@ pub async fn acknowledging_a_deletion_hangs_without_hub<H: Hub>(t: Fixture<H>) -
 }
 
 pub async fn deletion_stays_listed_until_acknowledged<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.service.put(&format!("{}/received", path("b")), "").await?, 204);
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
@@ -145,8 +139,7 @@ pub async fn deletion_stays_listed_until_acknowledged<H: Hub>(t: Fixture<H>) -> 
 }
 
 pub async fn deletion_of_what_was_consumed<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.service.put(&format!("{}/consumed", path("b")), "").await?, 204);
     destination(&t, "b", "consumed").await?;
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
@@ -155,8 +148,7 @@ pub async fn deletion_of_what_was_consumed<H: Hub>(t: Fixture<H>) -> Result<(), 
 }
 
 pub async fn id_is_blocked_until_the_deletion_is_acknowledged<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
     assert_eq!(t.operator.put(&path("b"), object("b", &policy(), Some(b"y"))).await?, 400);
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
@@ -169,16 +161,14 @@ pub async fn id_is_blocked_until_the_deletion_is_acknowledged<H: Hub>(t: Fixture
 }
 
 pub async fn live_object_cannot_be_acknowledged_as_deleted<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.service.put(&format!("{}/deleted", path("b")), "").await?, 400);
     assert_eq!(t.service.delete(&path("b")).await?, 400);
     Ok(())
 }
 
 pub async fn republished_bytes_are_a_new_instance<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    let first = listed(&t.service, "b", |_| true).await?;
+    let first = deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.service.put(&format!("{}/received", path("b")), "").await?, 204);
     put(&t.operator, "b", &policy(), Some(b"x")).await?;
     listed(&t.service, "b", |object| object["instanceID"].as_i64() > first["instanceID"].as_i64()).await?;
@@ -187,8 +177,7 @@ pub async fn republished_bytes_are_a_new_instance<H: Hub>(t: Fixture<H>) -> Resu
 
 pub async fn meta_only_update_keeps_data<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
     let signature = include_str!("../../vectors/salt-32.txt");
-    publish(&t, "b", &merged(policy(), &signed(signature)), SIGNED).await?;
-    let first = listed(&t.service, "b", |_| true).await?;
+    let first = deliver(&t, "b", &merged(policy(), &signed(signature)), SIGNED).await?;
     let more = json!({"metaOnly": true, "version": "9", "publicKey": "AAAA", "signature": "AAAA", "hashAlgorithm": "SHA256"});
     put(&t.operator, "b", &merged(policy(), &more), None).await?;
     let second = listed(&t.service, "b", |object| object["version"] == "9").await?;
@@ -231,8 +220,7 @@ pub async fn visibility_follows_service_and_version<H: Hub>(t: Fixture<H>) -> Re
 }
 
 pub async fn removed_service_sees_a_deletion<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     put(&t.operator, "b", &policy_for("other", "1.0.0"), Some(b"y")).await?;
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
     assert_eq!(t.service.get(&path("b")).await?.status, 403);
@@ -246,8 +234,7 @@ pub async fn removed_service_sees_a_deletion<H: Hub>(t: Fixture<H>) -> Result<()
 }
 
 pub async fn moved_destination_sees_a_deletion<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "b", &policy(), b"x").await?;
-    listed(&t.service, "b", |_| true).await?;
+    deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.operator.put(&format!("{}/destinations", path("b")), "[]").await?, 204);
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
     Ok(())
@@ -272,8 +259,7 @@ pub async fn pss_verifies_at_any_salt_length<H: Hub>(t: Fixture<H>) -> Result<()
         ("salt-32", include_str!("../../vectors/salt-32.txt")),
         ("salt-222", include_str!("../../vectors/salt-222.txt")),
     ] {
-        publish(&t, id, &merged(policy(), &signed(signature)), SIGNED).await?;
-        listed(&t.service, id, |_| true).await?;
+        deliver(&t, id, &merged(policy(), &signed(signature)), SIGNED).await?;
     }
     Ok(())
 }
@@ -303,8 +289,7 @@ pub async fn incomplete_signature_is_not_checked<H: Hub>(t: Fixture<H>) -> Resul
     for field in ["hashAlgorithm", "publicKey", "signature"] {
         let mut more = merged(policy(), &signed("AAAA"));
         more[field] = json!("");
-        publish(&t, field, &more, b"not what was signed").await?;
-        let meta = listed(&t.service, field, |_| true).await?;
+        let meta = deliver(&t, field, &more, b"not what was signed").await?;
         for name in ["hashAlgorithm", "publicKey", "signature"] {
             assert_eq!(meta[name], more[name], "{field}: {name}");
         }
@@ -313,10 +298,8 @@ pub async fn incomplete_signature_is_not_checked<H: Hub>(t: Fixture<H>) -> Resul
 }
 
 pub async fn bundle_survives_an_ess_restart_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
-    publish(&t, "new", &policy(), b"x").await?;
-    publish(&t, "known", &policy(), b"y").await?;
-    listed(&t.service, "new", |_| true).await?;
-    listed(&t.service, "known", |_| true).await?;
+    deliver(&t, "new", &policy(), b"x").await?;
+    deliver(&t, "known", &policy(), b"y").await?;
     assert_eq!(t.service.put(&format!("{}/received", path("known")), "").await?, 204);
     t.hub.hub_down().await?;
     t.hub.restart_ess().await?;
@@ -325,7 +308,6 @@ pub async fn bundle_survives_an_ess_restart_without_hub<H: Hub>(t: Fixture<H>) -
     assert!(entry(&t.service, &format!("{TYPE}?received=true"), "known").await.is_some());
     assert_eq!(t.service.get(&format!("{}/data", path("known"))).await?.body, b"y");
     t.hub.hub_up().await?;
-    publish(&t, "later", &policy(), b"z").await?;
-    listed(&t.service, "later", |_| true).await?;
+    deliver(&t, "later", &policy(), b"z").await?;
     round_trip(&t, "barrier").await
 }

@@ -3,6 +3,7 @@
 mod alerts;
 mod basics;
 mod bundles;
+pub mod development;
 
 pub use alerts::*;
 pub use basics::*;
@@ -60,6 +61,15 @@ async fn put(client: &Client, id: &str, more: &Value, data: Option<&[u8]>) -> Re
 async fn publish<H: Hub>(t: &Fixture<H>, id: &str, more: &Value, data: &[u8]) -> Result<(), Error> {
     put(&t.operator, id, more, Some(data)).await?;
     place(t, id).await
+}
+
+/// Publishes, and waits until the service and the hub see it delivered. In the moment between, the real ESS is still telling the
+/// hub of the delivery; what a service acknowledges then may be lost (the object comes again, or the hub shows an error).
+async fn deliver<H: Hub>(t: &Fixture<H>, id: &str, more: &Value, data: &[u8]) -> Result<Value, Error> {
+    publish(t, id, more, data).await?;
+    let meta = listed(&t.service, id, |_| true).await?;
+    destination(t, id, "delivered").await?;
+    Ok(meta)
 }
 
 /// Sets the node as destination.

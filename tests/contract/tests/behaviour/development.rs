@@ -1,0 +1,80 @@
+//! What only the development hub has: its agbot, its control port, and certificates that can be replaced.
+
+use crate::{Fixture, Outcome, run};
+use armor_contract_tests::{Client, DevHub, DevHubConfig, Hub, eventually};
+use armor_dev_hub::control;
+use libtest_mimic::Trial;
+use serde_json::json;
+use std::sync::Arc;
+
+/// The tests of this file.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("dev-only::agbot_places_what_fits_the_node", || run(agbot_places_what_fits_the_node)),
+        Trial::test("dev-only::control_port_takes_the_hub_away", || run(control_port_takes_the_hub_away)),
+        Trial::test("dev-only::certificate_can_be_replaced", || run(certificate_can_be_replaced)),
+    ]
+}
+
+fn bundle(id: &str, version: &str, constraint: &str) -> String {
+    let service = json!({"orgID": "myorg", "arch": "*", "serviceName": "hzn-armor", "version": version});
+    let policy = json!({"constraints": [constraint], "services": [service]});
+    json!({"meta": {"objectID": id, "objectType": "t", "destinationPolicy": policy}, "data": "eA=="})
+        .to_string()
+}
+
+async fn agbot_places_what_fits_the_node() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let t = Fixture::new(DevHub::start(DevHubConfig::new(dir.path())).await?)?;
+    for (id, version, constraint) in
+        [("other-node", "1.0.0", "purpose == test"), ("other-version", "2.0.0", "purpose == security")]
+    {
+        assert_eq!(t.operator.put(&format!("t/{id}"), bundle(id, version, constraint)).await?, 204);
+    }
+    assert_eq!(t.operator.put("t/fits", bundle("fits", "1.0.0", "purpose == security")).await?, 204);
+    let listed = || async { (t.service.ids("t").await.ok()? == ["fits"]).then_some(()) };
+    eventually("the bundle that fits is listed", listed).await?;
+    assert_eq!(t.operator.get("t/other-node/destinations").await?.status, 404);
+    // The next version is meant for others: this node is told that it is gone.
+    assert_eq!(t.operator.put("t/fits", bundle("fits", "1.0.0", "purpose == test")).await?, 204);
+    let deleted = || async { (t.service.get("t").await.ok()?.json()[0]["deleted"] == true).then_some(()) };
+    eventually("the bundle is withdrawn", deleted).await?;
+    Ok(())
+}
+
+async fn control_port_takes_the_hub_away() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let hub = Arc::new(DevHub::start(DevHubConfig::new(dir.path())).await?);
+    let operator = hub.add_user("operator", "password", armor_contract_tests::Role::User)?;
+    let client = Client::css(&*hub, &operator, "password")?;
+    let (_server, url) = control::serve(&hub, 0).await?;
+    assert_eq!(client.get("t").await?.status, 404);
+    for _ in 0..2 {
+        assert!(order_hub(&client, &url, "down").await?.contains("down"));
+        assert!(client.get("t").await.is_err());
+    }
+    assert!(order_hub(&client, &url, "up").await?.contains("up"));
+    assert_eq!(client.get("t").await?.status, 404);
+    assert!(order_hub(&client, &url, "restart-ess").await?.contains("restarted"));
+    Ok(())
+}
+
+async fn order_hub(client: &Client, url: &str, order: &str) -> Result<String, reqwest::Error> {
+    Ok(client.at(url).get(&format!("control/{order}")).await?.text())
+}
+
+async fn certificate_can_be_replaced() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let t = Fixture::new(DevHub::start(DevHubConfig::new(dir.path())).await?)?;
+    assert_eq!(t.service.get("t").await?.status, 404);
+    t.hub.replace_certificate().await?;
+    assert!(t.service.get("t").await.is_err());
+    let client = Client::ess(&t.hub, "myorg/hzn-armor", "service-token")?;
+    assert_eq!(client.get("t").await?.status, 404);
+    t.hub.ess_down().await;
+    assert!(t.hub.ess_socket().exists());
+    assert!(client.get("t").await.is_err());
+    t.hub.restart_ess().await?;
+    assert_eq!(client.get("t").await?.status, 404);
+    Ok(())
+}
