@@ -2,7 +2,8 @@
 //!
 //! It keeps to the behaviour of the real services that clients must cope with, awkward parts included; the contract tests hold
 //! both against each other. It listens on loopback and on a unix socket alone, keeps everything in memory, and knows one org
-//! and one node. What is not made: the moment in which the real ESS loses an acknowledgement that comes at once after delivery, webhooks, manifests, ACLs, ranges and chunked transfer, expiry, SHA-1 signatures.
+//! and one node. What is not made: webhooks, manifests, ACLs, ranges and chunked transfer, expiry, SHA-1 signatures, and the
+//! moment after a delivery in which the real ESS may lose an acknowledgement.
 
 mod api;
 mod auth;

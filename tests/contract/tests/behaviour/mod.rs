@@ -112,6 +112,12 @@ async fn becomes(client: &Client, id: &str, wanted: &str) -> Result<(), Error> {
     Ok(eventually(&format!("{id} is {wanted}"), ask).await?)
 }
 
+/// Waits until a request for `path` has this status.
+async fn answers(client: &Client, path: &str, status: u16) -> Result<(), Error> {
+    let ask = || async { (client.get(path).await.ok()?.status == status).then_some(()) };
+    Ok(eventually(&format!("GET {path} is {status}"), ask).await?)
+}
+
 /// Waits until the node's entry in the object's destinations has this status.
 async fn destination<H: Hub>(t: &Fixture<H>, id: &str, wanted: &str) -> Result<Value, Error> {
     let ask = || async {
