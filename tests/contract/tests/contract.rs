@@ -69,6 +69,7 @@ behaviours![
     received_hides_and_keeps,
     consumed_removes_and_an_update_returns,
     consuming_hangs_without_hub,
+    consuming_without_hub_outlives_an_ess_restart,
     acknowledging_a_deletion_hangs_without_hub,
     deletion_stays_listed_until_acknowledged,
     deletion_of_what_was_consumed,

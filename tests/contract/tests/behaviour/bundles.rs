@@ -106,6 +106,19 @@ pub async fn consuming_hangs_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Er
     Ok(())
 }
 
+pub async fn consuming_without_hub_outlives_an_ess_restart<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
+    deliver(&t, "b", &policy(), b"x").await?;
+    t.hub.hub_down().await?;
+    assert!(hangs(t.service.put(&format!("{}/consumed", path("b")), "")).await);
+    t.hub.restart_ess().await?;
+    // The lock is gone with the process; what was done is not.
+    assert_eq!(t.service.get(TYPE).await?.status, 404);
+    assert_eq!(status(&t.service, "b").await?.text(), "objconsumed");
+    t.hub.hub_up().await?;
+    destination(&t, "b", "consumed").await?;
+    Ok(())
+}
+
 pub async fn acknowledging_a_deletion_hangs_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
     deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
