@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{
-    self, BatchError, Digest, FULL, LOST_SIZE, Lost, LostReason, Mark, Replaced, Sealer,
+    self, BatchError, Digest, FULL, LOST_SIZE, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer,
 };
 use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::{Range, Receipt};
@@ -61,7 +61,7 @@ CREATE INDEX record_eviction ON record (class, rank, sequence);
 CREATE TABLE lost (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, chain BLOB NOT NULL, reason INTEGER NOT NULL) STRICT;
 CREATE TABLE batch (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL UNIQUE, id TEXT NOT NULL UNIQUE,
-    previous BLOB NOT NULL, chain BLOB NOT NULL, taken INTEGER, content BLOB
+    previous BLOB NOT NULL, chain BLOB NOT NULL, taken INTEGER, replaces TEXT NOT NULL DEFAULT '[]', content BLOB
 ) STRICT;
 CREATE TABLE stale (type TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (type, id)) STRICT;
 CREATE TABLE status (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL) STRICT;
@@ -343,7 +343,7 @@ impl Spool {
                 return Ok(None);
             }
             let draft = Draft::assemble(tx, state, sent, state.last)?;
-            draft.record(tx, state, sealer, None, now).map(Some)
+            draft.record(tx, state, sealer, Vec::new(), now).map(Some)
         })
     }
 
@@ -390,13 +390,24 @@ impl Spool {
     ) -> Result<Option<Outgoing>, SpoolError> {
         self.transact(|tx, state| {
             let found = tx
-                .query_row("SELECT first, last, previous, chain, taken FROM batch WHERE id = ?1", [id], |row| {
-                    let before = Mark { sequence: row.get::<_, u64>(0)?.saturating_sub(1), chain: digest(row, 2)? };
-                    let end = Mark { sequence: row.get(1)?, chain: digest(row, 3)? };
-                    Ok((before, end, row.get::<_, Option<i64>>(4)?))
-                })
+                .query_row(
+                    "SELECT first, last, previous, chain, taken, replaces FROM batch WHERE id = ?1",
+                    [id],
+                    |row| {
+                        let first: u64 = row.get(0)?;
+                        let before = Mark { sequence: first.saturating_sub(1), chain: digest(row, 2)? };
+                        let end = Mark { sequence: row.get(1)?, chain: digest(row, 3)? };
+                        Ok((before, end, row.get::<_, Option<i64>>(4)?, row.get::<_, String>(5)?))
+                    },
+                )
                 .optional()?;
-            let Some((before, end, taken)) = found else { return Ok(None) };
+            let Some((before, end, taken, replaces)) = found else { return Ok(None) };
+            let mut replaces: Vec<Replaced> = serde_json::from_str(&replaces)?;
+            // A batch split off was never sent.
+            if taken != Some(SPLIT_OFF) {
+                replaces.push(Replaced { id: id.to_owned(), consumed: taken.is_some() });
+            }
+            replaces.drain(..replaces.len().saturating_sub(MAX_REPLACED));
             if taken.is_none() {
                 tx.execute("INSERT OR IGNORE INTO stale (type, id) VALUES (?1, ?2)", [ALERTS_TYPE, id])?;
             }
@@ -418,9 +429,6 @@ impl Spool {
                 )?;
                 set_class(tx, rest, end.sequence, Class::Taken)?;
             }
-            // A batch split off was never sent.
-            let was_sent = taken != Some(SPLIT_OFF);
-            let replaces = was_sent.then(|| Replaced { id: id.to_owned(), consumed: taken.is_some() });
             draft.record(tx, state, sealer, replaces, now).map(Some)
         })
     }
@@ -809,7 +817,7 @@ impl Draft {
         tx: &Transaction<'_>,
         state: &State,
         sealer: &Sealer,
-        replaces: Option<Replaced>,
+        replaces: Vec<Replaced>,
         now: Timestamp,
     ) -> Result<Outgoing, Trouble> {
         let id = batch::object_id(&sealer.node, self.first, self.end.sequence);
@@ -831,8 +839,17 @@ impl Draft {
         };
         let content = batch::seal(&header, &self.lines, &sealer.key)?;
         tx.execute(
-            "INSERT INTO batch (first, last, id, previous, chain, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![self.first, self.end.sequence, id, self.previous.0, self.end.chain.0, content],
+            "INSERT INTO batch (first, last, id, previous, chain, replaces, content)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                self.first,
+                self.end.sequence,
+                id,
+                self.previous.0,
+                self.end.chain.0,
+                serde_json::to_string(&header.replaces)?,
+                content
+            ],
         )?;
         set_class(tx, self.first, self.end.sequence, Class::Sent)?;
         Ok(Outgoing { id, content })

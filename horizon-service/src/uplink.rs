@@ -208,7 +208,8 @@ impl<S: Steps> Uplink<S> {
     }
 
     async fn put(&mut self, outgoing: &Outgoing) -> Result<(), UplinkError> {
-        let done = self.ess.put(ALERTS_TYPE, &outgoing.id, &outgoing.content).await;
+        // An id that was consumed cannot be put again: its state tells, and is looked at next.
+        let done = unless_refused(self.ess.put(ALERTS_TYPE, &outgoing.id, &outgoing.content).await);
         self.flights.insert(outgoing.id.clone(), Flight { at: Instant::now(), stored: done.is_ok() });
         self.steps.reached("put")?;
         Ok(done?)
@@ -230,6 +231,8 @@ impl<S: Steps> Uplink<S> {
         };
         self.missing.remove(&batch.range.first);
         *self.reissues.entry(batch.range.first).or_default() += 1;
+        // Perhaps the collector never got the status, and with it the key, that it needs to believe a batch.
+        self.status_due = None;
         tracing::info!(old = batch.id, new = outgoing.id, "no receipt came for a batch, sent under a new id");
         self.steps.reached("batch")?;
         self.put(&outgoing).await
@@ -388,7 +391,7 @@ impl<S: Steps> Uplink<S> {
     }
 }
 
-/// An object that was consumed, replaced or deleted meanwhile cannot be acknowledged or deleted: 400, and nothing to mend.
+/// An object that was consumed, replaced or deleted meanwhile is refused with 400: nothing to mend.
 fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     match done {
         Err(MmsError::Rejected { status: 400, text }) => {

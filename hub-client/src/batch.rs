@@ -33,6 +33,9 @@ pub const FULL: usize = 1 << 20;
 /// Most bytes of one lost range in the header.
 pub const LOST_SIZE: usize = 192;
 
+/// Most objects in [`Header::replaces`].
+pub const MAX_REPLACED: usize = 32;
+
 /// Most bytes a batch is decompressed to: [`FULL`], one more line, and the header.
 pub const MAX_CONTENT: usize = FULL + MAX_LINE + (16 << 10);
 
@@ -201,9 +204,9 @@ pub struct Header {
     pub lost: Vec<Lost>,
     /// How far receipts reach on the node: nothing up to here can be sent again.
     pub receipted: Mark,
-    /// The object that this one is sent in place of, for it never brought a receipt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaces: Option<Replaced>,
+    /// Objects that this one is sent in place of, for none of them brought a receipt; the latest [`MAX_REPLACED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<Replaced>,
     /// When the batch was made.
     pub created: Timestamp,
 }
@@ -461,7 +464,7 @@ mod tests {
             chain: lost.chain.link(9, &lines[2]),
             lost: vec![lost],
             receipted: Mark::default(),
-            replaces: None,
+            replaces: Vec::new(),
             created: Timestamp::UNIX_EPOCH,
         };
         (header, lines)

@@ -340,6 +340,10 @@ impl<S: Steps> Collector<S> {
     /// Takes everything that is at the hub now, then publishes the receipts that are due.
     pub async fn collect_once(&mut self) -> Result<Summary, CollectorError> {
         self.summary = Summary::default();
+        // An earlier run may have ended between filling a gap and what follows it.
+        for mut stream in self.ledger.holding()? {
+            self.release(&mut stream)?;
+        }
         self.read_statuses().await?;
         let mut objects = self.css.list(ALERTS_TYPE).await?;
         self.reported.retain(|id| objects.iter().any(|object| object.object_id == *id));
@@ -482,16 +486,17 @@ impl<S: Steps> Collector<S> {
     /// Puts a genuine batch where it belongs in its stream.
     fn fit(&mut self, mut stream: Stream, batch: Batch, content: Vec<u8>) -> Result<Verdict, CollectorError> {
         let header = &batch.header;
-        if let Some(replaced) = &header.replaces
-            && !self.ledger.has(stream.id, &replaced.id)?
-            && !self.ledger.has(stream.id, &header.id)?
-        {
-            self.find(&Finding::Intercepted {
-                node: stream.node.clone(),
-                object: replaced.id.clone(),
-                consumed: replaced.consumed,
-                replacement: header.id.clone(),
-            });
+        if !self.ledger.has(stream.id, &header.id)? {
+            for replaced in &header.replaces {
+                if !self.ledger.has(stream.id, &replaced.id)? {
+                    self.find(&Finding::Intercepted {
+                        node: stream.node.clone(),
+                        object: replaced.id.clone(),
+                        consumed: replaced.consumed,
+                        replacement: header.id.clone(),
+                    });
+                }
+            }
         }
         let end = Mark { sequence: header.last, chain: header.chain };
         if end.sequence <= stream.up_to.sequence {

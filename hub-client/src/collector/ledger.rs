@@ -135,10 +135,19 @@ impl Ledger {
 
     /// Streams whose receipt is due.
     pub(super) fn due(&self) -> Result<Vec<Stream>> {
+        self.streams("receipt_due = 1")
+    }
+
+    /// Streams with batches beyond a gap.
+    pub(super) fn holding(&self) -> Result<Vec<Stream>> {
+        self.streams("id IN (SELECT stream FROM held)")
+    }
+
+    fn streams(&self, condition: &str) -> Result<Vec<Stream>> {
         self.run(|db| {
-            let mut query = db.prepare_cached(
-                "SELECT id, node, pem, up_to, chain FROM stream WHERE receipt_due = 1 ORDER BY node",
-            )?;
+            let mut query = db.prepare_cached(&format!(
+                "SELECT id, node, pem, up_to, chain FROM stream WHERE {condition} ORDER BY node"
+            ))?;
             query.query_map([], read_stream)?.collect()
         })
     }
