@@ -1,0 +1,439 @@
+//! The collector against the development hub: order, gaps, keys, forgeries, forks, and what a crash leaves in the output.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
+use armor_hub_client::alert::Alert;
+use armor_hub_client::batch::{self, Digest, Header, Lost, LostReason, Mark};
+use armor_hub_client::collector::{
+    Collector, CollectorConfig, CollectorError, Finding, LedgerError, OutputConfig, OutputError,
+    ReceiptRoute, Summary,
+};
+use armor_hub_client::css::{CssClient, CssConfig};
+use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::keys::{KeyId, KeyType, PrivateKey};
+use armor_hub_client::mms::{ALERTS_TYPE, RECEIPT_TYPE, STATUS_TYPE};
+use armor_hub_client::receipt::{MAX_OBJECT, Range, Receipt};
+use armor_hub_client::status::{AgentReport, NodeStatus, SpoolStats};
+use jiff::Timestamp;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node's side made by hand: its key and the chain of what it sent.
+struct Stream {
+    key: Arc<PrivateKey>,
+    at: Mark,
+    receipted: Mark,
+}
+
+/// What [`Stream::next`] makes.
+struct Sealed {
+    id: String,
+    object: Vec<u8>,
+    end: Mark,
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self::with_key(Arc::new(PrivateKey::generate(KeyType::Ed25519).unwrap()))
+    }
+
+    /// A stream from the start under a key that may have signed another.
+    fn with_key(key: Arc<PrivateKey>) -> Self {
+        Self { key, at: Mark::default(), receipted: Mark::default() }
+    }
+
+    /// The next `count` alerts, after `lost` numbers that are lost.
+    fn next(&mut self, lost: u64, count: u64, text: &str) -> Sealed {
+        let previous = self.at;
+        let first = previous.sequence + 1;
+        let mut ranges = Vec::new();
+        if lost > 0 {
+            let chain = Digest::of(text.as_bytes());
+            let last = previous.sequence + lost;
+            ranges.push(Lost { first, last, chain, reason: LostReason::Evicted });
+            self.at = Mark { sequence: last, chain };
+        }
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            let sequence = self.at.sequence + 1;
+            let line = Alert { sequence, resource: text.into(), ..Alert::default() }.to_line().unwrap();
+            self.at = Mark { sequence, chain: self.at.chain.link(sequence, &line) };
+            lines.push(line);
+        }
+        let header = Header {
+            version: batch::VERSION,
+            id: batch::object_id("node1", first, self.at.sequence),
+            org: "myorg".into(),
+            node: "node1".into(),
+            key: self.key.public().id().clone(),
+            first,
+            last: self.at.sequence,
+            count,
+            previous: previous.chain,
+            chain: self.at.chain,
+            lost: ranges,
+            receipted: self.receipted,
+            replaces: Vec::new(),
+            created: Timestamp::UNIX_EPOCH,
+        };
+        Sealed { object: batch::seal(&header, &lines, &self.key).unwrap(), id: header.id, end: self.at }
+    }
+
+    fn status(&self) -> Vec<u8> {
+        let status = NodeStatus {
+            org: "myorg".into(),
+            node: "node1".into(),
+            public_key: self.key.public().to_pem(),
+            created: Timestamp::now(),
+            agent: AgentReport { state: "enforcing".into(), ..AgentReport::default() },
+            spool: SpoolStats::default(),
+            refused_receipts: vec![],
+        };
+        status.sign(&self.key).unwrap()
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    hub: DevHub,
+    ess: EssClient,
+    css: CssConfig,
+    key: PathBuf,
+    accept_keys: Vec<(String, KeyId)>,
+    findings: Arc<Mutex<Vec<Finding>>>,
+    statuses: u32,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config =
+            DevHubConfig { agbot: false, poll: Duration::from_millis(20), ..DevHubConfig::new(dir.path()) };
+        let hub = DevHub::start(config).await.unwrap();
+        let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
+        hub.write_horizon_files(&dir.path().join("ess"), &service, "token", "1.0.0").unwrap();
+        let ess = EssClient::new(EssConfig {
+            address: EssAddress::Unix(hub.ess_socket()),
+            auth_file: dir.path().join("ess/auth.json"),
+            cert_file: dir.path().join("ess/cert.pem"),
+            timeout: Duration::from_secs(5),
+        });
+        let user = hub.add_user("operator", "password", Role::User).unwrap();
+        let css = CssConfig {
+            url: hub.css_url(),
+            org: hub.org(),
+            user: format!("{user}:password"),
+            ca_file: None,
+            timeout: Duration::from_secs(5),
+        };
+        let key = dir.path().join("receipt.key");
+        PrivateKey::generate(KeyType::P256).unwrap().save_new(&key).unwrap();
+        fs::create_dir(dir.path().join("state")).unwrap();
+        Self {
+            ess: ess.unwrap(),
+            dir,
+            hub,
+            css,
+            key,
+            accept_keys: vec![],
+            findings: Arc::default(),
+            statuses: 0,
+        }
+    }
+
+    fn output(&self) -> PathBuf {
+        self.dir.path().join("alerts.ndjson")
+    }
+
+    fn config(&self) -> CollectorConfig {
+        CollectorConfig {
+            org: self.hub.org(),
+            state_dir: self.dir.path().join("state"),
+            output: OutputConfig::File(self.output()),
+            route: ReceiptRoute::Node("openhorizon.edgenode".into()),
+            accept_keys: self.accept_keys.clone(),
+        }
+    }
+
+    fn open(&self, config: CollectorConfig) -> Result<Collector, CollectorError> {
+        let findings = Arc::clone(&self.findings);
+        let report = Box::new(move |finding: &Finding| findings.lock().unwrap().push(finding.clone()));
+        let key = PrivateKey::load(&self.key).unwrap();
+        Collector::open(config, CssClient::new(&self.css).unwrap(), key, report)
+    }
+
+    async fn collect(&self) -> Summary {
+        self.open(self.config()).unwrap().collect_once().await.unwrap()
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let findings = std::mem::take(&mut *self.findings.lock().unwrap());
+        findings.into_iter().filter(|finding| !matches!(finding, Finding::Status(_))).collect()
+    }
+
+    /// Puts an object at the node and waits until it is at the hub.
+    async fn arrive(&self, object_type: &str, id: &str, data: &[u8]) {
+        self.ess.put(object_type, id, data).await.unwrap();
+        let css = CssClient::new(&self.css).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !css.list(object_type).await.unwrap().iter().any(|object| object.object_id == id) {
+            assert!(Instant::now() < deadline, "{id} does not arrive");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn send(&self, sealed: &Sealed) {
+        self.arrive(ALERTS_TYPE, &sealed.id, &sealed.object).await;
+    }
+
+    async fn send_status(&mut self, stream: &Stream) {
+        self.statuses += 1;
+        self.arrive(STATUS_TYPE, &format!("node1.{}", self.statuses), &stream.status()).await;
+    }
+
+    /// The newest receipt that reaches the node, once one covers `up_to`.
+    async fn receipt(&self, stream: &Stream, up_to: u64) -> Receipt {
+        let pinned = PrivateKey::load(&self.key).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for object in self.ess.list(RECEIPT_TYPE, false).await.unwrap() {
+                let Ok(data) = self.ess.data(RECEIPT_TYPE, &object.object_id, MAX_OBJECT).await else {
+                    continue;
+                };
+                let of = ("myorg", "node1", stream.key.public().id());
+                if let Ok(receipt) = Receipt::verify(&data, [pinned.public()], of)
+                    && receipt.up_to.sequence == up_to
+                {
+                    return receipt;
+                }
+            }
+            assert!(Instant::now() < deadline, "no receipt up to {up_to}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn sequences(&self) -> Vec<u64> {
+        sequences(&self.output())
+    }
+}
+
+fn sequences(output: &Path) -> Vec<u64> {
+    let text = fs::read_to_string(output).unwrap();
+    text.lines().map(|line| serde_json::from_str::<Alert>(line).unwrap().sequence).collect()
+}
+
+#[tokio::test]
+async fn what_comes_out_of_order_is_held_and_the_receipt_says_so() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    world.send_status(&node).await;
+    let [first, second, third] = [(); 3].map(|()| node.next(0, 2, "x"));
+    world.send(&first).await;
+    world.send(&third).await;
+    let summary = world.collect().await;
+    assert_eq!((summary.alerts, summary.receipts), (2, 1));
+    let key = node.key.public().id().clone();
+    let pinned = Finding::KeyPinned { node: "node1".into(), key };
+    assert_eq!(world.findings(), [pinned, Finding::Gap { node: "node1".into(), first: 3, last: 4 }]);
+    let receipt = world.receipt(&node, 2).await;
+    assert_eq!((receipt.up_to, receipt.held), (first.end, vec![Range { first: 5, last: 6 }]));
+
+    world.send(&second).await;
+    assert_eq!(world.collect().await.alerts, 4);
+    assert_eq!(world.sequences(), [1, 2, 3, 4, 5, 6]);
+    let later = world.receipt(&node, 6).await;
+    assert!(later.up_to == third.end && later.held.is_empty() && later.serial > receipt.serial);
+    assert_eq!(world.collect().await, Summary::default(), "nothing is left to do");
+}
+
+#[tokio::test]
+async fn a_duplicate_is_dropped_and_brings_the_receipt_again() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    world.send_status(&node).await;
+    let sealed = node.next(0, 2, "x");
+    world.send(&sealed).await;
+    world.collect().await;
+    let first = world.receipt(&node, 2).await;
+    let mut again = Stream::with_key(Arc::clone(&node.key));
+    world.send(&again.next(0, 2, "x")).await;
+    let summary = world.collect().await;
+    assert_eq!((summary.alerts, summary.receipts), (0, 1));
+    assert_eq!(world.sequences(), [1, 2]);
+    let deadline = Instant::now() + PATIENCE;
+    while world.receipt(&node, 2).await.serial == first.serial {
+        assert!(Instant::now() < deadline, "no newer receipt");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_key_is_believed_only_when_the_operator_says_so() {
+    let (mut world, mut old, mut new) = (World::new().await, Stream::new(), Stream::new());
+    world.send_status(&old).await;
+    world.send(&old.next(0, 1, "old")).await;
+    world.collect().await;
+    world.findings();
+    world.send_status(&new).await;
+    let sealed = new.next(0, 1, "new");
+    world.send(&sealed).await;
+    assert_eq!(world.collect().await.alerts, 0);
+    let findings = world.findings();
+    let (pinned, offered) = (old.key.public().id().clone(), new.key.public().id().clone());
+    let changed = Finding::KeyChanged {
+        node: "node1".into(),
+        pinned,
+        offered: offered.clone(),
+        object: "node1.2".into(),
+    };
+    assert_eq!(findings[0], changed);
+    assert!(matches!(&findings[1], Finding::Forged { object, .. } if *object == sealed.id), "{findings:?}");
+    assert!(findings[0].to_string().contains(&format!("--accept-key node1={offered}")));
+
+    world.accept_keys = vec![("node1".into(), offered)];
+    world.send_status(&new).await;
+    let mut same = Stream::with_key(Arc::clone(&new.key));
+    world.send(&same.next(0, 1, "new")).await;
+    assert_eq!(world.collect().await.alerts, 1);
+    assert_eq!(world.sequences(), [1, 1], "the new key numbers anew");
+}
+
+#[tokio::test]
+async fn alerts_wait_at_the_hub_until_the_key_is_known() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    let sealed = node.next(0, 1, "x");
+    world.send(&sealed).await;
+    let mut collector = world.open(world.config()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(collector.collect_once().await.unwrap().alerts, 0);
+    }
+    assert_eq!(
+        world.findings(),
+        [Finding::KeyUnknown { node: "node1".into(), object: sealed.id }],
+        "told once"
+    );
+    drop(collector);
+    world.send_status(&node).await;
+    assert_eq!(world.collect().await.alerts, 1);
+}
+
+#[tokio::test]
+async fn forgeries_and_copies_are_named_and_removed() {
+    let (mut world, mut node, mut stranger) = (World::new().await, Stream::new(), Stream::new());
+    world.send_status(&node).await;
+    let genuine = node.next(0, 1, "x");
+    world.send(&genuine).await;
+    let forged = stranger.next(0, 1, "x");
+    world.send(&forged).await;
+    world.arrive(ALERTS_TYPE, "node1.1-1.copy", &genuine.object).await;
+    world.arrive(ALERTS_TYPE, "node2.1-1.other", &genuine.object).await;
+    world.arrive(ALERTS_TYPE, "node1.garbage", b"not a batch").await;
+    world.arrive(STATUS_TYPE, "node1.garbage", b"not a status").await;
+    assert_eq!(world.collect().await.alerts, 1);
+    let findings = world.findings();
+    let of = |id: &str| findings.iter().find(|finding| format!("{finding:?}").contains(id));
+    assert!(matches!(of(&forged.id), Some(Finding::Forged { owner, .. }) if owner == "myorg/node1"));
+    assert!(
+        matches!(of("node1.1-1.copy"), Some(Finding::Copied { original, .. }) if *original == genuine.id)
+    );
+    assert!(
+        matches!(of("node2.1-1.other"), Some(Finding::Forged { reason, .. }) if reason.contains("another node"))
+    );
+    assert_eq!(findings.iter().filter(|finding| format!("{finding:?}").contains("garbage")).count(), 2);
+    assert_eq!(world.collect().await, Summary::default(), "nothing is left at the hub");
+}
+
+#[tokio::test]
+async fn lost_alerts_are_named() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    world.send_status(&node).await;
+    world.send(&node.next(3, 2, "x")).await;
+    assert_eq!(world.collect().await.alerts, 2);
+    assert_eq!(world.sequences(), [4, 5]);
+    let lost =
+        Finding::Lost { node: "node1".into(), first: 1, last: 3, count: 3, reason: LostReason::Evicted };
+    assert!(world.findings().contains(&lost));
+}
+
+#[tokio::test]
+async fn a_fresh_state_goes_on_where_the_nodes_receipts_end() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    node.next(0, 7, "collected elsewhere");
+    node.receipted = node.at;
+    world.send_status(&node).await;
+    let first = node.next(0, 1, "x");
+    let second = node.next(0, 1, "x");
+    world.send(&second).await;
+    world.collect().await;
+    let elsewhere = Finding::ElsewhereReceipted { node: "node1".into(), first: 1, last: 7 };
+    let findings = world.findings();
+    assert!(findings.contains(&elsewhere), "{findings:?}");
+    assert!(findings.contains(&Finding::Gap { node: "node1".into(), first: 8, last: 8 }));
+    world.send(&first).await;
+    world.collect().await;
+    assert_eq!(world.sequences(), [8, 9]);
+}
+
+#[tokio::test]
+async fn a_node_set_back_is_named_and_not_believed() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    world.send_status(&node).await;
+    world.send(&node.next(0, 2, "x")).await;
+    world.collect().await;
+    world.findings();
+    let mut back = Stream::with_key(Arc::clone(&node.key));
+    let same_end = back.next(0, 2, "something else");
+    world.send(&same_end).await;
+    let beyond = back.next(0, 1, "something else");
+    world.send(&beyond).await;
+    assert_eq!(world.collect().await.alerts, 0);
+    let fork = |sealed: &Sealed| Finding::Fork { node: "node1".into(), object: sealed.id.clone(), up_to: 2 };
+    assert_eq!(world.findings(), [fork(&same_end), fork(&beyond)]);
+    assert_eq!(world.sequences(), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_in_the_output_is_cut_off() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    fs::write(world.output(), "what was there before\n").unwrap();
+    world.send_status(&node).await;
+    world.send(&node.next(0, 1, "x")).await;
+    world.collect().await;
+    let before = fs::read(world.output()).unwrap();
+    assert!(before.starts_with(b"what was there before\n"));
+    fs::write(world.output(), [&before[..], b"{\"half\":"].concat()).unwrap();
+    world.send(&node.next(0, 1, "x")).await;
+    world.collect().await;
+    let text = fs::read_to_string(world.output()).unwrap();
+    assert!(text.starts_with(std::str::from_utf8(&before).unwrap()) && !text.contains("half"));
+    assert_eq!(text.lines().count(), 3);
+
+    // Rotated away: the new file begins with what comes next.
+    fs::rename(world.output(), world.dir.path().join("rotated")).unwrap();
+    world.send(&node.next(0, 1, "x")).await;
+    world.collect().await;
+    assert_eq!(world.sequences(), [3]);
+}
+
+#[tokio::test]
+async fn a_second_collector_and_a_newer_state_are_refused() {
+    let world = World::new().await;
+    let running = world.open(world.config()).unwrap();
+    let error = world.open(world.config()).err().unwrap();
+    assert!(matches!(error, CollectorError::Ledger(LedgerError::InUse { .. })), "{error}");
+    fs::create_dir(world.dir.path().join("other")).unwrap();
+    let other = CollectorConfig { state_dir: world.dir.path().join("other"), ..world.config() };
+    let error = world.open(other).err().unwrap();
+    assert!(matches!(error, CollectorError::Output(OutputError::InUse(_))), "{error}");
+    drop(running);
+    let path = world.dir.path().join("state/collector.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.pragma_update(None, "user_version", 9).unwrap();
+    drop(db);
+    let error = world.open(world.config()).err().unwrap();
+    assert!(matches!(error, CollectorError::Ledger(LedgerError::Newer { found: 9, .. })), "{error}");
+    fs::write(&path, "not a database, but long enough to be taken for one: ......................").unwrap();
+    let error = world.open(world.config()).err().unwrap();
+    assert!(error.to_string().contains("collector.db"), "{error}");
+}
