@@ -21,7 +21,7 @@ die() {
 static_cargo() {
   (
     cd "$root" || exit
-    export RUSTFLAGS="-C target-feature=+crt-static" LIBBPF_SYS_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu
+    export RUSTFLAGS="-C target-feature=+crt-static"
     local command=$1
     shift
     exec cargo "$command" --target "$triple" --target-dir "$target" "$@"
