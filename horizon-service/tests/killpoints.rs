@@ -6,6 +6,8 @@
 //! directory as it was at that moment, with SQLite's log as a SIGKILL leaves it. Kills, outages and meddling follow from a seed,
 //! which a failure prints.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -381,16 +383,17 @@ impl<'h, H: Hub> World<'h, H> {
         assert_eq!(self.hubside.collected(), expected);
     }
 
-    /// Each object meddled with is named, unless the node, started again, put it again under its id before anybody missed it.
+    /// Each object meddled with is named, unless the node, started again, put it again under its id before anybody missed it:
+    /// then the genuine one was taken.
     fn assert_meddling_is_named(&mut self) {
         self.hubside.running = None;
         let ledger = rusqlite::Connection::open(self.hubside.home.dir().join("collector.db")).unwrap();
         let named = self.named();
         for id in &self.meddler.touched {
-            let accepted: bool = ledger
+            let taken: bool = ledger
                 .query_row("SELECT EXISTS (SELECT 1 FROM accepted WHERE id = ?1)", [id], |row| row.get(0))
                 .unwrap();
-            assert!(accepted || named.contains(id), "{id}: {:?}", self.hubside.findings.lock().unwrap());
+            assert!(taken || named.contains(id), "{id}: {:?}", self.hubside.findings.lock().unwrap());
         }
     }
 

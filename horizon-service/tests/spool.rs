@@ -1,5 +1,7 @@
 //! The spool against damaged files, a full disk's traces, and a plain model under random operations.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

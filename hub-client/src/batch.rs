@@ -523,7 +523,8 @@ mod tests {
     #[test]
     fn contradictions_that_the_node_signed_are_refused() {
         let key = key();
-        let cases: [(&str, fn(&mut Header, &mut Vec<Vec<u8>>)); 12] = [
+        type Alter = fn(&mut Header, &mut Vec<Vec<u8>>);
+        let cases: [(&str, Alter); 12] = [
             ("the count is wrong", |header, _| header.count = 2),
             ("the chain does not end", |header, _| header.chain = Digest([9; 32])),
             ("empty range", |header, _| header.last = 4),

@@ -503,7 +503,7 @@ impl<S: Steps> Collector<S> {
             if self.ledger.boundary(stream.id, end)? == Boundary::Other {
                 self.fork(&stream, &header.id);
             } else {
-                self.ledger.mark_due(stream.id)?;
+                self.ledger.duplicate(stream.id, end, &header.id)?;
             }
             return Ok(Verdict::Consume);
         }
@@ -530,7 +530,8 @@ impl<S: Steps> Collector<S> {
         let held = self.ledger.held_ranges(stream.id)?;
         let range = Range { first: header.first, last: header.last };
         if held.contains(&range) {
-            self.ledger.mark_due(stream.id)?;
+            let end = Mark { sequence: header.last, chain: header.chain };
+            self.ledger.duplicate(stream.id, end, &header.id)?;
             return Ok(Verdict::Consume);
         }
         let first =

@@ -1,5 +1,7 @@
 //! The collector against the development hub: order, gaps, keys, forgeries, forks, and what a crash leaves in the output.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -16,7 +16,7 @@ use crate::receipt::Range;
 
 /// Version of the schema.
 const SCHEMA: i64 = 1;
-/// Accepted batches remembered per stream, to tell duplicates from forks and late receipts from meddling.
+/// Batches remembered per stream once taken, to tell duplicates from forks and late receipts from meddling.
 const MAX_ACCEPTED: u64 = 4096;
 
 const CREATE: &str = "
@@ -182,15 +182,7 @@ impl Ledger {
                 params![stream, mark.sequence, mark.chain.0],
             )?;
             if let Some(id) = batch {
-                tx.execute(
-                    "INSERT INTO accepted (stream, last, chain, id) VALUES (?1, ?2, ?3, ?4)",
-                    params![stream, mark.sequence, mark.chain.0, id],
-                )?;
-                tx.execute(
-                    "DELETE FROM accepted WHERE stream = ?1 AND number <=
-                     (SELECT number FROM accepted WHERE stream = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
-                    params![stream, MAX_ACCEPTED],
-                )?;
+                remember(tx, stream, mark, id)?;
             }
             if let Some((file, length)) = output {
                 tx.execute("INSERT OR REPLACE INTO output VALUES (?1, ?2)", params![file, length])?;
@@ -217,7 +209,7 @@ impl Ledger {
         })
     }
 
-    /// Whether the batch of this id is written or held.
+    /// Whether the batch of this id was taken: written, held, or found to be a duplicate.
     pub(super) fn has(&self, stream: i64, id: &str) -> Result<bool> {
         self.run(|db| {
             db.query_row(
@@ -229,9 +221,13 @@ impl Ledger {
         })
     }
 
-    /// A receipt is to be published again: the node seems not to have the last one.
-    pub(super) fn mark_due(&mut self, stream: i64) -> Result<()> {
-        self.write(|tx| tx.execute("UPDATE stream SET receipt_due = 1 WHERE id = ?1", [stream])).map(|_| ())
+    /// Remembers a batch that brought nothing new. Its node seems not to have the last receipt: one is due again.
+    pub(super) fn duplicate(&mut self, stream: i64, end: Mark, id: &str) -> Result<()> {
+        self.write(|tx| {
+            remember(tx, stream, end, id)?;
+            tx.execute("UPDATE stream SET receipt_due = 1 WHERE id = ?1", [stream])
+        })
+        .map(|_| ())
     }
 
     /// Keeps a batch that lies beyond a gap.
@@ -339,6 +335,20 @@ impl Ledger {
         });
         result.map_err(|error| sqlite(&self.path, error))
     }
+}
+
+/// Notes a batch that was taken, and forgets the oldest.
+fn remember(tx: &rusqlite::Transaction<'_>, stream: i64, end: Mark, id: &str) -> rusqlite::Result<()> {
+    tx.execute(
+        "INSERT INTO accepted (stream, last, chain, id) VALUES (?1, ?2, ?3, ?4)",
+        params![stream, end.sequence, end.chain.0, id],
+    )?;
+    tx.execute(
+        "DELETE FROM accepted WHERE stream = ?1 AND number <=
+         (SELECT number FROM accepted WHERE stream = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+        params![stream, MAX_ACCEPTED],
+    )?;
+    Ok(())
 }
 
 fn sqlite(path: &Path, error: rusqlite::Error) -> LedgerError {
