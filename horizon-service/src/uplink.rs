@@ -17,7 +17,7 @@ use std::time::Duration;
 use armor_hub_client::batch::Sealer;
 use armor_hub_client::ess::EssClient;
 use armor_hub_client::keys::PublicKey;
-use armor_hub_client::mms::{ALERTS_TYPE, MmsError, ObjectStatus, RECEIPT_TYPE, STATUS_TYPE};
+use armor_hub_client::mms::{ALERTS_TYPE, MmsError, ObjectStatus, RECEIPT_TYPE, STATUS_TYPE, check_name};
 use armor_hub_client::receipt::{self, Range, Receipt};
 use armor_hub_client::signed::SignedError;
 use armor_hub_client::status::{AgentReport, NodeStatus};
@@ -294,6 +294,11 @@ impl<S: Steps> Uplink<S> {
     async fn read_receipts(&mut self) -> Result<(), UplinkError> {
         for object in self.ess.list(RECEIPT_TYPE, false).await? {
             let id = &object.object_id;
+            if check_name(id).is_err() {
+                // No receipt of a collector, and nothing that can be asked for or removed by this name.
+                tracing::debug!(id, "object with an unusable id ignored");
+                continue;
+            }
             if object.deleted {
                 unless_refused(self.ess.deleted(RECEIPT_TYPE, id).await)?;
                 continue;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use armor_agent::spool::{Spool, SpoolConfig};
 use armor_agent::uplink::{Uplink, UplinkConfig};
+use armor_contract_tests::Client;
 use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{Mark, Sealer};
@@ -188,4 +189,28 @@ async fn a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported() {
     assert!(reason("receipt-2").contains("not a signed document"), "{refused:?}");
     assert_eq!(spool.lock().unwrap().stats().unwrap().records, 1);
     assert!(css.list(RECEIPT_TYPE).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_receipt_whose_name_cannot_be_used_is_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (hub, css) = hub(dir.path()).await;
+    let mallory = Client::css(&hub, "myorg/operator", "password").unwrap();
+    let meta = serde_json::json!({"objectID": "a@b", "objectType": RECEIPT_TYPE,
+        "destinationType": "openhorizon.edgenode", "destinationID": "node1"});
+    let body = serde_json::json!({"meta": meta, "data": "eA=="});
+    assert_eq!(mallory.put(&format!("{RECEIPT_TYPE}/a@b"), body.to_string()).await.unwrap(), 204);
+    let ess = || ess(&hub.ess_socket(), &dir.path().join("ess"));
+    let deadline = Instant::now() + PATIENCE;
+    while ess().list(RECEIPT_TYPE, false).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "it reaches the node");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let spool = spool(dir.path());
+    spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
+    uplink(UplinkConfig::default(), ess(), &spool, &sealer(), vec![]).pass(Timestamp::now()).await.unwrap();
+    while css.list(ALERTS_TYPE).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the alert does not arrive");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

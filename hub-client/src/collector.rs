@@ -25,7 +25,7 @@ use serde::Serialize;
 use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
 use crate::css::{CssClient, NewObject};
 use crate::keys::{KeyId, PrivateKey};
-use crate::mms::{ALERTS_TYPE, DestinationPolicy, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
+use crate::mms::{ALERTS_TYPE, DestinationPolicy, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE, check_name};
 use crate::receipt::{MAX_HELD, Range, Receipt};
 use crate::signed::SignedError;
 use crate::status::{self, NodeStatus};
@@ -291,6 +291,8 @@ pub struct Collector<S = NoSteps> {
     summary: Summary,
     /// Objects left at the hub that were already reported.
     reported: HashSet<String>,
+    /// Objects at the hub in this pass.
+    listed: HashSet<String>,
 }
 
 impl Collector {
@@ -318,7 +320,18 @@ impl<S: Steps> Collector<S> {
         let mut ledger = Ledger::open(&config.state_dir)?;
         let output = Output::open(&config.output, &mut ledger)?;
         let summary = Summary::default();
-        Ok(Self { config, css, key, ledger, output, report, steps, summary, reported: HashSet::new() })
+        Ok(Self {
+            config,
+            css,
+            key,
+            ledger,
+            output,
+            report,
+            steps,
+            summary,
+            reported: HashSet::new(),
+            listed: HashSet::new(),
+        })
     }
 
     /// Passes every `every` until something fails that waiting does not mend.
@@ -346,7 +359,9 @@ impl<S: Steps> Collector<S> {
         }
         self.read_statuses().await?;
         let mut objects = self.css.list(ALERTS_TYPE).await?;
-        self.reported.retain(|id| objects.iter().any(|object| object.object_id == *id));
+        self.listed.extend(objects.iter().map(|object| object.object_id.clone()));
+        let listed = std::mem::take(&mut self.listed);
+        self.reported.retain(|id| listed.contains(id));
         objects.sort_by_cached_key(|object| (object.owner_id.clone(), first_of(&object.object_id)));
         for object in objects {
             if self.take(&object).await? == Verdict::Consume {
@@ -378,8 +393,14 @@ impl<S: Steps> Collector<S> {
     }
 
     async fn read_statuses(&mut self) -> Result<(), CollectorError> {
-        for object in self.css.list(STATUS_TYPE).await? {
+        let objects = self.css.list(STATUS_TYPE).await?;
+        self.listed.extend(objects.iter().map(|object| object.object_id.clone()));
+        for object in objects {
             let id = &object.object_id;
+            if let Err(error) = check_name(id) {
+                self.out_of_reach(&object, &error);
+                continue;
+            }
             if object.deleted {
                 unless_refused(self.css.deleted(STATUS_TYPE, id).await)?;
                 continue;
@@ -387,6 +408,10 @@ impl<S: Steps> Collector<S> {
             match self.css.data(STATUS_TYPE, id, status::MAX_OBJECT).await {
                 Ok(data) => self.read_status(&object, &data)?,
                 Err(MmsError::UnknownObject { .. }) => continue,
+                Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
+                    self.out_of_reach(&object, &error);
+                    continue;
+                }
                 Err(error @ MmsError::TooLarge { .. }) => self.forged(&object, error.to_string()),
                 Err(error) => return Err(error.into()),
             }
@@ -433,9 +458,19 @@ impl<S: Steps> Collector<S> {
         self.find(&Finding::Forged { object: id, owner, reason });
     }
 
+    /// Reports, once, an object that can be neither read nor removed from here; the others must not wait for that.
+    fn out_of_reach(&mut self, object: &MetaData, error: &MmsError) {
+        let (id, owner, reason) = (object.object_id.clone(), object.owner_id.clone(), error.to_string());
+        self.find_once(&object.object_id, &Finding::Forged { object: id, owner, reason });
+    }
+
     /// Looks at one alert object.
     async fn take(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
         let (id, owner) = (&object.object_id, &object.owner_id);
+        if let Err(error) = check_name(id) {
+            self.out_of_reach(object, &error);
+            return Ok(Verdict::Leave);
+        }
         let node = self.node_of(owner);
         let stream = node.map(|node| self.ledger.stream(node)).transpose()?.flatten();
         if object.deleted {
@@ -461,6 +496,10 @@ impl<S: Steps> Collector<S> {
         let data = match self.css.data(ALERTS_TYPE, id, batch::MAX_OBJECT as u64).await {
             Ok(data) => data,
             Err(MmsError::UnknownObject { .. }) => return Ok(Verdict::Leave),
+            Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
+                self.out_of_reach(object, &error);
+                return Ok(Verdict::Leave);
+            }
             Err(error @ MmsError::TooLarge { .. }) => {
                 self.forged(object, error.to_string());
                 return Ok(Verdict::Consume);

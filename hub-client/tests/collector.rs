@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use armor_contract_tests::Client;
 use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{self, Digest, Header, Lost, LostReason, Mark};
@@ -438,4 +439,25 @@ async fn a_second_collector_and_a_newer_state_are_refused() {
     fs::write(&path, "not a database, but long enough to be taken for one: ......................").unwrap();
     let error = world.open(world.config()).err().unwrap();
     assert!(error.to_string().contains("collector.db"), "{error}");
+}
+
+#[tokio::test]
+async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    let raw = Client::ess(&world.hub, "myorg/hzn-armor", "token").unwrap();
+    for object_type in [ALERTS_TYPE, STATUS_TYPE] {
+        let body =
+            serde_json::json!({"meta": {"objectID": "a@b", "objectType": object_type}, "data": "eA=="});
+        assert_eq!(raw.put(&format!("{object_type}/a@b"), body.to_string()).await.unwrap(), 204);
+    }
+    world.send_status(&node).await;
+    world.send(&node.next(0, 1, "x")).await;
+    let mut collector = world.open(world.config()).unwrap();
+    assert_eq!(collector.collect_once().await.unwrap().alerts, 1);
+    collector.collect_once().await.unwrap();
+    let findings = world.findings();
+    let unusable = findings
+        .iter()
+        .filter(|finding| matches!(finding, Finding::Forged { object, .. } if object == "a@b"));
+    assert_eq!(unusable.count(), 1, "{findings:?}");
 }
