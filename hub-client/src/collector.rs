@@ -190,7 +190,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => {
-                write!(f, "node {}: {}", status.node, status.agent.state)?;
+                write!(f, "node {} at {:.0}: {}", status.node, status.created, status.agent.state)?;
                 if !status.agent.bundle.is_empty() {
                     write!(f, ", bundle {} serial {}", status.agent.bundle, status.agent.bundle_serial)?;
                 }
@@ -359,7 +359,7 @@ impl<S: Steps> Collector<S> {
         }
         self.read_statuses().await?;
         let mut objects = self.css.list(ALERTS_TYPE).await?;
-        self.listed.extend(objects.iter().map(|object| object.object_id.clone()));
+        self.listed.extend(objects.iter().map(name_of));
         let listed = std::mem::take(&mut self.listed);
         self.reported.retain(|id| listed.contains(id));
         objects.sort_by_cached_key(|object| (object.owner_id.clone(), first_of(&object.object_id)));
@@ -381,8 +381,8 @@ impl<S: Steps> Collector<S> {
     }
 
     /// Reports a finding about an object that stays at the hub, once.
-    fn find_once(&mut self, object: &str, finding: &Finding) {
-        if self.reported.insert(object.to_owned()) {
+    fn find_once(&mut self, object: &MetaData, finding: &Finding) {
+        if self.reported.insert(name_of(object)) {
             self.find(finding);
         }
     }
@@ -394,7 +394,7 @@ impl<S: Steps> Collector<S> {
 
     async fn read_statuses(&mut self) -> Result<(), CollectorError> {
         let objects = self.css.list(STATUS_TYPE).await?;
-        self.listed.extend(objects.iter().map(|object| object.object_id.clone()));
+        self.listed.extend(objects.iter().map(name_of));
         for object in objects {
             let id = &object.object_id;
             if let Err(error) = check_name(id) {
@@ -461,7 +461,7 @@ impl<S: Steps> Collector<S> {
     /// Reports, once, an object that can be neither read nor removed from here; the others must not wait for that.
     fn out_of_reach(&mut self, object: &MetaData, error: &MmsError) {
         let (id, owner, reason) = (object.object_id.clone(), object.owner_id.clone(), error.to_string());
-        self.find_once(&object.object_id, &Finding::Forged { object: id, owner, reason });
+        self.find_once(object, &Finding::Forged { object: id, owner, reason });
     }
 
     /// Looks at one alert object.
@@ -480,7 +480,7 @@ impl<S: Steps> Collector<S> {
                 None => false,
             };
             if !had {
-                self.find_once(id, &Finding::Removed { object: id.clone(), owner: owner.clone() });
+                self.find_once(object, &Finding::Removed { object: id.clone(), owner: owner.clone() });
             }
             unless_refused(self.css.deleted(ALERTS_TYPE, id).await)?;
             return Ok(Verdict::Leave);
@@ -490,7 +490,7 @@ impl<S: Steps> Collector<S> {
             return Ok(Verdict::Consume);
         };
         let Some(stream) = stream else {
-            self.find_once(id, &Finding::KeyUnknown { node: node.to_owned(), object: id.clone() });
+            self.find_once(object, &Finding::KeyUnknown { node: node.to_owned(), object: id.clone() });
             return Ok(Verdict::Leave);
         };
         let data = match self.css.data(ALERTS_TYPE, id, batch::MAX_OBJECT as u64).await {
@@ -578,7 +578,7 @@ impl<S: Steps> Collector<S> {
         let first = first.max(stream.up_to.sequence) + 1;
         if first < range.first {
             let finding = Finding::Gap { node: stream.node.clone(), first, last: range.first - 1 };
-            self.find_once(&header.id, &finding);
+            self.find(&finding);
         }
         if held.len() >= MAX_HELD {
             return Ok(Verdict::Leave);
@@ -692,6 +692,10 @@ fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
         }
         done => done,
     }
+}
+
+fn name_of(object: &MetaData) -> String {
+    format!("{}/{}", object.object_type, object.object_id)
 }
 
 /// First number of an object id `<node>.<first>-<last>.<random>`; not to be believed, only sorted by.

@@ -459,5 +459,42 @@ async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way
     let unusable = findings
         .iter()
         .filter(|finding| matches!(finding, Finding::Forged { object, .. } if object == "a@b"));
-    assert_eq!(unusable.count(), 1, "{findings:?}");
+    assert_eq!(unusable.count(), 2, "each of the two objects once: {findings:?}");
+}
+
+#[tokio::test]
+async fn the_command_appends_alerts_and_reports_findings() {
+    let (mut world, mut node) = (World::new().await, Stream::new());
+    world.send_status(&node).await;
+    world.send(&node.next(2, 1, "/etc/shadow")).await;
+    let report = world.dir.path().join("report.ndjson");
+    let collect = || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+        command
+            .args(["alerts", "collect", "--key", world.key.to_str().unwrap()])
+            .args(["--state", world.dir.path().join("made/by/it").to_str().unwrap()])
+            .args(["--out", world.output().to_str().unwrap(), "--report", report.to_str().unwrap()])
+            .env("HZN_ORG_ID", "myorg")
+            .env("HZN_EXCHANGE_USER_AUTH", "myorg/operator:password")
+            .env("HZN_FSS_CSSURL", world.hub.css_url());
+        command
+    };
+    let output = collect().output().await.unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("node node1: 2 alerts lost (evicted): 1 to 2"), "{errors}");
+    assert!(errors.contains("1 alert collected"), "{errors}");
+    assert_eq!(world.sequences(), [3]);
+    let kinds: Vec<String> = fs::read_to_string(&report)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["Finding"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(kinds, ["KeyPinned", "Status", "Lost"]);
+    world.receipt(&node, 3).await;
+
+    let missing = collect().arg("--accept-key=node1").output().await.unwrap();
+    assert_eq!(missing.status.code(), Some(2), "wrong usage");
 }

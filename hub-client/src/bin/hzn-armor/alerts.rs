@@ -12,6 +12,7 @@ use armor_hub_client::keys::{KeyId, PrivateKey};
 use armor_hub_client::mms::{DestinationPolicy, ServiceId};
 
 use crate::hub::HubArgs;
+use crate::policy::plural;
 
 /// What to do with alerts.
 #[derive(Debug, clap::Subcommand)]
@@ -105,12 +106,15 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let summary = collector.collect_once().await?;
-    eprintln!("{} alerts collected, {} receipts published", summary.alerts, summary.receipts);
+    let count = |number: u64, one, many| plural(usize::try_from(number).unwrap_or(usize::MAX), one, many);
+    eprintln!(
+        "{} collected, {} published",
+        count(summary.alerts, "alert", "alerts"),
+        count(summary.receipts, "receipt", "receipts")
+    );
     if summary.receipts_due > 0 {
-        eprintln!(
-            "{} receipts could not be published: run again, nodes keep their alerts",
-            summary.receipts_due
-        );
+        let receipts = count(summary.receipts_due, "receipt", "receipts");
+        eprintln!("{receipts} could not be published: run again; the nodes keep their alerts until then");
     }
     Ok(ExitCode::SUCCESS)
 }
