@@ -16,67 +16,41 @@
 //!   [`MAX_OPEN`] are stored, besides `max_bytes`.
 //! - A database that does not read is moved aside to `spool.db.damaged` (one is kept), never deleted.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+mod draft;
+mod error;
+mod floor;
+mod rows;
+
+use std::fs;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{
-    self, BatchError, Digest, FULL, LOST_SIZE, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer,
-};
+use armor_hub_client::batch::{self, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer};
 use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::{Range, Receipt};
 pub use armor_hub_client::status::SpoolStats;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use draft::Draft;
+pub use error::{Mismatch, SpoolError};
+use error::{Trouble, is_damage, sqlite};
+use floor::Floor;
+use rows::{
+    CREATE, Class, RECORD_COST, SCHEMA, State, batches, connect, digest, drop_up_to, insert_lost, make_room,
+    sent, set_class,
+};
 
 /// Most batches on their way at a time: the ESS hangs on the fourth object while the hub is away.
 pub const MAX_OPEN: u64 = 2;
 
-/// Version of the database's schema, in its `user_version`.
-const SCHEMA: i64 = 1;
-/// Bytes a record costs beside its line: chain, keys, index entry.
-const RECORD_COST: u64 = 128;
-/// Bytes a lost range costs.
-const LOST_COST: u64 = 96;
 /// Numbers reserved at a time in the floor file.
 const BLOCK: u64 = 4096;
 
 /// `batch.taken` of a batch that a reissue split off: due at once, as if taken long ago.
 const SPLIT_OFF: i64 = 0;
-
-const CREATE: &str = "
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), last INTEGER NOT NULL, chain BLOB NOT NULL,
-    receipted INTEGER NOT NULL, receipted_chain BLOB NOT NULL, receipt_serial INTEGER NOT NULL,
-    records INTEGER NOT NULL, bytes INTEGER NOT NULL, evicted INTEGER NOT NULL, unwritten INTEGER NOT NULL
-) STRICT;
-CREATE TABLE record (
-    sequence INTEGER PRIMARY KEY, class INTEGER NOT NULL, rank INTEGER NOT NULL,
-    chain BLOB NOT NULL, line BLOB NOT NULL
-) STRICT;
-CREATE INDEX record_eviction ON record (class, rank, sequence);
-CREATE TABLE lost (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, chain BLOB NOT NULL, reason INTEGER NOT NULL) STRICT;
-CREATE TABLE batch (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL UNIQUE, id TEXT NOT NULL UNIQUE,
-    previous BLOB NOT NULL, chain BLOB NOT NULL, taken INTEGER, replaces TEXT NOT NULL DEFAULT '[]', content BLOB
-) STRICT;
-CREATE TABLE stale (type TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (type, id)) STRICT;
-CREATE TABLE status (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL) STRICT;
-";
-
-/// Order in which records make room: the values of `record.class`.
-#[derive(Clone, Copy)]
-enum Class {
-    /// In a batch that somebody took, without a receipt so far.
-    Taken = 0,
-    /// In no batch yet.
-    Unsent = 1,
-    /// In a batch on its way.
-    Sent = 2,
-}
 
 /// Settings of the spool.
 #[derive(Debug, Clone)]
@@ -84,100 +58,6 @@ pub struct SpoolConfig {
     /// Bytes that records and lost ranges may take. The file is some tenths larger, and holds [`MAX_OPEN`] batches
     /// (each under 4 MiB) besides.
     pub max_bytes: u64,
-}
-
-/// What the spool cannot do.
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
-    /// The database was written by a newer version of the agent.
-    #[error("{}: schema version {found}, this agent reads up to {SCHEMA}: run the newer agent, or move the file away", path.display())]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Version it has.
-        found: i64,
-    },
-    /// Another process has the database open.
-    #[error("{}: in use by another process: only one agent may run on a node", path.display())]
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
-    /// The database did not read. It was moved aside and a fresh one begun: the call can be repeated.
-    #[error("{}: damaged ({error}); moved to {}, a fresh spool goes on from the next free number", path.display(), moved_to.display())]
-    Damaged {
-        /// The database.
-        path: PathBuf,
-        /// Where the damaged one is now.
-        moved_to: PathBuf,
-        /// What SQLite says.
-        error: rusqlite::Error,
-    },
-    /// The alerts could not be written: the disk is full or failing. They are counted and named as lost.
-    #[error("{}: {count} alerts not written: {error}", path.display())]
-    Unwritten {
-        /// File that could not be written.
-        path: PathBuf,
-        /// Alerts of this call.
-        count: u64,
-        /// Why.
-        error: Box<SpoolError>,
-    },
-    /// A file of the spool cannot be read or written.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// SQLite cannot do what it must; mostly a full or failing disk.
-    #[error("{}: {error}", path.display())]
-    Sqlite {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        error: rusqlite::Error,
-    },
-    /// A batch cannot be sealed.
-    #[error("batch: {0}")]
-    Batch(#[from] BatchError),
-    /// An alert cannot be written as JSON.
-    #[error("alert: {0}")]
-    Alert(#[from] serde_json::Error),
-}
-
-/// Why a receipt that is properly signed does not fit this spool.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
-    /// It covers numbers that were never sent: this node's state went back, or its key is used twice.
-    #[error(
-        "receipt up to {up_to}, but only {sent} was sent: this node's state is older than what the collector has"
-    )]
-    BeyondSent {
-        /// What the receipt covers.
-        up_to: u64,
-        /// Highest number in any batch.
-        sent: u64,
-    },
-    /// No batch ends where it does.
-    #[error("receipt up to {up_to}, where no batch ends")]
-    NoBoundary {
-        /// What the receipt covers.
-        up_to: u64,
-    },
-    /// The collector's chain is not this spool's.
-    #[error(
-        "receipt up to {up_to} has chain {theirs}, the spool has {ours}: the collector took other alerts for ours"
-    )]
-    Chain {
-        /// What the receipt covers.
-        up_to: u64,
-        /// Chain in the receipt.
-        theirs: Digest,
-        /// Chain in the spool.
-        ours: Digest,
-    },
 }
 
 /// What a receipt changed.
@@ -207,27 +87,6 @@ pub struct BatchInfo {
     pub range: Range,
     /// When it was first seen to be taken from the hub; `None` while on its way.
     pub taken: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct State {
-    last: Mark,
-    receipted: Mark,
-    receipt_serial: u64,
-    records: u64,
-    bytes: u64,
-    evicted: u64,
-    unwritten: u64,
-}
-
-/// What outlives the database: numbers reserved, and how far receipts reach.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Floor {
-    reserved: u64,
-    receipted: Mark,
-    #[serde(default)]
-    receipt_serial: u64,
 }
 
 /// The spool of one node. One process at a time.
@@ -627,278 +486,6 @@ impl Spool {
     }
 }
 
-/// What ends a transaction.
-enum Trouble {
-    Sqlite(rusqlite::Error),
-    Spool(SpoolError),
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<BatchError> for Trouble {
-    fn from(error: BatchError) -> Self {
-        Self::Spool(error.into())
-    }
-}
-
-impl From<serde_json::Error> for Trouble {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Spool(error.into())
-    }
-}
-
-impl State {
-    fn read(tx: &Transaction<'_>) -> Result<Self, rusqlite::Error> {
-        tx.query_row(
-            "SELECT last, chain, receipted, receipted_chain, receipt_serial, records, bytes, evicted, unwritten FROM state",
-            [],
-            |row| {
-                Ok(Self {
-                    last: Mark { sequence: row.get(0)?, chain: digest(row, 1)? },
-                    receipted: Mark { sequence: row.get(2)?, chain: digest(row, 3)? },
-                    receipt_serial: row.get(4)?,
-                    records: row.get(5)?,
-                    bytes: row.get(6)?,
-                    evicted: row.get(7)?,
-                    unwritten: row.get(8)?,
-                })
-            },
-        )
-    }
-
-    fn write(&self, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-        let mut write =
-            tx.prepare_cached("INSERT OR REPLACE INTO state VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-        write.execute(params![
-            self.last.sequence,
-            self.last.chain.0,
-            self.receipted.sequence,
-            self.receipted.chain.0,
-            self.receipt_serial,
-            self.records,
-            self.bytes,
-            self.evicted,
-            self.unwritten
-        ])?;
-        Ok(())
-    }
-
-    /// Goes on from the floor: numbers up to it may have been given and are lost as far as nobody has a receipt for
-    /// them. Their chain is unknown, so any value will do for it. Batches may have been cut differently since: they
-    /// are made anew.
-    fn move_on(&mut self, tx: &Transaction<'_>, floor: Floor) -> Result<(), rusqlite::Error> {
-        tx.execute("INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM batch", [ALERTS_TYPE])?;
-        tx.execute("DELETE FROM batch", [])?;
-        tx.execute("UPDATE record SET class = ?1", [Class::Unsent as u8])?;
-        if floor.receipted.sequence > self.receipted.sequence {
-            drop_up_to(tx, self, floor.receipted)?;
-        }
-        if self.last.sequence < floor.receipted.sequence {
-            self.last = floor.receipted;
-        }
-        if self.last.sequence < floor.reserved {
-            let chain = Digest(rand::random());
-            let range = Lost {
-                first: self.last.sequence + 1,
-                last: floor.reserved,
-                chain,
-                reason: LostReason::Damaged,
-            };
-            insert_lost(tx, self, range)?;
-            self.last = Mark { sequence: floor.reserved, chain };
-        }
-        Ok(())
-    }
-}
-
-impl Floor {
-    /// The floor of `dir`, the zero one if there is none. One that does not read is as good as none: the database has
-    /// the same numbers. The second value says so.
-    fn read(dir: &Path) -> Result<(Self, Option<String>), SpoolError> {
-        let path = dir.join("spool.floor");
-        match fs::read(&path) {
-            Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
-                Ok(floor) => (floor, None),
-                Err(error) => (Self::default(), Some(format!("{}: ignored: {error}", path.display()))),
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Self::default(), None)),
-            Err(error) => Err(SpoolError::Io { path, error }),
-        }
-    }
-
-    /// Replaces the file atomically and durably.
-    fn write(&self, dir: &Path) -> Result<(), SpoolError> {
-        let path = dir.join("spool.floor");
-        let write = || -> io::Result<()> {
-            let fresh = dir.join("spool.floor.new");
-            let mut file = File::create(&fresh)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            File::open(dir)?.sync_all()
-        };
-        write().map_err(|error| SpoolError::Io { path: path.clone(), error })
-    }
-}
-
-/// A batch being put together.
-struct Draft {
-    first: u64,
-    previous: Digest,
-    end: Mark,
-    lines: Vec<Vec<u8>>,
-    lost: Vec<Lost>,
-}
-
-impl Draft {
-    /// Takes what follows `before`, up to `end`, until the batch is full. A record whose line does not fit the chain
-    /// becomes a lost range.
-    fn assemble(
-        tx: &Transaction<'_>,
-        state: &mut State,
-        before: Mark,
-        end: Mark,
-    ) -> Result<Self, rusqlite::Error> {
-        let mut draft = Self {
-            first: before.sequence + 1,
-            previous: before.chain,
-            end: before,
-            lines: Vec::new(),
-            lost: Vec::new(),
-        };
-        let mut size = 0;
-        let mut damaged = Vec::new();
-        let mut query = tx.prepare_cached(
-            "SELECT sequence, chain, line FROM record WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence",
-        )?;
-        let mut rows = query.query([draft.first, end.sequence])?;
-        let mut row = rows.next()?;
-        while draft.end.sequence < end.sequence && size < FULL {
-            let next = draft.end.sequence + 1;
-            match row {
-                Some(record) if record.get::<_, u64>(0)? == next => {
-                    let (chain, line) = (digest(record, 1)?, record.get::<_, Vec<u8>>(2)?);
-                    if draft.end.chain.link(next, &line) == chain {
-                        size += line.len() + 1;
-                        draft.lines.push(line);
-                    } else {
-                        size += LOST_SIZE;
-                        damaged.push((next, chain, line.len() as u64));
-                        draft.lost.push(Lost { first: next, last: next, chain, reason: LostReason::Damaged });
-                    }
-                    draft.end = Mark { sequence: next, chain };
-                    row = rows.next()?;
-                }
-                _ => {
-                    let mut lost = lost_at(tx, next)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-                    lost.first = next;
-                    if lost.last >= end.sequence {
-                        (lost.last, lost.chain) = (end.sequence, end.chain);
-                    }
-                    size += LOST_SIZE;
-                    draft.end = Mark { sequence: lost.last, chain: lost.chain };
-                    draft.lost.push(lost);
-                }
-            }
-        }
-        for (sequence, chain, length) in damaged {
-            lose(tx, state, sequence, chain, length, LostReason::Damaged)?;
-        }
-        Ok(draft)
-    }
-
-    /// Seals the batch and stores it as on its way.
-    fn record(
-        self,
-        tx: &Transaction<'_>,
-        state: &State,
-        sealer: &Sealer,
-        replaces: Vec<Replaced>,
-        now: Timestamp,
-    ) -> Result<Outgoing, Trouble> {
-        let id = batch::object_id(&sealer.node, self.first, self.end.sequence);
-        let header = batch::Header {
-            version: batch::VERSION,
-            id: id.clone(),
-            org: sealer.org.clone(),
-            node: sealer.node.clone(),
-            key: sealer.key.public().id().clone(),
-            first: self.first,
-            last: self.end.sequence,
-            count: self.lines.len() as u64,
-            previous: self.previous,
-            chain: self.end.chain,
-            lost: self.lost,
-            receipted: state.receipted,
-            replaces,
-            created: now,
-        };
-        let content = batch::seal(&header, &self.lines, &sealer.key)?;
-        tx.execute(
-            "INSERT INTO batch (first, last, id, previous, chain, replaces, content)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                self.first,
-                self.end.sequence,
-                id,
-                self.previous.0,
-                self.end.chain.0,
-                serde_json::to_string(&header.replaces)?,
-                content
-            ],
-        )?;
-        set_class(tx, self.first, self.end.sequence, Class::Sent)?;
-        Ok(Outgoing { id, content })
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let db = Connection::open(path)?;
-    // Exclusive: one process only, and no shared-memory file.
-    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "synchronous", "FULL")?;
-    db.pragma_update(None, "journal_size_limit", 4 << 20)?;
-    db.busy_timeout(std::time::Duration::ZERO)?;
-    db.set_prepared_statement_cache_capacity(32);
-    Ok(db)
-}
-
-/// Whether the database itself is at fault: not readable as one, or not what this program wrote.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::Error;
-    match error {
-        Error::SqliteFailure(failure, _) => {
-            matches!(
-                failure.code,
-                ErrorCode::DatabaseCorrupt
-                    | ErrorCode::NotADatabase
-                    | ErrorCode::Unknown
-                    | ErrorCode::ConstraintViolation
-            )
-        }
-        Error::SqlInputError { .. }
-        | Error::QueryReturnedNoRows
-        | Error::InvalidColumnType(..)
-        | Error::FromSqlConversionFailure(..)
-        | Error::IntegralValueOutOfRange(..) => true,
-        _ => false,
-    }
-}
-
-fn sqlite(path: &Path, error: rusqlite::Error) -> SpoolError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            SpoolError::InUse { path: path.to_path_buf() }
-        }
-        _ => SpoolError::Sqlite { path: path.to_path_buf(), error },
-    }
-}
-
 /// Renames the database and its log, replacing an earlier damaged one.
 fn move_aside(path: &Path) -> Result<PathBuf, SpoolError> {
     let moved_to = path.with_extension("db.damaged");
@@ -913,128 +500,4 @@ fn move_aside(path: &Path) -> Result<PathBuf, SpoolError> {
         }
     }
     Ok(moved_to)
-}
-
-fn digest(row: &rusqlite::Row<'_>, column: usize) -> Result<Digest, rusqlite::Error> {
-    row.get(column).map(Digest)
-}
-
-/// The end of the last batch, or of what receipts cover.
-fn sent(tx: &Transaction<'_>, state: &State) -> Result<Mark, rusqlite::Error> {
-    let last = tx
-        .query_row("SELECT last, chain FROM batch ORDER BY first DESC LIMIT 1", [], |row| {
-            Ok(Mark { sequence: row.get(0)?, chain: digest(row, 1)? })
-        })
-        .optional()?;
-    Ok(last.unwrap_or(state.receipted))
-}
-
-fn batches(tx: &Transaction<'_>) -> Result<Vec<BatchInfo>, Trouble> {
-    let mut query = tx.prepare_cached("SELECT id, first, last, taken FROM batch ORDER BY first")?;
-    let batches = query.query_map([], |row| {
-        let taken: Option<i64> = row.get(3)?;
-        Ok(BatchInfo {
-            id: row.get(0)?,
-            range: Range { first: row.get(1)?, last: row.get(2)? },
-            taken: taken.map(|at| Timestamp::from_millisecond(at).unwrap_or_default()),
-        })
-    })?;
-    Ok(batches.collect::<Result<_, _>>()?)
-}
-
-fn set_class(tx: &Transaction<'_>, first: u64, last: u64, class: Class) -> Result<(), rusqlite::Error> {
-    tx.execute(
-        "UPDATE record SET class = ?3 WHERE sequence BETWEEN ?1 AND ?2",
-        params![first, last, class as u8],
-    )?;
-    Ok(())
-}
-
-/// Drops records, lost ranges and batches up to `mark`; batches still on their way become stale.
-fn drop_up_to(tx: &Transaction<'_>, state: &mut State, mark: Mark) -> Result<(), rusqlite::Error> {
-    let up_to = mark.sequence;
-    tx.execute(
-        "INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM batch WHERE last <= ?2 AND taken IS NULL",
-        params![ALERTS_TYPE, up_to],
-    )?;
-    tx.execute("DELETE FROM batch WHERE last <= ?1", [up_to])?;
-    let (records, lines): (u64, u64) = tx.query_row(
-        "SELECT COUNT(*), COALESCE(SUM(LENGTH(line)), 0) FROM record WHERE sequence <= ?1",
-        [up_to],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    tx.execute("DELETE FROM record WHERE sequence <= ?1", [up_to])?;
-    let ranges = tx.execute("DELETE FROM lost WHERE last <= ?1", [up_to])? as u64;
-    tx.execute("UPDATE lost SET first = ?1 + 1 WHERE first <= ?1", [up_to])?;
-    state.records = state.records.saturating_sub(records);
-    state.bytes = state.bytes.saturating_sub(lines + records * RECORD_COST + ranges * LOST_COST);
-    state.receipted = mark;
-    Ok(())
-}
-
-/// Evicts records until the rest fits `max_bytes`.
-fn make_room(tx: &Transaction<'_>, state: &mut State, max_bytes: u64) -> Result<(), rusqlite::Error> {
-    while state.bytes > max_bytes {
-        let mut query = tx.prepare_cached(
-            "SELECT sequence, chain, LENGTH(line) FROM record ORDER BY class, rank, sequence LIMIT 1",
-        )?;
-        let record = query
-            .query_row([], |row| Ok((row.get::<_, u64>(0)?, digest(row, 1)?, row.get::<_, u64>(2)?)))
-            .optional()?;
-        let Some((sequence, chain, length)) = record else { break };
-        lose(tx, state, sequence, chain, length, LostReason::Evicted)?;
-        state.evicted += 1;
-    }
-    Ok(())
-}
-
-/// Puts a lost range in the place of one record.
-fn lose(
-    tx: &Transaction<'_>,
-    state: &mut State,
-    sequence: u64,
-    chain: Digest,
-    length: u64,
-    reason: LostReason,
-) -> Result<(), rusqlite::Error> {
-    tx.prepare_cached("DELETE FROM record WHERE sequence = ?1")?.execute([sequence])?;
-    state.records = state.records.saturating_sub(1);
-    state.bytes = state.bytes.saturating_sub(length + RECORD_COST);
-    insert_lost(tx, state, Lost { first: sequence, last: sequence, chain, reason })
-}
-
-/// Adds a lost range, joined with its neighbours where the reason is the same.
-fn insert_lost(tx: &Transaction<'_>, state: &mut State, mut lost: Lost) -> Result<(), rusqlite::Error> {
-    let below = if lost.first > 1 { lost_at(tx, lost.first - 1)? } else { None };
-    let above = lost_at(tx, lost.last + 1)?;
-    for neighbour in [below, above].into_iter().flatten().filter(|other| other.reason == lost.reason) {
-        tx.prepare_cached("DELETE FROM lost WHERE first = ?1")?.execute([neighbour.first])?;
-        state.bytes = state.bytes.saturating_sub(LOST_COST);
-        lost.first = lost.first.min(neighbour.first);
-        if neighbour.last > lost.last {
-            (lost.last, lost.chain) = (neighbour.last, neighbour.chain);
-        }
-    }
-    tx.prepare_cached("INSERT INTO lost (first, last, chain, reason) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![lost.first, lost.last, lost.chain.0, lost.reason as u8])?;
-    state.bytes += LOST_COST;
-    Ok(())
-}
-
-/// The lost range that `sequence` is in.
-fn lost_at(tx: &Transaction<'_>, sequence: u64) -> Result<Option<Lost>, rusqlite::Error> {
-    let mut query = tx.prepare_cached(
-        "SELECT first, last, chain, reason FROM lost WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
-    )?;
-    let lost = query
-        .query_row([sequence], |row| {
-            let reason = match row.get::<_, u8>(3)? {
-                0 => LostReason::Evicted,
-                1 => LostReason::Unwritten,
-                _ => LostReason::Damaged,
-            };
-            Ok(Lost { first: row.get(0)?, last: row.get(1)?, chain: digest(row, 2)?, reason })
-        })
-        .optional()?;
-    Ok(lost.filter(|lost| sequence <= lost.last))
 }

@@ -1,0 +1,158 @@
+//! What the spool cannot do, and why a receipt does not fit it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use armor_hub_client::batch::{BatchError, Digest};
+use rusqlite::ErrorCode;
+
+use super::rows::SCHEMA;
+
+/// What the spool cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The database was written by a newer version of the agent.
+    #[error("{}: schema version {found}, this agent reads up to {SCHEMA}: run the newer agent, or move the file away", path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Version it has.
+        found: i64,
+    },
+    /// Another process has the database open.
+    #[error("{}: in use by another process: only one agent may run on a node", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The database did not read. It was moved aside and a fresh one begun: the call can be repeated.
+    #[error("{}: damaged ({error}); moved to {}, a fresh spool goes on from the next free number", path.display(), moved_to.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Where the damaged one is now.
+        moved_to: PathBuf,
+        /// What SQLite says.
+        error: rusqlite::Error,
+    },
+    /// The alerts could not be written: the disk is full or failing. They are counted and named as lost.
+    #[error("{}: {count} alerts not written: {error}", path.display())]
+    Unwritten {
+        /// File that could not be written.
+        path: PathBuf,
+        /// Alerts of this call.
+        count: u64,
+        /// Why.
+        error: Box<SpoolError>,
+    },
+    /// A file of the spool cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// SQLite cannot do what it must; mostly a full or failing disk.
+    #[error("{}: {error}", path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        error: rusqlite::Error,
+    },
+    /// A batch cannot be sealed.
+    #[error("batch: {0}")]
+    Batch(#[from] BatchError),
+    /// An alert cannot be written as JSON.
+    #[error("alert: {0}")]
+    Alert(#[from] serde_json::Error),
+}
+
+/// Why a receipt that is properly signed does not fit this spool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// It covers numbers that were never sent: this node's state went back, or its key is used twice.
+    #[error(
+        "receipt up to {up_to}, but only {sent} was sent: this node's state is older than what the collector has"
+    )]
+    BeyondSent {
+        /// What the receipt covers.
+        up_to: u64,
+        /// Highest number in any batch.
+        sent: u64,
+    },
+    /// No batch ends where it does.
+    #[error("receipt up to {up_to}, where no batch ends")]
+    NoBoundary {
+        /// What the receipt covers.
+        up_to: u64,
+    },
+    /// The collector's chain is not this spool's.
+    #[error(
+        "receipt up to {up_to} has chain {theirs}, the spool has {ours}: the collector took other alerts for ours"
+    )]
+    Chain {
+        /// What the receipt covers.
+        up_to: u64,
+        /// Chain in the receipt.
+        theirs: Digest,
+        /// Chain in the spool.
+        ours: Digest,
+    },
+}
+
+/// What ends a transaction.
+pub(super) enum Trouble {
+    Sqlite(rusqlite::Error),
+    Spool(SpoolError),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<BatchError> for Trouble {
+    fn from(error: BatchError) -> Self {
+        Self::Spool(error.into())
+    }
+}
+
+impl From<serde_json::Error> for Trouble {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Spool(error.into())
+    }
+}
+
+/// Whether the database itself is at fault: not readable as one, or not what this program wrote.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error;
+    match error {
+        Error::SqliteFailure(failure, _) => {
+            matches!(
+                failure.code,
+                ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::Unknown
+                    | ErrorCode::ConstraintViolation
+            )
+        }
+        Error::SqlInputError { .. }
+        | Error::QueryReturnedNoRows
+        | Error::InvalidColumnType(..)
+        | Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..) => true,
+        _ => false,
+    }
+}
+
+pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> SpoolError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            SpoolError::InUse { path: path.to_path_buf() }
+        }
+        _ => SpoolError::Sqlite { path: path.to_path_buf(), error },
+    }
+}
