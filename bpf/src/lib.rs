@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The kernel side: CO-RE programs in C (`src/bpf`), and the one safe door to them.
+//!
+//! Rules reach the kernel as a [`Generation`], which [`Enforcer::swap`] makes live by one map update: a task sees the
+//! rules of one generation or of the next, never a mix and never none. Pinned, enforcement goes on without any process.
+
+mod enforcer;
+mod event;
+mod home;
+mod image;
+mod probe;
+
+/// Generated from the C sources by `build.rs`.
+#[allow(missing_docs, unused, clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/armor.skel.rs"));
+}
+
+pub use enforcer::{BpfError, Counters, Enforcer, detach};
+pub use event::{Event, Events, Hook};
+pub use home::{Filesystem, Home, LinkedFile};
+pub use image::Generation;
+pub use probe::{Probe, ProgramProbe, probe};
+
+/// The domain of every task without a label.
+pub const HOST_DOMAIN: u32 = 0;
+/// A domain that no generation describes: its tasks are under no rules. The agent's own.
+pub const EXEMPT_DOMAIN: u32 = u32::MAX;
+/// Domains are numbered from 0 to here.
+pub const MAX_DOMAIN: u32 = 4095;

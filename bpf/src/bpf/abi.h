@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What the kernel programs and the Rust side share: the only contract between them.
+ *
+ * A generation is one array of 64-bit words, the image:
+ *   domain d at words [d * IMAGE_DOMAIN_WORDS ..]: a struct image_domain; absent or without DOMAIN_RULED: no rules
+ *   automata, cells and vectors anywhere behind, found through the offsets of struct image_domain
+ * A word of an automaton is a policy::tables::Slot, check in the low half. A cell is a vector's index. A vector is four
+ * words, one per permission: the decision for who does not own the file in the low half, for the owner in the high.
+ */
+#ifndef ARMOR_ABI_H
+#define ARMOR_ABI_H
+
+/* Changes whenever anything in this file or in the pinned maps changes meaning: what is pinned is then replaced. */
+#define ABI_VERSION 1
+
+#define HOST_DOMAIN 0
+#define PATH_CAPACITY 4096
+
+/* policy::tables */
+#define SLOT_RECORD (1u << 31)
+#define OBJECT_NONE 0
+#define OBJECT_ANONYMOUS 1
+#define OBJECT_UNRESOLVED 2
+#define SUBJECT_NONE 0
+#define VERDICT_SHIFT 30
+#define VERDICT_AUDIT 1
+#define VERDICT_BLOCK 2
+#define RULE_MASK ((1u << VERDICT_SHIFT) - 1)
+#define RULE_UNRESOLVED 1
+
+enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
+
+enum hook {
+	BPRM_CHECK_SECURITY,
+	MMAP_FILE,
+	FILE_MPROTECT,
+	FILE_OPEN,
+	FILE_RECEIVE,
+	FILE_TRUNCATE,
+	PATH_TRUNCATE,
+	PATH_CHMOD,
+	PATH_CHOWN,
+	PATH_LINK,
+	PATH_RENAME,
+	PATH_UNLINK,
+	PATH_RMDIR,
+	PATH_MKDIR,
+	PATH_MKNOD,
+	PATH_SYMLINK,
+};
+
+/* The domain has rules. */
+#define DOMAIN_RULED (1u << 0)
+/* The domain's rules depend on the program: its tasks need a subject class. */
+#define DOMAIN_SUBJECTS (1u << 1)
+
+#define IMAGE_DOMAIN_WORDS 6
+
+struct image_domain {
+	__u32 flags;
+	__u32 object_count;
+	__u32 objects;		/* word of the objects automaton's slot 0 */
+	__u32 objects_start;	/* its first state */
+	__u32 subjects;
+	__u32 subjects_start;
+	__u32 cells;		/* word of cell (0, 0) */
+	__u32 vectors;		/* word of vector 0 */
+	__u32 mount_namespace;	/* inode number of the domain's own, 0: any */
+	__u32 generation;
+	__u32 alerts_per_second; /* per rule; 0: unlimited */
+	__u32 reserved;
+};
+
+/* A task's label: sticky, inherited by its children. */
+struct label {
+	__u32 domain;
+	__u32 generation; /* that `subject` was computed for; 0: none */
+	__u32 subject;
+	__u32 reserved;
+};
+
+/* Where a domain's own root shows a filesystem. */
+struct home_key {
+	__u32 generation;
+	__u32 domain;
+	__u32 device;
+	__u32 reserved;
+};
+
+struct home {
+	__u32 mount_id;		/* the mount that shows it */
+	__u32 objects_state;	/* the objects automaton after that mount's path, without a trailing slash */
+	__u32 subjects_state;
+	__u32 reserved;
+};
+
+/* A file with several names, one of which the domain's rules give a class. */
+struct linked_key {
+	__u32 generation;
+	__u32 domain;
+	__u64 inode;
+	__u32 device;
+	__u32 reserved;
+};
+
+enum counter {
+	COUNT_BLOCKED,	  /* accesses refused */
+	COUNT_AUDITED,	  /* accesses permitted that a rule or the posture wants told */
+	COUNT_REPORTED,	  /* events put into the ring */
+	COUNT_DROPPED,	  /* events the ring had no room for */
+	COUNT_SUPPRESSED, /* events past a rule's rate */
+	COUNT_UNRESOLVED, /* objects without a path, or torn by renames */
+	COUNTERS,
+};
+
+#define EVENT_STRINGS (4 * PATH_CAPACITY)
+
+/* One alert, cut behind the last byte of its strings when it goes into the ring. */
+struct event {
+	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 cgroup;
+	__u32 generation;
+	__u32 domain;
+	__u32 decision; /* policy::tables::Decision */
+	__u32 pid, tgid, parent_tgid;
+	__u32 ns_pid, ns_parent;
+	__u32 uid;
+	__u16 hook;
+	__u16 permission;
+	/* Lengths of the strings that follow, in this order; 0: not known or not meant. */
+	__u16 path_length, new_path_length, program_length, parent_program_length;
+	char comm[16];
+	char strings[EVENT_STRINGS];
+};
+
+#endif

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
+/*
+ * The programs: one per hook, each naming what the hook's access needs and leaving the rest to check.h.
+ *
+ * Invariants:
+ * - A program returns 0 or -EACCES, whatever becomes of the alert: decide first, report second.
+ * - Nothing is decided from user memory, and no hook runs on read or write.
+ * - What cannot be told (no path, no scratch, a table that ends early) is refused where the domain has rules of that kind.
+ */
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "check.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Lets the skeleton generate the contract's types for Rust; read by nobody. */
+struct contract {
+	struct image_domain image_domain;
+	struct label label;
+	struct home_key home_key;
+	struct home home;
+	struct linked_key linked_key;
+	struct event event;
+};
+const volatile struct contract contract = {};
+
+static __always_inline __u32 rights_of(struct file *file)
+{
+	__u32 mode = BPF_CORE_READ(file, f_mode);
+
+	return (mode & FMODE_READ ? 1u << READ : 0) | (mode & FMODE_WRITE ? 1u << WRITE : 0);
+}
+
+SEC("lsm/bprm_check_security")
+int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
+{
+	/* For a script this runs twice: with the script, then with its interpreter. */
+	return check_file(bprm->file, BPRM_CHECK_SECURITY, 1u << EXEC);
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open, struct file *file)
+{
+	return check_file(file, FILE_OPEN, rights_of(file));
+}
+
+SEC("lsm/file_receive")
+int BPF_PROG(file_receive, struct file *file)
+{
+	return check_file(file, FILE_RECEIVE, rights_of(file));
+}
+
+static __always_inline __u32 mapping_rights(unsigned long prot, bool shared)
+{
+	return (prot & PROT_EXEC ? 1u << MAP : 0) | (shared && prot & PROT_WRITE ? 1u << WRITE : 0);
+}
+
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)
+{
+	unsigned long type = flags & MAP_TYPE;
+	__u32 rights = mapping_rights(prot, type == MAP_SHARED || type == MAP_SHARED_VALIDATE);
+
+	if (!file || !rights)
+		return 0;
+	return check_file(file, MMAP_FILE, rights);
+}
+
+SEC("lsm/file_mprotect")
+int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
+{
+	struct file *file = vma->vm_file;
+	__u32 rights = mapping_rights(prot, vma->vm_flags & VM_SHARED);
+
+	if (!file || !rights)
+		return 0;
+	return check_path(BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), FILE_MPROTECT, rights, false);
+}
+
+/* Since 6.2; before, ftruncate() comes to path_truncate. */
+SEC("lsm/file_truncate")
+int BPF_PROG(file_truncate, struct file *file)
+{
+	return check_file(file, FILE_TRUNCATE, 1u << WRITE);
+}
+
+SEC("lsm/path_truncate")
+int BPF_PROG(path_truncate, const struct path *path)
+{
+	return check_path(path->dentry, path->mnt, PATH_TRUNCATE, 1u << WRITE, false);
+}
+
+SEC("lsm/path_chmod")
+int BPF_PROG(path_chmod, const struct path *path)
+{
+	return check_path(path->dentry, path->mnt, PATH_CHMOD, 1u << WRITE, false);
+}
+
+SEC("lsm/path_chown")
+int BPF_PROG(path_chown, const struct path *path)
+{
+	return check_path(path->dentry, path->mnt, PATH_CHOWN, 1u << WRITE, false);
+}
+
+SEC("lsm/path_unlink")
+int BPF_PROG(path_unlink, const struct path *dir, struct dentry *dentry)
+{
+	return check_path(dentry, dir->mnt, PATH_UNLINK, 1u << WRITE, false);
+}
+
+SEC("lsm/path_rmdir")
+int BPF_PROG(path_rmdir, const struct path *dir, struct dentry *dentry)
+{
+	return check_path(dentry, dir->mnt, PATH_RMDIR, 1u << WRITE, false);
+}
+
+SEC("lsm/path_mkdir")
+int BPF_PROG(path_mkdir, const struct path *dir, struct dentry *dentry)
+{
+	return check_path(dentry, dir->mnt, PATH_MKDIR, 1u << WRITE, true);
+}
+
+SEC("lsm/path_mknod")
+int BPF_PROG(path_mknod, const struct path *dir, struct dentry *dentry)
+{
+	return check_path(dentry, dir->mnt, PATH_MKNOD, 1u << WRITE, false);
+}
+
+SEC("lsm/path_symlink")
+int BPF_PROG(path_symlink, const struct path *dir, struct dentry *dentry)
+{
+	return check_path(dentry, dir->mnt, PATH_SYMLINK, 1u << WRITE, false);
+}
+
+SEC("lsm/path_link")
+int BPF_PROG(path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry)
+{
+	/* The old name's mount is the new one's: link() does not cross mounts. */
+	return check_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK, false);
+}
+
+SEC("lsm/path_rename")
+int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, unsigned int flags)
+{
+	return check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
+}
+
+/* Makes the cache forget an inode for good once it gets a second name, whoever gives it. */
+SEC("lsm/inode_link")
+int BPF_PROG(inode_link, struct dentry *old_dentry)
+{
+	struct inode *inode = old_dentry->d_inode;
+	struct verdict_cache *cache;
+
+	if (!inode)
+		return 0;
+	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!cache)
+		return -EACCES; /* out of memory: better no second name than one that the cache does not know of */
+	cache->ever_linked = 1;
+	return 0;
+}
+
+SEC("lsm/task_alloc")
+int BPF_PROG(task_alloc, struct task_struct *task)
+{
+	struct label *parent = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *child;
+
+	if (!parent)
+		return 0;
+	child = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!child)
+		/* A child without a label would be the host's: out of memory ends the fork instead. */
+		return parent->domain == HOST_DOMAIN ? 0 : -EACCES;
+	*child = *parent;
+	return 0;
+}
+
+static __always_inline void label_by_cgroup(struct task_struct *task, __u64 cgroup)
+{
+	__u32 *domain = bpf_map_lookup_elem(&workloads, &cgroup);
+	struct label *label;
+
+	if (!domain)
+		return;
+	label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!label || label->domain == *domain)
+		return;
+	label->domain = *domain;
+	label->generation = 0;
+}
+
+/* A container's first process is moved into its cgroup. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(cgroup_attach_task, struct cgroup *cgroup, const char *path, struct task_struct *task)
+{
+	label_by_cgroup(task, BPF_CORE_READ(cgroup, kn, id));
+	return 0;
+}
+
+/* A process that was cloned straight into its cgroup raises no attach event. */
+SEC("lsm/bprm_creds_for_exec")
+int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm)
+{
+	label_by_cgroup(bpf_get_current_task_btf(), bpf_get_current_cgroup_id());
+	return 0;
+}
+
+/* Another program: its class is computed here, from the name it was started under, where rules ask for it. */
+SEC("lsm/bprm_committed_creds")
+int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
+{
+	struct label *label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct scratch *scratch;
+	struct scope scope;
+	__u32 slot;
+
+	if (label)
+		label->generation = 0;
+	if (!enter_scope(&scope) || !(scope.flags & DOMAIN_SUBJECTS))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (scratch) {
+		find_subject(&scope, scratch);
+		release_scratch(slot);
+	}
+	return 0;
+}

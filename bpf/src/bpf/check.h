@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* From an object to its classes, from classes to a decision, and from a decision to an alert. */
+#ifndef ARMOR_CHECK_H
+#define ARMOR_CHECK_H
+
+#include "scope.h"
+
+static __always_inline void set_all(struct name *name, __u32 class)
+{
+	name->classes.view = name->classes.home = name->classes.linked = class;
+	name->view_below = name->home_below = class;
+	name->view_state = name->home_state = NO_STATE;
+}
+
+/* The rules' name for a file that has several names, as the agent found it. */
+static __always_inline __u32 linked_class(const struct scope *scope, struct inode *inode, __u32 otherwise)
+{
+	struct linked_key key = {
+		.generation = scope->generation,
+		.domain = scope->domain,
+		.inode = BPF_CORE_READ(inode, i_ino),
+		.device = BPF_CORE_READ(inode, i_sb, s_dev),
+	};
+	__u32 *class = bpf_map_lookup_elem(&linked_files, &key);
+
+	return class ? *class : otherwise;
+}
+
+/* Fills in what `name` resolves to; false when the kernel opened it for itself and nothing is to be decided. */
+static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
+{
+	struct dentry *dentry = (void *)name->dentry;
+	struct vfsmount *mnt = (void *)name->mnt;
+	struct mount *mount = mount_of(mnt);
+	enum place place = place_of(mount);
+	struct inode *inode;
+
+	if (place == PLACE_BACKING)
+		return false;
+	set_all(name, place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
+	if (place != PLACE_NAMED)
+		return true;
+	for (int try = 0; try < WALK_TRIES; try++) {
+		struct epochs before = read_epochs();
+		struct home *home = 0;
+		enum second_name second = second_name(scope, mount, &home);
+		__u32 start, state, classes;
+
+		start = write_view(scratch, name->dentry, name->mnt, name->directory);
+		state = scan_path(scope->image, scratch, scope->objects, scope->objects_start, start);
+		classes = classes_at(scope->image, scope->objects, state);
+		name->view_state = name->home_state = state;
+		name->view_below = name->home_below = classes >> 16;
+		name->classes.view = name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
+		if (second == SECOND_HOME && home) {
+			start = write_inside(scratch, name->dentry, name->mnt, name->directory);
+			state = scan_path(scope->image, scratch, scope->objects, home->objects_state, start);
+			classes = classes_at(scope->image, scope->objects, state);
+			name->home_state = state;
+			name->home_below = classes >> 16;
+			name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
+		} else if (second == SECOND_NONE) {
+			name->home_state = NO_STATE;
+			name->home_below = name->classes.home = OBJECT_NONE;
+		}
+		if (!settled(before))
+			continue;
+		inode = BPF_CORE_READ(dentry, d_inode);
+		name->classes.linked = name->classes.view;
+		if (inode && !name->directory && BPF_CORE_READ(inode, __i_nlink) > 1)
+			name->classes.linked = linked_class(scope, inode, name->classes.view);
+		if (name->classes.view == OBJECT_UNRESOLVED)
+			count(COUNT_UNRESOLVED);
+		return true;
+	}
+	set_all(name, OBJECT_UNRESOLVED);
+	count(COUNT_UNRESOLVED);
+	return true;
+}
+
+/*
+ * From here to decide_all() a choice is arithmetic where it can be: every branch doubles what 6.1's verifier goes through.
+ */
+static __always_inline __u32 class_decision(const struct scope *scope, __u32 class, __u32 permission, __u32 owner)
+{
+	__u64 *cell, *decisions = 0;
+
+	cell = word(scope->image, scope->cells + scope->subject * scope->object_count + class);
+	if (cell)
+		decisions = word(scope->image, scope->vectors + (__u32)*cell * PERMISSIONS + permission);
+	return decisions ? *decisions >> (owner << 5) : VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+}
+
+/* `b` where its verdict is the stricter, else `a`. */
+static __always_inline __u32 stricter(__u32 a, __u32 b)
+{
+	__s32 milder = (__s32)(a >> VERDICT_SHIFT) - (__s32)(b >> VERDICT_SHIFT);
+	__u32 take_b;
+
+	asm volatile("" : "+r"(milder)); /* or clang makes it a branch again */
+	take_b = milder >> 31;
+	return (a & ~take_b) | (b & take_b);
+}
+
+static __always_inline bool blocks(__u32 decision)
+{
+	return decision >> VERDICT_SHIFT >= VERDICT_BLOCK;
+}
+
+static __always_inline __u32 decide(const struct scope *scope, const struct classes *classes, __u32 permission, __u32 owner)
+{
+	__u32 decision = class_decision(scope, classes->view, permission, owner);
+
+	if (classes->home != classes->view)
+		decision = stricter(decision, class_decision(scope, classes->home, permission, owner));
+	if (classes->linked != classes->view)
+		decision = stricter(decision, class_decision(scope, classes->linked, permission, owner));
+	return decision;
+}
+
+/* The strictest decision over a set of permissions, and in `permission` the one that it is about. */
+static __noinline __u32 decide_all(struct scope *scope, struct classes *classes, __u32 permissions, __u32 owner, __u32 *permission)
+{
+	__u32 strictest = 0;
+
+	*permission = 0;
+	for (__u32 each = 0; each < PERMISSIONS; each++) {
+		__u32 decision;
+
+		if (!(permissions & 1u << each))
+			continue;
+		decision = decide(scope, classes, each, owner);
+		if (decision >> VERDICT_SHIFT > strictest >> VERDICT_SHIFT)
+			*permission = each;
+		strictest = stricter(strictest, decision);
+	}
+	return strictest;
+}
+
+/* Whether another name would take a refusal away: what `from` blocks, `to` must block too. */
+static __noinline __u32 loosened(struct scope *scope, struct name *from, struct name *to, __u32 owner)
+{
+	for (__u32 each = 0; each < PERMISSIONS; each++) {
+		__u32 decision = decide(scope, &from->classes, each, owner);
+
+		if (blocks(decision) && !blocks(decide(scope, &to->classes, each, owner)))
+			return decision;
+		if (!from->directory || (from->view_state == to->view_state && from->home_state == to->home_state))
+			continue;
+		/* The same state behind both names means the same rules for all below; otherwise nothing below may be blocked. */
+		decision = stricter(class_decision(scope, from->view_below, each, false),
+				    class_decision(scope, from->home_below, each, false));
+		if (blocks(decision))
+			return decision;
+	}
+	return 0;
+}
+
+static __always_inline bool within_rate(__u32 domain, __u32 rule, __u32 per_second)
+{
+	struct rate_key key = { .domain = domain, .rule = rule };
+	struct rate first = { .second = bpf_ktime_get_boot_ns() / 1000000000, .count = 1 };
+	struct rate *rate;
+
+	if (!per_second)
+		return true;
+	rate = bpf_map_lookup_elem(&rates, &key);
+	if (!rate) {
+		bpf_map_update_elem(&rates, &key, &first, BPF_ANY);
+		return true;
+	}
+	if (rate->second != first.second) {
+		rate->second = first.second;
+		rate->count = 1;
+		return true;
+	}
+	return __sync_fetch_and_add(&rate->count, 1) < per_second;
+}
+
+/* Appends the path that ends in scratch to the event's strings; returns its length. */
+static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, __u32 start)
+{
+	__u32 length;
+
+	if (start > PATH_CAPACITY)
+		return 0;
+	length = PATH_CAPACITY - start;
+	if (offset > EVENT_STRINGS - PATH_CAPACITY || length > PATH_CAPACITY)
+		return 0;
+	if (bpf_probe_read_kernel(&scratch->event.strings[offset], length, &scratch->path[start]))
+		return 0;
+	return length;
+}
+
+static __always_inline __u32 append_program(struct scratch *scratch, __u32 offset, struct task_struct *task)
+{
+	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	struct vfsmount *mnt = BPF_CORE_READ(exe, f_path.mnt);
+
+	if (!mnt)
+		return 0;
+	return append_path(scratch, offset, write_view(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
+}
+
+static __always_inline __u32 process_number(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	int number = 0;
+
+	if (level > 32)
+		return 0;
+	bpf_core_read(&number, sizeof(number), &numbers[level].nr);
+	return number;
+}
+
+static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
+{
+	__u32 length = append_path(scratch, offset, write_view(scratch, name->dentry, name->mnt, name->directory));
+
+	/* Without a place in a mount tree, the name inside its filesystem says more than none. */
+	return length ?: append_path(scratch, offset, write_inside(scratch, name->dentry, name->mnt, name->directory));
+}
+
+/*
+ * Counts the decision in scratch->access and, within the rule's rate, puts it into the ring. Whether that works changes
+ * nothing decided. Global, so that the verifier sees it once per program.
+ */
+__noinline int tell(struct scratch *scratch)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+	__u64 pid = bpf_get_current_pid_tgid();
+	struct access *access;
+	struct event *event;
+	__u32 length = 0;
+
+	if (!scratch)
+		return 0;
+	access = &scratch->access;
+	event = &scratch->event;
+
+	count(blocks(access->decision) ? COUNT_BLOCKED : COUNT_AUDITED);
+	if (!within_rate(access->domain, access->decision & RULE_MASK, access->alerts_per_second)) {
+		count(COUNT_SUPPRESSED);
+		return 0;
+	}
+	event->time = bpf_ktime_get_boot_ns();
+	event->cgroup = bpf_get_current_cgroup_id();
+	event->generation = access->generation;
+	event->domain = access->domain;
+	event->decision = access->decision;
+	event->pid = pid;
+	event->tgid = pid >> 32;
+	event->parent_tgid = BPF_CORE_READ(parent, tgid);
+	event->ns_pid = process_number(task);
+	event->ns_parent = process_number(parent);
+	event->uid = bpf_get_current_uid_gid();
+	event->hook = access->hook;
+	event->permission = access->permission;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+
+	event->path_length = append_name(scratch, 0, &access->name);
+	length += event->path_length;
+	event->new_path_length = 0;
+	if (access->new_name.dentry) {
+		event->new_path_length = append_name(scratch, length, &access->new_name);
+		length += event->new_path_length;
+	}
+	event->program_length = append_program(scratch, length, task);
+	length += event->program_length;
+	event->parent_program_length = append_program(scratch, length, parent);
+	length += event->parent_program_length;
+	if (length > EVENT_STRINGS)
+		return 0;
+	if (bpf_ringbuf_output(&events, event, __builtin_offsetof(struct event, strings) + length, 0))
+		count(COUNT_DROPPED);
+	else
+		count(COUNT_REPORTED);
+	return 0;
+}
+
+/* Tells of a decision that is to be told of; returns what the hook returns. */
+static __always_inline int conclude(const struct scope *scope, struct scratch *scratch, __u32 decision)
+{
+	struct access *access = &scratch->access;
+
+	if (!(decision >> VERDICT_SHIFT))
+		return 0;
+	access->decision = decision;
+	access->generation = scope->generation;
+	access->domain = scope->domain;
+	access->alerts_per_second = scope->alerts_per_second;
+	tell(scratch);
+	return blocks(decision) ? -EACCES : 0;
+}
+
+/* 1 where the current task's filesystem uid owns the file; a name that is being made belongs to who makes it. */
+static __always_inline __u32 owns(struct inode *inode)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return !inode || BPF_CORE_READ(inode, i_uid.val) == BPF_CORE_READ(task, cred, fsuid.val);
+}
+
+static __always_inline struct scratch *scratch_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
+
+/* No slot left means tasks preempting each other in the same place more than SCRATCH_SLOTS deep: refuse, and count it. */
+static __always_inline int refuse_without_scratch(void)
+{
+	count(COUNT_UNRESOLVED);
+	count(COUNT_BLOCKED);
+	count(COUNT_DROPPED);
+	return -EACCES;
+}
+
+static __always_inline bool is_directory(struct inode *inode)
+{
+	return inode && (BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR;
+}
+
+/* Sets what the alert will be about. Pointers go through memory: the verifier then takes them for plain numbers. */
+static __always_inline void begin(struct scratch *scratch, __u32 hook, struct dentry *dentry, struct vfsmount *mnt)
+{
+	struct access *access = &scratch->access;
+
+	access->hook = hook;
+	access->name.dentry = (__u64)dentry;
+	access->name.mnt = (__u64)mnt;
+	access->name.directory = is_directory(BPF_CORE_READ(dentry, d_inode));
+	access->new_name.dentry = 0;
+}
+
+/* Decides on one name and tells. */
+static __noinline int check_name(struct scope *scope, struct scratch *scratch, struct name *name, __u32 permissions)
+{
+	struct dentry *dentry = (void *)name->dentry;
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	__u32 permission = 0, decision;
+
+	if (!resolve(scope, scratch, name))
+		return 0;
+	decision = decide_all(scope, &name->classes, permissions, owns(inode), &permission);
+	scratch->access.permission = permission;
+	return conclude(scope, scratch, decision);
+}
+
+/* The check of every hook that gets a name; `making_directory` for mkdir, whose inode is still to come. */
+static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, __u32 permissions, bool making_directory)
+{
+	struct scratch *scratch;
+	struct scope scope;
+	__u32 slot;
+	int verdict;
+
+	if (!enter_scope(&scope))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, hook, dentry, mnt);
+	if (making_directory)
+		scratch->access.name.directory = 1;
+	find_subject(&scope, scratch);
+	verdict = check_name(&scope, scratch, &scratch->access.name, permissions);
+	release_scratch(slot);
+	return verdict;
+}
+
+/* Whether the cache holds the object's classes, as they are now. */
+static __always_inline bool cached(const struct scope *scope, struct verdict_cache *cache, struct vfsmount *mnt,
+				   struct epochs now, struct classes *classes)
+{
+	bool hit;
+
+	if (!cache || !quiet(now))
+		return false;
+	bpf_spin_lock(&cache->lock);
+	hit = !cache->ever_linked && cache->generation == scope->generation && cache->domain == scope->domain &&
+	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts;
+	classes->view = classes->linked = cache->view;
+	classes->home = cache->home;
+	bpf_spin_unlock(&cache->lock);
+	return hit;
+}
+
+static __always_inline void remember(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
+				     const struct name *name)
+{
+	struct verdict_cache *cache;
+
+	if (name->classes.view == OBJECT_UNRESOLVED || (!name->directory && BPF_CORE_READ(inode, __i_nlink) != 1))
+		return;
+	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!cache)
+		return;
+	bpf_spin_lock(&cache->lock);
+	cache->generation = scope->generation;
+	cache->domain = scope->domain;
+	cache->mount = (__u64)mnt;
+	cache->renames = before.renames;
+	cache->mounts = before.mounts;
+	cache->view = name->classes.view;
+	cache->home = name->classes.home;
+	bpf_spin_unlock(&cache->lock);
+}
+
+/* The check of every hook that gets an open file: the only one that asks the cache. */
+static __noinline int check_file(struct file *file, __u32 hook, __u32 permissions)
+{
+	struct inode *inode = file->f_inode;
+	struct classes classes = {};
+	struct scratch *scratch;
+	struct dentry *dentry;
+	struct epochs before;
+	struct vfsmount *mnt;
+	struct scope scope;
+	bool known, subject_known;
+	__u32 slot, decision, permission = 0;
+	int verdict = 0;
+
+	if (!permissions || !enter_scope(&scope))
+		return 0;
+	dentry = BPF_CORE_READ(file, f_path.dentry);
+	mnt = BPF_CORE_READ(file, f_path.mnt);
+	/* 6.1's second open below an overlay: the overlay's path with the layer's inode. */
+	if (!inode || BPF_CORE_READ(dentry, d_inode) != inode)
+		return 0;
+	before = read_epochs();
+	known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, &classes);
+	subject_known = !(scope.flags & DOMAIN_SUBJECTS);
+	if (scope.label && scope.label->generation == scope.generation) {
+		scope.subject = scope.label->subject;
+		subject_known = true;
+	}
+	if (known && subject_known &&
+	    !(decide_all(&scope, &classes, permissions, owns(inode), &permission) >> VERDICT_SHIFT))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, hook, dentry, mnt);
+	if (!subject_known)
+		find_subject(&scope, scratch);
+	if (!known) {
+		if (!resolve(&scope, scratch, &scratch->access.name))
+			goto out;
+		if (settled(before))
+			remember(&scope, inode, mnt, before, &scratch->access.name);
+		classes = scratch->access.name.classes;
+	}
+	decision = decide_all(&scope, &classes, permissions, owns(inode), &permission);
+	/* The name of a file made by this open was told of when it was made. */
+	if (hook == FILE_OPEN && !blocks(decision) && BPF_CORE_READ(file, f_mode) & FMODE_CREATED)
+		goto out;
+	scratch->access.permission = permission;
+	verdict = conclude(&scope, scratch, decision);
+out:
+	release_scratch(slot);
+	return verdict;
+}
+
+/*
+ * The check of what gives an object another name: the new name, the old one where it is taken away, and that the new one
+ * permits nothing that the old one refuses. An exchange does both ways.
+ */
+static __noinline int check_new_name(struct scratch *scratch, struct scope *scope, bool moves, bool exchanges)
+{
+	struct access *access = &scratch->access;
+	struct dentry *dentry = (void *)access->name.dentry;
+	__u32 decision;
+	int verdict;
+
+	verdict = check_name(scope, scratch, &access->name, moves ? 1u << WRITE : 0);
+	if (!verdict)
+		verdict = check_name(scope, scratch, &access->new_name, 1u << WRITE);
+	if (verdict)
+		return verdict;
+	if (access->name.classes.linked != access->name.classes.view)
+		access->new_name.classes.linked = access->name.classes.linked;
+	decision = loosened(scope, &access->name, &access->new_name, owns(BPF_CORE_READ(dentry, d_inode)));
+	if (!decision && exchanges)
+		decision = loosened(scope, &access->new_name, &access->name, false);
+	access->permission = WRITE;
+	return conclude(scope, scratch, decision);
+}
+
+static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt, struct dentry *new_dentry,
+				     struct vfsmount *new_mnt, __u32 hook, bool exchanges)
+{
+	struct scratch *scratch;
+	struct scope scope;
+	__u32 slot;
+	int verdict;
+
+	if (!enter_scope(&scope))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, hook, dentry, mnt);
+	scratch->access.new_name.dentry = (__u64)new_dentry;
+	scratch->access.new_name.mnt = (__u64)new_mnt;
+	scratch->access.new_name.directory = exchanges ? is_directory(BPF_CORE_READ(new_dentry, d_inode))
+						       : scratch->access.name.directory;
+	find_subject(&scope, scratch);
+	verdict = check_new_name(scratch, &scope, hook == PATH_RENAME, exchanges);
+	release_scratch(slot);
+	return verdict;
+}
+
+#endif

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* Every map, and the scratch memory that one decision owns while it runs. */
+#ifndef ARMOR_MAPS_H
+#define ARMOR_MAPS_H
+
+#include "abi.h"
+
+struct image {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+
+/* The live generation. One update of its only entry makes another one live. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct image);
+} live SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct label);
+} labels SEC(".maps");
+
+/* Which domain the tasks of a cgroup (by id) belong to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u32);
+} workloads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct home_key);
+	__type(value, struct home);
+} homes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct linked_key);
+	__type(value, __u32);
+} linked_files SEC(".maps");
+
+/*
+ * The object classes of an inode, valid only while everything that went into them is unchanged: generation, domain, mount,
+ * and the kernel's own epochs of names (rename_lock) and mounts (mount_lock). Never filled for an inode that has, or ever
+ * had, a second name: link() moves neither epoch.
+ */
+struct verdict_cache {
+	struct bpf_spin_lock lock;
+	__u32 generation;
+	__u32 domain;
+	__u32 reserved;
+	__u64 mount;
+	__u32 renames;
+	__u32 mounts;
+	__u16 view; /* as in struct classes */
+	__u16 home;
+	__u32 ever_linked;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct verdict_cache);
+} inodes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+struct rate_key {
+	__u32 domain;
+	__u32 rule;
+};
+
+struct rate {
+	__u64 second;
+	__u64 count;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct rate_key);
+	__type(value, struct rate);
+} rates SEC(".maps");
+
+/*
+ * LSM programs may be preempted by another task that enters the same program on the same processor, so a buffer per
+ * processor is not enough: each decision claims one of SCRATCH_SLOTS for itself. With none left it fails closed.
+ */
+#define SCRATCH_SLOTS 4
+
+/* The classes under which one object stands; the strictest decision of all holds. */
+struct classes {
+	__u32 view;   /* its name in the mount tree */
+	__u32 home;   /* its name where the domain's root shows its filesystem (enum second_name) */
+	__u32 linked; /* the rules' name for it when it has several, else as `view` */
+};
+
+/* A name that an access is about, and what it resolved to. */
+struct name {
+	__u64 dentry; /* addresses, 0: no such name */
+	__u64 mnt;
+	struct classes classes;
+	/* Directories: the states behind their paths, and the classes of all that can lie below. */
+	__u32 view_state, home_state;
+	__u32 view_below, home_below;
+	__u32 directory;
+};
+
+/* What an alert is about. */
+struct access {
+	struct name name;
+	struct name new_name; /* rename and link: the other name */
+	__u32 generation;
+	__u32 domain;
+	__u32 alerts_per_second;
+	__u32 hook;
+	__u32 permission;
+	__u32 decision;
+};
+
+struct scratch {
+	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
+	struct access access;
+	struct event event;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} claims SEC(".maps");
+
+static __always_inline void count(enum counter which)
+{
+	__u32 key = which;
+	__u64 *value = bpf_map_lookup_elem(&counters, &key);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+/* The claimed slot's index, or SCRATCH_SLOTS when all are taken. */
+static __always_inline __u32 claim_scratch(void)
+{
+	__u32 key = 0, *claimed = bpf_map_lookup_elem(&claims, &key);
+
+	if (!claimed)
+		return SCRATCH_SLOTS;
+#pragma unroll
+	for (__u32 slot = 0; slot < SCRATCH_SLOTS; slot++) {
+		__u32 bit = 1u << slot;
+
+		if (!(__sync_fetch_and_or(claimed, bit) & bit))
+			return slot;
+	}
+	return SCRATCH_SLOTS;
+}
+
+static __always_inline void release_scratch(__u32 slot)
+{
+	__u32 key = 0, *claimed = bpf_map_lookup_elem(&claims, &key);
+
+	if (claimed)
+		__sync_fetch_and_and(claimed, ~(1u << (slot & 31)));
+}
+
+#endif

@@ -1,0 +1,410 @@
+//! Loads, attaches and pins the programs, or takes over what is pinned, and feeds them.
+//!
+//! Invariants:
+//! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place. Its name tells the ABI
+//!   and the object, so an agent takes over exactly what it would have loaded.
+//! - Programs of another version go only after this version's first generation is live: until then both enforce.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use armor_policy::tables::Domain;
+use libbpf_rs::query::ProgInfoIter;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
+use thiserror::Error;
+
+use crate::event::Events;
+use crate::home::Home;
+use crate::image::Generation;
+use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel, types};
+
+/// `ABI_VERSION` of `abi.h` and the object itself.
+const VERSION: &str = concat!("v1-", env!("ARMOR_OBJECT_HASH"));
+/// Array elements per batch update: 2 MiB of values at a time.
+const BATCH: usize = 1 << 18;
+
+/// Why the kernel side could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum BpfError {
+    /// The kernel's verifier, BTF or permissions refused the programs.
+    #[error("the kernel refuses the programs: {0} (hzn-armor-agent probe tells what is missing)")]
+    Load(#[source] libbpf_rs::Error),
+    /// A loaded program could not be attached to its hook.
+    #[error("program {program} cannot be attached: {source}")]
+    Attach {
+        /// The program's name, which is its hook's.
+        program: String,
+        /// What libbpf says.
+        source: libbpf_rs::Error,
+    },
+    /// A map could not be read or written; out of memory, mostly.
+    #[error("kernel map {map}: {source}")]
+    Map {
+        /// The map's name in `maps.h`.
+        map: &'static str,
+        /// What the kernel says.
+        source: libbpf_rs::Error,
+    },
+    /// A pin could not be made, read or removed: not a bpf filesystem, or no right to it.
+    #[error("{}: {source} (is a bpf filesystem mounted there?)", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The generation cannot be a kernel table; nothing changed.
+    #[error("generation {id}: {reason}")]
+    Generation {
+        /// Its number.
+        id: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What happened since the programs were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Accesses refused.
+    pub blocked: u64,
+    /// Accesses permitted with an alert.
+    pub audited: u64,
+    /// Events that the ring took.
+    pub reported: u64,
+    /// Events that the ring had no room for.
+    pub dropped: u64,
+    /// Events past their rule's rate.
+    pub suppressed: u64,
+    /// Objects whose path could not be told.
+    pub unresolved: u64,
+}
+
+/// The loaded and attached programs.
+pub struct Enforcer {
+    live: MapHandle,
+    labels: MapHandle,
+    homes: MapHandle,
+    linked_files: MapHandle,
+    events: MapHandle,
+    counters: MapHandle,
+    /// Of the live generation, which alone says so.
+    generation: u32,
+    /// Empty where the pins hold the programs.
+    links: Vec<Link>,
+    /// Where everything is pinned, if it is.
+    directory: Option<PathBuf>,
+    took_over: bool,
+    verified_instructions: Vec<(String, u32)>,
+}
+
+impl Enforcer {
+    /// Makes the programs run. With a directory on a bpf filesystem, takes over what is pinned below it or pins what it
+    /// loads; without, they end with this process.
+    pub fn attach(directory: Option<&Path>) -> Result<Self, BpfError> {
+        let Some(directory) = directory else { return Self::load(None) };
+        fs::create_dir_all(directory).map_err(|source| pin_error(directory, source))?;
+        let pins = directory.join(VERSION);
+        if pins.is_dir() { Self::take_over(directory, &pins) } else { Self::load(Some(directory)) }
+    }
+
+    fn load(directory: Option<&Path>) -> Result<Self, BpfError> {
+        let mut object = MaybeUninit::uninit();
+        let mut skeleton = open(&mut object)?.load().map_err(BpfError::Load)?;
+        let mut links = Vec::new();
+        for program in skeleton.object_mut().progs_mut().filter(|program| program.autoload()) {
+            let name = program.name().to_owned();
+            let link = program.attach().map_err(|source| BpfError::Attach {
+                program: name.to_string_lossy().into_owned(),
+                source,
+            })?;
+            links.push((name, link));
+        }
+        let handle = |name| pinned_or_loaded(&skeleton, name);
+        let mut enforcer = Self {
+            live: handle("live")?,
+            labels: handle("labels")?,
+            homes: handle("homes")?,
+            linked_files: handle("linked_files")?,
+            events: handle("events")?,
+            counters: handle("counters")?,
+            generation: 0,
+            verified_instructions: verified_instructions(&links),
+            links: Vec::new(),
+            directory: directory.map(Path::to_owned),
+            took_over: false,
+        };
+        if let Some(directory) = directory {
+            pin(&skeleton, &mut links, directory)?;
+        }
+        enforcer.links = links.into_iter().map(|(_, link)| link).collect();
+        Ok(enforcer)
+    }
+
+    fn take_over(directory: &Path, pins: &Path) -> Result<Self, BpfError> {
+        let open = |name: &'static str| {
+            MapHandle::from_pinned_path(pins.join("maps").join(name)).map_err(|source| BpfError::Map { map: name, source })
+        };
+        let mut enforcer = Self {
+            live: open("live")?,
+            labels: open("labels")?,
+            homes: open("homes")?,
+            linked_files: open("linked_files")?,
+            events: open("events")?,
+            counters: open("counters")?,
+            generation: 0,
+            links: Vec::new(),
+            directory: Some(directory.to_owned()),
+            took_over: true,
+            verified_instructions: Vec::new(),
+        };
+        enforcer.generation = enforcer.newest_generation()?;
+        Ok(enforcer)
+    }
+
+    /// Whether the programs were already running.
+    pub fn took_over(&self) -> bool {
+        self.took_over
+    }
+
+    /// The live generation's number; 0 when there is none.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Builds a generation beside the live one and makes it live. On an error the live one stays.
+    pub fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
+        if generation.id <= self.generation {
+            let reason = format!("generation {} is already live", self.generation);
+            return Err(BpfError::Generation { id: generation.id, reason });
+        }
+        let words = generation.words()?;
+        let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
+        for (number, domain, home) in generation.domains {
+            self.describe_home(generation.id, *number, domain, home)?;
+        }
+        self.live
+            .update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
+            .map_err(|source| BpfError::Map { map: "live", source })?;
+        // A decision that began under the last generation may still look its homes up; the ones before are nobody's.
+        let last = self.generation;
+        self.generation = generation.id;
+        self.forget_homes_before(last)?;
+        self.drop_other_versions()
+    }
+
+    fn describe_home(&self, id: u32, number: u32, domain: &Domain, home: &Home) -> Result<(), BpfError> {
+        for filesystem in &home.filesystems {
+            let mut prefix = filesystem.mount_point.as_os_str().as_encoded_bytes();
+            if prefix == b"/" {
+                prefix = b"";
+            }
+            let key = types::home_key { generation: id, domain: number, device: filesystem.device, reserved: 0 };
+            let value = types::home {
+                mount_id: filesystem.mount_id,
+                objects_state: domain.objects.walk(prefix),
+                subjects_state: domain.subjects.walk(prefix),
+                reserved: 0,
+            };
+            let key = [key.generation, key.domain, key.device, key.reserved].map(u32::to_ne_bytes).concat();
+            let value = [value.mount_id, value.objects_state, value.subjects_state, value.reserved].map(u32::to_ne_bytes);
+            self.homes
+                .update(&key, &value.concat(), MapFlags::ANY)
+                .map_err(|source| BpfError::Map { map: "homes", source })?;
+        }
+        for file in &home.linked {
+            let class = domain.objects.class(domain.objects.walk(file.path.as_os_str().as_encoded_bytes()));
+            let mut key = [id, number].map(u32::to_ne_bytes).concat();
+            key.extend(file.inode.to_ne_bytes());
+            key.extend([file.device, 0].map(u32::to_ne_bytes).concat());
+            self.linked_files
+                .update(&key, &u32::from(class).to_ne_bytes(), MapFlags::ANY)
+                .map_err(|source| BpfError::Map { map: "linked_files", source })?;
+        }
+        Ok(())
+    }
+
+    /// Both maps' keys begin with the generation.
+    fn forget_homes_before(&self, generation: u32) -> Result<(), BpfError> {
+        for (name, map) in [("homes", &self.homes), ("linked_files", &self.linked_files)] {
+            let old: Vec<_> = map.keys().filter(|key| leading_u32(key) < generation).collect();
+            for key in old {
+                map.delete(&key).map_err(|source| BpfError::Map { map: name, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A generation with rules for any domain has homes: every root filesystem is one.
+    fn newest_generation(&self) -> Result<u32, BpfError> {
+        Ok(self.homes.keys().map(|key| leading_u32(&key)).max().unwrap_or(0))
+    }
+
+    fn drop_other_versions(&self) -> Result<(), BpfError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        for entry in entries(directory)? {
+            if entry.file_name().is_some_and(|name| name != VERSION) {
+                remove_pins(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one task (not its other threads) and all its later children into a domain.
+    pub fn label(&self, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
+        let label = [domain, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        self.labels
+            .update(&task.as_raw_fd().to_ne_bytes(), &label, MapFlags::ANY)
+            .map_err(|source| BpfError::Map { map: "labels", source })
+    }
+
+    /// The ring's reading end. What happened while nobody read waits there, as long as it fits.
+    pub fn events(&self) -> Result<Events, BpfError> {
+        let map = MapHandle::try_from(&self.events).map_err(|source| BpfError::Map { map: "events", source })?;
+        Events::new(map)
+    }
+
+    /// What happened since the programs were loaded, by agents before this one too.
+    pub fn counters(&self) -> Result<Counters, BpfError> {
+        let read = |which: u32| {
+            let values = self
+                .counters
+                .lookup_percpu(&which.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|source| BpfError::Map { map: "counters", source })?;
+            Ok(values.iter().flatten().filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))).sum())
+        };
+        Ok(Counters {
+            blocked: read(0)?,
+            audited: read(1)?,
+            reported: read(2)?,
+            dropped: read(3)?,
+            suppressed: read(4)?,
+            unresolved: read(5)?,
+        })
+    }
+
+    /// How many instructions the verifier processed per program; empty where the programs were already running.
+    pub fn verified_instructions(&self) -> &[(String, u32)] {
+        &self.verified_instructions
+    }
+}
+
+/// Ends enforcement: removes all that is pinned below a directory. False when nothing was.
+pub fn detach(directory: &Path) -> Result<bool, BpfError> {
+    if !directory.is_dir() {
+        return Ok(false);
+    }
+    let pins = entries(directory)?;
+    for entry in &pins {
+        remove_pins(entry)?;
+    }
+    fs::remove_dir(directory).map_err(|source| pin_error(directory, source))?;
+    Ok(!pins.is_empty())
+}
+
+/// Opens the object with the programs left out whose hook this kernel lacks.
+pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel<'_>, BpfError> {
+    let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::Load)?;
+    // Since 6.2. Earlier kernels send ftruncate() through path_truncate.
+    let present = libbpf_rs::btf::Btf::from_vmlinux()
+        .map_err(BpfError::Load)?
+        .type_by_name::<libbpf_rs::btf::types::Func<'_>>("bpf_lsm_file_truncate")
+        .is_some();
+    skeleton.progs.file_truncate.set_autoload(present);
+    Ok(skeleton)
+}
+
+fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapHandle, BpfError> {
+    let map = skeleton.object().maps().find(|map| map.name() == name);
+    let map = map.ok_or_else(|| BpfError::Load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT)))?;
+    MapHandle::try_from(&map).map_err(|source| BpfError::Map { map: name, source })
+}
+
+/// Pins every map and link below `directory/VERSION`, which appears complete or not at all.
+fn pin(skeleton: &ArmorSkel<'_>, links: &mut [(OsString, Link)], directory: &Path) -> Result<(), BpfError> {
+    let new = directory.join(format!("{VERSION}.new"));
+    if new.is_dir() {
+        remove_pins(&new)?;
+    }
+    for folder in ["maps", "links"] {
+        let folder = new.join(folder);
+        fs::create_dir_all(&folder).map_err(|source| pin_error(&folder, source))?;
+    }
+    for map in skeleton.object().maps() {
+        // libbpf's own maps of .rodata and .bss hold nothing that another process needs.
+        if map.name().as_encoded_bytes().contains(&b'.') {
+            continue;
+        }
+        let path = new.join("maps").join(map.name());
+        let mut map = MapHandle::try_from(&map).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+        map.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+    }
+    for (name, link) in links {
+        let path = new.join("links").join(name);
+        link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+    }
+    let complete = directory.join(VERSION);
+    fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
+}
+
+fn pin_error(path: &Path, source: io::Error) -> BpfError {
+    BpfError::Pin { path: path.to_owned(), source }
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
+    let read = || fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    read().map_err(|source| pin_error(directory, source))
+}
+
+/// Links first: without them the programs end, and then nobody needs the maps.
+fn remove_pins(version: &Path) -> Result<(), BpfError> {
+    for folder in ["links", "maps"] {
+        let folder = version.join(folder);
+        if folder.is_dir() {
+            for pin in entries(&folder)? {
+                fs::remove_file(&pin).map_err(|source| pin_error(&pin, source))?;
+            }
+            fs::remove_dir(&folder).map_err(|source| pin_error(&folder, source))?;
+        }
+    }
+    fs::remove_dir(version).map_err(|source| pin_error(version, source))
+}
+
+fn leading_u32(key: &[u8]) -> u32 {
+    key.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+/// A new inner map of `live` with all words in it.
+fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
+    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
+        map_flags: libbpf_rs::libbpf_sys::BPF_F_INNER_MAP,
+        ..Default::default()
+    };
+    let map = MapHandle::create(MapType::Array, Some("image"), 4, 8, words.len() as u32, &options)?;
+    for (batch, chunk) in words.chunks(BATCH).enumerate() {
+        let first = batch * BATCH;
+        let keys: Vec<u8> = (first..first + chunk.len()).flat_map(|index| (index as u32).to_ne_bytes()).collect();
+        let values: Vec<u8> = chunk.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        map.update_batch(&keys, &values, chunk.len() as u32, MapFlags::ANY, MapFlags::ANY)?;
+    }
+    Ok(map)
+}
+
+fn verified_instructions(links: &[(OsString, Link)]) -> Vec<(String, u32)> {
+    let ids: Vec<_> = links
+        .iter()
+        .filter_map(|(name, link)| Some((link.info().ok()?.prog_id, name.to_string_lossy().into_owned())))
+        .collect();
+    ProgInfoIter::default()
+        .filter_map(|info| {
+            let (_, name) = ids.iter().find(|(id, _)| *id == info.id)?;
+            Some((name.clone(), info.verified_insns))
+        })
+        .collect()
+}

@@ -1,0 +1,188 @@
+//! What the kernel side reports: the events of the ring, decoded.
+
+use std::cell::RefCell;
+use std::mem::offset_of;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use armor_policy::tables::{Decision, PERMISSIONS, Permission};
+use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+
+use crate::enforcer::BpfError;
+use crate::skeleton::types;
+
+/// The hook that decided. The discriminant is that of `enum hook` in `abi.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+#[allow(missing_docs)] // each is the kernel's hook of that name
+pub enum Hook {
+    BprmCheckSecurity,
+    MmapFile,
+    FileMprotect,
+    FileOpen,
+    FileReceive,
+    FileTruncate,
+    PathTruncate,
+    PathChmod,
+    PathChown,
+    PathLink,
+    PathRename,
+    PathUnlink,
+    PathRmdir,
+    PathMkdir,
+    PathMknod,
+    PathSymlink,
+}
+
+const HOOKS: [(Hook, &str); 16] = [
+    (Hook::BprmCheckSecurity, "SECURITY_BPRM_CHECK"),
+    (Hook::MmapFile, "MMAP_FILE"),
+    (Hook::FileMprotect, "FILE_MPROTECT"),
+    (Hook::FileOpen, "FILE_OPEN"),
+    (Hook::FileReceive, "FILE_RECEIVE"),
+    (Hook::FileTruncate, "FILE_TRUNCATE"),
+    (Hook::PathTruncate, "PATH_TRUNCATE"),
+    (Hook::PathChmod, "PATH_CHMOD"),
+    (Hook::PathChown, "PATH_CHOWN"),
+    (Hook::PathLink, "PATH_LINK"),
+    (Hook::PathRename, "PATH_RENAME"),
+    (Hook::PathUnlink, "PATH_UNLINK"),
+    (Hook::PathRmdir, "PATH_RMDIR"),
+    (Hook::PathMkdir, "PATH_MKDIR"),
+    (Hook::PathMknod, "PATH_MKNOD"),
+    (Hook::PathSymlink, "PATH_SYMLINK"),
+];
+
+impl Hook {
+    /// The hook's name as KubeArmor writes it in `Data` (`lsm=FILE_OPEN`).
+    pub fn lsm(self) -> &'static str {
+        HOOKS[self as usize].1
+    }
+}
+
+/// A blocked or audited access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// CLOCK_BOOTTIME, nanoseconds.
+    pub time_ns: u64,
+    /// The generation that decided.
+    pub generation: u32,
+    /// The task's domain.
+    pub domain: u32,
+    /// The verdict and the rule.
+    pub decision: Decision,
+    /// What was asked for.
+    pub permission: Permission,
+    /// Where it was asked.
+    pub hook: Hook,
+    /// Thread, in the host's pid namespace.
+    pub pid: u32,
+    /// Process, in the host's pid namespace.
+    pub tgid: u32,
+    /// Parent process, in the host's pid namespace.
+    pub parent_tgid: u32,
+    /// Process, in its own pid namespace.
+    pub ns_pid: u32,
+    /// Parent process, in the parent's own pid namespace.
+    pub ns_parent: u32,
+    /// Real user id, in the host's user namespace.
+    pub uid: u32,
+    /// Id of the task's cgroup (v2).
+    pub cgroup: u64,
+    /// The thread's name.
+    pub comm: String,
+    /// The object's path; empty where it has none.
+    pub path: String,
+    /// The other name of a rename or link; empty otherwise.
+    pub new_path: String,
+    /// The task's program.
+    pub program: String,
+    /// The parent's program.
+    pub parent_program: String,
+}
+
+impl Event {
+    /// `None` where the record is none of ours: too short, or of a hook or permission that does not exist.
+    fn decode(record: &[u8]) -> Option<Self> {
+        let array = |offset: usize| record.get(offset..offset + 4)?.try_into().ok();
+        let number = |offset: usize| array(offset).map(u32::from_ne_bytes);
+        let long = |offset: usize| Some(u64::from_ne_bytes(record.get(offset..offset + 8)?.try_into().ok()?));
+        let short = |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+
+        let mut at = offset_of!(types::event, strings);
+        let mut string = |length_at: usize| {
+            let length = usize::from(short(length_at)?);
+            let bytes = record.get(at..at + length)?;
+            at += length;
+            Some(text(bytes))
+        };
+        let path = string(offset_of!(types::event, path_length))?;
+        let new_path = string(offset_of!(types::event, new_path_length))?;
+        let program = string(offset_of!(types::event, program_length))?;
+        let parent_program = string(offset_of!(types::event, parent_program_length))?;
+        let comm = record.get(offset_of!(types::event, comm)..)?.get(..16)?;
+        Some(Self {
+            time_ns: long(offset_of!(types::event, time))?,
+            generation: number(offset_of!(types::event, generation))?,
+            domain: number(offset_of!(types::event, domain))?,
+            decision: Decision(number(offset_of!(types::event, decision))?),
+            permission: *PERMISSIONS.get(usize::from(short(offset_of!(types::event, permission))?))?,
+            hook: HOOKS.get(usize::from(short(offset_of!(types::event, hook))?))?.0,
+            pid: number(offset_of!(types::event, pid))?,
+            tgid: number(offset_of!(types::event, tgid))?,
+            parent_tgid: number(offset_of!(types::event, parent_tgid))?,
+            ns_pid: number(offset_of!(types::event, ns_pid))?,
+            ns_parent: number(offset_of!(types::event, ns_parent))?,
+            uid: number(offset_of!(types::event, uid))?,
+            cgroup: long(offset_of!(types::event, cgroup))?,
+            comm: text(comm.split(|&byte| byte == 0).next()?),
+            path,
+            new_path,
+            program,
+            parent_program,
+        })
+    }
+}
+
+/// The reading end of the ring. There is one ring per pin directory, and one reader at a time.
+pub struct Events {
+    ring: RingBuffer<'static>,
+    /// Filled by the ring's callback while `drain` runs.
+    decoded: Arc<Mutex<Vec<Event>>>,
+    /// Keeps the map's descriptor open that `ring` waits on.
+    _map: MapHandle,
+}
+
+impl Events {
+    pub(crate) fn new(map: MapHandle) -> Result<Self, BpfError> {
+        let decoded = Arc::new(Mutex::new(Vec::new()));
+        let sink = RefCell::new(Arc::clone(&decoded));
+        let mut builder = RingBufferBuilder::new();
+        let added = builder.add(&map, move |record| {
+            if let Some(event) = Event::decode(record) {
+                sink.borrow_mut().lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            }
+            0
+        });
+        added.map_err(|source| BpfError::Map { map: "events", source })?;
+        let ring = builder.build().map_err(|source| BpfError::Map { map: "events", source })?;
+        Ok(Self { ring, decoded, _map: map })
+    }
+
+    /// Readable (epoll) when events wait.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is the ring's own epoll instance, open as long as `self.ring`, which `self` keeps.
+        unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) }
+    }
+
+    /// Takes up to `max` events that wait, the oldest first, without blocking.
+    pub fn drain(&mut self, max: usize) -> Result<Vec<Event>, BpfError> {
+        let taken = self.ring.consume_raw_n(max);
+        if taken < 0 {
+            let source = libbpf_rs::Error::from_raw_os_error(-taken);
+            return Err(BpfError::Map { map: "events", source });
+        }
+        Ok(std::mem::take(&mut *self.decoded.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
