@@ -1,4 +1,17 @@
 //! The agent's parts: everything `hzn-armor-agent` is made of.
 
+pub mod alerts;
+pub mod config;
+pub mod domains;
+pub mod enforce;
+pub mod horizon;
+pub mod intake;
+pub mod probe;
+pub mod pump;
+pub mod report;
+pub mod run;
 pub mod spool;
+pub mod state;
+pub mod status;
+pub mod trial;
 pub mod uplink;

@@ -1,2 +1,115 @@
-//! Placeholder.
-fn main() {}
+//! `hzn-armor-agent`: the program on the node.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use armor_agent::config::Settings;
+use armor_agent::state::Lock;
+use armor_agent::{probe, run, status, trial};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Enforces signed policies on an Open Horizon node.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Settings, TOML; /etc/hzn-armor/agent.toml if it is there. `HZN_ARMOR_<KEY>` variables come over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// Run the agent: take signed bundles from the hub, enforce them, send alerts.
+    Run,
+    /// Run one command under local policies and print its alerts.
+    Try(trial::Trial),
+    /// Tell what this kernel can do and what is missing; exit 0 only if it enforces.
+    Probe {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what the agent enforces and how many alerts wait; exit 0 if it runs.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the enforcement that a stopped agent left behind.
+    Detach,
+}
+
+/// Status when the program itself fails; `try` passes every other on from its command.
+const OWN_FAILURE: u8 = 125;
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse()) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("hzn-armor-agent: {error:#}");
+            ExitCode::from(OWN_FAILURE)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let settings = || Settings::load(cli.config.as_deref());
+    match cli.command {
+        Commands::Run => {
+            let settings = settings()?;
+            log(&settings.log)?;
+            run::run(&settings)?;
+            Ok(0)
+        }
+        Commands::Try(trial) => trial::run(&trial),
+        Commands::Probe { json } => show_probe(json),
+        Commands::Status { json } => {
+            let settings = settings()?;
+            status::show(&settings.state_dir, &settings.pin_dir, json)
+        }
+        Commands::Detach => detach(&settings()?),
+    }
+}
+
+fn log(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("settings: log = {filter}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+fn detach(settings: &Settings) -> anyhow::Result<u8> {
+    if let Some(pid) = Lock::holder(&settings.state_dir)? {
+        bail!("the agent runs, with pid {pid}: stop it first");
+    }
+    let pins = settings.pin_dir.display();
+    if armor_bpf::detach(&settings.pin_dir)? {
+        println!("Detached: nothing below {pins} is enforced any more.");
+    } else {
+        println!("Nothing was attached below {pins}.");
+    }
+    Ok(0)
+}
+
+fn show_probe(json: bool) -> anyhow::Result<u8> {
+    let result = armor_bpf::probe();
+    if json {
+        let mut value = serde_json::to_value(&result).context("probe")?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("enforces".to_owned(), result.enforces().into());
+            object.insert("missing".to_owned(), probe::missing(&result).into());
+        }
+        println!("{value:#}");
+    } else {
+        print!("{}", probe::text(&result));
+    }
+    Ok(u8::from(!result.enforces()))
+}

@@ -1,0 +1,265 @@
+//! From the kernel's events to alerts in KubeArmor's words.
+//!
+//! The rule that decided comes from the kernel, by its index in the tables of the generation that was live then; names are
+//! looked up in that generation's own table, so an alert never names a rule of a later bundle.
+
+use std::time::Duration;
+
+use armor_bpf::{Event, HOST_DOMAIN};
+use armor_hub_client::alert::{ALERT_THRESHOLD, Alert};
+use armor_policy::tables::{Domain, Permission, RuleInfo, Verdict};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What every alert of a node says.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The host's name.
+    pub host_name: String,
+    /// Horizon organisation.
+    pub org: String,
+    /// Horizon node id.
+    pub node: String,
+    /// The agent's own service: url, version and agreement. Only the agent's own alerts carry them.
+    pub service: [String; 3],
+}
+
+/// What the rules of one generation are called.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RuleTable {
+    /// Name of the bundle, empty for `try`.
+    pub bundle: String,
+    /// Its serial.
+    pub serial: u64,
+    /// Domain ids and what their rule indices mean.
+    pub domains: Vec<(u32, Vec<RuleInfo>)>,
+}
+
+impl RuleTable {
+    /// The table of a generation with one domain.
+    pub fn of(bundle: &str, serial: u64, domain: u32, tables: &Domain) -> Self {
+        Self { bundle: bundle.to_owned(), serial, domains: vec![(domain, tables.rules.clone())] }
+    }
+
+    fn rule(&self, domain: u32, index: u32) -> Option<&RuleInfo> {
+        let (_, rules) = self.domains.iter().find(|(id, _)| *id == domain)?;
+        rules.get(index as usize)
+    }
+}
+
+/// The two clocks at one moment, to tell when an event was.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    wall: Timestamp,
+    boot_ns: u64,
+}
+
+impl Clocks {
+    /// Reads both.
+    pub fn now() -> Self {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let boot_ns = u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(boot.tv_nsec).unwrap_or(0);
+        Self { wall: Timestamp::now(), boot_ns }
+    }
+
+    /// The wall clock's time at `boot_ns` of the boot clock.
+    fn wall_at(&self, boot_ns: u64) -> Timestamp {
+        let ago = Duration::from_nanos(self.boot_ns.saturating_sub(boot_ns));
+        self.wall.checked_sub(ago).unwrap_or(self.wall)
+    }
+}
+
+/// The alert for an event; `table` is that of the event's generation, if it is still known.
+pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &Clocks) -> Alert {
+    let blocked = event.decision.verdict() == Verdict::Block;
+    let starts = event.permission == Permission::Exec;
+    let unknown;
+    let rule = match table.and_then(|table| table.rule(event.domain, event.decision.rule())) {
+        Some(rule) => rule,
+        None => {
+            let message = format!(
+                "the names of rule {} of generation {} are no longer known on the node",
+                event.decision.rule(),
+                event.generation
+            );
+            unknown = RuleInfo { message, ..RuleInfo::default() };
+            &unknown
+        }
+    };
+    let mut data = format!("lsm={}", event.hook.lsm());
+    if !event.new_path.is_empty() {
+        data.push_str(" to=");
+        data.push_str(&event.new_path);
+    }
+    // KubeArmor's way: the process of a refused exec is the one that would have been.
+    let (process, parent) = if starts {
+        (event.path.clone(), event.program.clone())
+    } else {
+        (event.program.clone(), event.parent_program)
+    };
+    Alert {
+        host_name: origin.host_name.clone(),
+        host_ppid: event.parent_tgid,
+        host_pid: event.tgid,
+        ppid: event.ns_parent,
+        pid: event.ns_pid,
+        uid: event.uid,
+        parent_process_name: parent,
+        process_name: process,
+        policy_name: rule.policy.clone(),
+        severity: if rule.severity == 0 { String::new() } else { rule.severity.to_string() },
+        tags: rule.tags.join(","),
+        atags: rule.tags.clone(),
+        message: rule.message.clone(),
+        kind: if event.domain == HOST_DOMAIN { "MatchedHostPolicy" } else { "MatchedPolicy" }.to_owned(),
+        source: event.program,
+        operation: match event.permission {
+            Permission::Exec | Permission::Map => "Process",
+            Permission::Read | Permission::Write => "File",
+        }
+        .to_owned(),
+        resource: event.path,
+        data,
+        enforcer: "BPFLSM".to_owned(),
+        action: if blocked { "Block" } else { "Audit" }.to_owned(),
+        result: if blocked { "Permission denied" } else { "Passed" }.to_owned(),
+        bundle: table.map(|table| table.bundle.clone()).unwrap_or_default(),
+        bundle_serial: table.map_or(0, |table| table.serial),
+        ..of_node(origin, clocks.wall_at(event.time_ns))
+    }
+}
+
+/// The alert about alerts that nobody will see, with their exact numbers since the last one.
+pub fn threshold(origin: &Origin, suppressed: u64, dropped: u64) -> Alert {
+    Alert {
+        suppressed,
+        dropped,
+        message: format!(
+            "{suppressed} alerts kept back by the rate limit, {dropped} lost because the kernel's buffer was full"
+        ),
+        ..system_event(origin, ALERT_THRESHOLD)
+    }
+}
+
+/// The alert about a bundle that goes on being enforced past its expiry.
+pub fn expired(origin: &Origin, bundle: &str, serial: u64, expires: Timestamp) -> Alert {
+    Alert {
+        bundle: bundle.to_owned(),
+        bundle_serial: serial,
+        severity: "5".to_owned(),
+        message: format!(
+            "bundle {bundle} expired at {expires} and goes on being enforced: publish a newer one"
+        ),
+        ..system_event(origin, "BundleExpired")
+    }
+}
+
+fn system_event(origin: &Origin, operation: &str) -> Alert {
+    let [service_url, service_version, agreement_id] = origin.service.clone();
+    Alert {
+        kind: "SystemEvent".to_owned(),
+        operation: operation.to_owned(),
+        service_url,
+        service_version,
+        agreement_id,
+        ..of_node(origin, Timestamp::now())
+    }
+}
+
+fn of_node(origin: &Origin, at: Timestamp) -> Alert {
+    Alert {
+        host_name: origin.host_name.clone(),
+        org: origin.org.clone(),
+        node_id: origin.node.clone(),
+        ..Alert::at(at)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use armor_bpf::Hook;
+    use armor_policy::tables::Decision;
+
+    pub(crate) fn event(verdict: Verdict, permission: Permission) -> Event {
+        Event {
+            time_ns: 0,
+            generation: 3,
+            domain: HOST_DOMAIN,
+            decision: Decision::new(verdict, 2),
+            permission,
+            hook: if permission == Permission::Exec { Hook::BprmCheckSecurity } else { Hook::PathRename },
+            pid: 12,
+            tgid: 11,
+            parent_tgid: 10,
+            ns_pid: 2,
+            ns_parent: 1,
+            uid: 1000,
+            cgroup: 1,
+            comm: "bash".into(),
+            path: "/usr/bin/sleep".into(),
+            new_path: String::new(),
+            program: "/usr/bin/bash".into(),
+            parent_program: "/sbin/init".into(),
+        }
+    }
+
+    fn table() -> RuleTable {
+        let rule = RuleInfo {
+            policy: "no-sleep".into(),
+            location: "p.yaml:3".into(),
+            severity: 7,
+            tags: vec!["A".into(), "B".into()],
+            message: "stay awake".into(),
+        };
+        let rules = vec![RuleInfo::default(), RuleInfo::default(), rule];
+        RuleTable { bundle: "edge".into(), serial: 4, domains: vec![(HOST_DOMAIN, rules)] }
+    }
+
+    fn origin() -> Origin {
+        Origin { host_name: "gw".into(), org: "myorg".into(), node: "node1".into(), ..Origin::default() }
+    }
+
+    #[test]
+    fn a_blocked_exec_reads_as_kubearmor_writes_it() {
+        let event = event(Verdict::Block, Permission::Exec);
+        let mut alert = alert(event, Some(&table()), &origin(), &Clocks::now());
+        (alert.timestamp, alert.updated_time) = (0, String::new());
+        let json = String::from_utf8(alert.to_line().unwrap()).unwrap();
+        assert_eq!(
+            json,
+            r#"{"Timestamp":0,"HostName":"gw","HostPPID":10,"HostPID":11,"PPID":1,"PID":2,"UID":1000,"ParentProcessName":"/usr/bin/bash","ProcessName":"/usr/bin/sleep","PolicyName":"no-sleep","Severity":"7","Tags":"A,B","ATags":["A","B"],"Message":"stay awake","Type":"MatchedHostPolicy","Source":"/usr/bin/bash","Operation":"Process","Resource":"/usr/bin/sleep","Data":"lsm=SECURITY_BPRM_CHECK","Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Org":"myorg","NodeID":"node1","Bundle":"edge","BundleSerial":4}"#
+        );
+    }
+
+    #[test]
+    fn an_audited_rename_names_both_paths_and_the_program() {
+        let mut event = event(Verdict::Audit, Permission::Write);
+        event.new_path = "/tmp/x".into();
+        event.domain = 1;
+        let alert = alert(event, Some(&table()), &origin(), &Clocks::now());
+        assert_eq!((alert.action.as_str(), alert.result.as_str()), ("Audit", "Passed"));
+        assert_eq!((alert.operation.as_str(), alert.kind.as_str()), ("File", "MatchedPolicy"));
+        assert_eq!(alert.data, "lsm=PATH_RENAME to=/tmp/x");
+        assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
+        // Domain 1 is not in the table: the access is told all the same.
+        assert!(alert.policy_name.is_empty() && alert.message.contains("generation 3"), "{alert:?}");
+    }
+
+    #[test]
+    fn times_are_counted_back_from_now() {
+        let clocks = Clocks { wall: "2026-01-01T00:00:10Z".parse().unwrap(), boot_ns: 15_000_000_000 };
+        assert_eq!(clocks.wall_at(12_500_000_000).to_string(), "2026-01-01T00:00:07.5Z");
+        assert_eq!(clocks.wall_at(20_000_000_000), clocks.wall);
+        let now = Clocks::now();
+        assert!(now.boot_ns > 0);
+    }
+
+    #[test]
+    fn what_nobody_saw_is_counted_in_an_alert_of_highest_rank() {
+        let alert = threshold(&origin(), 5, 2);
+        assert_eq!((alert.suppressed, alert.dropped, alert.rank()), (5, 2, 10));
+        assert_eq!((alert.operation.as_str(), alert.kind.as_str()), (ALERT_THRESHOLD, "SystemEvent"));
+    }
+}

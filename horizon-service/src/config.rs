@@ -1,0 +1,156 @@
+//! The agent's settings: a TOML file, and over it variables `HZN_ARMOR_<KEY>` of the same keys.
+
+use std::path::{Path, PathBuf};
+
+use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source as _, Value};
+use serde::Deserialize;
+
+/// Where the file is looked for if none is named; it need not be there.
+pub const DEFAULT_FILE: &str = "/etc/hzn-armor/agent.toml";
+const PREFIX: &str = "HZN_ARMOR";
+const KEYS: [&str; 6] = ["log", "pin_dir", "poll_seconds", "spool_max_bytes", "state_dir", "trust_dir"];
+
+/// The agent's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Settings {
+    /// What must outlive containers and registrations: bundles, node key, spool. A directory of the host.
+    pub state_dir: PathBuf,
+    /// Pinned keys; `trust` in the state directory where absent.
+    trust_dir: Option<PathBuf>,
+    /// Directory on a BPF file system where enforcement outlives the agent.
+    pub pin_dir: PathBuf,
+    /// Bytes that alerts may take on disk.
+    pub spool_max_bytes: u64,
+    /// Seconds between two looks at what the ESS has; at least 1.
+    pub poll_seconds: u64,
+    /// What is logged, as `tracing-subscriber` filters: `info`, `armor_agent=debug,warn`.
+    pub log: String,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file that does not read, or a value of the wrong kind.
+    #[error("settings: {0}")]
+    Config(#[from] ConfigError),
+    /// A key that no setting has: most often a misspelt one.
+    #[error("{file}: no setting is called `{key}`; there are {}", KEYS.join(", "))]
+    UnknownKey {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+    },
+    /// A value that cannot be meant.
+    #[error("settings: {key} = {value}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        problem: &'static str,
+    },
+}
+
+impl Settings {
+    /// Reads `file`, or [`DEFAULT_FILE`] if that exists, and the process's variables.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; each names the key.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        Self::read(file, Environment::with_prefix(PREFIX))
+    }
+
+    fn read(file: Option<&Path>, variables: Environment) -> Result<Self, SettingsError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let file = File::from(path).format(FileFormat::Toml).required(file.is_some());
+        if let Some(key) = unknown(&file.collect()?) {
+            return Err(SettingsError::UnknownKey { file: path.display().to_string(), key });
+        }
+        // A variable that is unknown here may well be another program's: `hzn-armor` has some.
+        if let Some(key) = unknown(&variables.collect()?) {
+            tracing::warn!("{PREFIX}_{}: no setting of the agent is called so", key.to_uppercase());
+        }
+        let settings: Self = Config::builder()
+            .set_default("state_dir", "/var/lib/hzn-armor")?
+            .set_default("pin_dir", "/sys/fs/bpf/hzn-armor")?
+            .set_default("spool_max_bytes", 64_u64 << 20)?
+            .set_default("poll_seconds", 15)?
+            .set_default("log", "info")?
+            .add_source(file)
+            .add_source(variables)
+            .build()?
+            .try_deserialize()?;
+        settings.check()
+    }
+
+    /// The directory of pinned keys.
+    pub fn trust_dir(&self) -> PathBuf {
+        self.trust_dir.clone().unwrap_or_else(|| self.state_dir.join("trust"))
+    }
+
+    fn check(self) -> Result<Self, SettingsError> {
+        let bad = |key, value: String, problem| Err(SettingsError::Value { key, value, problem });
+        if self.poll_seconds == 0 {
+            return bad("poll_seconds", "0".to_owned(), "at least 1");
+        }
+        if self.spool_max_bytes < 1 << 20 {
+            return bad("spool_max_bytes", self.spool_max_bytes.to_string(), "at least 1048576, 1 MiB");
+        }
+        for (key, path) in [("state_dir", &self.state_dir), ("pin_dir", &self.pin_dir)] {
+            if !path.is_absolute() {
+                return bad(key, path.display().to_string(), "an absolute path");
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn unknown(values: &Map<String, Value>) -> Option<String> {
+    values.keys().find(|key| !KEYS.contains(&key.as_str())).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, toml).unwrap();
+        let variables =
+            variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Settings::read(Some(&path), Environment::with_prefix(PREFIX).source(Some(variables)))
+    }
+
+    #[test]
+    fn variables_come_over_the_file_and_the_file_over_the_defaults() {
+        let settings = read(
+            "state_dir = '/s'\npoll_seconds = 3\n",
+            &[("HZN_ARMOR_POLL_SECONDS", "7"), ("HZN_ARMOR_RECEIPT_KEY", "x"), ("OTHER", "y")],
+        )
+        .unwrap();
+        assert_eq!((settings.state_dir.as_path(), settings.poll_seconds), (Path::new("/s"), 7));
+        assert_eq!(settings.trust_dir(), Path::new("/s/trust"));
+        assert_eq!(settings.log, "info");
+        assert_eq!(read("trust_dir = '/t'", &[]).unwrap().trust_dir(), Path::new("/t"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_named() {
+        for (toml, part) in [
+            ("stat_dir = '/s'", "`stat_dir`"),
+            ("poll_seconds = 0", "poll_seconds = 0"),
+            ("poll_seconds = 'often'", "poll_seconds"),
+            ("spool_max_bytes = 5", "spool_max_bytes = 5"),
+            ("state_dir = 'here'", "state_dir = here"),
+            ("= 3", "agent.toml"),
+        ] {
+            let error = read(toml, &[]).unwrap_err().to_string();
+            assert!(error.contains(part), "{toml}: {error}");
+        }
+        let missing = Settings::read(Some(Path::new("/no/such.toml")), Environment::with_prefix(PREFIX));
+        assert!(missing.unwrap_err().to_string().contains("/no/such.toml"));
+    }
+}

@@ -1,0 +1,337 @@
+//! From policies to what a domain of the kernel is made of: which policies are selected, what their paths resolve to in
+//! the workload's own root, which of the named files have several names.
+//!
+//! Nothing here changes anything; all of it may be repeated at any time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use armor_bpf::{Home, LinkedFile};
+use armor_policy::model::{Kind, Section, Target};
+use armor_policy::tables::{Domain, OBJECT_NONE};
+use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
+
+/// Symlinks followed on one path; the kernel's own limit (`MAXSYMLINKS`).
+const MAX_SYMLINKS: u32 = 40;
+/// Directory entries looked at for files with several names.
+const MAX_ENTRIES: usize = 100_000;
+/// The label of `nodeSelector` that KubeArmor gives a node outside Kubernetes.
+const HOSTNAME_LABEL: &str = "kubearmor.io/hostname";
+
+/// Why no domain can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// The policies do not fit into the kernel's tables together, or contradict the workload's root.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The workload is gone, or `/proc` does not show it.
+    #[error("/proc/{process}: {error}: the mounts of the workload cannot be read")]
+    Home {
+        /// The process that was asked about.
+        process: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// What policies can call this node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeNames {
+    /// The host's name.
+    pub hostname: String,
+    /// Horizon's node id.
+    pub id: String,
+}
+
+impl NodeNames {
+    /// The host's name as process 1 has it, which need not be the one of the agent's container.
+    pub fn hostname() -> String {
+        let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let uts = |process: &str| fs::read_link(format!("/proc/{process}/ns/uts")).ok();
+        if uts("1").is_none() || uts("1") == uts("self") {
+            return own;
+        }
+        let host = fs::read_to_string("/proc/1/root/etc/hostname").unwrap_or_default();
+        if host.trim().is_empty() { own } else { host.trim().to_owned() }
+    }
+
+    fn selected_by(&self, policy: &Policy) -> bool {
+        policy.kind == Kind::Host
+            && policy.selector.labels.iter().all(|(key, value)| {
+                key == HOSTNAME_LABEL
+                    && value
+                        .split(',')
+                        .map(str::trim)
+                        .any(|name| name == "*" || name == self.hostname || name == self.id)
+            })
+    }
+}
+
+/// The policies for this host, and the names of those without a workload here.
+pub fn select<'a>(policies: &'a [Policy], node: &NodeNames) -> (Vec<&'a Policy>, Vec<String>) {
+    let (host, idle): (Vec<_>, Vec<_>) = policies.iter().partition(|policy| node.selected_by(policy));
+    (host, idle.into_iter().map(|policy| policy.name.clone()).collect())
+}
+
+/// Compiles `policies` for what the root of `process` (`self` or a pid) shows.
+///
+/// # Errors
+/// [`DomainError::Compile`] is the policies' fault, [`DomainError::Home`] the machine's.
+pub fn build(policies: &[&Policy], posture: Posture, process: &str) -> Result<(Domain, Home), DomainError> {
+    let home = Home::of_process(process);
+    let mut home = home.map_err(|error| DomainError::Home { process: process.to_owned(), error })?;
+    let root = Root::of_process(process);
+    let domain = compile(policies, &CompileOptions { posture, links: root.links(policies) })?;
+    let (linked, complete) = root.linked_files(policies, &domain, MAX_ENTRIES);
+    home.linked = linked;
+    if !complete {
+        tracing::warn!(
+            "more than {MAX_ENTRIES} files below the policies' directories: of those beyond, only the name a rule matches \
+             is protected, not hard links that exist already"
+        );
+    }
+    Ok((domain, home))
+}
+
+/// A root directory as this process can reach it.
+struct Root(PathBuf);
+
+impl Root {
+    fn of_process(process: &str) -> Self {
+        Self(if process == "self" { "/".into() } else { format!("/proc/{process}/root").into() })
+    }
+
+    /// Where a path inside this root is for this process.
+    fn outside(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// `path` without symlinks, as the root shows it. What does not exist stays as it is written.
+    ///
+    /// Resolved by hand: `canonicalize` would follow absolute links into this process's own root.
+    fn resolve(&self, path: &str, follow_last: bool) -> PathBuf {
+        let mut left: VecDeque<String> = path.split('/').map(str::to_owned).collect();
+        let mut resolved = PathBuf::from("/");
+        let mut followed = 0;
+        while let Some(name) = left.pop_front() {
+            match name.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    resolved.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            resolved.push(&name);
+            if (left.is_empty() && !follow_last) || followed == MAX_SYMLINKS {
+                continue;
+            }
+            // A link that is not text cannot be in a policy either.
+            let Some(target) = fs::read_link(self.outside(&resolved))
+                .ok()
+                .and_then(|t| t.into_os_string().into_string().ok())
+            else {
+                continue;
+            };
+            followed += 1;
+            resolved.pop();
+            if target.starts_with('/') {
+                resolved = PathBuf::from("/");
+            }
+            for part in target.split('/').rev() {
+                left.push_front(part.to_owned());
+            }
+        }
+        resolved
+    }
+
+    /// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
+    /// one for all of `/bin/busybox`. As a source it is, as is any directory and any path of a `file` rule.
+    fn links(&self, policies: &[&Policy]) -> BTreeMap<String, String> {
+        let mut followed = BTreeSet::new();
+        for rule in policies.iter().flat_map(|policy| &policy.rules) {
+            followed.extend(rule.sources.iter().map(String::as_str));
+            if let (Section::File, Target::Path(path)) = (rule.section, &rule.target) {
+                followed.insert(path);
+            }
+        }
+        let resolve = |path: String| {
+            let mut to = self.resolve(&path, followed.contains(path.as_str()));
+            if self.outside(&to).is_dir() {
+                to = self.resolve(&path, true);
+            }
+            let to = to.into_os_string().into_string().ok()?;
+            (to != path).then_some((path, to))
+        };
+        literal_paths(policies).into_iter().filter_map(resolve).collect()
+    }
+
+    /// Files with several names one of which has rules, and whether all were found within `limit` entries. What a pattern
+    /// or a directory covers is found by walking; an `execname` has no place to look in.
+    fn linked_files(
+        &self,
+        policies: &[&Policy],
+        domain: &Domain,
+        mut limit: usize,
+    ) -> (Vec<LinkedFile>, bool) {
+        let mut found = BTreeMap::new();
+        let mut pending: VecDeque<(PathBuf, bool)> = VecDeque::new();
+        for rule in policies.iter().flat_map(|policy| &policy.rules) {
+            let (path, recursive) = match &rule.target {
+                Target::Path(path) => (path.clone(), false),
+                Target::Directory { path, recursive } => (path.clone(), *recursive),
+                Target::Glob(glob) => (glob.directory(), true),
+                Target::Name(_) => continue,
+            };
+            let is_file = matches!(rule.target, Target::Path(_));
+            let path = self.resolve(&path, !is_file || rule.section == Section::File);
+            if is_file {
+                self.note_linked(&path, domain, &mut found);
+            } else {
+                pending.push_back((path, recursive));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        while let Some((directory, recursive)) = pending.pop_front() {
+            // What is made up by the kernel has no second names.
+            if ["/proc", "/sys", "/dev"].iter().any(|made_up| directory == Path::new(made_up))
+                || !seen.insert((directory.clone(), recursive))
+            {
+                continue;
+            }
+            let Ok(entries) = fs::read_dir(self.outside(&directory)) else { continue };
+            for entry in entries.flatten() {
+                if limit == 0 {
+                    return (found.into_values().collect(), false);
+                }
+                limit -= 1;
+                let path = directory.join(entry.file_name());
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() && recursive => pending.push_back((path, true)),
+                    Ok(kind) if kind.is_file() => self.note_linked(&path, domain, &mut found),
+                    _ => {}
+                }
+            }
+        }
+        (found.into_values().collect(), true)
+    }
+
+    fn note_linked(
+        &self,
+        path: &Path,
+        domain: &Domain,
+        found: &mut BTreeMap<(u32, u64, PathBuf), LinkedFile>,
+    ) {
+        let Ok(metadata) = fs::symlink_metadata(self.outside(path)) else { return };
+        let class = domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
+        if metadata.is_file() && metadata.nlink() > 1 && class != OBJECT_NONE {
+            let (device, inode) = (kernel_device(metadata.dev()), metadata.ino());
+            found.insert(
+                (device, inode, path.to_owned()),
+                LinkedFile { device, inode, path: path.to_owned() },
+            );
+        }
+    }
+}
+
+/// The kernel's own `dev_t` (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor) of a device number from `stat`.
+fn kernel_device(device: u64) -> u32 {
+    rustix::fs::major(device) << 20 | rustix::fs::minor(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn parse(spec: &str) -> Vec<Policy> {
+        let text = format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: p}}\nspec:\n  selector: \
+             {{matchLabels: {{app: x}}}}\n{spec}"
+        );
+        armor_policy::parse("p.yaml", &text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn host_policy(selector: &str) -> Policy {
+        let text = format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: h}}\nspec:\n  nodeSelector: \
+             {{matchLabels: {{{selector}}}}}\n  process: {{matchPaths: [{{path: /x}}]}}\n"
+        );
+        armor_policy::parse("h.yaml", &text).unwrap_or_else(|e| panic!("{e}")).remove(0)
+    }
+
+    #[test]
+    fn a_host_policy_is_for_the_nodes_it_names() {
+        let node = NodeNames { hostname: "gw-7".into(), id: "node1".into() };
+        for yes in ["gw-7", "node1", "'*'", "'other, gw-7'"] {
+            assert!(node.selected_by(&host_policy(&format!("kubearmor.io/hostname: {yes}"))), "{yes}");
+        }
+        for no in ["kubearmor.io/hostname: gw-70", "kubernetes.io/os: linux", "kubearmor.io/hostname: ''"] {
+            assert!(!node.selected_by(&host_policy(no)), "{no}");
+        }
+        let policies = [
+            parse("  process: {matchPaths: [{path: /x}]}\n"),
+            vec![host_policy("kubearmor.io/hostname: '*'")],
+        ]
+        .concat();
+        let (host, idle) = select(&policies, &node);
+        assert_eq!((host.len(), idle), (1, vec!["p".to_owned()]));
+    }
+
+    #[test]
+    fn links_resolve_inside_the_root_and_programs_stay_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root(dir.path().to_owned());
+        fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
+        fs::write(dir.path().join("usr/bin/dash"), "").unwrap();
+        symlink("usr/bin", dir.path().join("bin")).unwrap();
+        symlink("/usr/bin/dash", dir.path().join("usr/bin/sh")).unwrap();
+        symlink("/loop", dir.path().join("loop")).unwrap();
+        let policies = parse(
+            "  process: {matchPaths: [{path: /bin/sh}, {path: /bin/wget, fromSource: [{path: /bin/sh2}]}], \
+             matchDirectories: [{dir: /bin/}]}\n  file: {matchPaths: [{path: /usr/bin/sh}, {path: /loop}, {path: /no/such}]}\n",
+        );
+        let all: Vec<&Policy> = policies.iter().collect();
+        let links = root.links(&all);
+        let expected = [
+            ("/bin", "/usr/bin"),
+            ("/bin/sh", "/usr/bin/sh"),
+            ("/bin/sh2", "/usr/bin/sh2"),
+            ("/bin/wget", "/usr/bin/wget"),
+            ("/usr/bin/sh", "/usr/bin/dash"),
+        ];
+        assert_eq!(links, expected.map(|(from, to)| (from.to_owned(), to.to_owned())).into());
+        let sourced = parse("  process: {matchPaths: [{path: /x, fromSource: [{path: /bin/sh}]}]}\n");
+        assert_eq!(root.links(&[&sourced[0]])["/bin/sh"], "/usr/bin/dash");
+        assert_eq!(root.resolve("/bin/../../etc/x", true), Path::new("/etc/x"));
+    }
+
+    #[test]
+    fn files_with_several_names_are_found_up_to_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root(dir.path().to_owned());
+        fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        for name in ["secret", "d/e/deep", "d/single"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::hard_link(dir.path().join("secret"), dir.path().join("other")).unwrap();
+        fs::hard_link(dir.path().join("d/e/deep"), dir.path().join("outside")).unwrap();
+        let policies = parse(
+            "  file: {matchPaths: [{path: /secret}], matchDirectories: [{dir: /d/, recursive: true}]}\n",
+        );
+        let all: Vec<&Policy> = policies.iter().collect();
+        let domain = compile(&all, &CompileOptions::default()).unwrap();
+        let paths = |limit| {
+            let (files, complete) = root.linked_files(&all, &domain, limit);
+            let mut paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
+            paths.sort();
+            (paths, complete)
+        };
+        assert_eq!(paths(100), (["/d/e/deep", "/secret"].map(PathBuf::from).to_vec(), true));
+        assert_eq!(paths(1), (vec!["/secret".into()], false));
+    }
+}

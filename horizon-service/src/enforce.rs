@@ -1,0 +1,123 @@
+//! From an accepted bundle to a live generation in the kernel.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home};
+use armor_hub_client::bundle::VerifiedBundle;
+use armor_hub_client::bundle::payload::{OnAgentStop, Posture as BundlePosture};
+use armor_policy::Posture;
+use armor_policy::tables::Domain;
+use jiff::Timestamp;
+
+use crate::alerts::RuleTable;
+use crate::domains::{self, DomainError, NodeNames};
+use crate::report::InForce;
+use crate::state::{State, StateError};
+
+/// Alerts a second and rule where the bundle names no other limit.
+const ALERTS_PER_SECOND: u32 = 100;
+/// The process whose root is the host's.
+pub const HOST_PROCESS: &str = "1";
+
+/// What of the kernel a change of rules needs; tests have another.
+pub trait Kernel {
+    /// The live generation, 0 if none.
+    fn generation(&self) -> u32;
+    /// Makes a generation live as a whole.
+    ///
+    /// # Errors
+    /// If the kernel does not take it; the one before is live then.
+    fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError>;
+}
+
+impl Kernel for Rc<RefCell<Enforcer>> {
+    fn generation(&self) -> u32 {
+        self.borrow().generation()
+    }
+
+    fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
+        self.borrow_mut().swap(generation)
+    }
+}
+
+/// Why a prepared bundle is not live.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforceError {
+    /// The kernel does not take it.
+    #[error("the kernel does not take the rules: {0}")]
+    Kernel(#[from] BpfError),
+    /// The names of its rules cannot be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A bundle made ready for this node.
+pub struct Prepared {
+    bundle: String,
+    serial: u64,
+    expires: Timestamp,
+    host: Option<(Domain, Home)>,
+    selected: usize,
+    idle: Vec<String>,
+    alerts_per_second: u32,
+    on_agent_stop: OnAgentStop,
+}
+
+impl Prepared {
+    /// Compiles a bundle for this node, whose root is that of `process`; takes up to seconds for thousands of rules.
+    ///
+    /// # Errors
+    /// [`DomainError::Compile`] if the bundle is to blame.
+    pub fn new(bundle: &VerifiedBundle, node: &NodeNames, process: &str) -> Result<Self, DomainError> {
+        let (selected, idle) = domains::select(&bundle.policies, node);
+        let settings = &bundle.payload.settings;
+        let posture = match settings.posture.file {
+            BundlePosture::Audit => Posture::Audit,
+            BundlePosture::Block => Posture::Block,
+        };
+        let host = match selected.as_slice() {
+            [] => None,
+            policies => Some(domains::build(policies, posture, process)?),
+        };
+        Ok(Self {
+            bundle: bundle.payload.name.clone(),
+            serial: bundle.payload.serial,
+            expires: bundle.payload.expires,
+            host,
+            selected: selected.len(),
+            idle,
+            alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
+            on_agent_stop: settings.on_agent_stop,
+        })
+    }
+
+    /// For the report.
+    pub fn in_force(&self) -> InForce {
+        InForce {
+            bundle: self.bundle.clone(),
+            serial: self.serial,
+            expires: self.expires,
+            selected: self.selected,
+            idle: self.idle.clone(),
+            on_agent_stop: self.on_agent_stop,
+        }
+    }
+
+    /// Makes it live under a new generation, whose number is returned. May be repeated after an error.
+    ///
+    /// # Errors
+    /// [`EnforceError`]; what was live before still is.
+    pub fn swap(&self, kernel: &mut impl Kernel, state: &State) -> Result<u32, EnforceError> {
+        let id = kernel.generation().max(state.last_generation()) + 1;
+        let domains: Vec<_> =
+            self.host.iter().map(|(domain, home)| (HOST_DOMAIN, domain, home.clone())).collect();
+        let table = match &self.host {
+            Some((domain, _)) => RuleTable::of(&self.bundle, self.serial, HOST_DOMAIN, domain),
+            None => RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() },
+        };
+        state.store_generation(id, &table)?;
+        kernel.swap(&Generation { id, domains: &domains, alerts_per_second: self.alerts_per_second })?;
+        Ok(id)
+    }
+}

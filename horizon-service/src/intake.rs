@@ -1,0 +1,372 @@
+//! From what the ESS lists to what is in force: verify, compile, write down, change keys, swap, acknowledge, report.
+//!
+//! Invariants:
+//! - A refused bundle changes nothing but the report; it is acknowledged, so that it is not fetched again and again.
+//! - A bundle is acknowledged only after it is on disk; an object that comes again is normal.
+//! - A deleted object lifts nothing: only a signed bundle without policies does, for bundles of its name.
+//! - One bundle is in force: the one accepted last.
+//! - Objects that were acknowledged are looked at once more at the start and when the pinned keys change, so that a key put
+//!   on the node later still makes its bundle acceptable.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
+use armor_hub_client::ess::EssClient;
+use armor_hub_client::keys::{KeyId, PublicKey};
+use armor_hub_client::mms::{BUNDLE_TYPE, MetaData, MmsError};
+use armor_hub_client::trust::{TrustError, TrustStore};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::domains::{DomainError, NodeNames};
+use crate::enforce::{Kernel, Prepared};
+use crate::report::{Offline, Problem, Reporter};
+use crate::state::{State, StateError, Stored};
+
+/// First wait after a failure.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// Longest wait after failures.
+const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why a pass ended early; the next one begins anew.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The ESS did not do what it was asked.
+    #[error(transparent)]
+    Mms(#[from] MmsError),
+    /// The node's disk did not.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The mounts of the host cannot be read.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// The task that verifies and compiles was ended.
+    #[error("a bundle could not be looked at: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What a node's keys, state and kernel are to the intake.
+pub struct Site<K> {
+    /// Who the node is.
+    pub node: NodeIdentity,
+    /// What policies call it.
+    pub names: NodeNames,
+    /// The process whose root is the host's.
+    pub process: &'static str,
+    /// Where the pinned keys are.
+    pub trust_dir: PathBuf,
+    /// The state directory.
+    pub state: Rc<RefCell<State>>,
+    /// `None` if the kernel cannot enforce: bundles are accepted and kept all the same.
+    pub kernel: Option<K>,
+    /// Where everything is told.
+    pub reporter: Rc<Reporter>,
+    /// What is in force, ready to be swapped again.
+    pub live: Option<Prepared>,
+}
+
+impl<K: Kernel> Site<K> {
+    /// Puts the stored bundle in force again.
+    pub fn restore(&mut self, stored: Option<&Stored>) {
+        let Some(Stored { bundle, .. }) = stored else {
+            let live = self.kernel.as_ref().map_or(0, Kernel::generation);
+            if live != 0 {
+                let reason = format!(
+                    "generation {live} of an earlier agent is in force, but its bundle is no longer in the state directory; the \
+                     next accepted bundle replaces it"
+                );
+                self.reporter.problem(Problem::Swap, Some(reason));
+            }
+            return;
+        };
+        match Prepared::new(bundle, &self.names, self.process) {
+            Ok(prepared) => self.enforce(prepared),
+            Err(error) => self.reporter.problem(
+                Problem::Swap,
+                Some(format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name)),
+            ),
+        }
+    }
+
+    /// Makes a bundle live; if the kernel does not take it, that is reported and tried again.
+    fn enforce(&mut self, prepared: Prepared) {
+        let outcome = self.kernel.as_mut().map(|kernel| prepared.swap(kernel, &self.state.borrow()));
+        let facts = prepared.in_force();
+        match outcome {
+            Some(Ok(generation)) => {
+                tracing::info!(
+                    bundle = facts.bundle,
+                    serial = facts.serial,
+                    generation,
+                    policies = facts.selected,
+                    "in force"
+                );
+                self.reporter.problem(Problem::Swap, None);
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, bundle = facts.bundle, serial = facts.serial, "accepted, but not in force");
+                self.reporter.problem(Problem::Swap, Some(format!("accepted, but not in force: {error}")));
+            }
+            None => {}
+        }
+        self.live = Some(prepared);
+        self.reporter.change(|all| all.in_force = Some(facts));
+    }
+
+    /// Tries again what the kernel did not take.
+    fn enforce_again(&mut self) {
+        if self.reporter.facts().problems.contains_key(&Problem::Swap)
+            && let Some(prepared) = self.live.take()
+        {
+            self.enforce(prepared);
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, StateError> {
+        let mut state = self.state.borrow_mut();
+        let lifts_another = bundle.policies.is_empty()
+            && self.live.as_ref().is_some_and(|live| live.in_force().bundle != bundle.payload.name);
+        if lifts_another {
+            state.accept(bundle)?;
+        } else {
+            state.store(bytes, bundle, Timestamp::now())?;
+        }
+        Ok(!lifts_another)
+    }
+}
+
+/// Takes bundles from the ESS.
+pub struct Intake<K> {
+    ess: EssClient,
+    site: Site<K>,
+    trust: TrustStore,
+    receipt_keys: watch::Sender<Vec<PublicKey>>,
+    /// Look at acknowledged objects too.
+    look_again: bool,
+}
+
+/// What became of an object.
+enum Outcome {
+    Accepted(Box<VerifiedBundle>, Box<Prepared>),
+    Refused(&'static str, String),
+    Known,
+}
+
+impl<K: Kernel> Intake<K> {
+    /// An intake for `site`. Collectors' keys go to `receipt_keys`.
+    pub fn new(ess: EssClient, site: Site<K>, receipt_keys: watch::Sender<Vec<PublicKey>>) -> Self {
+        let mut intake = Self { ess, site, trust: TrustStore::default(), receipt_keys, look_again: true };
+        intake.reload_trust();
+        intake
+    }
+
+    /// Passes over and over until the future is dropped.
+    pub async fn run(&mut self, poll: Duration) {
+        let mut failures = 0_u32;
+        loop {
+            let outcome = self.pass().await;
+            let base = match &outcome {
+                Ok(()) => {
+                    failures = 0;
+                    poll
+                }
+                Err(error) => {
+                    let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(failures)).min(BACKOFF_LIMIT);
+                    tracing::warn!(%error, failures, "bundles not looked at");
+                    failures = failures.saturating_add(1);
+                    wait
+                }
+            };
+            self.note_reachable(outcome.err());
+            // Nodes that start together spread out.
+            tokio::time::sleep(base - base.mul_f64(rand::random_range(0.0..0.25))).await;
+        }
+    }
+
+    fn note_reachable(&self, error: Option<IntakeError>) {
+        self.site.reporter.change(|facts| match error {
+            Some(IntakeError::Mms(error)) => {
+                let since = facts.offline.take().map_or_else(Timestamp::now, |offline| offline.since);
+                facts.offline = Some(Offline { since, reason: error.to_string() });
+            }
+            Some(error) => {
+                facts.problems.insert(Problem::Intake, error.to_string());
+            }
+            None => {
+                facts.offline = None;
+                facts.problems.remove(&Problem::Intake);
+            }
+        });
+    }
+
+    /// Does once what is due.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; whatever was done is done, the rest comes with the next pass.
+    pub async fn pass(&mut self) -> Result<(), IntakeError> {
+        self.reload_trust();
+        self.site.enforce_again();
+        let mut objects = self.ess.list(BUNDLE_TYPE, false).await?;
+        let fresh: Vec<String> = objects.iter().map(|object| object.object_id.clone()).collect();
+        if self.look_again {
+            objects = self.ess.list(BUNDLE_TYPE, true).await?;
+        }
+        // In the order in which they were published.
+        objects.sort_by_key(|object| object.instance_id);
+        for object in objects {
+            let is_fresh = fresh.contains(&object.object_id);
+            if object.deleted {
+                tracing::info!(object = object.object_id, "deleted at the hub; what is in force stays");
+                pass_over_delay(self.ess.deleted(BUNDLE_TYPE, &object.object_id).await)?;
+            } else {
+                self.take(&object, is_fresh).await?;
+            }
+        }
+        self.look_again = false;
+        Ok(())
+    }
+
+    async fn take(&mut self, object: &MetaData, is_fresh: bool) -> Result<(), IntakeError> {
+        let id = &object.object_id;
+        let bytes = match self.ess.data(BUNDLE_TYPE, id, MAX_BUNDLE as u64).await {
+            Ok(bytes) => bytes,
+            // Replaced or deleted meanwhile: listed anew.
+            Err(MmsError::UnknownObject { .. }) => return Ok(()),
+            Err(error @ MmsError::TooLarge { .. }) => {
+                let code = Refusal::TooLarge { size: MAX_BUNDLE, max: MAX_BUNDLE }.code();
+                return self.refuse(id, code, &error.to_string(), is_fresh).await;
+            }
+            Err(error) if error.is_transient() => return Err(error.into()),
+            // In nobody's way: it is tried again with every pass.
+            Err(error) => {
+                tracing::warn!(object = id, %error, "cannot be fetched");
+                return Ok(());
+            }
+        };
+        let (bytes, outcome) = self.judge(bytes, object.clone()).await?;
+        match outcome {
+            Outcome::Known => self.acknowledge(id, is_fresh).await,
+            Outcome::Refused(code, reason) => self.refuse(id, code, &reason, is_fresh).await,
+            Outcome::Accepted(bundle, prepared) => {
+                tracing::info!(
+                    object = id,
+                    bundle = bundle.payload.name,
+                    serial = bundle.payload.serial,
+                    "accepted"
+                );
+                let is_next = self.site.keep(&bytes, &bundle)?;
+                self.change_trust();
+                if is_next {
+                    self.site.enforce(*prepared);
+                }
+                self.site.reporter.change(|facts| {
+                    facts.refused.retain(|refused| refused.object != *id);
+                    facts.problems.remove(&Problem::State);
+                });
+                self.acknowledge(id, is_fresh).await
+            }
+        }
+    }
+
+    /// Verifies and compiles, beside everything else.
+    async fn judge(&self, bytes: Vec<u8>, meta: MetaData) -> Result<(Vec<u8>, Outcome), IntakeError> {
+        let (trust, node, names) = (self.trust.clone(), self.site.node.clone(), self.site.names.clone());
+        let (process, floor) = (self.site.process, self.site.state.borrow().floor().clone());
+        let judged = tokio::task::spawn_blocking(move || {
+            let bundle = match verify(&bytes, Some(&meta), &trust, &node, &floor, Timestamp::now()) {
+                Ok(bundle) => bundle,
+                Err(Refusal::AlreadyAccepted { .. }) => return Ok((bytes, Outcome::Known)),
+                Err(refusal) => {
+                    let outcome = Outcome::Refused(refusal.code(), refusal.to_string());
+                    return Ok((bytes, outcome));
+                }
+            };
+            match Prepared::new(&bundle, &names, process) {
+                Ok(prepared) => Ok((bytes, Outcome::Accepted(Box::new(bundle), Box::new(prepared)))),
+                Err(DomainError::Compile(error)) => {
+                    Ok((bytes, Outcome::Refused("does-not-compile", error.to_string())))
+                }
+                Err(error) => Err(error),
+            }
+        });
+        Ok(judged.await??)
+    }
+
+    /// One that was refused before and still is was reported then.
+    async fn refuse(&self, id: &str, code: &str, reason: &str, is_fresh: bool) -> Result<(), IntakeError> {
+        if is_fresh {
+            tracing::warn!(object = id, code, reason, "bundle refused; what is in force stays");
+            self.site.reporter.change(|facts| facts.refuse(id, code, reason));
+        }
+        self.acknowledge(id, is_fresh).await
+    }
+
+    async fn acknowledge(&self, id: &str, is_fresh: bool) -> Result<(), IntakeError> {
+        if !is_fresh {
+            return Ok(());
+        }
+        match pass_over_delay(self.ess.received(BUNDLE_TYPE, id).await) {
+            // Deleted or replaced meanwhile: listed anew.
+            Err(MmsError::UnknownObject { .. } | MmsError::Rejected { status: 400, .. }) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Reads the pinned keys anew: an operator may add and remove files at any time.
+    fn reload_trust(&mut self) {
+        let store = match TrustStore::load(&self.site.trust_dir) {
+            Ok((store, problems)) => {
+                let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                self.site.reporter.problem(Problem::Trust, (!text.is_empty()).then_some(text));
+                store
+            }
+            Err(error) => return self.trust_failed(&error),
+        };
+        let ids =
+            |store: &TrustStore| -> Vec<KeyId> { store.bundle_keys().map(|key| key.id().clone()).collect() };
+        self.look_again |= ids(&store) != ids(&self.trust);
+        self.trust = store;
+        self.change_trust();
+    }
+
+    /// Makes the key changes of accepted bundles.
+    fn change_trust(&mut self) {
+        let mut state = self.site.state.borrow_mut();
+        let pending = state.pending_trust().to_vec();
+        if !pending.is_empty() {
+            let outcome = pending.iter().try_for_each(|changes| self.trust.apply(changes));
+            // A change that is no longer possible, because pinned files changed since, would stay so.
+            if let Err(error @ (TrustError::File { .. } | TrustError::Changes { .. })) = outcome {
+                drop(state);
+                return self.trust_failed(&error);
+            }
+            if let Err(error) = state.trust_is_changed() {
+                tracing::warn!("{error}: the same key changes are made again");
+            }
+        }
+        let keys: Vec<PublicKey> = self.trust.receipt_keys().cloned().collect();
+        self.receipt_keys.send_if_modified(|old| {
+            let is_new = *old != keys;
+            *old = keys;
+            is_new
+        });
+    }
+
+    fn trust_failed(&self, error: &TrustError) {
+        self.site.reporter.problem(Problem::Trust, Some(error.to_string()));
+    }
+}
+
+/// An acknowledgement may hang while the hub is away; the object is just listed again.
+fn pass_over_delay(done: Result<(), MmsError>) -> Result<(), MmsError> {
+    match done {
+        Err(error @ MmsError::Timeout { .. }) => {
+            tracing::debug!(%error, "acknowledgement not confirmed");
+            Ok(())
+        }
+        done => done,
+    }
+}

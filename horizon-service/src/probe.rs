@@ -1,0 +1,116 @@
+//! `probe`: what this kernel can do, and what is missing, in words.
+
+use std::fmt::Write as _;
+
+use armor_bpf::{Probe, ProgramProbe};
+
+/// What keeps this kernel from enforcing, each with what to do about it; empty if nothing does.
+pub fn missing(probe: &Probe) -> Vec<String> {
+    let mut missing = Vec::new();
+    if !probe.btf {
+        missing.push(
+            "no BTF (/sys/kernel/btf/vmlinux): a kernel with CONFIG_DEBUG_INFO_BTF=y is needed".to_owned(),
+        );
+    }
+    if probe.lsm.is_empty() {
+        missing.push("the LSM list (/sys/kernel/security/lsm) cannot be read: mount securityfs".to_owned());
+    } else if !probe.lsm.iter().any(|name| name == "bpf") {
+        missing.push(format!(
+            "bpf is not in the LSM list: boot with `lsm={},bpf` on the kernel command line",
+            probe.lsm.join(",")
+        ));
+    }
+    if probe.lockdown.as_deref() == Some("confidentiality") {
+        missing.push(
+            "lockdown is at `confidentiality`, which forbids BPF to read the kernel: use `integrity`"
+                .to_owned(),
+        );
+    }
+    for program in &probe.programs {
+        if let Some(error) = &program.error {
+            missing.push(format!("program {} does not load: {error}", program.name));
+        }
+    }
+    if let Some(error) = &probe.denial {
+        missing.push(format!("an access that must be denied was not: {error}"));
+    }
+    missing
+}
+
+/// The whole result for a person.
+pub fn text(probe: &Probe) -> String {
+    let yes = |held: bool| if held { "yes" } else { "no" };
+    let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{name:<14}{value}");
+    };
+    line("kernel", &probe.kernel);
+    line("BTF", yes(probe.btf));
+    line("LSM list", &or_none(&probe.lsm.join(",")));
+    line("lockdown", probe.lockdown.as_deref().unwrap_or("none"));
+    line("cgroup", &or_none(&if probe.cgroup == 0 { String::new() } else { format!("v{}", probe.cgroup) }));
+    line(
+        "bpffs",
+        if probe.bpffs { "mounted" } else { "not mounted: enforcement could not outlive the agent" },
+    );
+    for ProgramProbe { name, verified_instructions, error } in &probe.programs {
+        let said = match (error, verified_instructions) {
+            (Some(error), _) => error.clone(),
+            (None, Some(count)) => format!("loads, {count} instructions verified"),
+            (None, None) => "loads".to_owned(),
+        };
+        line("program", &format!("{name}: {said}"));
+    }
+    match &probe.denial {
+        None => line("denial", "a denied access was really denied"),
+        Some(error) => line("denial", &format!("did not happen: {error}")),
+    }
+    let missing = missing(probe);
+    if probe.enforces() {
+        text.push_str("This kernel enforces policies.\n");
+    } else {
+        text.push_str("This kernel does NOT enforce policies:\n");
+        for reason in missing {
+            let _ = writeln!(text, "- {reason}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_is_missing_and_what_to_do() {
+        let probe = Probe {
+            btf: true,
+            lsm: vec!["landlock".into(), "apparmor".into()],
+            lockdown: None,
+            cgroup: 2,
+            bpffs: true,
+            kernel: "6.1.0".into(),
+            programs: vec![
+                ProgramProbe { name: "file_open".into(), verified_instructions: Some(1200), error: None },
+                ProgramProbe {
+                    name: "path_link".into(),
+                    verified_instructions: None,
+                    error: Some("EPERM".into()),
+                },
+            ],
+            denial: Some("the file opened".into()),
+        };
+        let text = text(&probe);
+        for part in [
+            "lsm=landlock,apparmor,bpf",
+            "1200 instructions",
+            "path_link does not load: EPERM",
+            "NOT enforce",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(missing(&probe).len(), 3);
+    }
+}

@@ -1,0 +1,174 @@
+//! From the kernel's ring to the spool: what left the ring is durable before anything else happens to it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use armor_bpf::{Counters, Enforcer, Event, Events};
+use armor_hub_client::alert::Alert;
+use armor_hub_client::status::SpoolStats;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use crate::alerts::{self, Clocks, Origin, RuleTable};
+use crate::report::{Problem, Reporter};
+use crate::spool::{Spool, SpoolError};
+use crate::state::State;
+
+/// Events taken from the ring, and written to the spool, at a time.
+const EVENTS: usize = 512;
+/// Rule tables kept in memory.
+const MAX_TABLES: usize = 8;
+/// How often the counters are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The spool as several tasks use it.
+#[derive(Clone)]
+pub struct Journal {
+    /// The spool.
+    pub spool: Arc<Mutex<Spool>>,
+    /// Notified after each append.
+    pub appended: Arc<Notify>,
+    reporter: Rc<Reporter>,
+}
+
+impl Journal {
+    /// A journal on `spool`.
+    pub fn new(spool: Spool, reporter: Rc<Reporter>) -> Self {
+        Self { spool: Arc::new(Mutex::new(spool)), appended: Arc::default(), reporter }
+    }
+
+    /// Writes alerts down, durably. If that fails they are counted by the spool and named as lost.
+    pub fn append(&self, alerts: &[Alert]) {
+        if alerts.is_empty() {
+            return;
+        }
+        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match spool.append(alerts) {
+            // A fresh one was begun.
+            Err(SpoolError::Damaged { .. }) => spool.append(alerts),
+            outcome => outcome,
+        };
+        drop(spool);
+        let problem = outcome.err().map(|error| error.to_string());
+        if let Some(problem) = &problem {
+            tracing::error!("{problem}");
+        }
+        self.reporter.problem(Problem::Spool, problem);
+        self.appended.notify_one();
+    }
+
+    /// The spool's figures.
+    pub fn stats(&self) -> SpoolStats {
+        let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        spool.stats().unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            SpoolStats::default()
+        })
+    }
+}
+
+/// Empties the ring.
+pub struct Pump {
+    enforcer: Rc<RefCell<Enforcer>>,
+    events: Events,
+    readable: AsyncFd<OwnedFd>,
+    journal: Journal,
+    state: Rc<RefCell<State>>,
+    origin: Origin,
+    tables: BTreeMap<u32, Option<RuleTable>>,
+}
+
+impl Pump {
+    /// A pump on the ring of `enforcer`; needs tokio's runtime.
+    ///
+    /// # Errors
+    /// If the ring cannot be waited for.
+    pub fn new(
+        enforcer: Rc<RefCell<Enforcer>>,
+        journal: Journal,
+        state: Rc<RefCell<State>>,
+        origin: Origin,
+    ) -> anyhow::Result<Self> {
+        let events = enforcer.borrow().events()?;
+        let waiting = events.fd().try_clone_to_owned()?;
+        // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after deregistering.
+        let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
+        Ok(Self { enforcer, events, readable, journal, state, origin, tables: BTreeMap::new() })
+    }
+
+    /// Pumps until the future is dropped.
+    pub async fn run(&mut self) {
+        loop {
+            self.drain();
+            self.tell_unseen();
+            tokio::select! {
+                ready = self.readable.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // Without the wake-up the tick empties it.
+                    Err(error) => {
+                        tracing::warn!(%error, "the ring cannot be waited for");
+                        tokio::time::sleep(TICK).await;
+                    }
+                },
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    /// Moves what is in the ring now into the spool.
+    pub fn drain(&mut self) {
+        // A flood that fills the ring as fast as it is emptied must not keep the agent from everything else.
+        for _ in 0..64 {
+            let events = match self.events.drain(EVENTS) {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => events,
+                Err(error) => return tracing::error!(%error, "the ring cannot be read"),
+            };
+            let clocks = Clocks::now();
+            let alerts: Vec<Alert> = events.into_iter().map(|event| self.alert(event, &clocks)).collect();
+            self.journal.append(&alerts);
+        }
+    }
+
+    fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
+        if self.tables.len() >= MAX_TABLES && !self.tables.contains_key(&event.generation) {
+            self.tables.pop_first();
+        }
+        let state = &self.state;
+        let table = self
+            .tables
+            .entry(event.generation)
+            .or_insert_with(|| state.borrow().generation(event.generation));
+        alerts::alert(event, table.as_ref(), &self.origin, clocks)
+    }
+
+    /// The kernel's counters; zeros if it does not say.
+    pub fn counters(&self) -> Counters {
+        self.enforcer.borrow().counters().unwrap_or_else(|error| {
+            tracing::error!(%error, "the kernel's counters cannot be read");
+            Counters::default()
+        })
+    }
+
+    /// Writes an alert about those that were kept back or lost since the last one.
+    fn tell_unseen(&self) {
+        let (told, now) = (self.state.borrow().told(), self.counters());
+        // Lower than before: programs that were loaded anew count anew.
+        let since = |now: u64, told: u64| if now < told { now } else { now - told };
+        let (suppressed, dropped) =
+            (since(now.suppressed, told.suppressed), since(now.dropped, told.dropped));
+        if (suppressed, dropped) == (0, 0) {
+            return;
+        }
+        tracing::warn!(suppressed, dropped, "alerts that nobody will see");
+        self.journal.append(&[alerts::threshold(&self.origin, suppressed, dropped)]);
+        if let Err(error) = self.state.borrow().tell(now.suppressed, now.dropped) {
+            tracing::error!("{error}: the same numbers are told again");
+        }
+    }
+}

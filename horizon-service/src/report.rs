@@ -1,0 +1,243 @@
+//! What the agent says about itself: one place that everything which happens is told to.
+//!
+//! The state in a word follows from the facts and is never set: `degraded` if anything keeps the node from what it should
+//! do, `starting` while no bundle was accepted, else `enforcing`. The hub is told by [`AgentReport`]; `offline` is only known
+//! on the node itself.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+
+use armor_hub_client::bundle::payload::OnAgentStop;
+use armor_hub_client::status::{AgentReport, Refused};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Most refused bundles kept.
+const MAX_REFUSED: usize = 16;
+/// Most of a reason that is told, in characters: a bundle may be wrong in many places.
+const MAX_REASON: usize = 2000;
+
+/// What can keep the node from what it should do, each at most once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// The kernel does not enforce at all.
+    Kernel,
+    /// Enforcement ends with the agent.
+    Pins,
+    /// What is in force is not what was accepted last.
+    Swap,
+    /// The agent itself is not exempt from the rules.
+    Exemption,
+    /// Files of the state directory.
+    State,
+    /// Bundles cannot be taken.
+    Intake,
+    /// Pinned keys.
+    Trust,
+    /// Alerts cannot be kept.
+    Spool,
+    /// Horizon's variables.
+    Horizon,
+}
+
+/// The bundle in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// Its name.
+    pub bundle: String,
+    /// Its serial.
+    pub serial: u64,
+    /// When it expires; it goes on being enforced.
+    pub expires: Timestamp,
+    /// How many of its policies select something on this node.
+    pub selected: usize,
+    /// Names of those that do not.
+    pub idle: Vec<String>,
+    /// What becomes of enforcement when the agent is stopped in good order.
+    pub on_agent_stop: OnAgentStop,
+}
+
+/// Since when and why the ESS does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Offline {
+    /// First failure.
+    pub since: Timestamp,
+    /// The latest.
+    pub reason: String,
+}
+
+/// The facts.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// What is wrong.
+    pub problems: BTreeMap<Problem, String>,
+    /// What is in force.
+    pub in_force: Option<InForce>,
+    /// The latest refused bundles.
+    pub refused: VecDeque<Refused>,
+    /// Whether the ESS answers.
+    pub offline: Option<Offline>,
+}
+
+impl Facts {
+    /// Remembers a refused bundle.
+    pub fn refuse(&mut self, object: &str, code: &str, reason: &str) {
+        self.refused.retain(|refused| refused.object != object);
+        if self.refused.len() == MAX_REFUSED {
+            self.refused.pop_front();
+        }
+        let (object, code) = (object.to_owned(), code.to_owned());
+        self.refused.push_back(Refused { object, code, reason: shortened(reason), at: Timestamp::now() });
+    }
+
+    fn report(&self) -> AgentReport {
+        let mut reasons: Vec<String> = self.problems.values().map(|reason| shortened(reason)).collect();
+        let mut degraded = !reasons.is_empty();
+        match &self.in_force {
+            None => reasons.push("no bundle was accepted so far: nothing is enforced".to_owned()),
+            Some(in_force) => {
+                let count = in_force.idle.len();
+                if in_force.selected == 0 {
+                    degraded |= count > 0;
+                    reasons.push(format!(
+                        "nothing is enforced: none of the bundle's {count} policies selects this node"
+                    ));
+                } else if in_force.expires <= Timestamp::now() {
+                    reasons.push(format!("the bundle expired at {}", in_force.expires));
+                }
+                reasons
+                    .extend(in_force.idle.iter().map(|name| format!("policy {name}: no workload selected")));
+            }
+        }
+        let word = match (degraded, &self.in_force) {
+            (true, _) => "degraded",
+            (false, None) => "starting",
+            (false, Some(_)) => "enforcing",
+        };
+        let (bundle, bundle_serial) =
+            self.in_force.as_ref().map(|bundle| (bundle.bundle.clone(), bundle.serial)).unwrap_or_default();
+        let refused = self.refused.iter().cloned().collect();
+        AgentReport { state: word.to_owned(), since: None, reasons, bundle, bundle_serial, refused }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(MAX_REASON).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// Turns facts into reports. Of one thread.
+pub struct Reporter {
+    facts: RefCell<Facts>,
+    sender: watch::Sender<AgentReport>,
+}
+
+impl Reporter {
+    /// A reporter that knows nothing yet.
+    pub fn new() -> Self {
+        let first = AgentReport { since: Some(Timestamp::now()), ..Facts::default().report() };
+        Self { facts: RefCell::default(), sender: watch::Sender::new(first) }
+    }
+
+    /// Reports from here on.
+    pub fn reports(&self) -> watch::Receiver<AgentReport> {
+        self.sender.subscribe()
+    }
+
+    /// The facts as they are.
+    pub fn facts(&self) -> Facts {
+        self.facts.borrow().clone()
+    }
+
+    /// Changes facts, and reports if what follows from them is new.
+    pub fn change(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.borrow_mut());
+        let mut new = self.facts.borrow().report();
+        self.sender.send_if_modified(|old| {
+            let is_same_state =
+                (&new.state, &new.bundle, new.bundle_serial) == (&old.state, &old.bundle, old.bundle_serial);
+            new.since = if is_same_state { old.since } else { Some(Timestamp::now()) };
+            if *old == new {
+                return false;
+            }
+            if old.state != new.state {
+                tracing::info!(reasons = ?new.reasons, "state: {}", new.state);
+            }
+            *old = new;
+            true
+        });
+    }
+
+    /// Sets or clears one problem.
+    pub fn problem(&self, problem: Problem, reason: Option<String>) {
+        self.change(|facts| {
+            match reason {
+                Some(reason) => facts.problems.insert(problem, reason),
+                None => facts.problems.remove(&problem),
+            };
+        });
+    }
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_force(selected: usize, idle: &[&str]) -> Option<InForce> {
+        Some(InForce {
+            bundle: "edge".into(),
+            serial: 2,
+            expires: "2099-01-01T00:00:00Z".parse().unwrap(),
+            selected,
+            idle: idle.iter().map(|name| (*name).to_owned()).collect(),
+            on_agent_stop: OnAgentStop::Keep,
+        })
+    }
+
+    #[test]
+    fn the_state_follows_from_the_facts() {
+        let word = |facts: &Facts| facts.report().state;
+        let mut facts = Facts::default();
+        assert_eq!(word(&facts), "starting");
+        facts.in_force = in_force(1, &["web"]);
+        assert_eq!(word(&facts), "enforcing");
+        assert_eq!(facts.report().reasons, ["policy web: no workload selected"]);
+        facts.in_force = in_force(0, &["web"]);
+        assert_eq!(word(&facts), "degraded", "nothing is enforced although the bundle has policies");
+        facts.in_force = in_force(0, &[]);
+        assert_eq!(word(&facts), "enforcing", "lifted, as the bundle says");
+        facts.problems.insert(Problem::Kernel, "no BPF".into());
+        assert_eq!((word(&facts).as_str(), facts.report().reasons[0].as_str()), ("degraded", "no BPF"));
+    }
+
+    #[test]
+    fn only_news_are_reported_and_since_is_that_of_the_state() {
+        let reporter = Reporter::new();
+        let mut reports = reporter.reports();
+        reporter.change(|_| {});
+        assert!(!reports.has_changed().unwrap());
+        let since = reports.borrow().since;
+        reporter.change(|facts| facts.refuse("edge.1.x", "unsigned", &"x".repeat(5000)));
+        assert!(reports.has_changed().unwrap());
+        let report = reports.borrow_and_update().clone();
+        assert_eq!((report.since, report.refused.len()), (since, 1));
+        assert!(report.refused[0].reason.chars().count() <= MAX_REASON + 1);
+        reporter.change(|facts| facts.in_force = in_force(1, &[]));
+        assert!(reports.borrow().since > since);
+        for n in 0..40 {
+            reporter.change(|facts| facts.refuse(&format!("o{n}"), "unsigned", ""));
+        }
+        assert_eq!(reports.borrow().refused.len(), MAX_REFUSED);
+    }
+}

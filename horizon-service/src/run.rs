@@ -1,0 +1,255 @@
+//! `run`: the daemon.
+//!
+//! Start order: the one lock, the state, the kernel, exemption of the agent's own tasks, the stored bundle in force; only
+//! then threads, network and everything that may wait. Enforcement of what was accepted needs none of the latter.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
+use armor_hub_client::batch::Sealer;
+use armor_hub_client::bundle::payload::OnAgentStop;
+use armor_hub_client::ess::EssClient;
+use jiff::Timestamp;
+use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::alerts::{self, Origin};
+use crate::config::Settings;
+use crate::domains::NodeNames;
+use crate::enforce::HOST_PROCESS;
+use crate::horizon::{self, Horizon};
+use crate::intake::{Intake, Site};
+use crate::probe;
+use crate::pump::{Journal, Pump};
+use crate::report::{Problem, Reporter};
+use crate::spool::{Spool, SpoolConfig};
+use crate::state::{Lock, State};
+use crate::status::{Figures, Status, StatusFile};
+use crate::uplink::{Uplink, UplinkConfig};
+
+/// How often the status file is looked after.
+const STATUS: Duration = Duration::from_secs(1);
+
+type SharedEnforcer = Rc<RefCell<Enforcer>>;
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// If there is nothing the agent could do: the lock is taken, or the state directory cannot be used.
+pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    let _lock = Lock::take(&settings.state_dir)?;
+    let (state, stored, problems) = State::open(&settings.state_dir)?;
+    let reporter = Rc::new(Reporter::new());
+    if !problems.is_empty() {
+        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        tracing::error!("{text}; moved aside, going on with what reads");
+        reporter.problem(Problem::State, Some(text));
+    }
+    let horizon = Horizon::from_env();
+    if let Err(error) = &horizon {
+        tracing::error!("{error}; no bundles are taken and no alerts sent");
+        reporter.problem(Problem::Horizon, Some(error.to_string()));
+    }
+    let horizon = horizon.ok();
+    let node = horizon.as_ref().map(|horizon| horizon.node.clone()).unwrap_or_default();
+
+    let enforcer = enforcer(&settings.pin_dir, &reporter);
+    let mut site = Site {
+        names: NodeNames { hostname: NodeNames::hostname(), id: node.id.clone() },
+        node,
+        process: HOST_PROCESS,
+        trust_dir: settings.trust_dir(),
+        state: Rc::new(RefCell::new(state)),
+        kernel: enforcer.clone(),
+        reporter: Rc::clone(&reporter),
+        live: None,
+    };
+    site.restore(stored.as_ref());
+    drop(stored);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(settings, site, enforcer, horizon))
+}
+
+/// The kernel side, with this process exempt from it; `None`, with the reason reported, where the kernel cannot enforce.
+fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
+    let attached = Enforcer::attach(Some(pin_dir)).or_else(|error| {
+        let enforcer = Enforcer::attach(None)?;
+        tracing::error!("{error}: enforcement will end with the agent");
+        reporter.problem(Problem::Pins, Some(format!("enforcement ends with the agent: {error}")));
+        Ok::<_, BpfError>(enforcer)
+    });
+    if let Ok(enforcer) = &attached {
+        tracing::info!(
+            took_over = enforcer.took_over(),
+            generation = enforcer.generation(),
+            "programs attached"
+        );
+        exempt_self(enforcer, reporter);
+    }
+    // After the exemption: what it starts must not be under the rules in force.
+    let probe = armor_bpf::probe();
+    if !probe.enforces() {
+        let reason = format!("this kernel cannot enforce: {}", probe::missing(&probe).join("; "));
+        tracing::error!("NOTHING IS ENFORCED: {reason}");
+        reporter.problem(Problem::Kernel, Some(reason));
+    }
+    match attached {
+        Ok(enforcer) if probe.enforces() || enforcer.took_over() => Some(Rc::new(RefCell::new(enforcer))),
+        Ok(_) => {
+            if let Err(error) = armor_bpf::detach(pin_dir) {
+                tracing::warn!("{error}");
+            }
+            None
+        }
+        Err(error) => {
+            tracing::error!("NOTHING IS ENFORCED: {error}");
+            reporter.problem(Problem::Kernel, Some(format!("this kernel cannot enforce: {error}")));
+            None
+        }
+    }
+}
+
+/// Labels are per task and inherited: this is called before any other thread exists.
+fn exempt_self(enforcer: &Enforcer, reporter: &Reporter) {
+    let exempt = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+        .map_err(|error| error.to_string())
+        .and_then(|this| enforcer.label(this.as_fd(), EXEMPT_DOMAIN).map_err(|error| error.to_string()));
+    if let Err(error) = exempt {
+        let reason = format!("the agent is under the host's policies itself: {error}");
+        tracing::error!("{reason}");
+        reporter.problem(Problem::Exemption, Some(reason));
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    site: Site<SharedEnforcer>,
+    enforcer: Option<SharedEnforcer>,
+    horizon: Option<Horizon>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (reporter, state) = (Rc::clone(&site.reporter), Rc::clone(&site.state));
+
+    let spool =
+        Spool::open(&state.borrow().spool_dir(), SpoolConfig { max_bytes: settings.spool_max_bytes })?;
+    if let Some(recovered) = spool.recovered() {
+        tracing::error!("{recovered}");
+    }
+    let journal = Journal::new(spool, Rc::clone(&reporter));
+    let origin = Origin {
+        host_name: site.names.hostname.clone(),
+        org: site.node.org.clone(),
+        node: site.node.id.clone(),
+        service: horizon.as_ref().map(service).unwrap_or_default(),
+    };
+    let mut pump = match &enforcer {
+        Some(enforcer) => {
+            Some(Pump::new(Rc::clone(enforcer), journal.clone(), Rc::clone(&state), origin.clone())?)
+        }
+        None => None,
+    };
+
+    let poll = Duration::from_secs(settings.poll_seconds);
+    let (receipt_keys, pinned) = watch::channel(Vec::new());
+    let uplink = match horizon.as_ref().map(|horizon| &horizon.ess) {
+        Some(ess) => {
+            let key = state.borrow().node_key()?;
+            let sealer = Arc::new(Sealer { org: origin.org.clone(), node: origin.node.clone(), key });
+            let config = UplinkConfig { poll, ..UplinkConfig::default() };
+            let spool = Arc::clone(&journal.spool);
+            let uplink =
+                Uplink::new(config, EssClient::new(ess.clone())?, spool, sealer, pinned, reporter.reports());
+            Some(tokio::spawn(uplink.run(Arc::clone(&journal.appended))))
+        }
+        None => None,
+    };
+    let ess = horizon.map(|horizon| EssClient::new(horizon.ess)).transpose()?;
+    let mut intake = ess.map(|ess| Intake::new(ess, site, receipt_keys));
+
+    let mut file = StatusFile::new(&settings.state_dir);
+    let status = || {
+        let facts = reporter.facts();
+        let kernel =
+            enforcer.as_ref().and_then(|enforcer| enforcer.borrow().counters().ok()).unwrap_or_default();
+        Status {
+            report: reporter.reports().borrow().clone(),
+            offline: facts.offline,
+            generation: enforcer.as_ref().map_or(0, |enforcer| enforcer.borrow().generation()),
+            kernel: Figures {
+                blocked: kernel.blocked,
+                audited: kernel.audited,
+                suppressed: kernel.suppressed,
+                dropped: kernel.dropped,
+            },
+            spool: journal.stats(),
+            updated: None,
+        }
+    };
+    let pumping = async {
+        match &mut pump {
+            Some(pump) => pump.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    let taking = async {
+        match &mut intake {
+            Some(intake) => intake.run(poll).await,
+            None => std::future::pending().await,
+        }
+    };
+    let showing = async {
+        let mut told = None;
+        loop {
+            if let Some(expired) =
+                reporter.facts().in_force.filter(|bundle| bundle.expires <= Timestamp::now())
+                && told != Some((expired.bundle.clone(), expired.serial))
+            {
+                tracing::warn!(bundle = expired.bundle, "expired; goes on being enforced");
+                journal.append(&[alerts::expired(&origin, &expired.bundle, expired.serial, expired.expires)]);
+                reporter.change(|_| {});
+                told = Some((expired.bundle, expired.serial));
+            }
+            file.write(status());
+            tokio::time::sleep(STATUS).await;
+        }
+    };
+    tokio::select! {
+        () = pumping => {}
+        () = showing => {}
+        () = taking => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+
+    tracing::info!("stopping");
+    if let Some(uplink) = uplink {
+        uplink.abort();
+    }
+    if let Some(pump) = &mut pump {
+        pump.drain();
+    }
+    if reporter.facts().in_force.is_some_and(|bundle| bundle.on_agent_stop == OnAgentStop::Lift) {
+        armor_bpf::detach(&settings.pin_dir)?;
+        tracing::warn!("enforcement lifted, as the bundle says for a stop");
+    }
+    StatusFile::new(&settings.state_dir).write(status());
+    Ok(())
+}
+
+fn service(horizon: &Horizon) -> [String; 3] {
+    let (id, version) = horizon::service(&horizon.ess.auth_file);
+    [id, version, horizon.agreement.clone()]
+}

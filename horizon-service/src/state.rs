@@ -1,0 +1,625 @@
+//! What the node remembers, on disk.
+//!
+//! ```text
+//! <state>/node.key             the node's Ed25519 key
+//! <state>/floor.json           last accepted serial and digest of every bundle name; key changes not yet made
+//! <state>/bundles/current      the bundle in force: one line of JSON about it, then its bytes as they came
+//! <state>/bundles/previous     the one before
+//! <state>/generations/<n>.json what the rules of generation n of the kernel's tables are called
+//! <state>/counters.json        what was already told of alerts kept back and lost
+//! <state>/spool/               the spool
+//! ```
+//!
+//! Invariants:
+//! - Every file is replaced as a whole: after a crash it is the old or the new one.
+//! - A bundle is written before the floor, and the floor holds the bundle's key changes until they are made, so that an
+//!   interrupted acceptance is completed at the next start and never half done.
+//! - What does not read is named and moved aside, the rest is kept: a damaged current bundle falls back to the
+//!   previous one, a damaged floor to the serials of the stored bundles.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use armor_hub_client::bundle::{Accepted, SerialFloor, VerifiedBundle, reopen};
+use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
+use armor_hub_client::trust::TrustChanges;
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::alerts::RuleTable;
+
+const FLOOR_FORMAT: &str = "horizon-armor.floor/1";
+const BUNDLE_FORMAT: &str = "horizon-armor.stored-bundle/1";
+const GENERATION_FORMAT: &str = "horizon-armor.generation/1";
+const COUNTERS_FORMAT: &str = "horizon-armor.counters/1";
+/// Generations whose names are kept: events of the last ones may still be in the kernel's ring.
+const KEPT_GENERATIONS: usize = 8;
+
+/// What went wrong with the state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or directory cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A file is damaged, half-written or of a newer version.
+    #[error("{}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another agent uses the directory.
+    #[error("{}: held by the agent with pid {holder}: only one may run on a node", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the file says about its holder.
+        holder: String,
+    },
+    /// The node's key cannot be used or made.
+    #[error(
+        "node key: {0}; a new one would be a new node to the collector, so put back a good copy or remove the file"
+    )]
+    Key(#[from] KeyError),
+}
+
+/// The proof that no other agent uses a state directory; let go with the process.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] if another agent has it.
+    pub fn take(dir: &Path) -> Result<Self, StateError> {
+        make_dir(dir)?;
+        let path = lock_file(dir);
+        let io = |error| StateError::Io { path: path.clone(), error };
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(StateError::Locked { holder: holder(&path), path }),
+            Err(error) => return Err(io(error.into())),
+        }
+        file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+
+    /// The pid of the agent that has the lock of `dir`, if one has.
+    ///
+    /// # Errors
+    /// [`StateError::Io`] if the directory cannot be looked at.
+    pub fn holder(dir: &Path) -> Result<Option<String>, StateError> {
+        let path = lock_file(dir);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StateError::Io { path, error }),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(Some(holder(&path))),
+            Err(error) => Err(StateError::Io { path, error: error.into() }),
+        }
+    }
+}
+
+fn lock_file(dir: &Path) -> PathBuf {
+    dir.join("lock")
+}
+
+fn holder(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    if text.trim().is_empty() { "unknown".to_owned() } else { text.trim().to_owned() }
+}
+
+/// A stored bundle's first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredHead {
+    format: String,
+    digest: String,
+    accepted: Timestamp,
+}
+
+/// A bundle that was accepted earlier.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The bundle.
+    pub bundle: VerifiedBundle,
+    /// When it was accepted.
+    pub accepted: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Floor {
+    format: String,
+    bundles: SerialFloor,
+    /// Key changes of accepted bundles, not yet made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pending_trust: Vec<TrustChanges>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GenerationFile {
+    format: String,
+    table: RuleTable,
+}
+
+/// What was already told of alerts that nobody saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    format: String,
+    /// Alerts kept back by rate limits.
+    pub suppressed: u64,
+    /// Alerts lost in the kernel.
+    pub dropped: u64,
+}
+
+/// The state directory.
+pub struct State {
+    dir: PathBuf,
+    floor: Floor,
+    /// Whether `bundles/current` reads, and so may become `previous`.
+    current_reads: bool,
+}
+
+impl State {
+    /// Opens the directory, which is made if it is not there, and reads what was in force. What does not read comes back as
+    /// problems; it was moved aside.
+    ///
+    /// # Errors
+    /// [`StateError::Io`] if the directory cannot be used at all.
+    pub fn open(dir: &Path) -> Result<(Self, Option<Stored>, Vec<StateError>), StateError> {
+        for part in ["", "bundles", "generations", "spool"] {
+            make_dir(&dir.join(part))?;
+        }
+        let mut problems = Vec::new();
+        let mut stored = Vec::new();
+        let mut current_reads = false;
+        for name in ["current", "previous"] {
+            match read_bundle(&dir.join("bundles").join(name)) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    current_reads |= name == "current";
+                    stored.push(found);
+                }
+                Err(problem) => {
+                    move_aside(&dir.join("bundles").join(name));
+                    problems.push(problem);
+                }
+            }
+        }
+        let path = dir.join("floor.json");
+        let floor = match read_json::<Floor>(&path, |floor| &floor.format, FLOOR_FORMAT) {
+            Ok(floor) => floor.unwrap_or_default(),
+            Err(problem) => {
+                move_aside(&path);
+                problems.push(problem);
+                Floor::default()
+            }
+        };
+        let mut state = Self { dir: dir.to_owned(), floor, current_reads };
+        // A bundle above the floor was being accepted when the agent ended, or the floor was lost.
+        for Stored { bundle, .. } in stored.iter().rev() {
+            let known = state.floor.bundles.get(&bundle.payload.name).map_or(0, |accepted| accepted.serial);
+            if bundle.payload.serial > known {
+                state.accept(bundle)?;
+            }
+        }
+        Ok((state, stored.into_iter().next(), problems))
+    }
+
+    /// What was accepted last, by name.
+    pub fn floor(&self) -> &SerialFloor {
+        &self.floor.bundles
+    }
+
+    /// Writes an accepted bundle down, durably: from here on it is in force after a restart.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; the bundle before is in force then, or this one if the floor alone failed.
+    pub fn store(
+        &mut self,
+        bytes: &[u8],
+        bundle: &VerifiedBundle,
+        accepted: Timestamp,
+    ) -> Result<(), StateError> {
+        let dir = self.dir.join("bundles");
+        let (current, previous) = (dir.join("current"), dir.join("previous"));
+        let head = StoredHead { format: BUNDLE_FORMAT.to_owned(), digest: bundle.digest.clone(), accepted };
+        let mut content = to_json(&current, &head)?;
+        content.push(b'\n');
+        content.extend_from_slice(bytes);
+        if self.current_reads {
+            // A link and a rename: there is a current one at every moment.
+            let link = dir.join("previous.new");
+            let _ = fs::remove_file(&link);
+            fs::hard_link(&current, &link)
+                .and_then(|()| fs::rename(&link, &previous))
+                .map_err(|error| StateError::Io { path: previous, error })?;
+        }
+        replace(&current, &content)?;
+        self.current_reads = true;
+        self.accept(bundle)
+    }
+
+    /// Raises the floor to a bundle, together with the key changes it brings; what is in force stays.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), StateError> {
+        let accepted = Accepted { serial: bundle.payload.serial, digest: bundle.digest.clone() };
+        self.floor.bundles.insert(bundle.payload.name.clone(), accepted);
+        if !bundle.payload.trust.is_empty() {
+            self.floor.pending_trust.push(bundle.payload.trust.clone());
+        }
+        self.write_floor()
+    }
+
+    /// Key changes of accepted bundles that are still to be made, in order.
+    pub fn pending_trust(&self) -> &[TrustChanges] {
+        &self.floor.pending_trust
+    }
+
+    /// Notes that all key changes are made.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; they will be made again, which changes nothing.
+    pub fn trust_is_changed(&mut self) -> Result<(), StateError> {
+        self.floor.pending_trust.clear();
+        self.write_floor()
+    }
+
+    fn write_floor(&mut self) -> Result<(), StateError> {
+        self.floor.format = FLOOR_FORMAT.to_owned();
+        let path = self.dir.join("floor.json");
+        replace(&path, &to_json(&path, &self.floor)?)
+    }
+
+    /// The node's key, made at the first call.
+    ///
+    /// # Errors
+    /// [`StateError::Key`].
+    pub fn node_key(&self) -> Result<PrivateKey, StateError> {
+        let path = self.dir.join("node.key");
+        if !path.exists() {
+            // Under another name first: a key half written would be taken for a damaged one.
+            let new = self.dir.join("node.key.new");
+            let _ = fs::remove_file(&new);
+            PrivateKey::generate(KeyType::Ed25519)?.save_new(&new)?;
+            fs::rename(&new, &path)
+                .and_then(|()| sync_dir(&self.dir))
+                .map_err(|error| StateError::Io { path: path.clone(), error })?;
+        }
+        Ok(PrivateKey::load(&path)?)
+    }
+
+    /// The directory of the spool.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.dir.join("spool")
+    }
+
+    /// Writes down what a generation's rules are called, before it goes live, and forgets old ones.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_generation(&self, id: u32, table: &RuleTable) -> Result<(), StateError> {
+        let path = self.generation_file(id);
+        let file = GenerationFile { format: GENERATION_FORMAT.to_owned(), table: table.clone() };
+        replace(&path, &to_json(&path, &file)?)?;
+        let mut ids = self.generations();
+        ids.sort_unstable();
+        for old in ids.iter().rev().skip(KEPT_GENERATIONS) {
+            let _ = fs::remove_file(self.generation_file(*old));
+        }
+        Ok(())
+    }
+
+    /// What a generation's rules are called, if that is still known.
+    pub fn generation(&self, id: u32) -> Option<RuleTable> {
+        let path = self.generation_file(id);
+        match read_json::<GenerationFile>(&path, |file| &file.format, GENERATION_FORMAT) {
+            Ok(file) => file.map(|file| file.table),
+            Err(error) => {
+                tracing::warn!("{error}: alerts of generation {id} come without the names of their rules");
+                None
+            }
+        }
+    }
+
+    /// The highest generation ever written down; 0 if none.
+    pub fn last_generation(&self) -> u32 {
+        self.generations().into_iter().max().unwrap_or(0)
+    }
+
+    fn generations(&self) -> Vec<u32> {
+        let entries = fs::read_dir(self.dir.join("generations")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok()).collect()
+    }
+
+    fn generation_file(&self, id: u32) -> PathBuf {
+        self.dir.join("generations").join(format!("{id}.json"))
+    }
+
+    /// What was already told of alerts that nobody saw; nothing if that is not known any more.
+    pub fn told(&self) -> Told {
+        let path = self.dir.join("counters.json");
+        let told = read_json::<Told>(&path, |told| &told.format, COUNTERS_FORMAT);
+        told.unwrap_or_else(|error| {
+            tracing::warn!("{error}: alerts kept back or lost earlier are told again");
+            None
+        })
+        .unwrap_or_default()
+    }
+
+    /// Remembers what was told.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn tell(&self, suppressed: u64, dropped: u64) -> Result<(), StateError> {
+        let path = self.dir.join("counters.json");
+        let told = Told { format: COUNTERS_FORMAT.to_owned(), suppressed, dropped };
+        replace(&path, &to_json(&path, &told)?)
+    }
+}
+
+fn read_bundle(path: &Path) -> Result<Option<Stored>, StateError> {
+    let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StateError::Io { path: path.to_owned(), error }),
+    };
+    let end = content
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or_else(|| unreadable("half-written".to_owned()))?;
+    let head: StoredHead = serde_json::from_slice(&content[..end]).map_err(|e| unreadable(e.to_string()))?;
+    if head.format != BUNDLE_FORMAT {
+        return Err(unreadable(format!("the format {:?} is not {BUNDLE_FORMAT}", head.format)));
+    }
+    let bundle = reopen(&content[end + 1..], &head.digest).map_err(|e| unreadable(e.to_string()))?;
+    Ok(Some(Stored { bundle, accepted: head.accepted }))
+}
+
+fn read_json<T: DeserializeOwned>(
+    path: &Path,
+    format: impl Fn(&T) -> &String,
+    expected: &str,
+) -> Result<Option<T>, StateError> {
+    let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StateError::Io { path: path.to_owned(), error }),
+    };
+    let value: T = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
+    if format(&value) != expected {
+        return Err(unreadable(format!("the format {:?} is not {expected}", format(&value))));
+    }
+    Ok(Some(value))
+}
+
+fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
+    serde_json::to_vec(value)
+        .map_err(|e| StateError::Unreadable { path: path.to_owned(), reason: e.to_string() })
+}
+
+/// Keeps what does not read for whoever looks into it. One is kept; the problem itself was reported.
+fn move_aside(path: &Path) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    if let Err(error) = fs::rename(path, &aside) {
+        tracing::warn!("{}: {error}", path.display());
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StateError::Io { path: path.to_owned(), error })
+}
+
+/// Replaces a file's content as a whole and durably.
+fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    write_whole(path, content, true).map_err(|error| StateError::Io { path: path.to_owned(), error })
+}
+
+/// Replaces a file as a whole; `durably`: it is on disk when this returns.
+pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    if durably {
+        file.sync_all()?;
+    }
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(dir) if durably => sync_dir(dir),
+        _ => Ok(()),
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use armor_hub_client::bundle::dsse::Envelope;
+    use armor_policy::tables::RuleInfo;
+    use serde_json::json;
+
+    /// An envelope that nobody signed: what is stored is not verified again.
+    fn bundle(serial: u64, changes: &serde_json::Value) -> (Vec<u8>, VerifiedBundle) {
+        let payload = json!({
+            "format": "horizon-armor.bundle/1", "name": "edge", "serial": serial, "created": "2026-01-01T00:00:00Z",
+            "expires": "2099-01-01T00:00:00Z", "target": {"org": "myorg"}, "policies": [], "trust": changes,
+        });
+        let envelope = Envelope::new(payload.to_string().as_bytes());
+        let digest =
+            armor_hub_client::bundle::SignedBundle::open(&serde_json::to_vec(&envelope).unwrap(), None)
+                .unwrap()
+                .digest();
+        let bytes = serde_json::to_vec(&envelope).unwrap();
+        let verified = reopen(&bytes, &digest).unwrap();
+        (bytes, verified)
+    }
+
+    fn store(state: &mut State, serial: u64) {
+        let (bytes, bundle) = bundle(serial, &json!({}));
+        state.store(&bytes, &bundle, Timestamp::now()).unwrap();
+    }
+
+    fn serial(stored: Option<Stored>) -> Option<u64> {
+        stored.map(|stored| stored.bundle.payload.serial)
+    }
+
+    #[test]
+    fn the_last_accepted_bundle_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, stored, problems) = State::open(dir.path()).unwrap();
+        assert!(stored.is_none() && problems.is_empty());
+        store(&mut state, 1);
+        store(&mut state, 2);
+        let (state, stored, problems) = State::open(dir.path()).unwrap();
+        assert_eq!((serial(stored), problems.len(), state.floor()["edge"].serial), (Some(2), 0, 2));
+        assert!(dir.path().join("bundles/previous").exists());
+    }
+
+    #[test]
+    fn what_does_not_read_is_named_and_the_previous_bundle_is_in_force() {
+        for damage in [&b""[..], b"{\"format\"", b"{\"format\":\"horizon-armor.stored-bundle/2\",\"digest\":\"\",\"accepted\":\"2026-01-01T00:00:00Z\"}\nx"]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut state, ..) = State::open(dir.path()).unwrap();
+            store(&mut state, 1);
+            store(&mut state, 2);
+            let current = dir.path().join("bundles/current");
+            fs::write(&current, damage).unwrap();
+            let (mut state, stored, problems) = State::open(dir.path()).unwrap();
+            assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(1), 2));
+            assert!(problems[0].to_string().contains("bundles/current"), "{}", problems[0]);
+            // The damaged one is never rotated over the one that reads.
+            store(&mut state, 3);
+            let (_, stored, problems) = State::open(dir.path()).unwrap();
+            assert_eq!((serial(stored), problems.len()), (Some(3), 0));
+            fs::remove_file(&current).unwrap();
+            assert_eq!(serial(State::open(dir.path()).unwrap().1), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_stored_bundle_whose_bytes_changed_is_not_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, ..) = State::open(dir.path()).unwrap();
+        store(&mut state, 1);
+        let current = dir.path().join("bundles/current");
+        let mut content = fs::read(&current).unwrap();
+        let place = content.len() / 2;
+        content[place] ^= 1;
+        fs::write(&current, content).unwrap();
+        let (_, stored, problems) = State::open(dir.path()).unwrap();
+        assert!(stored.is_none() && problems.len() == 1);
+    }
+
+    #[test]
+    fn a_damaged_floor_is_that_of_the_stored_bundles() {
+        for damage in ["", "{", r#"{"format":"horizon-armor.floor/9","bundles":{}}"#] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut state, ..) = State::open(dir.path()).unwrap();
+            store(&mut state, 1);
+            store(&mut state, 5);
+            fs::write(dir.path().join("floor.json"), damage).unwrap();
+            let (state, stored, problems) = State::open(dir.path()).unwrap();
+            assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(5), 5));
+            assert!(problems[0].to_string().contains("floor.json"));
+            assert!(dir.path().join("floor.json.damaged").exists());
+        }
+    }
+
+    #[test]
+    fn an_acceptance_that_was_interrupted_is_completed_with_its_key_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, ..) = State::open(dir.path()).unwrap();
+        store(&mut state, 1);
+        let floor = fs::read(dir.path().join("floor.json")).unwrap();
+        let (bytes, next) = bundle(2, &json!({"threshold": 1}));
+        state.store(&bytes, &next, Timestamp::now()).unwrap();
+        // As if the power had gone between the bundle and the floor.
+        fs::write(dir.path().join("floor.json"), floor).unwrap();
+        let (mut state, stored, _) = State::open(dir.path()).unwrap();
+        assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(2), 2));
+        assert_eq!(state.pending_trust().len(), 1);
+        state.trust_is_changed().unwrap();
+        assert!(State::open(dir.path()).unwrap().0.pending_trust().is_empty());
+    }
+
+    #[test]
+    fn one_agent_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Lock::holder(dir.path()).unwrap(), None);
+        let lock = Lock::take(dir.path()).unwrap();
+        let second = Lock::take(dir.path()).err().unwrap().to_string();
+        assert!(second.contains(&std::process::id().to_string()), "{second}");
+        assert_eq!(Lock::holder(dir.path()).unwrap(), Some(std::process::id().to_string()));
+        drop(lock);
+        assert_eq!(Lock::holder(dir.path()).unwrap(), None);
+        Lock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_names_of_the_last_generations_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, ..) = State::open(dir.path()).unwrap();
+        assert_eq!(state.last_generation(), 0);
+        let rules = vec![RuleInfo { policy: "p".into(), ..RuleInfo::default() }];
+        let table = RuleTable { bundle: "edge".into(), serial: 1, domains: vec![(0, rules)] };
+        for id in 1..=12 {
+            state.store_generation(id, &table).unwrap();
+        }
+        assert_eq!((state.last_generation(), state.generation(12)), (12, Some(table)));
+        assert_eq!(state.generation(1), None);
+        fs::write(dir.path().join("generations/11.json"), "{").unwrap();
+        assert_eq!(state.generation(11), None);
+    }
+
+    #[test]
+    fn the_nodes_key_stays_and_a_damaged_one_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, ..) = State::open(dir.path()).unwrap();
+        let id = state.node_key().unwrap().public().id().clone();
+        assert_eq!(state.node_key().unwrap().public().id(), &id);
+        fs::write(dir.path().join("node.key"), "").unwrap();
+        assert!(state.node_key().unwrap_err().to_string().contains("node.key"));
+    }
+
+    #[test]
+    fn what_was_told_stays_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, ..) = State::open(dir.path()).unwrap();
+        state.tell(5, 2).unwrap();
+        let told = state.told();
+        assert_eq!((told.suppressed, told.dropped), (5, 2));
+        fs::write(dir.path().join("counters.json"), "x").unwrap();
+        assert_eq!(state.told(), Told::default());
+    }
+}

@@ -1,0 +1,251 @@
+//! `try`: one command under local policies, in a domain of its own that ends with it.
+//!
+//! The command is under its policies from its first instruction on: this process takes the domain's label itself, starts
+//! the command, which inherits it, and takes the label off again. That works because labels are per task and `run` is
+//! called on the main thread, the one that the process's pidfd names.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use anyhow::{Context as _, bail, ensure};
+use armor_bpf::{Enforcer, Events, Generation, HOST_DOMAIN};
+use armor_hub_client::alert::Alert;
+use armor_policy::tables::{Decision, Domain, Verdict};
+use armor_policy::{Policy, Posture};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
+
+use crate::alerts::{self, Clocks, Origin, RuleTable};
+use crate::domains::{self, NodeNames};
+
+/// The command's domain.
+const DOMAIN: u32 = 1;
+/// The one generation there is.
+const GENERATION: u32 = 1;
+/// Events taken from the ring at a time.
+const EVENTS: usize = 256;
+
+/// What to try.
+#[derive(Debug, clap::Args)]
+pub struct Trial {
+    /// Policy files; all of them apply to the command, whatever their selectors say.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    policy: Vec<PathBuf>,
+    /// Block nothing: report what would have been blocked.
+    #[arg(long)]
+    audit: bool,
+    /// What happens to what an allow-list does not name.
+    #[arg(long, value_enum, default_value_t = PostureName::Audit)]
+    posture: PostureName,
+    /// Write the alerts here instead of to stderr, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    alerts: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PostureName {
+    /// Permit and report it.
+    Audit,
+    /// Deny it.
+    Block,
+}
+
+/// Runs the command; answers the status to exit with: the command's own, 128 and the signal's number if one ended it, 126 or
+/// 127 if it could not be started.
+///
+/// # Errors
+/// If the policies are in error or the kernel does not enforce; the command was not started then.
+pub fn run(trial: &Trial) -> anyhow::Result<u8> {
+    let policies = read_policies(&trial.policy)?;
+    let selected: Vec<&Policy> = policies.iter().collect();
+    let posture = match trial.posture {
+        PostureName::Audit => Posture::Audit,
+        PostureName::Block => Posture::Block,
+    };
+    let (mut domain, home) = domains::build(&selected, posture, "self")?;
+    if trial.audit {
+        audit_only(&mut domain);
+    }
+    let output: Box<dyn Write> = match &trial.alerts {
+        Some(path) => Box::new(File::create(path).with_context(|| format!("{}", path.display()))?),
+        None => Box::new(io::stderr()),
+    };
+
+    ensure_bpf_lsm()?;
+    let mut enforcer = Enforcer::attach(None).context("cannot enforce; `hzn-armor-agent probe` says more")?;
+    let domains = [(DOMAIN, &domain, home)];
+    enforcer.swap(&Generation { id: GENERATION, domains: &domains, alerts_per_second: 0 })?;
+    let mut printer = Printer {
+        table: RuleTable::of("", 0, DOMAIN, &domain),
+        origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
+        output,
+    };
+    let mut events = enforcer.events()?;
+    // Whatever the command leaves behind becomes a child of this process, which can then tell.
+    set_child_subreaper(Some(rustix::process::getpid())).context("cannot adopt orphans")?;
+
+    let mut child = match start(&enforcer, &trial.command)? {
+        Ok(child) => child,
+        Err(error) => {
+            printer.drain(&mut events)?;
+            eprintln!("hzn-armor-agent: {}: {error}", trial.command[0]);
+            return Ok(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 });
+        }
+    };
+    ignore_interrupts();
+    let status = follow(&mut child, &mut events, &mut printer)?;
+    let counters = enforcer.counters()?;
+    if counters.dropped > 0 {
+        printer.print(&alerts::threshold(&printer.origin, 0, counters.dropped))?;
+    }
+    if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
+        eprintln!(
+            "hzn-armor-agent: the command left processes running; they are under no policy from here on"
+        );
+    }
+    Ok(exit_status(status))
+}
+
+fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
+    let mut policies = Vec::new();
+    let mut findings = String::new();
+    for path in files {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        match armor_policy::parse(&path.to_string_lossy(), &text) {
+            Ok(parsed) => policies.extend(parsed),
+            Err(found) => findings.push_str(&format!("{found}\n")),
+        }
+    }
+    ensure!(findings.is_empty(), "the policies are in error:\n{}", findings.trim_end());
+    ensure!(!policies.is_empty(), "the files hold no policy");
+    Ok(policies)
+}
+
+/// With `bpf` missing from the list programs load, attach and are never called.
+fn ensure_bpf_lsm() -> anyhow::Result<()> {
+    const LIST: &str = "/sys/kernel/security/lsm";
+    let list = std::fs::read_to_string(LIST).with_context(|| format!("{LIST}: mount securityfs"))?;
+    if !list.trim().split(',').any(|name| name == "bpf") {
+        bail!(
+            "this kernel cannot enforce: bpf is not in its LSM list ({}); see `hzn-armor-agent probe`",
+            list.trim()
+        );
+    }
+    Ok(())
+}
+
+/// Turns every refusal into a report.
+fn audit_only(domain: &mut Domain) {
+    for decision in domain.vectors.iter_mut().flat_map(|vector| &mut vector.0) {
+        if decision.verdict() == Verdict::Block {
+            *decision = Decision::new(Verdict::Audit, decision.rule());
+        }
+    }
+}
+
+/// Starts the command under the domain. The inner error is the command's own.
+fn start(enforcer: &Enforcer, command: &[String]) -> anyhow::Result<io::Result<Child>> {
+    let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    enforcer.label(this.as_fd(), DOMAIN)?;
+    let child = Command::new(&command[0]).args(&command[1..]).spawn();
+    enforcer.label(this.as_fd(), HOST_DOMAIN)?;
+    Ok(child)
+}
+
+/// Prints alerts until the command has ended and none is left.
+fn follow(child: &mut Child, events: &mut Events, printer: &mut Printer) -> anyhow::Result<ExitStatus> {
+    let ended: OwnedFd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    loop {
+        let mut ready =
+            [PollFd::from_borrowed_fd(events.fd(), PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let has_ended = !ready[1].revents().is_empty();
+        printer.drain(events)?;
+        if has_ended {
+            return Ok(child.wait()?);
+        }
+    }
+}
+
+/// A terminal sends its signals to the command too; this process stays to tell how it ended.
+fn ignore_interrupts() {
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: no handler runs, the signals are just no longer delivered; nothing else in `try` touches them.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+fn exit_status(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+struct Printer {
+    table: RuleTable,
+    origin: Origin,
+    output: Box<dyn Write>,
+}
+
+impl Printer {
+    /// Prints what is in the ring until it is empty.
+    fn drain(&mut self, events: &mut Events) -> anyhow::Result<()> {
+        loop {
+            let batch = events.drain(EVENTS)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let clocks = Clocks::now();
+            for event in batch {
+                let alert = alerts::alert(event, Some(&self.table), &self.origin, &clocks);
+                self.print(&alert)?;
+            }
+        }
+    }
+
+    fn print(&mut self, alert: &Alert) -> anyhow::Result<()> {
+        let mut line = alert.to_line()?;
+        line.push(b'\n');
+        // One write a line: the command may write to the same stderr.
+        self.output.write_all(&line).context("cannot write alerts")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use armor_policy::{CompileOptions, compile};
+
+    #[test]
+    fn audit_only_leaves_nothing_that_blocks_and_keeps_the_rules() {
+        let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\nspec:\n  selector: \
+                    {matchLabels: {a: b}}\n  file: {matchPaths: [{path: /x}, {path: /y, readOnly: true}]}\n";
+        let policies = armor_policy::parse("p", text).unwrap();
+        let mut domain = compile(&[&policies[0]], &CompileOptions::default()).unwrap();
+        let before = domain.clone();
+        audit_only(&mut domain);
+        let decisions =
+            |domain: &Domain| -> Vec<Decision> { domain.vectors.iter().flat_map(|v| v.0).collect() };
+        assert!(decisions(&before).iter().any(|decision| decision.verdict() == Verdict::Block));
+        for (was, is) in decisions(&before).into_iter().zip(decisions(&domain)) {
+            assert_ne!(is.verdict(), Verdict::Block);
+            assert_eq!(was.rule(), is.rule());
+        }
+    }
+
+    #[test]
+    fn the_status_is_the_commands() {
+        assert_eq!(exit_status(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_status(ExitStatus::from_raw(libc::SIGKILL)), 137);
+    }
+}

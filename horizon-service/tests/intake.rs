@@ -1,0 +1,353 @@
+//! Bundles from the development hub into force, with a kernel that only remembers what it was given.
+
+#![allow(clippy::unwrap_used)]
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use armor_agent::domains::NodeNames;
+use armor_agent::enforce::Kernel;
+use armor_agent::intake::{Intake, Site};
+use armor_agent::report::{Facts, Problem, Reporter};
+use armor_agent::state::State;
+use armor_bpf::{BpfError, Generation};
+use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
+use armor_hub_client::bundle::dsse::Envelope;
+use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity};
+use armor_hub_client::css::{CssClient, CssConfig, NewObject};
+use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
+use armor_hub_client::mms::BUNDLE_TYPE;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const SHELL: &str = "process: {matchPaths: [{path: /bin/true}]}";
+
+/// What a kernel was given: the generation and how many domains it has.
+#[derive(Clone, Default)]
+struct FakeKernel(Rc<RefCell<FakeState>>);
+
+#[derive(Default)]
+struct FakeState {
+    live: (u32, usize),
+    refuses: bool,
+}
+
+impl Kernel for FakeKernel {
+    fn generation(&self) -> u32 {
+        self.0.borrow().live.0
+    }
+
+    fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
+        let mut state = self.0.borrow_mut();
+        assert!(generation.id > state.live.0);
+        if state.refuses {
+            return Err(BpfError::Generation { id: generation.id, reason: "no memory".into() });
+        }
+        state.live = (generation.id, generation.domains.len());
+        Ok(())
+    }
+}
+
+struct Node {
+    dir: PathBuf,
+    hub: DevHub,
+    css: CssClient,
+    kernel: FakeKernel,
+    reporter: Rc<Reporter>,
+    receipt_keys: watch::Sender<Vec<PublicKey>>,
+    signer: PrivateKey,
+}
+
+impl Node {
+    async fn new(dir: &Path) -> Self {
+        let config = DevHubConfig { agbot: false, poll: Duration::from_millis(20), ..DevHubConfig::new(dir) };
+        let hub = DevHub::start(config).await.unwrap();
+        let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
+        hub.write_horizon_files(&dir.join("ess"), &service, "token", "1.0.0").unwrap();
+        let user = hub.add_user("operator", "password", Role::User).unwrap();
+        let css = CssConfig {
+            url: hub.css_url(),
+            org: hub.org(),
+            user: format!("{user}:password"),
+            ca_file: None,
+            timeout: Duration::from_secs(5),
+        };
+        let signer = PrivateKey::generate(KeyType::Ed25519).unwrap();
+        let node = Self {
+            dir: dir.to_owned(),
+            hub,
+            css: CssClient::new(&css).unwrap(),
+            kernel: FakeKernel::default(),
+            reporter: Rc::default(),
+            receipt_keys: watch::Sender::new(Vec::new()),
+            signer,
+        };
+        node.pin("trust.d", node.signer.public());
+        node
+    }
+
+    fn pin(&self, role: &str, key: &PublicKey) {
+        let dir = self.dir.join("trust").join(role);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(format!("{}.pem", &key.id().as_str()[7..15])), key.to_pem()).unwrap();
+    }
+
+    /// An agent that starts, with all that its earlier runs left.
+    fn start(&mut self) -> Intake<FakeKernel> {
+        let (state, stored, problems) = State::open(&self.dir.join("state")).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        self.reporter = Rc::default();
+        let mut site = Site {
+            node: NodeIdentity {
+                org: "myorg".into(),
+                id: "node1".into(),
+                arch: "amd64".into(),
+                ..NodeIdentity::default()
+            },
+            names: NodeNames { hostname: "gw".into(), id: "node1".into() },
+            process: "self",
+            trust_dir: self.dir.join("trust"),
+            state: Rc::new(RefCell::new(state)),
+            kernel: Some(self.kernel.clone()),
+            reporter: Rc::clone(&self.reporter),
+            live: None,
+        };
+        site.restore(stored.as_ref());
+        let (auth_file, cert_file) = (self.dir.join("ess/auth.json"), self.dir.join("ess/cert.pem"));
+        let address = EssAddress::Unix(self.hub.ess_socket());
+        let ess =
+            EssClient::new(EssConfig { address, auth_file, cert_file, timeout: Duration::from_secs(2) })
+                .unwrap();
+        Intake::new(ess, site, self.receipt_keys.clone())
+    }
+
+    async fn publish(&self, id: &str, data: &[u8]) {
+        let object = NewObject {
+            object_id: id.into(),
+            object_type: BUNDLE_TYPE.into(),
+            destination: Some(("openhorizon.edgenode".into(), "node1".into())),
+            ..NewObject::default()
+        };
+        self.css.publish(&object, data).await.unwrap();
+    }
+
+    fn live(&self) -> (u32, usize) {
+        self.kernel.0.borrow().live
+    }
+
+    /// Passes until the facts are as expected.
+    async fn until(&self, intake: &mut Intake<FakeKernel>, expected: impl Fn(&Facts) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            intake.pass().await.unwrap();
+            let facts = self.reporter.facts();
+            if expected(&facts) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{facts:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn until_serial(&self, intake: &mut Intake<FakeKernel>, serial: u64) {
+        self.until(intake, |facts| facts.in_force.as_ref().is_some_and(|bundle| bundle.serial == serial))
+            .await;
+    }
+
+    async fn until_refused(&self, intake: &mut Intake<FakeKernel>, id: &str) -> String {
+        let found = |facts: &Facts| facts.refused.iter().find(|refused| refused.object == id).cloned();
+        self.until(intake, |facts| found(facts).is_some()).await;
+        found(&self.reporter.facts()).unwrap().code
+    }
+}
+
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: h}}\nspec:\n  nodeSelector: \
+         {{matchLabels: {{kubearmor.io/hostname: '*'}}}}\n  {spec}\n"
+    )
+}
+
+fn payload(name: &str, serial: u64, policies: &[String]) -> Value {
+    let policies: Vec<Value> = policies
+        .iter()
+        .enumerate()
+        .map(|(number, text)| json!({"file": format!("{number}.yaml"), "text": text}))
+        .collect();
+    json!({
+        "format": "horizon-armor.bundle/1", "name": name, "serial": serial, "created": "2026-01-01T00:00:00Z",
+        "expires": "2099-01-01T00:00:00Z", "target": {"org": "myorg"}, "policies": policies,
+    })
+}
+
+fn signed(payload: &Value, key: &PrivateKey) -> Vec<u8> {
+    let bytes = payload.to_string();
+    let mut envelope = Envelope::new(bytes.as_bytes());
+    envelope.sign(bytes.as_bytes(), key).unwrap();
+    serde_json::to_vec(&envelope).unwrap()
+}
+
+#[tokio::test]
+async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path()).await;
+    let mut intake = node.start();
+    assert_eq!(node.reporter.reports().borrow().state, "starting");
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    assert_eq!(node.live(), (1, 1));
+    assert_eq!(node.reporter.reports().borrow().state, "enforcing");
+
+    // Acknowledged: the next passes see nothing, and neither does an agent that starts, which has it in force before it asks.
+    intake.pass().await.unwrap();
+    drop(intake);
+    let mut intake = node.start();
+    assert_eq!(node.live(), (2, 1));
+    intake.pass().await.unwrap();
+    let facts = node.reporter.facts();
+    assert_eq!((node.live().0, facts.refused.len(), facts.in_force.unwrap().serial), (2, 0, 1));
+
+    // Deleting it lifts nothing; a signed bundle without policies does.
+    node.css.delete(BUNDLE_TYPE, "edge.1.a").await.unwrap();
+    node.publish("other.1.a", &signed(&payload("other", 1, &[]), &node.signer)).await;
+    node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
+    node.until_serial(&mut intake, 2).await;
+    assert_eq!(node.live().1, 0);
+    assert_eq!(node.reporter.facts().in_force.unwrap().bundle, "edge");
+}
+
+#[tokio::test]
+async fn what_is_refused_changes_nothing_and_is_reported_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path()).await;
+    let mut intake = node.start();
+    node.publish("edge.5.a", &signed(&payload("edge", 5, &[policy(SHELL)]), &node.signer)).await;
+    node.until_serial(&mut intake, 5).await;
+    let live = node.live();
+
+    let stranger = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    let good = signed(&payload("edge", 6, &[policy(SHELL)]), &node.signer);
+    let mut altered: Value = serde_json::from_slice(&good).unwrap();
+    altered["payload"] = Envelope::new(payload("edge", 7, &[]).to_string().as_bytes()).payload.into();
+    let mut elsewhere = payload("edge", 6, &[]);
+    elsewhere["target"]["nodes"] = json!(["node2"]);
+    let mut expired = payload("edge", 6, &[]);
+    expired["expires"] = json!("2026-01-02T00:00:00Z");
+    let bad = [policy(SHELL), policy("process: {matchPahts: [{path: /x}]}")];
+    // A DFA for this must remember where each of the last thirty `a` was.
+    let explosive = policy(&format!("file: {{matchPatterns: [{{pattern: '/*a{}'}}]}}", "?".repeat(30)));
+    let objects = [
+        ("truncated", good[..good.len() / 2].to_vec()),
+        ("not-json", b"policies, please".to_vec()),
+        ("unknown-signer", signed(&payload("edge", 6, &[]), &stranger)),
+        ("bad-signature", serde_json::to_vec(&altered).unwrap()),
+        ("serial-too-low", signed(&payload("edge", 4, &[]), &node.signer)),
+        ("serial-reused", signed(&payload("edge", 5, &[]), &node.signer)),
+        ("wrong-target", signed(&elsewhere, &node.signer)),
+        ("expired", signed(&expired, &node.signer)),
+        ("bad-policy", signed(&payload("edge", 6, &bad), &node.signer)),
+        ("does-not-compile", signed(&payload("edge", 6, &[explosive]), &node.signer)),
+        ("too-large", vec![b'{'; MAX_BUNDLE + 1]),
+    ];
+    for (code, data) in &objects {
+        node.publish(code, data).await;
+        assert_eq!(node.until_refused(&mut intake, code).await, *code);
+        assert_eq!(node.live(), live, "{code}");
+    }
+    let report = node.reporter.reports().borrow().clone();
+    assert_eq!((report.state.as_str(), report.bundle_serial), ("enforcing", 5));
+    assert_eq!(report.refused.len(), objects.len());
+    // All are acknowledged, and an agent that starts does not report them again.
+    let mut intake = node.start();
+    intake.pass().await.unwrap();
+    assert!(node.reporter.facts().refused.is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_is_pinned_later_makes_its_bundle_acceptable() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path()).await;
+    fs::remove_dir_all(dir.path().join("trust")).unwrap();
+    let mut intake = node.start();
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
+    assert_eq!(node.until_refused(&mut intake, "edge.1.a").await, "no-pinned-keys");
+    node.pin("trust.d", node.signer.public());
+    node.until_serial(&mut intake, 1).await;
+    assert!(node.reporter.facts().refused.is_empty());
+}
+
+#[tokio::test]
+async fn keys_change_with_the_bundle_and_stay_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path()).await;
+    let [next, collector] = [(); 2].map(|()| PrivateKey::generate(KeyType::Ed25519).unwrap());
+    let mut intake = node.start();
+    let mut rotation = payload("edge", 1, &[policy(SHELL)]);
+    rotation["trust"] = json!({
+        "bundle": {"add": [next.public().to_pem()], "remove": [node.signer.public().id()]},
+        "receipt": {"add": [collector.public().to_pem()]},
+    });
+    node.publish("edge.1.a", &signed(&rotation, &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    assert_eq!(*node.receipt_keys.borrow(), [collector.public().clone()]);
+    let mut intake = node.start();
+    node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
+    assert_eq!(node.until_refused(&mut intake, "edge.2.b").await, "unknown-signer");
+    node.publish("edge.2.c", &signed(&payload("edge", 2, &[]), &next)).await;
+    node.until_serial(&mut intake, 2).await;
+}
+
+#[tokio::test]
+async fn what_the_kernel_does_not_take_is_said_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path()).await;
+    let mut intake = node.start();
+    node.kernel.0.borrow_mut().refuses = true;
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    let report = node.reporter.reports().borrow().clone();
+    assert_eq!(report.state, "degraded");
+    assert!(report.reasons[0].contains("no memory"), "{report:?}");
+    node.kernel.0.borrow_mut().refuses = false;
+    node.until(&mut intake, |facts| !facts.problems.contains_key(&Problem::Swap)).await;
+    assert_eq!((node.live().1, node.reporter.reports().borrow().state.as_str()), (1, "enforcing"));
+}
+
+#[tokio::test]
+async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path()).await;
+    let mut intake = node.start();
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    let certificate = dir.path().join("ess/cert.pem");
+    let aside = dir.path().join("cert.pem");
+    fs::rename(&certificate, &aside).unwrap();
+    let mut intake = node.start();
+    let deadline = Instant::now() + PATIENCE;
+    let reporter = Rc::clone(&node.reporter);
+    let wait = |expected: bool| {
+        let reporter = Rc::clone(&reporter);
+        async move {
+            while reporter.facts().offline.is_some() != expected {
+                assert!(Instant::now() < deadline);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    let story = async {
+        wait(true).await;
+        assert_eq!(reporter.reports().borrow().state, "enforcing");
+        fs::rename(&aside, &certificate).unwrap();
+        wait(false).await;
+    };
+    tokio::select! {
+        () = intake.run(Duration::from_millis(20)) => {}
+        () = story => {}
+    }
+}
