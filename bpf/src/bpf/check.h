@@ -26,55 +26,66 @@ static __always_inline __u32 linked_class(const struct scope *scope, struct inod
 	return class ? *class : otherwise;
 }
 
+struct resolving {
+	struct scope *scope;
+	struct scratch *scratch;
+	struct name *name;
+	__u32 resolved;
+};
+
+static long resolve_step(__u32 try, struct resolving *resolving)
+{
+	struct scratch *scratch = resolving->scratch;
+	struct scope *scope = resolving->scope;
+	struct name *name = resolving->name;
+	struct dentry *dentry = (void *)name->dentry;
+	struct epochs before = read_epochs();
+	struct home *home = 0;
+	enum second_name second = second_name(scope, mount_of((void *)name->mnt), &home);
+	struct inode *inode;
+	__u32 start, state, classes;
+
+	start = write_view(scratch, name->dentry, name->mnt, name->directory);
+	state = scan_path(scope->image, scratch, scope->objects, scope->objects_start, start);
+	classes = classes_at(scope->image, scope->objects, state);
+	name->view_state = name->home_state = state;
+	name->view_below = name->home_below = classes >> 16;
+	name->classes.view = name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
+	if (second == SECOND_HOME && home) {
+		start = write_inside(scratch, name->dentry, name->mnt, name->directory);
+		state = scan_path(scope->image, scratch, scope->objects, home->objects_state, start);
+		classes = classes_at(scope->image, scope->objects, state);
+		name->home_state = state;
+		name->home_below = classes >> 16;
+		name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
+	} else if (second == SECOND_NONE) {
+		name->home_state = NO_STATE;
+		name->home_below = name->classes.home = OBJECT_NONE;
+	}
+	if (!settled(before))
+		return 0;
+	inode = BPF_CORE_READ(dentry, d_inode);
+	name->classes.linked = name->classes.view;
+	if (inode && !name->directory && BPF_CORE_READ(inode, __i_nlink) > 1)
+		name->classes.linked = linked_class(scope, inode, name->classes.view);
+	resolving->resolved = 1;
+	return 1;
+}
+
 /* Fills in what `name` resolves to; false when the kernel opened it for itself and nothing is to be decided. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
-	struct dentry *dentry = (void *)name->dentry;
-	struct vfsmount *mnt = (void *)name->mnt;
-	struct mount *mount = mount_of(mnt);
-	enum place place = place_of(mount);
-	struct inode *inode;
+	struct resolving resolving = { .scope = scope, .scratch = scratch, .name = name };
+	enum place place = place_of(mount_of((void *)name->mnt));
 
 	if (place == PLACE_BACKING)
 		return false;
-	set_all(name, place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
-	if (place != PLACE_NAMED)
-		return true;
-	for (int try = 0; try < WALK_TRIES; try++) {
-		struct epochs before = read_epochs();
-		struct home *home = 0;
-		enum second_name second = second_name(scope, mount, &home);
-		__u32 start, state, classes;
-
-		start = write_view(scratch, name->dentry, name->mnt, name->directory);
-		state = scan_path(scope->image, scratch, scope->objects, scope->objects_start, start);
-		classes = classes_at(scope->image, scope->objects, state);
-		name->view_state = name->home_state = state;
-		name->view_below = name->home_below = classes >> 16;
-		name->classes.view = name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
-		if (second == SECOND_HOME && home) {
-			start = write_inside(scratch, name->dentry, name->mnt, name->directory);
-			state = scan_path(scope->image, scratch, scope->objects, home->objects_state, start);
-			classes = classes_at(scope->image, scope->objects, state);
-			name->home_state = state;
-			name->home_below = classes >> 16;
-			name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
-		} else if (second == SECOND_NONE) {
-			name->home_state = NO_STATE;
-			name->home_below = name->classes.home = OBJECT_NONE;
-		}
-		if (!settled(before))
-			continue;
-		inode = BPF_CORE_READ(dentry, d_inode);
-		name->classes.linked = name->classes.view;
-		if (inode && !name->directory && BPF_CORE_READ(inode, __i_nlink) > 1)
-			name->classes.linked = linked_class(scope, inode, name->classes.view);
-		if (name->classes.view == OBJECT_UNRESOLVED)
-			count(COUNT_UNRESOLVED);
-		return true;
-	}
-	set_all(name, OBJECT_UNRESOLVED);
-	count(COUNT_UNRESOLVED);
+	if (place == PLACE_NAMED)
+		bpf_loop(WALK_TRIES, resolve_step, &resolving, 0);
+	if (!resolving.resolved)
+		set_all(name, place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
+	if (name->classes.view == OBJECT_UNRESOLVED)
+		count(COUNT_UNRESOLVED);
 	return true;
 }
 
@@ -118,42 +129,85 @@ static __always_inline __u32 decide(const struct scope *scope, const struct clas
 	return decision;
 }
 
+/* Whether nothing is refused and nothing is to be told of: all that a cached verdict has to answer. */
+static __noinline bool silently_allowed(struct scope *scope, struct classes *classes, __u32 permissions, __u32 owner)
+{
+	__u32 verdicts = 0;
+
+	for (__u32 each = 0; each < PERMISSIONS; each++)
+		if (permissions & 1u << each)
+			verdicts |= decide(scope, classes, each, owner) >> VERDICT_SHIFT;
+	return !verdicts;
+}
+
+struct choice {
+	struct scope *scope;
+	struct classes *classes;
+	__u32 permissions;
+	__u32 owner;
+	__u32 strictest;
+	__u32 permission;
+};
+
+static long choose_step(__u32 permission, struct choice *choice)
+{
+	__u32 decision;
+
+	if (!(choice->permissions & 1u << (permission & 31)))
+		return 0;
+	decision = decide(choice->scope, choice->classes, permission, choice->owner);
+	if (decision >> VERDICT_SHIFT > choice->strictest >> VERDICT_SHIFT) {
+		choice->strictest = decision;
+		choice->permission = permission;
+	}
+	return 0;
+}
+
 /* The strictest decision over a set of permissions, and in `permission` the one that it is about. */
 static __noinline __u32 decide_all(struct scope *scope, struct classes *classes, __u32 permissions, __u32 owner, __u32 *permission)
 {
-	__u32 strictest = 0;
+	struct choice choice = { .scope = scope, .classes = classes, .permissions = permissions, .owner = owner };
 
-	*permission = 0;
-	for (__u32 each = 0; each < PERMISSIONS; each++) {
-		__u32 decision;
-
-		if (!(permissions & 1u << each))
-			continue;
-		decision = decide(scope, classes, each, owner);
-		if (decision >> VERDICT_SHIFT > strictest >> VERDICT_SHIFT)
-			*permission = each;
-		strictest = stricter(strictest, decision);
-	}
-	return strictest;
+	bpf_loop(PERMISSIONS, choose_step, &choice, 0);
+	*permission = choice.permission;
+	return choice.strictest;
 }
 
-/* Whether another name would take a refusal away: what `from` blocks, `to` must block too. */
+struct renaming {
+	struct scope *scope;
+	struct name *from, *to;
+	__u32 owner;
+	__u32 refusal;
+};
+
+static long loosened_step(__u32 permission, struct renaming *renaming)
+{
+	struct name *from = renaming->from, *to = renaming->to;
+	struct scope *scope = renaming->scope;
+	__u32 decision = decide(scope, &from->classes, permission, renaming->owner);
+
+	if (blocks(decision) && !blocks(decide(scope, &to->classes, permission, renaming->owner))) {
+		renaming->refusal = decision;
+		return 1;
+	}
+	if (!from->directory || (from->view_state == to->view_state && from->home_state == to->home_state))
+		return 0;
+	/* The same state behind both names means the same rules for all below; otherwise nothing below may be blocked. */
+	decision = stricter(class_decision(scope, from->view_below, permission, 0),
+			    class_decision(scope, from->home_below, permission, 0));
+	if (!blocks(decision))
+		return 0;
+	renaming->refusal = decision;
+	return 1;
+}
+
+/* The decision that another name would take away, else 0: what `from` blocks, `to` must block too. */
 static __noinline __u32 loosened(struct scope *scope, struct name *from, struct name *to, __u32 owner)
 {
-	for (__u32 each = 0; each < PERMISSIONS; each++) {
-		__u32 decision = decide(scope, &from->classes, each, owner);
+	struct renaming renaming = { .scope = scope, .from = from, .to = to, .owner = owner };
 
-		if (blocks(decision) && !blocks(decide(scope, &to->classes, each, owner)))
-			return decision;
-		if (!from->directory || (from->view_state == to->view_state && from->home_state == to->home_state))
-			continue;
-		/* The same state behind both names means the same rules for all below; otherwise nothing below may be blocked. */
-		decision = stricter(class_decision(scope, from->view_below, each, false),
-				    class_decision(scope, from->home_below, each, false));
-		if (blocks(decision))
-			return decision;
-	}
-	return 0;
+	bpf_loop(PERMISSIONS, loosened_step, &renaming, 0);
+	return renaming.refusal;
 }
 
 static __always_inline bool within_rate(__u32 domain, __u32 rule, __u32 per_second)
@@ -438,8 +492,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		scope.subject = scope.label->subject;
 		subject_known = true;
 	}
-	if (known && subject_known &&
-	    !(decide_all(&scope, &classes, permissions, owns(inode), &permission) >> VERDICT_SHIFT))
+	if (known && subject_known && silently_allowed(&scope, &classes, permissions, owns(inode)))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);

@@ -117,39 +117,52 @@ static __always_inline __u32 classes_at(void *image, __u32 slots, __u32 state)
 /* Tries before a path that renames keep tearing counts as one that cannot be told. */
 #define WALK_TRIES 3
 
+struct naming {
+	struct scope *scope;
+	struct scratch *scratch;
+	__u64 dentry, mnt;
+	__u32 subject;
+};
+
+static long subject_step(__u32 try, struct naming *naming)
+{
+	struct scratch *scratch = naming->scratch;
+	struct scope *scope = naming->scope;
+	struct epochs before = read_epochs();
+	struct home *home = 0;
+	enum second_name second = second_name(scope, mount_of((void *)naming->mnt), &home);
+	__u32 start, state = scope->subjects_start;
+
+	if (second == SECOND_HOME && home) {
+		start = write_inside(scratch, naming->dentry, naming->mnt, 0);
+		state = home->subjects_state;
+	} else {
+		start = write_view(scratch, naming->dentry, naming->mnt, 0);
+	}
+	if (!settled(before))
+		return 0;
+	state = scan_path(scope->image, scratch, scope->subjects, state, start);
+	naming->subject = SUBJECT_NONE;
+	if (second != SECOND_NONE && state != NO_STATE)
+		naming->subject = classes_at(scope->image, scope->subjects, state) & 0xffff;
+	return 1;
+}
+
 /* The class of the program in `exe`: what grants rights by fromSource, so only a name that nobody can choose counts. */
 static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch, struct file *exe)
 {
-	struct vfsmount *mnt = BPF_CORE_READ(exe, f_path.mnt);
-	struct dentry *dentry = BPF_CORE_READ(exe, f_path.dentry);
-	struct mount *mount = mount_of(mnt);
+	struct naming naming = {
+		.scope = scope,
+		.scratch = scratch,
+		.dentry = (__u64)BPF_CORE_READ(exe, f_path.dentry),
+		.mnt = (__u64)BPF_CORE_READ(exe, f_path.mnt),
+		.subject = SUBJECT_TORN,
+	};
 
-	if (!mnt || !dentry || place_of(mount) != PLACE_NAMED)
+	if (!naming.mnt || place_of(mount_of((void *)naming.mnt)) != PLACE_NAMED)
 		return SUBJECT_NONE;
-	for (int try = 0; try < WALK_TRIES; try++) {
-		struct epochs before = read_epochs();
-		struct home *home = 0;
-		__u32 start, state;
-
-		switch (second_name(scope, mount, &home)) {
-		case SECOND_NONE:
-			return SUBJECT_NONE;
-		case SECOND_HOME:
-			if (!home)
-				return SUBJECT_NONE;
-			state = home->subjects_state;
-			start = write_inside(scratch, (__u64)dentry, (__u64)mnt, 0);
-			break;
-		default:
-			state = scope->subjects_start;
-			start = write_view(scratch, (__u64)dentry, (__u64)mnt, 0);
-		}
-		if (!settled(before))
-			continue;
-		state = scan_path(scope->image, scratch, scope->subjects, state, start);
-		return state == NO_STATE ? SUBJECT_NONE : classes_at(scope->image, scope->subjects, state) & 0xffff;
-	}
-	return SUBJECT_TORN;
+	bpf_loop(WALK_TRIES, subject_step, &naming, 0);
+	return naming.subject;
 }
 
 /* Sets scope->subject, from the label where it was computed for this generation. */
