@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::{Home, LinkedFile};
+use armor_bpf::LinkedFile;
 use armor_policy::model::{Kind, Section, Target};
 use armor_policy::tables::{Domain, OBJECT_NONE};
 use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
@@ -21,22 +20,6 @@ const MAX_SYMLINKS: u32 = 40;
 const MAX_ENTRIES: usize = 100_000;
 /// The label of `nodeSelector` that KubeArmor gives a node outside Kubernetes.
 const HOSTNAME_LABEL: &str = "kubearmor.io/hostname";
-
-/// Why no domain can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum DomainError {
-    /// The policies do not fit into the kernel's tables together, or contradict the workload's root.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// The workload is gone, or `/proc` does not show it.
-    #[error("/proc/{process}: {error}: the mounts of the workload cannot be read")]
-    Home {
-        /// The process that was asked about.
-        process: String,
-        /// What the system says.
-        error: io::Error,
-    },
-}
 
 /// What policies can call this node.
 #[derive(Debug, Clone, Default)]
@@ -77,24 +60,26 @@ pub fn select<'a>(policies: &'a [Policy], node: &NodeNames) -> (Vec<&'a Policy>,
     (host, idle.into_iter().map(|policy| policy.name.clone()).collect())
 }
 
-/// Compiles `policies` for what the root of `process` (`self` or a pid) shows.
+/// Compiles `policies` for what the root of `process` (`self` or a pid) shows; beside the domain come the files with
+/// several names that it rules.
 ///
 /// # Errors
-/// [`DomainError::Compile`] is the policies' fault, [`DomainError::Home`] the machine's.
-pub fn build(policies: &[&Policy], posture: Posture, process: &str) -> Result<(Domain, Home), DomainError> {
-    let home = Home::of_process(process);
-    let mut home = home.map_err(|error| DomainError::Home { process: process.to_owned(), error })?;
+/// [`CompileError`]: the policies are to blame.
+pub fn build(
+    policies: &[&Policy],
+    posture: Posture,
+    process: &str,
+) -> Result<(Domain, Vec<LinkedFile>), CompileError> {
     let root = Root::of_process(process);
     let domain = compile(policies, &CompileOptions { posture, links: root.links(policies) })?;
     let (linked, complete) = root.linked_files(policies, &domain, MAX_ENTRIES);
-    home.linked = linked;
     if !complete {
         tracing::warn!(
             "more than {MAX_ENTRIES} files below the policies' directories: of those beyond, only the name a rule matches \
              is protected, not hard links that exist already"
         );
     }
-    Ok((domain, home))
+    Ok((domain, linked))
 }
 
 /// A root directory as this process can reach it.

@@ -1,17 +1,18 @@
 //! From an accepted bundle to a live generation in the kernel.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
-use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home};
+use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, LinkedFile};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{OnAgentStop, Posture as BundlePosture};
-use armor_policy::Posture;
 use armor_policy::tables::Domain;
+use armor_policy::{CompileError, Posture};
 use jiff::Timestamp;
 
 use crate::alerts::RuleTable;
-use crate::domains::{self, DomainError, NodeNames};
+use crate::domains::{self, NodeNames};
 use crate::report::InForce;
 use crate::state::{State, StateError};
 
@@ -47,6 +48,14 @@ pub enum EnforceError {
     /// The kernel does not take it.
     #[error("the kernel does not take the rules: {0}")]
     Kernel(#[from] BpfError),
+    /// The workload is gone, or `/proc` does not show it: without `pid: host`, the host's processes are not there.
+    #[error("/proc/{process}: {error}: the mounts of the workload cannot be read")]
+    Home {
+        /// The process that was asked about.
+        process: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The names of its rules cannot be written down.
     #[error(transparent)]
     State(#[from] StateError),
@@ -57,7 +66,8 @@ pub struct Prepared {
     bundle: String,
     serial: u64,
     expires: Timestamp,
-    host: Option<(Domain, Home)>,
+    process: &'static str,
+    host: Option<(Domain, Vec<LinkedFile>)>,
     selected: usize,
     idle: Vec<String>,
     alerts_per_second: u32,
@@ -68,8 +78,12 @@ impl Prepared {
     /// Compiles a bundle for this node, whose root is that of `process`; takes up to seconds for thousands of rules.
     ///
     /// # Errors
-    /// [`DomainError::Compile`] if the bundle is to blame.
-    pub fn new(bundle: &VerifiedBundle, node: &NodeNames, process: &str) -> Result<Self, DomainError> {
+    /// [`CompileError`]: the bundle is to blame.
+    pub fn new(
+        bundle: &VerifiedBundle,
+        node: &NodeNames,
+        process: &'static str,
+    ) -> Result<Self, CompileError> {
         let (selected, idle) = domains::select(&bundle.policies, node);
         let settings = &bundle.payload.settings;
         let posture = match settings.posture.file {
@@ -84,6 +98,7 @@ impl Prepared {
             bundle: bundle.payload.name.clone(),
             serial: bundle.payload.serial,
             expires: bundle.payload.expires,
+            process,
             host,
             selected: selected.len(),
             idle,
@@ -110,8 +125,12 @@ impl Prepared {
     /// [`EnforceError`]; what was live before still is.
     pub fn swap(&self, kernel: &mut impl Kernel, state: &State) -> Result<u32, EnforceError> {
         let id = kernel.generation().max(state.last_generation()) + 1;
-        let domains: Vec<_> =
-            self.host.iter().map(|(domain, home)| (HOST_DOMAIN, domain, home.clone())).collect();
+        let mut domains = Vec::new();
+        if let Some((domain, linked)) = &self.host {
+            let process = self.process;
+            let home = Home::of_process(process).map_err(|error| EnforceError::Home { process, error })?;
+            domains.push((HOST_DOMAIN, domain, Home { linked: linked.clone(), ..home }));
+        }
         let table = match &self.host {
             Some((domain, _)) => RuleTable::of(&self.bundle, self.serial, HOST_DOMAIN, domain),
             None => RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() },

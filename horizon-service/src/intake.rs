@@ -21,7 +21,7 @@ use armor_hub_client::trust::{TrustError, TrustStore};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::domains::{DomainError, NodeNames};
+use crate::domains::NodeNames;
 use crate::enforce::{Kernel, Prepared};
 use crate::report::{Offline, Problem, Reporter};
 use crate::state::{State, StateError, Stored};
@@ -40,9 +40,6 @@ pub enum IntakeError {
     /// The node's disk did not.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The mounts of the host cannot be read.
-    #[error(transparent)]
-    Domain(#[from] DomainError),
     /// The task that verifies and compiles was ended.
     #[error("a bundle could not be looked at: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -278,21 +275,15 @@ impl<K: Kernel> Intake<K> {
         let judged = tokio::task::spawn_blocking(move || {
             let bundle = match verify(&bytes, Some(&meta), &trust, &node, &floor, Timestamp::now()) {
                 Ok(bundle) => bundle,
-                Err(Refusal::AlreadyAccepted { .. }) => return Ok((bytes, Outcome::Known)),
-                Err(refusal) => {
-                    let outcome = Outcome::Refused(refusal.code(), refusal.to_string());
-                    return Ok((bytes, outcome));
-                }
+                Err(Refusal::AlreadyAccepted { .. }) => return (bytes, Outcome::Known),
+                Err(refusal) => return (bytes, Outcome::Refused(refusal.code(), refusal.to_string())),
             };
             match Prepared::new(&bundle, &names, process) {
-                Ok(prepared) => Ok((bytes, Outcome::Accepted(Box::new(bundle), Box::new(prepared)))),
-                Err(DomainError::Compile(error)) => {
-                    Ok((bytes, Outcome::Refused("does-not-compile", error.to_string())))
-                }
-                Err(error) => Err(error),
+                Ok(prepared) => (bytes, Outcome::Accepted(Box::new(bundle), Box::new(prepared))),
+                Err(error) => (bytes, Outcome::Refused("does-not-compile", error.to_string())),
             }
         });
-        Ok(judged.await??)
+        Ok(judged.await?)
     }
 
     /// One that was refused before and still is was reported then.

@@ -1,5 +1,6 @@
 //! `probe`: what this kernel can do, and what is missing, in words.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use armor_bpf::{Probe, ProgramProbe};
@@ -26,11 +27,15 @@ pub fn missing(probe: &Probe) -> Vec<String> {
                 .to_owned(),
         );
     }
-    for program in &probe.programs {
-        if let Some(error) = &program.error {
-            missing.push(format!("program {} does not load: {error}", program.name));
+    let mut unloadable: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for ProgramProbe { name, error, .. } in &probe.programs {
+        if let Some(error) = error {
+            unloadable.entry(error).or_default().push(name);
         }
     }
+    missing.extend(
+        unloadable.iter().map(|(error, names)| format!("not loadable: {}: {error}", names.join(", "))),
+    );
     if let Some(error) = &probe.denial {
         missing.push(format!("an access that must be denied was not: {error}"));
     }
@@ -106,7 +111,7 @@ mod tests {
         for part in [
             "lsm=landlock,apparmor,bpf",
             "1200 instructions",
-            "path_link does not load: EPERM",
+            "not loadable: path_link: EPERM",
             "NOT enforce",
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -115,7 +115,9 @@ fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
         }
         Err(error) => {
             tracing::error!("NOTHING IS ENFORCED: {error}");
-            reporter.problem(Problem::Kernel, Some(format!("this kernel cannot enforce: {error}")));
+            if probe.enforces() {
+                reporter.problem(Problem::Kernel, Some(error.to_string()));
+            }
             None
         }
     }

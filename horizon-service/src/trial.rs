@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
 use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{Enforcer, Events, Generation, HOST_DOMAIN};
+use armor_bpf::{Enforcer, Events, Generation, HOST_DOMAIN, Home};
 use armor_hub_client::alert::Alert;
 use armor_policy::tables::{Decision, Domain, Verdict};
 use armor_policy::{Policy, Posture};
@@ -70,7 +70,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         PostureName::Audit => Posture::Audit,
         PostureName::Block => Posture::Block,
     };
-    let (mut domain, home) = domains::build(&selected, posture, "self")?;
+    let (mut domain, linked) = domains::build(&selected, posture, "self")?;
     if trial.audit {
         audit_only(&mut domain);
     }
@@ -81,7 +81,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
 
     ensure_bpf_lsm()?;
     let mut enforcer = Enforcer::attach(None).context("cannot enforce; `hzn-armor-agent probe` says more")?;
-    let domains = [(DOMAIN, &domain, home)];
+    let home = Home::of_process("self").context("cannot read this process's mounts")?;
+    let domains = [(DOMAIN, &domain, Home { linked, ..home })];
     enforcer.swap(&Generation { id: GENERATION, domains: &domains, alerts_per_second: 0 })?;
     let mut printer = Printer {
         table: RuleTable::of("", 0, DOMAIN, &domain),
