@@ -5,6 +5,12 @@ use std::fmt::Write as _;
 
 use armor_bpf::{Probe, ProgramProbe};
 
+/// Whether `bpf` is among the active security modules: without it programs load, attach and are never called.
+pub fn lists_bpf() -> bool {
+    let list = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    list.trim().split(',').any(|name| name == "bpf")
+}
+
 /// What keeps this kernel from enforcing, each with what to do about it; empty if nothing does.
 pub fn missing(probe: &Probe) -> Vec<String> {
     let mut missing = Vec::new();

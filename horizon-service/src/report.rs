@@ -1,7 +1,7 @@
 //! What the agent says about itself: one place that everything which happens is told to.
 //!
 //! The state in a word follows from the facts and is never set: `degraded` if anything keeps the node from what it should
-//! do, `starting` while no bundle was accepted, else `enforcing`. The hub is told by [`AgentReport`]; `offline` is only known
+//! do, `starting` while no bundle was accepted or no denial was seen, else `enforcing`. The hub is told by [`AgentReport`]; `offline` is only known
 //! on the node itself.
 
 use std::cell::RefCell;
@@ -71,6 +71,8 @@ pub struct Offline {
 /// The facts.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
+    /// A denial was seen to happen: only then the agent says that it enforces.
+    pub proven: bool,
     /// What is wrong.
     pub problems: BTreeMap<Problem, String>,
     /// What is in force.
@@ -113,8 +115,8 @@ impl Facts {
         }
         let word = match (degraded, &self.in_force) {
             (true, _) => "degraded",
-            (false, None) => "starting",
-            (false, Some(_)) => "enforcing",
+            (false, Some(_)) if self.proven => "enforcing",
+            (false, _) => "starting",
         };
         let (bundle, bundle_serial) =
             self.in_force.as_ref().map(|bundle| (bundle.bundle.clone(), bundle.serial)).unwrap_or_default();
@@ -211,6 +213,8 @@ mod tests {
         let mut facts = Facts::default();
         assert_eq!(word(&facts), "starting");
         facts.in_force = in_force(1, &["web"]);
+        assert_eq!(word(&facts), "starting", "nobody saw a denial so far");
+        facts.proven = true;
         assert_eq!(word(&facts), "enforcing");
         assert_eq!(facts.report().reasons, ["policy web: no workload selected"]);
         facts.in_force = in_force(0, &["web"]);

@@ -1,7 +1,8 @@
 //! `run`: the daemon.
 //!
-//! Start order: the one lock, the state, the kernel, exemption of the agent's own tasks, the stored bundle in force; only
-//! then threads, network and everything that may wait. Enforcement of what was accepted needs none of the latter.
+//! Start order: the one lock, the state, the kernel, exemption of the agent's own tasks, the stored bundle in force, the proof
+//! that the kernel really denies; only then threads, network and everything that may wait. Enforcement of what was accepted
+//! needs none of the latter.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd as _;
@@ -15,6 +16,7 @@ use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
 use armor_hub_client::batch::Sealer;
 use armor_hub_client::bundle::payload::OnAgentStop;
 use armor_hub_client::ess::EssClient;
+use armor_hub_client::status::AgentReport;
 use jiff::Timestamp;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +49,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let _lock = Lock::take(&settings.state_dir)?;
     let (state, stored, problems) = State::open(&settings.state_dir)?;
     let reporter = Rc::new(Reporter::new());
+    // Over what an earlier run said.
+    let starting =
+        AgentReport { state: "starting".to_owned(), since: Some(Timestamp::now()), ..AgentReport::default() };
+    StatusFile::new(&settings.state_dir).write(Status { report: starting, ..Status::default() });
     if !problems.is_empty() {
         let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         tracing::error!("{text}; moved aside, going on with what reads");
@@ -60,7 +66,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let horizon = horizon.ok();
     let node = horizon.as_ref().map(|horizon| horizon.node.clone()).unwrap_or_default();
 
-    let enforcer = enforcer(&settings.pin_dir, &reporter);
+    let mut enforcer = enforcer(&settings.pin_dir, &reporter);
     let mut site = Site {
         names: NodeNames { hostname: NodeNames::hostname(), id: node.id.clone() },
         node,
@@ -73,6 +79,13 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     };
     site.restore(stored.as_ref());
     drop(stored);
+    let took_over = enforcer.as_ref().is_some_and(|enforcer| enforcer.borrow().took_over());
+    if !prove(took_over, &reporter) && !took_over {
+        (enforcer, site.kernel) = (None, None);
+        if let Err(error) = armor_bpf::detach(&settings.pin_dir) {
+            tracing::warn!("{error}");
+        }
+    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -82,7 +95,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     runtime.block_on(serve(settings, site, enforcer, horizon))
 }
 
-/// The kernel side, with this process exempt from it; `None`, with the reason reported, where the kernel cannot enforce.
+/// The kernel side, with this process exempt from it; `None`, with the reason reported, where it cannot be loaded.
 fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
     let attached = Enforcer::attach(Some(pin_dir)).or_else(|error| {
         let enforcer = Enforcer::attach(None)?;
@@ -90,37 +103,39 @@ fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
         reporter.problem(Problem::Pins, Some(format!("enforcement ends with the agent: {error}")));
         Ok::<_, BpfError>(enforcer)
     });
-    if let Ok(enforcer) = &attached {
-        tracing::info!(
-            took_over = enforcer.took_over(),
-            generation = enforcer.generation(),
-            "programs attached"
-        );
-        exempt_self(enforcer, reporter);
-    }
-    // After the exemption: what it starts must not be under the rules in force.
-    let probe = armor_bpf::probe();
-    if !probe.enforces() {
-        let reason = format!("this kernel cannot enforce: {}", probe::missing(&probe).join("; "));
-        tracing::error!("NOTHING IS ENFORCED: {reason}");
-        reporter.problem(Problem::Kernel, Some(reason));
-    }
     match attached {
-        Ok(enforcer) if probe.enforces() || enforcer.took_over() => Some(Rc::new(RefCell::new(enforcer))),
-        Ok(_) => {
-            if let Err(error) = armor_bpf::detach(pin_dir) {
-                tracing::warn!("{error}");
-            }
-            None
+        Ok(enforcer) => {
+            let (took_over, generation) = (enforcer.took_over(), enforcer.generation());
+            tracing::info!(took_over, generation, "programs attached");
+            exempt_self(&enforcer, reporter);
+            Some(Rc::new(RefCell::new(enforcer)))
         }
         Err(error) => {
-            tracing::error!("NOTHING IS ENFORCED: {error}");
-            if probe.enforces() {
-                reporter.problem(Problem::Kernel, Some(error.to_string()));
-            }
+            tracing::error!("{error}");
+            reporter.problem(Problem::Kernel, Some(error.to_string()));
             None
         }
     }
+}
+
+/// Whether a denied access is really denied. Comes after the exemption, as what the proof starts must not be under the rules in
+/// force. Of programs that were `running` already an earlier agent saw it; that one may have been ended before it did, so the
+/// list of active modules, which cannot change until the next boot, is looked at.
+fn prove(running: bool, reporter: &Reporter) -> bool {
+    let missing = if running && probe::lists_bpf() {
+        Vec::new()
+    } else {
+        let probe = armor_bpf::probe();
+        if probe.enforces() { Vec::new() } else { probe::missing(&probe) }
+    };
+    if missing.is_empty() {
+        reporter.change(|facts| facts.proven = true);
+        return true;
+    }
+    let reason = format!("this kernel cannot enforce: {}", missing.join("; "));
+    tracing::error!("NOTHING IS ENFORCED: {reason}");
+    reporter.problem(Problem::Kernel, Some(reason));
+    false
 }
 
 /// Labels are per task and inherited: this is called before any other thread exists.
