@@ -14,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => "-D__TARGET_ARCH_x86",
         "aarch64" => "-D__TARGET_ARCH_arm64",
-        other => return Err(format!("no kernel programs for {other}: x86_64 and aarch64 are supported").into()),
+        other => {
+            return Err(format!("no kernel programs for {other}: x86_64 and aarch64 are supported").into());
+        }
     };
     // <asm/types.h>, which <linux/bpf.h> wants, lies in Debian's multiarch folder, where clang's bpf target does not look.
     let multiarch = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
@@ -23,7 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .obj(&object)
         .clang_args([arch, "-mcpu=v3", "-Wall", "-Werror", multiarch.as_str()])
         .build_and_generate(out.join("armor.skel.rs"))
-        .map_err(|error| format!("the kernel programs do not compile (clang 14 or newer is needed): {error:?}"))?;
+        .map_err(|error| {
+            format!("the kernel programs do not compile (clang 14 or newer is needed): {error:?}")
+        })?;
 
     // Names the pins of exactly these programs, so that another build's are replaced and this one's taken over.
     let mut hasher = DefaultHasher::new();

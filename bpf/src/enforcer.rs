@@ -1,7 +1,8 @@
 //! Loads, attaches and pins the programs, or takes over what is pinned, and feeds them.
 //!
 //! Invariants:
-//! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place. Its name tells the ABI
+//! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place (bpffs knows no dots in
+//!   names). Its name tells the ABI
 //!   and the object, so an agent takes over exactly what it would have loaded.
 //! - Programs of another version go only after this version's first generation is live: until then both enforce.
 
@@ -148,7 +149,8 @@ impl Enforcer {
 
     fn take_over(directory: &Path, pins: &Path) -> Result<Self, BpfError> {
         let open = |name: &'static str| {
-            MapHandle::from_pinned_path(pins.join("maps").join(name)).map_err(|source| BpfError::Map { map: name, source })
+            MapHandle::from_pinned_path(pins.join("maps").join(name))
+                .map_err(|source| BpfError::Map { map: name, source })
         };
         let mut enforcer = Self {
             live: open("live")?,
@@ -204,7 +206,8 @@ impl Enforcer {
             if prefix == b"/" {
                 prefix = b"";
             }
-            let key = types::home_key { generation: id, domain: number, device: filesystem.device, reserved: 0 };
+            let key =
+                types::home_key { generation: id, domain: number, device: filesystem.device, reserved: 0 };
             let value = types::home {
                 mount_id: filesystem.mount_id,
                 objects_state: domain.objects.walk(prefix),
@@ -212,7 +215,8 @@ impl Enforcer {
                 reserved: 0,
             };
             let key = [key.generation, key.domain, key.device, key.reserved].map(u32::to_ne_bytes).concat();
-            let value = [value.mount_id, value.objects_state, value.subjects_state, value.reserved].map(u32::to_ne_bytes);
+            let value = [value.mount_id, value.objects_state, value.subjects_state, value.reserved]
+                .map(u32::to_ne_bytes);
             self.homes
                 .update(&key, &value.concat(), MapFlags::ANY)
                 .map_err(|source| BpfError::Map { map: "homes", source })?;
@@ -265,7 +269,8 @@ impl Enforcer {
 
     /// The ring's reading end. What happened while nobody read waits there, as long as it fits.
     pub fn events(&self) -> Result<Events, BpfError> {
-        let map = MapHandle::try_from(&self.events).map_err(|source| BpfError::Map { map: "events", source })?;
+        let map =
+            MapHandle::try_from(&self.events).map_err(|source| BpfError::Map { map: "events", source })?;
         Events::new(map)
     }
 
@@ -276,7 +281,11 @@ impl Enforcer {
                 .counters
                 .lookup_percpu(&which.to_ne_bytes(), MapFlags::ANY)
                 .map_err(|source| BpfError::Map { map: "counters", source })?;
-            Ok(values.iter().flatten().filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))).sum())
+            Ok(values
+                .iter()
+                .flatten()
+                .filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?)))
+                .sum())
         };
         Ok(Counters {
             blocked: read(0)?,
@@ -327,7 +336,7 @@ fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapH
 
 /// Pins every map and link below `directory/VERSION`, which appears complete or not at all.
 fn pin(skeleton: &ArmorSkel<'_>, links: &mut [(OsString, Link)], directory: &Path) -> Result<(), BpfError> {
-    let new = directory.join(format!("{VERSION}.new"));
+    let new = directory.join(format!("new-{VERSION}"));
     if new.is_dir() {
         remove_pins(&new)?;
     }
@@ -341,7 +350,8 @@ fn pin(skeleton: &ArmorSkel<'_>, links: &mut [(OsString, Link)], directory: &Pat
             continue;
         }
         let path = new.join("maps").join(map.name());
-        let mut map = MapHandle::try_from(&map).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+        let mut map =
+            MapHandle::try_from(&map).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         map.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
     }
     for (name, link) in links {
@@ -389,7 +399,8 @@ fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
     let map = MapHandle::create(MapType::Array, Some("image"), 4, 8, words.len() as u32, &options)?;
     for (batch, chunk) in words.chunks(BATCH).enumerate() {
         let first = batch * BATCH;
-        let keys: Vec<u8> = (first..first + chunk.len()).flat_map(|index| (index as u32).to_ne_bytes()).collect();
+        let keys: Vec<u8> =
+            (first..first + chunk.len()).flat_map(|index| (index as u32).to_ne_bytes()).collect();
         let values: Vec<u8> = chunk.iter().flat_map(|word| word.to_ne_bytes()).collect();
         map.update_batch(&keys, &values, chunk.len() as u32, MapFlags::ANY, MapFlags::ANY)?;
     }

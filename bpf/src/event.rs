@@ -107,7 +107,8 @@ impl Event {
         let array = |offset: usize| record.get(offset..offset + 4)?.try_into().ok();
         let number = |offset: usize| array(offset).map(u32::from_ne_bytes);
         let long = |offset: usize| Some(u64::from_ne_bytes(record.get(offset..offset + 8)?.try_into().ok()?));
-        let short = |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
+        let short =
+            |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
 
         let mut at = offset_of!(types::event, strings);

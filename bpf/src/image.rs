@@ -50,14 +50,20 @@ impl Generation<'_> {
                     append(&mut words, domain.cells.iter().map(|&vector| vector.into())),
                     append(
                         &mut words,
-                        domain.vectors.iter().flat_map(|vector| vector.0.chunks(2).map(|d| pair(d[0].0, d[1].0))),
+                        domain
+                            .vectors
+                            .iter()
+                            .flat_map(|vector| vector.0.chunks(2).map(|d| pair(d[0].0, d[1].0))),
                     ),
                 ),
                 pair(home.mount_namespace, self.id),
                 pair(self.alerts_per_second, 0),
             ];
             if words.len() > MAX_WORDS {
-                return Err(refuse(format!("domain {number} makes the tables larger than {} MiB", MAX_WORDS >> 17)));
+                return Err(refuse(format!(
+                    "domain {number} makes the tables larger than {} MiB",
+                    MAX_WORDS >> 17
+                )));
             }
             let first = *number as usize * DOMAIN_WORDS;
             words[first..first + DOMAIN_WORDS].copy_from_slice(&head);

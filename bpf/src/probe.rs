@@ -76,8 +76,13 @@ pub fn probe() -> Probe {
         kernel: words("/proc/sys/kernel/osrelease", '\n').concat(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         lsm: words("/sys/kernel/security/lsm", ','),
-        lockdown: lockdown.into_iter().find_map(|word| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned())),
-        cgroup: match (Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), Path::new("/sys/fs/cgroup").exists()) {
+        lockdown: lockdown
+            .into_iter()
+            .find_map(|word| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned())),
+        cgroup: match (
+            Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            Path::new("/sys/fs/cgroup").exists(),
+        ) {
             (true, _) => 2,
             (false, true) => 1,
             (false, false) => 0,

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
 use anyhow::{Context as _, bail, ensure};
@@ -25,8 +25,6 @@ use crate::domains::{self, NodeNames};
 
 /// The command's domain.
 const DOMAIN: u32 = 1;
-/// The one generation there is.
-const GENERATION: u32 = 1;
 /// Events taken from the ring at a time.
 const EVENTS: usize = 256;
 
@@ -45,6 +43,10 @@ pub struct Trial {
     /// Write the alerts here instead of to stderr, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     alerts: Option<PathBuf>,
+    /// Keep the programs loaded below this directory of a bpf filesystem, and take them from there the next time: loading
+    /// them is what takes the time. One try at a time uses a directory; the others wait.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -80,16 +82,22 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     };
 
     ensure_bpf_lsm()?;
-    let mut enforcer = Enforcer::attach(None).context("cannot enforce; `hzn-armor-agent probe` says more")?;
+    let _turn = trial.keep.as_deref().map(take_turn).transpose()?;
+    let mut enforcer = Enforcer::attach(trial.keep.as_deref())
+        .context("cannot enforce; `hzn-armor-agent probe` says more")?;
+    let dropped_before = enforcer.counters()?.dropped;
+    let mut events = enforcer.events()?;
+    // What an earlier try left behind is nobody's alert.
+    while !events.drain(EVENTS)?.is_empty() {}
     let home = Home::of_process("self").context("cannot read this process's mounts")?;
     let domains = [(DOMAIN, &domain, Home { linked, ..home })];
-    enforcer.swap(&Generation { id: GENERATION, domains: &domains, alerts_per_second: 0 })?;
+    let id = enforcer.generation() + 1;
+    enforcer.swap(&Generation { id, domains: &domains, alerts_per_second: 0 })?;
     let mut printer = Printer {
         table: RuleTable::of("", 0, DOMAIN, &domain),
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
         output,
     };
-    let mut events = enforcer.events()?;
     // Whatever the command leaves behind becomes a child of this process, which can then tell.
     set_child_subreaper(Some(rustix::process::getpid())).context("cannot adopt orphans")?;
 
@@ -104,15 +112,29 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     ignore_interrupts();
     let status = follow(&mut child, &mut events, &mut printer)?;
     let counters = enforcer.counters()?;
-    if counters.dropped > 0 {
-        printer.print(&alerts::threshold(&printer.origin, 0, counters.dropped))?;
+    let dropped = counters.dropped - dropped_before;
+    if dropped > 0 {
+        printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
+    // Programs that stay must not go on holding what the command left behind to its rules.
+    enforcer.swap(&Generation { id: id + 1, domains: &[], alerts_per_second: 0 })?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         eprintln!(
             "hzn-armor-agent: the command left processes running; they are under no policy from here on"
         );
     }
     Ok(exit_status(status))
+}
+
+/// Waits until no other try uses the directory; the lock goes with the file.
+fn take_turn(directory: &Path) -> anyhow::Result<File> {
+    let lock = || {
+        std::fs::create_dir_all(directory)?;
+        let directory = File::open(directory)?;
+        directory.lock()?;
+        io::Result::Ok(directory)
+    };
+    lock().with_context(|| format!("{}: cannot be locked; is it on a bpf filesystem?", directory.display()))
 }
 
 fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {

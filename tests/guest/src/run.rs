@@ -16,6 +16,8 @@ use crate::case::{Case, load};
 
 /// Of guest time, for each of a case's commands. Loading the programs is the slow part under emulation.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// Where the programs stay loaded from one case to the next.
+const PROGRAMS: &str = "/sys/fs/bpf/armor-cases";
 /// What a case sees as its own.
 const FOLDER: &str = "/t";
 
@@ -75,8 +77,8 @@ fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
 
     // A shell opens what the case wants inherited, then becomes the agent.
     let mut command = Command::new("/usr/bin/sh");
-    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh", "hzn-armor-agent", "try", "--policy"]);
-    command.arg(&policy).arg("--alerts").arg(&alerts);
+    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh", "hzn-armor-agent", "try"]);
+    command.args(["--keep", PROGRAMS, "--policy"]).arg(&policy).arg("--alerts").arg(&alerts);
     if let Some(posture) = &case.posture {
         command.args(["--posture", posture]);
     }
