@@ -310,10 +310,24 @@ pub fn detach(directory: &Path) -> Result<bool, BpfError> {
     }
     let pins = entries(directory)?;
     for entry in &pins {
+        lift(entry)?;
         remove_pins(entry)?;
     }
     fs::remove_dir(directory).map_err(|source| pin_error(directory, source))?;
     Ok(!pins.is_empty())
+}
+
+/// Makes a generation without rules live: programs whose last pin is gone run on until the kernel gets round to them.
+fn lift(version: &Path) -> Result<(), BpfError> {
+    let pin = version.join("maps").join("live");
+    if !pin.exists() {
+        return Ok(());
+    }
+    let nothing = || {
+        let (live, image) = (MapHandle::from_pinned_path(&pin)?, image_map(&[0])?);
+        live.update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
+    };
+    nothing().map_err(|source| BpfError::Map { map: "live", source })
 }
 
 /// Opens the object with the programs left out whose hook this kernel lacks.

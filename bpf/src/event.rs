@@ -95,6 +95,8 @@ pub struct Event {
     pub path: String,
     /// The other name of a rename or link; empty otherwise.
     pub new_path: String,
+    /// Whether the decision is about `new_path`, not `path`.
+    pub about_new_path: bool,
     /// The task's program.
     pub program: String,
     /// The parent's program.
@@ -138,6 +140,7 @@ impl Event {
             uid: number(offset_of!(types::event, uid))?,
             cgroup: long(offset_of!(types::event, cgroup))?,
             comm: text(comm.split(|&byte| byte == 0).next()?),
+            about_new_path: short(offset_of!(types::event, about_new_path))? != 0,
             path,
             new_path,
             program,

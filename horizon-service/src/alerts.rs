@@ -89,9 +89,13 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
     };
     let mut data = format!("lsm={}", event.hook.lsm());
     if !event.new_path.is_empty() {
-        data.push_str(" to=");
-        data.push_str(&event.new_path);
+        // The resource is the name that the rule is about; the other one stands here.
+        let (relation, other) =
+            if event.about_new_path { (" from=", &event.path) } else { (" to=", &event.new_path) };
+        data.push_str(relation);
+        data.push_str(other);
     }
+    let resource = if event.about_new_path { event.new_path.clone() } else { event.path.clone() };
     // KubeArmor's way: the process of a refused exec is the one that would have been.
     let (process, parent) = if starts {
         (event.path.clone(), event.program.clone())
@@ -119,7 +123,7 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
             Permission::Read | Permission::Write => "File",
         }
         .to_owned(),
-        resource: event.path,
+        resource,
         data,
         enforcer: "BPFLSM".to_owned(),
         action: if blocked { "Block" } else { "Audit" }.to_owned(),
@@ -200,6 +204,7 @@ pub(crate) mod tests {
             comm: "bash".into(),
             path: "/usr/bin/sleep".into(),
             new_path: String::new(),
+            about_new_path: false,
             program: "/usr/bin/bash".into(),
             parent_program: "/sbin/init".into(),
         }

@@ -128,6 +128,7 @@ struct event {
 	__u32 uid;
 	__u16 hook;
 	__u16 permission;
+	__u16 about_new_path; /* which of two names the decision is about */
 	/* Lengths of the strings that follow, in this order; 0: not known or not meant. */
 	__u16 path_length, new_path_length, program_length, parent_program_length;
 	char comm[16];

@@ -45,6 +45,9 @@ int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file)
 {
+	/* To start a program is not to read it: bprm_check_security decides on that. */
+	if (file->f_flags & FLAG_EXEC)
+		return 0;
 	return check_file(file, FILE_OPEN, rights_of(file));
 }
 
@@ -59,6 +62,21 @@ static __always_inline __u32 mapping_rights(unsigned long prot, bool shared)
 	return (prot & PROT_EXEC ? 1u << MAP : 0) | (shared && prot & PROT_WRITE ? 1u << WRITE : 0);
 }
 
+/*
+ * Whether execve() maps the very program that bprm_check_security decided on. Not so the interpreter that a program names,
+ * which may be any other program.
+ */
+static __always_inline bool maps_itself(struct file *file)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct file *exe;
+
+	if (bpf_core_field_exists(task->in_execve) && !BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
+		return false;
+	exe = BPF_CORE_READ(task, mm, exe_file);
+	return exe && BPF_CORE_READ(exe, f_inode) == file->f_inode;
+}
+
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)
 {
@@ -66,6 +84,8 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 	__u32 rights = mapping_rights(prot, type == MAP_SHARED || type == MAP_SHARED_VALIDATE);
 
 	if (!file || !rights)
+		return 0;
+	if (rights == 1u << MAP && maps_itself(file))
 		return 0;
 	return check_file(file, MMAP_FILE, rights);
 }

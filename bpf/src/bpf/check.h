@@ -313,6 +313,7 @@ __noinline int tell(struct scratch *scratch)
 	event->uid = bpf_get_current_uid_gid();
 	event->hook = access->hook;
 	event->permission = access->permission;
+	event->about_new_path = access->about_new;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 
 	event->path_length = append_name(scratch, 0, &access->name);
@@ -387,6 +388,7 @@ static __always_inline void begin(struct scratch *scratch, __u32 hook, struct de
 	access->name.mnt = (__u64)mnt;
 	access->name.directory = is_directory(BPF_CORE_READ(dentry, d_inode));
 	access->new_name.dentry = 0;
+	access->about_new = 0;
 }
 
 /* Decides on one name and tells. */
@@ -531,15 +533,20 @@ static __noinline int check_new_name(struct scratch *scratch, struct scope *scop
 	int verdict;
 
 	verdict = check_name(scope, scratch, &access->name, moves ? 1u << WRITE : 0);
-	if (!verdict)
-		verdict = check_name(scope, scratch, &access->new_name, 1u << WRITE);
 	if (verdict)
 		return verdict;
+	access->about_new = 1;
+	verdict = check_name(scope, scratch, &access->new_name, 1u << WRITE);
+	if (verdict)
+		return verdict;
+	access->about_new = 0;
 	if (access->name.classes.linked != access->name.classes.view)
 		access->new_name.classes.linked = access->name.classes.linked;
 	decision = loosened(scope, &access->name, &access->new_name, owns(BPF_CORE_READ(dentry, d_inode)));
-	if (!decision && exchanges)
+	if (!decision && exchanges) {
+		access->about_new = 1;
 		decision = loosened(scope, &access->new_name, &access->name, false);
+	}
 	access->permission = WRITE;
 	return conclude(scope, scratch, decision);
 }

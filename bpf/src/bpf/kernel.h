@@ -132,6 +132,7 @@ struct task_struct {
 	struct pid *thread_pid;
 	const struct cred *cred;
 	struct css_set *cgroups;
+	unsigned int in_execve : 1;
 };
 
 #pragma clang attribute pop
@@ -143,6 +144,7 @@ struct task_struct {
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)
 #define FMODE_CREATED (1u << 20)
+#define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened by the kernel to execute it; open() cannot ask for it */
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f

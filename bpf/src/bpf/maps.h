@@ -141,6 +141,7 @@ struct access {
 	__u32 hook;
 	__u32 permission;
 	__u32 decision;
+	__u32 about_new; /* which of the two names the decision is about */
 };
 
 struct scratch {
