@@ -13,7 +13,7 @@ static __always_inline void set_all(struct name *name, __u32 class)
 }
 
 /* The rules' name for a file that has several names, as the agent found it. */
-static __always_inline __u32 linked_class(const struct scope *scope, struct inode *inode, __u32 otherwise)
+static __noinline __u32 linked_class(const struct scope *scope, struct inode *inode, __u32 otherwise)
 {
 	struct linked_key key = {
 		.generation = scope->generation,

@@ -64,7 +64,7 @@ enum place {
 	PLACE_DETACHED,	 /* in no mount tree that a task is in */
 };
 
-static __always_inline enum place place_of(struct mount *mount)
+static __noinline enum place place_of(struct mount *mount)
 {
 	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
 	__u32 number;
@@ -88,7 +88,7 @@ static __always_inline enum place place_of(struct mount *mount)
  */
 enum second_name { SECOND_SAME, SECOND_HOME, SECOND_NONE };
 
-static __always_inline enum second_name second_name(const struct scope *scope, struct mount *mount, struct home **home)
+static __noinline enum second_name second_name(const struct scope *scope, struct mount *mount, struct home **home)
 {
 	struct home_key key = {
 		.generation = scope->generation,
