@@ -36,6 +36,10 @@ within() {
 }
 # status_has PATTERN: of an agent that runs; what an earlier one said last does not count.
 status_has() { hzn-armor-agent status --json >status.json 2>&1 && grep -q "$1" status.json; }
+enforcing() {
+  ! status_has '"State": "degraded"' || fail "the agent cannot enforce: $(hzn-armor-agent status)"
+  status_has '"State": "enforcing"'
+}
 # blocked RESOURCE COMMAND: a shell's command must be refused for lack of permission; noted for the table.
 blocked() {
   ! said=$(sh -c "$2" 2>&1) || fail "'$2' was not blocked"
@@ -81,7 +85,7 @@ must hzn-armor bundle publish --service hzn-armor certificates.bundle
 
 step "The agent starts, takes the bundle from the sync service, verifies it and enforces it (loading takes a while, emulated)."
 start_agent
-within 120 status_has '"State": "enforcing"'
+within 200 enforcing
 must hzn-armor-agent status
 
 step "Nobody changes root certificates any more, not even root:"
@@ -110,7 +114,7 @@ blocked /usr/share/ca-certificates/mine.crt "echo mine >/usr/share/ca-certificat
 
 step "The agent starts again, with no hub, and takes over what the kernel enforces and recorded. A further try is blocked:"
 start_agent
-within 60 status_has '"State": "enforcing"'
+within 60 enforcing
 blocked /usr/sbin/update-ca-certificates update-ca-certificates
 within 30 status_has "\"Last\": $(lines tries)"
 status_has '"Records": [1-9]' || fail "nothing is spooled"
