@@ -10,15 +10,7 @@ mod image;
 mod probe;
 
 /// Generated from the C sources by `build.rs`.
-#[allow(
-    missing_docs,
-    unused,
-    clippy::all,
-    clippy::pedantic,
-    clippy::undocumented_unsafe_blocks,
-    clippy::unwrap_used,
-    clippy::expect_used
-)]
+#[allow(missing_docs, unused, clippy::all, clippy::restriction)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/armor.skel.rs"));
 }
