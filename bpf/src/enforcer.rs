@@ -2,8 +2,7 @@
 //!
 //! Invariants:
 //! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place (bpffs knows no dots in
-//!   names). Its name tells the ABI
-//!   and the object, so an agent takes over exactly what it would have loaded.
+//!   names). Its name tells the ABI and the object, so an agent takes over exactly what it would have loaded.
 //! - Programs of another version go only after this version's first generation is live: until then both enforce.
 
 use std::ffi::OsString;

@@ -1,8 +1,8 @@
 //! What the agent says about itself: one place that everything which happens is told to.
 //!
 //! The state in a word follows from the facts and is never set: `degraded` if anything keeps the node from what it should
-//! do, `starting` while no bundle was accepted or no denial was seen, else `enforcing`. The hub is told by [`AgentReport`]; `offline` is only known
-//! on the node itself.
+//! do, `starting` while no bundle was accepted or no denial was seen, else `enforcing`. The hub is told by
+//! [`AgentReport`]; `offline` is only known on the node itself.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
