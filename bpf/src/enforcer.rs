@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place (bpffs knows no dots in
-//!   names). Its name tells the ABI and the object, so an agent takes over exactly what it would have loaded.
+//!   names). Its name is the object's hash, so an agent takes over exactly what it would have loaded.
 //! - Programs of another version go only after this version's first generation is live: until then both enforce.
 
 use std::ffi::OsString;
@@ -16,57 +16,17 @@ use armor_policy::tables::Domain;
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
-use thiserror::Error;
 
+use crate::error::BpfError;
 use crate::event::Events;
 use crate::home::Home;
 use crate::image::Generation;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel, types};
 
-/// `ABI_VERSION` of `abi.h` and the object itself.
-const VERSION: &str = concat!("v1-", env!("ARMOR_OBJECT_HASH"));
+/// What is pinned belongs to exactly one object: `abi.h` and the maps may change with any other.
+const VERSION: &str = env!("ARMOR_OBJECT_HASH");
 /// Array elements per batch update: 2 MiB of values at a time.
 const BATCH: usize = 1 << 18;
-
-/// Why the kernel side could not do what it was asked.
-#[derive(Debug, Error)]
-pub enum BpfError {
-    /// The kernel's verifier, BTF or permissions refused the programs.
-    #[error("the kernel refuses the programs: {0} (hzn-armor-agent probe tells what is missing)")]
-    Load(#[source] libbpf_rs::Error),
-    /// A loaded program could not be attached to its hook.
-    #[error("program {program} cannot be attached: {source}")]
-    Attach {
-        /// The program's name, which is its hook's.
-        program: String,
-        /// What libbpf says.
-        source: libbpf_rs::Error,
-    },
-    /// A map could not be read or written; out of memory, mostly.
-    #[error("kernel map {map}: {source}")]
-    Map {
-        /// The map's name in `maps.h`.
-        map: &'static str,
-        /// What the kernel says.
-        source: libbpf_rs::Error,
-    },
-    /// A pin could not be made, read or removed: not a bpf filesystem, or no right to it.
-    #[error("{}: {source} (is a bpf filesystem mounted there?)", path.display())]
-    Pin {
-        /// The pin.
-        path: PathBuf,
-        /// What the kernel says.
-        source: io::Error,
-    },
-    /// The generation cannot be a kernel table; nothing changed.
-    #[error("generation {id}: {reason}")]
-    Generation {
-        /// Its number.
-        id: u32,
-        /// Why.
-        reason: String,
-    },
-}
 
 /// What happened since the programs were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use armor_policy::tables::{Decision, PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
-use crate::enforcer::BpfError;
+use crate::error::BpfError;
 use crate::skeleton::types;
 
 /// The hook that decided. The discriminant is that of `enum hook` in `abi.h`.

@@ -2,7 +2,7 @@
 
 use armor_policy::tables::{Automaton, Domain};
 
-use crate::enforcer::BpfError;
+use crate::error::BpfError;
 use crate::home::Home;
 use crate::{MAX_DOMAIN, skeleton::types};
 

@@ -4,6 +4,7 @@
 //! rules of one generation or of the next, never a mix and never none. Pinned, enforcement goes on without any process.
 
 mod enforcer;
+mod error;
 mod event;
 mod home;
 mod image;
@@ -15,7 +16,8 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/armor.skel.rs"));
 }
 
-pub use enforcer::{BpfError, Counters, Enforcer, detach};
+pub use enforcer::{Counters, Enforcer, detach};
+pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Filesystem, Home, LinkedFile};
 pub use image::Generation;

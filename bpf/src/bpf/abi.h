@@ -11,9 +11,6 @@
 #ifndef ARMOR_ABI_H
 #define ARMOR_ABI_H
 
-/* Changes whenever anything in this file or in the pinned maps changes meaning: what is pinned is then replaced. */
-#define ABI_VERSION 1
-
 #define HOST_DOMAIN 0
 #define PATH_CAPACITY 4096
 

@@ -1,0 +1,46 @@
+//! Why the kernel side could not do what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why the kernel side could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum BpfError {
+    /// The kernel's verifier, BTF or permissions refused the programs.
+    #[error("the kernel refuses the programs: {0} (hzn-armor-agent probe tells what is missing)")]
+    Load(#[source] libbpf_rs::Error),
+    /// A loaded program could not be attached to its hook.
+    #[error("program {program} cannot be attached: {source}")]
+    Attach {
+        /// The program's name, which is its hook's.
+        program: String,
+        /// What libbpf says.
+        source: libbpf_rs::Error,
+    },
+    /// A map could not be read or written; out of memory, mostly.
+    #[error("kernel map {map}: {source}")]
+    Map {
+        /// The map's name in `maps.h`.
+        map: &'static str,
+        /// What the kernel says.
+        source: libbpf_rs::Error,
+    },
+    /// A pin could not be made, read or removed: not a bpf filesystem, or no right to it.
+    #[error("{}: {source} (is a bpf filesystem mounted there?)", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The generation cannot be a kernel table; nothing changed.
+    #[error("generation {id}: {reason}")]
+    Generation {
+        /// Its number.
+        id: u32,
+        /// Why.
+        reason: String,
+    },
+}
