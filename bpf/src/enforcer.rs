@@ -133,7 +133,7 @@ impl Enforcer {
         self.took_over
     }
 
-    /// The live generation's number; 0 when there is none.
+    /// The live generation's number; 0 when there is none, or only that of [`prove`](Self::prove).
     pub fn generation(&self) -> u32 {
         self.generation
     }
@@ -144,6 +144,12 @@ impl Enforcer {
             let reason = format!("generation {} is already live", self.generation);
             return Err(BpfError::Generation { id: generation.id, reason });
         }
+        self.make_live(generation)?;
+        self.drop_other_versions()
+    }
+
+    /// Makes a generation live whatever its number, and leaves other versions alone.
+    pub(crate) fn make_live(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         let words = generation.words()?;
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
         for (number, domain, home) in generation.domains {
@@ -155,8 +161,7 @@ impl Enforcer {
         // A decision that began under the last generation may still look its homes up; the ones before are nobody's.
         let last = self.generation;
         self.generation = generation.id;
-        self.forget_homes_before(last)?;
-        self.drop_other_versions()
+        self.forget_homes_before(last)
     }
 
     fn describe_home(&self, id: u32, number: u32, domain: &Domain, home: &Home) -> Result<(), BpfError> {
@@ -226,6 +231,13 @@ impl Enforcer {
             .map_err(|source| BpfError::Map { map: "labels", source })
     }
 
+    /// Takes the label off one task, which is then under the host's rules.
+    pub fn unlabel(&self, task: BorrowedFd<'_>) -> Result<(), BpfError> {
+        self.labels
+            .delete(&task.as_raw_fd().to_ne_bytes())
+            .map_err(|source| BpfError::Map { map: "labels", source })
+    }
+
     /// The ring's reading end. What happened while nobody read waits there, as long as it fits.
     pub fn events(&self) -> Result<Events, BpfError> {
         let map =
@@ -254,6 +266,22 @@ impl Enforcer {
             suppressed: read(4)?,
             unresolved: read(5)?,
         })
+    }
+
+    /// Counts from 0 again; for when nothing is at work that counts.
+    pub(crate) fn reset_counters(&self) -> Result<(), BpfError> {
+        let failed = |source| BpfError::Map { map: "counters", source };
+        let zeros = vec![vec![0; size_of::<u64>()]; libbpf_rs::num_possible_cpus().map_err(failed)?];
+        (0..self.counters.max_entries())
+            .try_for_each(|which| self.counters.update_percpu(&which.to_ne_bytes(), &zeros, MapFlags::ANY))
+            .map_err(failed)
+    }
+
+    /// Ends these programs, other versions' not.
+    pub fn unload(self) -> Result<(), BpfError> {
+        let pins = self.directory.map(|directory| directory.join(VERSION));
+        drop(self.links);
+        pins.filter(|pins| pins.is_dir()).map_or(Ok(()), |pins| remove_pins(&pins))
     }
 
     /// How many instructions the verifier processed per program; empty where the programs were already running.

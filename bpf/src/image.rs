@@ -32,9 +32,6 @@ impl Generation<'_> {
     /// The image's words. Fails with [`BpfError::Generation`] when a number is out of range or the tables are too large.
     pub(crate) fn words(&self) -> Result<Vec<u64>, BpfError> {
         let refuse = |reason: String| BpfError::Generation { id: self.id, reason };
-        if self.id == 0 {
-            return Err(refuse("generations are numbered from 1".into()));
-        }
         let count = self.domains.iter().map(|(number, ..)| number + 1).max().unwrap_or(0);
         if count > MAX_DOMAIN + 1 {
             return Err(refuse(format!("domains are numbered up to {MAX_DOMAIN}")));

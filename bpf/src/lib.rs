@@ -21,7 +21,7 @@ pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Filesystem, Home, LinkedFile};
 pub use image::Generation;
-pub use probe::{Probe, ProgramProbe, probe};
+pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

@@ -5,13 +5,16 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use armor_policy::tables::Domain;
 use libbpf_rs::skel::OpenSkel;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;
+use thiserror::Error;
 
+use crate::MAX_DOMAIN;
 use crate::enforcer::{Enforcer, open};
+use crate::error::BpfError;
 use crate::home::Home;
 use crate::image::Generation;
 
@@ -54,28 +57,35 @@ impl Probe {
     }
 }
 
-/// Tries everything. Loads the programs beside any that already run; takes them out again.
+/// The active security modules; empty where securityfs does not tell.
+pub fn active_modules() -> Vec<String> {
+    words("/sys/kernel/security/lsm", ',')
+}
+
+fn words(path: &str, separator: char) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Tries everything. Loads the programs beside any that already run; takes them out again. Only for the main thread, as
+/// [`Enforcer::prove`].
 pub fn probe() -> Probe {
-    let words = |path: &str, separator| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>()
-    };
     let lockdown = words("/sys/kernel/security/lockdown", ' ');
     let (programs, denial) = match Enforcer::attach(None) {
-        Ok(enforcer) => {
+        Ok(mut enforcer) => {
             let programs = enforcer.verified_instructions().iter().map(|(name, count)| ProgramProbe {
                 name: name.clone(),
                 verified_instructions: Some(*count),
                 error: None,
             });
-            (programs.collect(), denied(enforcer).err())
+            (programs.collect(), enforcer.prove().err().map(|error| error.to_string()))
         }
         Err(error) => (each_program(), Some(error.to_string())),
     };
     Probe {
         kernel: words("/proc/sys/kernel/osrelease", '\n').concat(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-        lsm: words("/sys/kernel/security/lsm", ','),
+        lsm: active_modules(),
         lockdown: lockdown
             .into_iter()
             .find_map(|word| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned())),
@@ -119,62 +129,92 @@ fn each_program() -> Vec<ProgramProbe> {
         .collect()
 }
 
-/// Has a child under a rule of its own read a file of its own that the rule blocks.
-fn denied(mut enforcer: Enforcer) -> Result<(), String> {
-    const DOMAIN: u32 = 1;
-    let file = PrivateFile::new().map_err(|error| format!("no private file to be denied: {error}"))?;
+/// Why a denial was not seen to happen.
+#[derive(Debug, Error)]
+pub enum ProofError {
+    /// The kernel never calls the programs.
+    #[error(
+        "the programs load and attach, but an access that a rule blocks was permitted: bpf is missing from the active \
+         security modules (boot with lsm=...,bpf)"
+    )]
+    Permitted,
+    /// The access failed, but not because of the rule.
+    #[error("{}: an access that a rule blocks was not refused by the rule: {error}", path.display())]
+    Otherwise {
+        /// What was opened.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// This process cannot read what the proof needs.
+    #[error("{}: {error}: needed to show that the kernel denies", path.display())]
+    Prepare {
+        /// What was read.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The rule cannot be made: its path is none that a policy can name.
+    #[error("{}: no rule can be made for it: {reason}", path.display())]
+    Rule {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Maps of the programs.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+}
+
+impl Enforcer {
+    /// Shows that the kernel denies: makes a rule live against reading this process's own program, for a domain of its own,
+    /// enters that domain, tries, and leaves it. Everything that this counted and reported is gone afterwards; the rule
+    /// stays until the first [`swap`](Self::swap).
+    ///
+    /// Only for the main thread, which the process's pidfd names, and only while [`generation`](Self::generation) is 0: a
+    /// generation in force would be replaced.
+    pub fn prove(&mut self) -> Result<(), ProofError> {
+        // No workload's, should some of their tasks have labels already.
+        const DOMAIN: u32 = MAX_DOMAIN;
+        let path = PathBuf::from("/proc/self/exe");
+        let program = fs::read_link(&path).map_err(|error| ProofError::Prepare { path, error })?;
+        let open = || fs::File::open(&program).map(drop);
+        open().map_err(|error| ProofError::Prepare { path: program.clone(), error })?;
+        let domain = rule_against(&program)?;
+        let home = Home::of_process("self")
+            .map_err(|error| ProofError::Prepare { path: "/proc/self/mountinfo".into(), error })?;
+        let this = pidfd_open(getpid(), PidfdFlags::empty())
+            .map_err(|error| ProofError::Prepare { path: "/proc/self".into(), error: error.into() })?;
+
+        // Number 0: an agent that is killed here leaves what the next one finds unproven.
+        self.make_live(&Generation { id: 0, domains: &[(DOMAIN, &domain, home)], alerts_per_second: 0 })?;
+        let before = self.counters()?.blocked;
+        self.label(this.as_fd(), DOMAIN)?;
+        let outcome = open();
+        self.unlabel(this.as_fd())?;
+        let refused = self.counters()?.blocked > before;
+
+        // Nobody else was under any rule: what is counted and waits in the ring is the proof's, and no event of the node.
+        let mut events = self.events()?;
+        while !events.drain(64)?.is_empty() {}
+        self.reset_counters()?;
+        match outcome {
+            Ok(()) => Err(ProofError::Permitted),
+            Err(error) if refused && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(ProofError::Otherwise { path: program, error }),
+        }
+    }
+}
+
+/// A domain with one rule, which blocks `path`.
+fn rule_against(path: &Path) -> Result<Domain, ProofError> {
+    let refuse = |reason: String| ProofError::Rule { path: path.to_owned(), reason };
     let policy = format!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: probe}}\n\
-         spec: {{nodeSelector: {{matchLabels: {{a: b}}}}, file: {{matchPaths: [{{path: {:?}}}]}}, action: Block}}\n",
-        file.0
+         spec: {{nodeSelector: {{matchLabels: {{a: b}}}}, file: {{matchPaths: [{{path: {path:?}}}]}}, action: Block}}\n"
     );
-    let policies = armor_policy::parse("probe", &policy).map_err(|error| error.to_string())?;
-    let domain = armor_policy::compile(&policies.iter().collect::<Vec<_>>(), &Default::default())
-        .map_err(|error| error.to_string())?;
-    let home = Home::of_process("self").map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
-    let generation = Generation { id: 1, domains: &[(DOMAIN, &domain, home)], alerts_per_second: 0 };
-    enforcer.swap(&generation).map_err(|error| error.to_string())?;
-
-    // The child waits for its first line of input, which it gets when it is labelled, and then opens the file.
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", "read go && exec 3<\"$0\"", &file.0.to_string_lossy()])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("no child to be denied: /bin/sh: {error}"))?;
-    let labelled = Pid::from_raw(child.id() as i32)
-        .ok_or_else(|| "the child has no process id".to_owned())
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("pidfd_open: {error}")))
-        .and_then(|task| enforcer.label(task.as_fd(), DOMAIN).map_err(|error| error.to_string()));
-    if let Some(input) = child.stdin.as_mut() {
-        // A child that is gone says more by its status than by this error.
-        io::Write::write_all(input, b"go\n").ok();
-    }
-    let status = child.wait().map_err(|error| format!("the child's status: {error}"))?;
-    labelled?;
-    if !status.success() && enforcer.counters().map_err(|error| error.to_string())?.blocked > 0 {
-        return Ok(());
-    }
-    Err("the programs load and attach, but an operation that a rule blocks was permitted: bpf is missing from the \
-         active security modules (boot with lsm=...,bpf)"
-        .to_owned())
-}
-
-/// A file that goes with this value.
-struct PrivateFile(PathBuf);
-
-impl PrivateFile {
-    fn new() -> io::Result<Self> {
-        let directory = std::env::temp_dir().canonicalize()?;
-        let path = directory.join(format!("hzn-armor-probe.{}", std::process::id()));
-        fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for PrivateFile {
-    fn drop(&mut self) {
-        // Nothing can be done about a temporary file that stays.
-        fs::remove_file(&self.0).ok();
-    }
+    let policies = armor_policy::parse("probe", &policy).map_err(|error| refuse(error.to_string()))?;
+    armor_policy::compile(&policies.iter().collect::<Vec<_>>(), &Default::default())
+        .map_err(|error| refuse(error.to_string()))
 }

@@ -1,10 +1,11 @@
-//! From an accepted bundle to a live generation in the kernel.
+//! The kernel side made ready, and from an accepted bundle to a live generation in it.
 
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
-use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, LinkedFile};
+use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, LinkedFile, ProofError};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{OnAgentStop, Posture as BundlePosture};
 use armor_policy::tables::Domain;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::alerts::RuleTable;
 use crate::domains::{self, NodeNames};
+use crate::probe;
 use crate::report::InForce;
 use crate::state::{State, StateError};
 
@@ -20,6 +22,41 @@ use crate::state::{State, StateError};
 const ALERTS_PER_SECOND: u32 = 100;
 /// The process whose root is the host's.
 pub const HOST_PROCESS: &str = "1";
+
+/// Why nothing can be enforced.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// What the kernel says of itself is enough to know; nothing was loaded.
+    #[error("this kernel cannot enforce: {0}")]
+    Missing(String),
+    /// The kernel does not take the programs, or their pins.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// An access that must be denied was not, or could not be tried.
+    #[error("no denial was seen: {0}")]
+    Proof(#[from] ProofError),
+}
+
+/// Programs that were seen to deny, by this process or by the one that made the generation live which is taken over: none
+/// does before it saw a denial. Only for the main thread, while there is no other.
+///
+/// # Errors
+/// [`AttachError`]; what was loaded is taken out again.
+pub fn attach(pins: Option<&Path>) -> Result<Enforcer, AttachError> {
+    if let Some(reason) = probe::without_bpf(&armor_bpf::active_modules()) {
+        return Err(AttachError::Missing(reason));
+    }
+    let mut enforcer = Enforcer::attach(pins)?;
+    if enforcer.generation() == 0
+        && let Err(error) = enforcer.prove()
+    {
+        if let Err(error) = enforcer.unload() {
+            tracing::warn!("{error}");
+        }
+        return Err(error.into());
+    }
+    Ok(enforcer)
+}
 
 /// What of the kernel a change of rules needs; tests have another.
 pub trait Kernel {

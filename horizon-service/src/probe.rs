@@ -5,10 +5,15 @@ use std::fmt::Write as _;
 
 use armor_bpf::{Probe, ProgramProbe};
 
-/// Whether `bpf` is among the active security modules: without it programs load, attach and are never called.
-pub fn lists_bpf() -> bool {
-    let list = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    list.trim().split(',').any(|name| name == "bpf")
+/// What to do where `bpf` is not among the active security modules: without it programs load, attach and are never called.
+/// Where the list cannot be read (it is empty then), only a denial can tell.
+pub fn without_bpf(active: &[String]) -> Option<String> {
+    (!active.is_empty() && !active.iter().any(|name| name == "bpf")).then(|| {
+        format!(
+            "bpf is not in the LSM list: boot with `lsm={},bpf` on the kernel command line",
+            active.join(",")
+        )
+    })
 }
 
 /// What keeps this kernel from enforcing, each with what to do about it; empty if nothing does.
@@ -19,14 +24,12 @@ pub fn missing(probe: &Probe) -> Vec<String> {
             "no BTF (/sys/kernel/btf/vmlinux): a kernel with CONFIG_DEBUG_INFO_BTF=y is needed".to_owned(),
         );
     }
-    if probe.lsm.is_empty() {
-        missing.push("the LSM list (/sys/kernel/security/lsm) cannot be read: mount securityfs".to_owned());
-    } else if !probe.lsm.iter().any(|name| name == "bpf") {
-        missing.push(format!(
-            "bpf is not in the LSM list: boot with `lsm={},bpf` on the kernel command line",
-            probe.lsm.join(",")
-        ));
+    if probe.lsm.is_empty() && probe.denial.is_some() {
+        missing.push(
+            "the LSM list (/sys/kernel/security/lsm) cannot be read: mount securityfs to see whether bpf is in it".to_owned(),
+        );
     }
+    missing.extend(without_bpf(&probe.lsm));
     if probe.lockdown.as_deref() == Some("confidentiality") {
         missing.push(
             "lockdown is at `confidentiality`, which forbids BPF to read the kernel: use `integrity`"
@@ -59,7 +62,7 @@ pub fn text(probe: &Probe) -> String {
     };
     line("kernel", &probe.kernel);
     line("BTF", yes(probe.btf));
-    line("LSM list", &or_none(&probe.lsm.join(",")));
+    line("LSM list", &if probe.lsm.is_empty() { "not readable".to_owned() } else { probe.lsm.join(",") });
     line("lockdown", probe.lockdown.as_deref().unwrap_or("none"));
     line("cgroup", &or_none(&if probe.cgroup == 0 { String::new() } else { format!("v{}", probe.cgroup) }));
     line(
@@ -123,5 +126,22 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert_eq!(missing(&probe).len(), 3);
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_matters_only_without_a_denial() {
+        let mut probe = Probe {
+            btf: true,
+            lsm: Vec::new(),
+            lockdown: None,
+            cgroup: 2,
+            bpffs: true,
+            kernel: "6.12.0".into(),
+            programs: Vec::new(),
+            denial: None,
+        };
+        assert!(missing(&probe).is_empty() && text(&probe).contains("This kernel enforces"));
+        probe.denial = Some("the file opened".into());
+        assert!(missing(&probe)[0].contains("mount securityfs"));
     }
 }

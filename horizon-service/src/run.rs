@@ -1,8 +1,8 @@
 //! `run`: the daemon.
 //!
-//! Start order: the one lock, the state, the kernel, exemption of the agent's own tasks, the stored bundle in force, the proof
-//! that the kernel really denies; only then threads, network and everything that may wait. Enforcement of what was accepted
-//! needs none of the latter.
+//! Start order: the one lock, the state, the kernel, the proof that it really denies, exemption of the agent's own tasks, the
+//! stored bundle in force; only then threads, network and everything that may wait. Enforcement of what was accepted needs
+//! none of the latter.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd as _;
@@ -25,10 +25,9 @@ use tokio::sync::watch;
 use crate::alerts::{self, Origin};
 use crate::config::Settings;
 use crate::domains::NodeNames;
-use crate::enforce::HOST_PROCESS;
+use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::intake::{Intake, Site};
-use crate::probe;
 use crate::pump::{Journal, Pump};
 use crate::report::{Problem, Reporter};
 use crate::spool::{Spool, SpoolConfig};
@@ -66,7 +65,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let horizon = horizon.ok();
     let node = horizon.as_ref().map(|horizon| horizon.node.clone()).unwrap_or_default();
 
-    let mut enforcer = enforcer(&settings.pin_dir, &reporter);
+    let enforcer = enforcer(&settings.pin_dir, &reporter);
     let mut site = Site {
         names: NodeNames { hostname: NodeNames::hostname(), id: node.id.clone() },
         node,
@@ -79,13 +78,6 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     };
     site.restore(stored.as_ref());
     drop(stored);
-    let took_over = enforcer.as_ref().is_some_and(|enforcer| enforcer.borrow().took_over());
-    if !prove(took_over, &reporter) && !took_over {
-        (enforcer, site.kernel) = (None, None);
-        if let Err(error) = armor_bpf::detach(&settings.pin_dir) {
-            tracing::warn!("{error}");
-        }
-    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -95,47 +87,31 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     runtime.block_on(serve(settings, site, enforcer, horizon))
 }
 
-/// The kernel side, with this process exempt from it; `None`, with the reason reported, where it cannot be loaded.
+/// The kernel side, seen to deny and with this process exempt from it; `None`, with the reason reported, where nothing can be
+/// enforced.
 fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
-    let attached = Enforcer::attach(Some(pin_dir)).or_else(|error| {
-        let enforcer = Enforcer::attach(None)?;
+    let attached = attach(Some(pin_dir)).or_else(|error| {
+        // Anything else would be no better without pins.
+        let AttachError::Bpf(BpfError::Pin { .. } | BpfError::Map { .. }) = error else { return Err(error) };
+        let enforcer = attach(None)?;
         tracing::error!("{error}: enforcement will end with the agent");
         reporter.problem(Problem::Pins, Some(format!("enforcement ends with the agent: {error}")));
-        Ok::<_, BpfError>(enforcer)
+        Ok(enforcer)
     });
     match attached {
         Ok(enforcer) => {
             let (took_over, generation) = (enforcer.took_over(), enforcer.generation());
             tracing::info!(took_over, generation, "programs attached");
+            reporter.change(|facts| facts.proven = true);
             exempt_self(&enforcer, reporter);
             Some(Rc::new(RefCell::new(enforcer)))
         }
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!("NOTHING IS ENFORCED: {error}");
             reporter.problem(Problem::Kernel, Some(error.to_string()));
             None
         }
     }
-}
-
-/// Whether a denied access is really denied. Comes after the exemption, as what the proof starts must not be under the rules in
-/// force. Of programs that were `running` already an earlier agent saw it; that one may have been ended before it did, so the
-/// list of active modules, which cannot change until the next boot, is looked at.
-fn prove(running: bool, reporter: &Reporter) -> bool {
-    let missing = if running && probe::lists_bpf() {
-        Vec::new()
-    } else {
-        let probe = armor_bpf::probe();
-        if probe.enforces() { Vec::new() } else { probe::missing(&probe) }
-    };
-    if missing.is_empty() {
-        reporter.change(|facts| facts.proven = true);
-        return true;
-    }
-    let reason = format!("this kernel cannot enforce: {}", missing.join("; "));
-    tracing::error!("NOTHING IS ENFORCED: {reason}");
-    reporter.problem(Problem::Kernel, Some(reason));
-    false
 }
 
 /// Labels are per task and inherited: this is called before any other thread exists.

@@ -11,8 +11,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
-use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{Enforcer, Events, Generation, HOST_DOMAIN, Home};
+use anyhow::{Context as _, ensure};
+use armor_bpf::{Enforcer, Events, Generation, Home};
 use armor_hub_client::alert::Alert;
 use armor_policy::tables::{Decision, Domain, Verdict};
 use armor_policy::{Policy, Posture};
@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subrea
 
 use crate::alerts::{self, Clocks, Origin, RuleTable};
 use crate::domains::{self, NodeNames};
+use crate::enforce::attach;
 
 /// The command's domain.
 const DOMAIN: u32 = 1;
@@ -81,10 +82,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         None => Box::new(io::stderr()),
     };
 
-    ensure_bpf_lsm()?;
     let _turn = trial.keep.as_deref().map(take_turn).transpose()?;
-    let mut enforcer = Enforcer::attach(trial.keep.as_deref())
-        .context("cannot enforce; `hzn-armor-agent probe` says more")?;
+    let mut enforcer =
+        attach(trial.keep.as_deref()).context("cannot enforce; `hzn-armor-agent probe` says more")?;
     let dropped_before = enforcer.counters()?.dropped;
     let mut events = enforcer.events()?;
     // What an earlier try left behind is nobody's alert.
@@ -152,19 +152,6 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
     Ok(policies)
 }
 
-/// With `bpf` missing from the list programs load, attach and are never called.
-fn ensure_bpf_lsm() -> anyhow::Result<()> {
-    const LIST: &str = "/sys/kernel/security/lsm";
-    let list = std::fs::read_to_string(LIST).with_context(|| format!("{LIST}: mount securityfs"))?;
-    if !list.trim().split(',').any(|name| name == "bpf") {
-        bail!(
-            "this kernel cannot enforce: bpf is not in its LSM list ({}); see `hzn-armor-agent probe`",
-            list.trim()
-        );
-    }
-    Ok(())
-}
-
 /// Turns every refusal into a report.
 fn audit_only(domain: &mut Domain) {
     for decision in domain.vectors.iter_mut().flat_map(|vector| &mut vector.0) {
@@ -179,7 +166,7 @@ fn start(enforcer: &Enforcer, command: &[String]) -> anyhow::Result<io::Result<C
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     enforcer.label(this.as_fd(), DOMAIN)?;
     let child = Command::new(&command[0]).args(&command[1..]).spawn();
-    enforcer.label(this.as_fd(), HOST_DOMAIN)?;
+    enforcer.unlabel(this.as_fd())?;
     Ok(child)
 }
 
