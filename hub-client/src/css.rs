@@ -145,23 +145,12 @@ impl CssClient {
     /// The data of an object, at most `limit` bytes.
     pub async fn data(&self, object_type: &str, id: &str, limit: u64) -> Result<Vec<u8>, MmsError> {
         let response = self.object(Method::GET, object_type, id, "/data", None).await?;
-        if !response.status().is_success() {
-            return Err(self.peer.rejection(response).await);
-        }
-        self.peer.body(response, limit).await
+        self.peer.content(response, limit).await
     }
 
     /// The state of an object; `None` where there is none of that id.
     pub async fn status(&self, object_type: &str, id: &str) -> Result<Option<ObjectStatus>, MmsError> {
-        let response = match self.object(Method::GET, object_type, id, "/status", None).await {
-            Err(MmsError::UnknownObject { .. }) => return Ok(None),
-            other => other?,
-        };
-        if !response.status().is_success() {
-            return Err(self.peer.rejection(response).await);
-        }
-        let word = self.peer.body(response, 256).await?;
-        Ok(Some(ObjectStatus::parse(&String::from_utf8_lossy(&word))))
+        self.peer.state(self.object(Method::GET, object_type, id, "/status", None).await).await
     }
 
     /// Acknowledges that the object was used: it disappears here, and its node sees `consumedByDest`.
@@ -243,24 +232,10 @@ impl CssClient {
         }
     }
 
-    /// Asks an object away: one that is not there is as wanted. The servers say so in several ways, 400
-    /// among them, so what they show decides.
+    /// Asks an object away.
     async fn gone(&self, method: Method, object_type: &str, id: &str, rest: &str) -> Result<(), MmsError> {
-        let outcome = match self.object(method, object_type, id, rest, None).await {
-            Err(MmsError::UnknownObject { .. }) => return Ok(()),
-            other => self.peer.done(other?).await,
-        };
-        match outcome {
-            Err(MmsError::Rejected { status: 400, .. })
-                if matches!(
-                    self.status(object_type, id).await?,
-                    None | Some(ObjectStatus::Consumed | ObjectStatus::Deleted)
-                ) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        let answer = self.object(method, object_type, id, rest, None).await;
+        self.peer.gone(answer, self.status(object_type, id)).await
     }
 
     async fn json_list<T: serde::de::DeserializeOwned>(&self, rest: &str) -> Result<Vec<T>, MmsError> {

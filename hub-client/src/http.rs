@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 
-use crate::mms::MmsError;
+use crate::mms::{MmsError, ObjectStatus};
 
 /// The most of an error's text that is kept, in bytes.
 const MAX_ERROR_TEXT: u64 = 1024;
+/// The most that an object's state may have, in bytes: it is one word.
+const MAX_STATE: u64 = 256;
 
 /// What every client here has: no redirect ever carries credentials away, idle connections do not pile up.
 pub(crate) fn builder(tls: rustls::ClientConfig) -> ClientBuilder {
@@ -64,6 +66,50 @@ impl Peer {
         if response.status().is_success() { Ok(()) } else { Err(self.rejection(response).await) }
     }
 
+    /// What a 2xx brings, at most `limit` bytes.
+    pub(crate) async fn content(&self, response: Response, limit: u64) -> Result<Vec<u8>, MmsError> {
+        if response.status().is_success() {
+            self.body(response, limit).await
+        } else {
+            Err(self.rejection(response).await)
+        }
+    }
+
+    /// The state of an object; `None` where there is none.
+    pub(crate) async fn state(
+        &self,
+        answer: Result<Response, MmsError>,
+    ) -> Result<Option<ObjectStatus>, MmsError> {
+        match answer {
+            Err(MmsError::UnknownObject { .. }) => Ok(None),
+            answer => {
+                let word = self.content(answer?, MAX_STATE).await?;
+                Ok(Some(ObjectStatus::parse(&String::from_utf8_lossy(&word))))
+            }
+        }
+    }
+
+    /// The outcome of asking an object away: one that is not there is as wanted. The servers say so in several ways, 400 among
+    /// them, so the `state` that they then show decides.
+    pub(crate) async fn gone(
+        &self,
+        answer: Result<Response, MmsError>,
+        state: impl Future<Output = Result<Option<ObjectStatus>, MmsError>>,
+    ) -> Result<(), MmsError> {
+        let outcome = match answer {
+            Err(MmsError::UnknownObject { .. }) => return Ok(()),
+            answer => self.done(answer?).await,
+        };
+        match outcome {
+            Err(MmsError::Rejected { status: 400, .. })
+                if matches!(state.await?, None | Some(ObjectStatus::Consumed | ObjectStatus::Deleted)) =>
+            {
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
     /// A JSON list; 404 is how both servers say "nothing".
     pub(crate) async fn json_list<T: serde::de::DeserializeOwned>(
         &self,
@@ -71,13 +117,12 @@ impl Peer {
     ) -> Result<Vec<T>, MmsError> {
         match response.status() {
             StatusCode::NOT_FOUND => Ok(Vec::new()),
-            status if status.is_success() => {
-                let body = self.body(response, crate::mms::MAX_LIST).await?;
+            _ => {
+                let body = self.content(response, crate::mms::MAX_LIST).await?;
                 let list: Option<Vec<T>> =
                     serde_json::from_slice(&body).map_err(|e| MmsError::BadAnswer(e.to_string()))?;
                 Ok(list.unwrap_or_default())
             }
-            _ => Err(self.rejection(response).await),
         }
     }
 
