@@ -164,9 +164,13 @@ impl CssClient {
         self.gone(Method::PUT, object_type, id, "/deleted").await
     }
 
-    /// Deletes an object. One that is gone already is no error.
+    /// Deletes an object. One that is gone already is no error. One that is deleted already is left alone: at the second time the
+    /// hub forgets it, before its nodes know.
     pub async fn delete(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
-        self.gone(Method::DELETE, object_type, id, "").await
+        match self.status(object_type, id).await? {
+            None | Some(ObjectStatus::Deleted) => Ok(()),
+            Some(_) => self.gone(Method::DELETE, object_type, id, "").await,
+        }
     }
 
     /// The nodes that an object was placed on and how far it got; none where the hub knows none.
