@@ -1,13 +1,14 @@
-//! `hzn-armor` as an operator uses it, with the development hub and a node's client at the other end.
+//! `hzn-armor` as an operator uses it, with each hub and a node's client at the other end.
 
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use armor_dev_hub::{DevHub, DevHubConfig, Hub as _, Role};
+use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
 use armor_hub_client::bundle::{NodeIdentity, SerialFloor, verify};
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::css::CssConfig;
 use armor_hub_client::mms::BUNDLE_TYPE;
 use armor_hub_client::trust::TrustStore;
 
@@ -27,6 +28,15 @@ spec:
   action: Block
 ";
 
+fn main() -> ExitCode {
+    let local = no_hub![
+        policies_are_checked_with_places_and_exit_status,
+        keys_are_made_once_and_shown,
+        what_cannot_be_used_is_never_signed,
+    ];
+    run_all([local, both_hubs![a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders]])
+}
+
 struct Output {
     code: i32,
     stdout: String,
@@ -35,15 +45,16 @@ struct Output {
 
 struct Operator {
     dir: tempfile::TempDir,
-    hub_url: String,
+    css: Option<CssConfig>,
 }
 
 impl Operator {
-    fn new(hub_url: &str) -> Self {
+    /// With a hub to reach, or without.
+    fn new(css: Option<CssConfig>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("certs.yaml"), POLICY).unwrap();
         std::fs::write(dir.path().join("bad.yaml"), POLICY.replace("readOnly", "readonly")).unwrap();
-        Self { dir, hub_url: hub_url.to_owned() }
+        Self { dir, css }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,16 +62,16 @@ impl Operator {
     }
 
     async fn run(&self, arguments: &str) -> Output {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"))
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+        command
             .args(arguments.split_whitespace())
             .current_dir(self.dir.path())
             .env("HZN_ORG_ID", "myorg")
-            .env("HZN_EXCHANGE_USER_AUTH", "operator:password")
-            .env("HZN_FSS_CSSURL", &self.hub_url)
-            .env("HZN_MGMT_HUB_CERT_PATH", "")
-            .output()
-            .await
-            .unwrap();
+            .env("HZN_MGMT_HUB_CERT_PATH", "");
+        if let Some(css) = &self.css {
+            command.env("HZN_EXCHANGE_USER_AUTH", &css.user).env("HZN_FSS_CSSURL", &css.url);
+        }
+        let output = command.output().await.unwrap();
         Output {
             code: output.status.code().unwrap(),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -87,9 +98,8 @@ fn node_trust(dir: &Path, public: &Path) -> TrustStore {
     TrustStore::load(dir).unwrap().0
 }
 
-#[tokio::test]
 async fn policies_are_checked_with_places_and_exit_status() {
-    let operator = Operator::new("http://127.0.0.1:1");
+    let operator = Operator::new(None);
     assert!(operator.good("policy check certs.yaml").await.contains("certs.yaml: ok, 1 policy"));
     let folder = operator.run("policy check .").await;
     assert_eq!(folder.code, 1);
@@ -103,9 +113,8 @@ async fn policies_are_checked_with_places_and_exit_status() {
     operator.fails("policy check", 2, "Usage").await;
 }
 
-#[tokio::test]
 async fn keys_are_made_once_and_shown() {
-    let operator = Operator::new("http://127.0.0.1:1");
+    let operator = Operator::new(None);
     for kind in ["ed25519", "p256"] {
         let made = operator.good(&format!("keys generate --type {kind} {kind}")).await;
         let id = made.split_whitespace().next().unwrap();
@@ -116,9 +125,8 @@ async fn keys_are_made_once_and_shown() {
     }
 }
 
-#[tokio::test]
 async fn what_cannot_be_used_is_never_signed() {
-    let operator = Operator::new("http://127.0.0.1:1");
+    let operator = Operator::new(None);
     operator.good("keys generate op").await;
     operator.fails("bundle build --name edge bad.yaml", 1, "bad.yaml:13:").await;
     operator.fails("bundle build --name edge", 2, "POLICIES").await;
@@ -133,23 +141,18 @@ async fn what_cannot_be_used_is_never_signed() {
     operator.fails("bundle inspect certs.yaml", 1, "not JSON").await;
 }
 
-#[tokio::test]
-async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders() {
-    let dir = tempfile::tempdir().unwrap();
-    let hub = DevHub::start(DevHubConfig::new(dir.path().join("hub"))).await.unwrap();
-    let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
-    hub.add_user("operator", "password", Role::User).unwrap();
-    let files = dir.path().join("ess");
-    hub.write_horizon_files(&files, &service, "token", "1.0.0").unwrap();
-    let ess = EssClient::new(EssConfig {
-        address: EssAddress::Unix(hub.ess_socket()),
-        auth_file: files.join("auth.json"),
-        cert_file: files.join("cert.pem"),
-        timeout: Duration::from_secs(20),
-    })
-    .unwrap();
+async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: Hub>(hub: Fixture<H>) {
+    let (ess, css) = (hub.ess().unwrap(), hub.css().unwrap());
+    let (kind, node) = hub.destination();
+    let node = [format!("{kind}:{node}")];
     let listed = async |prefix: &str| {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // What the agbot does.
+        for meta in css.list_all(BUNDLE_TYPE).await.unwrap() {
+            if meta.object_id.starts_with(prefix) {
+                css.set_destinations(BUNDLE_TYPE, &meta.object_id, &node).await.unwrap();
+            }
+        }
         loop {
             let list = ess.list(BUNDLE_TYPE, false).await.unwrap();
             let live: Vec<_> = list.into_iter().filter(|meta| !meta.deleted).collect();
@@ -163,7 +166,7 @@ async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders() {
         }
     };
 
-    let operator = Operator::new(&hub.css_url());
+    let operator = Operator::new(Some(hub.css_config()));
     operator.good("keys generate op").await;
     operator.good("keys generate second --type p256").await;
     operator.good("bundle build --name edge --serial 7 certs.yaml --out payload.json").await;

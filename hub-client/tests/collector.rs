@@ -1,146 +1,70 @@
-//! The collector against the development hub: order, gaps, keys, forgeries, forks, and what a crash leaves in the output.
+//! The collector on each hub: order, gaps, keys, forgeries, forks, and what a crash leaves in the output.
 
 #![allow(clippy::unwrap_used)]
 
+mod node;
+
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use armor_contract_tests::Client;
-use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
+use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
 use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{self, Digest, Header, Lost, LostReason, Mark};
+use armor_hub_client::batch::LostReason;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, CollectorError, Finding, LedgerError, OutputConfig, OutputError,
     ReceiptRoute, Summary,
 };
-use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::css::CssClient;
+use armor_hub_client::ess::EssClient;
 use armor_hub_client::keys::{KeyId, KeyType, PrivateKey};
 use armor_hub_client::mms::{ALERTS_TYPE, RECEIPT_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::{MAX_OBJECT, Range, Receipt};
-use armor_hub_client::status::{AgentReport, NodeStatus, SpoolStats};
-use jiff::Timestamp;
+use node::{Sealed, Stream};
+use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A node's side made by hand: its key and the chain of what it sent.
-struct Stream {
-    key: Arc<PrivateKey>,
-    at: Mark,
-    receipted: Mark,
+fn main() -> ExitCode {
+    run_all([both_hubs![
+        what_comes_out_of_order_is_held_and_the_receipt_says_so,
+        a_duplicate_is_dropped_and_brings_the_receipt_again,
+        a_changed_key_is_believed_only_when_the_operator_says_so,
+        alerts_wait_at_the_hub_until_the_key_is_known,
+        forgeries_and_copies_are_named_and_removed,
+        lost_alerts_are_named,
+        a_fresh_state_goes_on_where_the_nodes_receipts_end,
+        a_node_set_back_is_named_and_not_believed,
+        what_a_crash_left_in_the_output_is_cut_off,
+        a_second_collector_and_a_newer_state_are_refused,
+        an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way,
+        the_command_appends_alerts_and_reports_findings,
+        each_alert_is_written_once_however_often_the_command_is_killed,
+    ]])
 }
 
-/// What [`Stream::next`] makes.
-struct Sealed {
-    id: String,
-    object: Vec<u8>,
-    end: Mark,
-}
-
-impl Stream {
-    fn new() -> Self {
-        Self::with_key(Arc::new(PrivateKey::generate(KeyType::Ed25519).unwrap()))
-    }
-
-    /// A stream from the start under a key that may have signed another.
-    fn with_key(key: Arc<PrivateKey>) -> Self {
-        Self { key, at: Mark::default(), receipted: Mark::default() }
-    }
-
-    /// The next `count` alerts, after `lost` numbers that are lost.
-    fn next(&mut self, lost: u64, count: u64, text: &str) -> Sealed {
-        let previous = self.at;
-        let first = previous.sequence + 1;
-        let mut ranges = Vec::new();
-        if lost > 0 {
-            let chain = Digest::of(text.as_bytes());
-            let last = previous.sequence + lost;
-            ranges.push(Lost { first, last, chain, reason: LostReason::Evicted });
-            self.at = Mark { sequence: last, chain };
-        }
-        let mut lines = Vec::new();
-        for _ in 0..count {
-            let sequence = self.at.sequence + 1;
-            let line = Alert { sequence, resource: text.into(), ..Alert::default() }.to_line().unwrap();
-            self.at = Mark { sequence, chain: self.at.chain.link(sequence, &line) };
-            lines.push(line);
-        }
-        let header = Header {
-            version: batch::VERSION,
-            id: batch::object_id("node1", first, self.at.sequence),
-            org: "myorg".into(),
-            node: "node1".into(),
-            key: self.key.public().id().clone(),
-            first,
-            last: self.at.sequence,
-            count,
-            previous: previous.chain,
-            chain: self.at.chain,
-            lost: ranges,
-            receipted: self.receipted,
-            replaces: Vec::new(),
-            created: Timestamp::UNIX_EPOCH,
-        };
-        Sealed { object: batch::seal(&header, &lines, &self.key).unwrap(), id: header.id, end: self.at }
-    }
-
-    fn status(&self) -> Vec<u8> {
-        let status = NodeStatus {
-            org: "myorg".into(),
-            node: "node1".into(),
-            public_key: self.key.public().to_pem(),
-            created: Timestamp::now(),
-            agent: AgentReport { state: "enforcing".into(), ..AgentReport::default() },
-            spool: SpoolStats::default(),
-            refused_receipts: vec![],
-        };
-        status.sign(&self.key).unwrap()
-    }
-}
-
-struct World {
-    dir: tempfile::TempDir,
-    hub: DevHub,
+struct World<H> {
+    hub: Fixture<H>,
     ess: EssClient,
-    css: CssConfig,
+    css: CssClient,
     key: PathBuf,
     accept_keys: Vec<(String, KeyId)>,
     findings: Arc<Mutex<Vec<Finding>>>,
     statuses: u32,
 }
 
-impl World {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let config =
-            DevHubConfig { agbot: false, poll: Duration::from_millis(20), ..DevHubConfig::new(dir.path()) };
-        let hub = DevHub::start(config).await.unwrap();
-        let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
-        hub.write_horizon_files(&dir.path().join("ess"), &service, "token", "1.0.0").unwrap();
-        let ess = EssClient::new(EssConfig {
-            address: EssAddress::Unix(hub.ess_socket()),
-            auth_file: dir.path().join("ess/auth.json"),
-            cert_file: dir.path().join("ess/cert.pem"),
-            timeout: Duration::from_secs(5),
-        });
-        let user = hub.add_user("operator", "password", Role::User).unwrap();
-        let css = CssConfig {
-            url: hub.css_url(),
-            org: hub.org(),
-            user: format!("{user}:password"),
-            ca_file: None,
-            timeout: Duration::from_secs(5),
-        };
-        let key = dir.path().join("receipt.key");
+impl<H: Hub> World<H> {
+    fn new(hub: Fixture<H>) -> Self {
+        let key = hub.dir().join("receipt.key");
         PrivateKey::generate(KeyType::P256).unwrap().save_new(&key).unwrap();
-        fs::create_dir(dir.path().join("state")).unwrap();
+        fs::create_dir(hub.dir().join("state")).unwrap();
         Self {
-            ess: ess.unwrap(),
-            dir,
+            ess: hub.ess().unwrap(),
+            css: hub.css().unwrap(),
             hub,
-            css,
             key,
             accept_keys: vec![],
             findings: Arc::default(),
@@ -149,13 +73,13 @@ impl World {
     }
 
     fn output(&self) -> PathBuf {
-        self.dir.path().join("alerts.ndjson")
+        self.hub.dir().join("alerts.ndjson")
     }
 
     fn config(&self) -> CollectorConfig {
         CollectorConfig {
-            org: self.hub.org(),
-            state_dir: self.dir.path().join("state"),
+            org: self.hub.hub.org(),
+            state_dir: self.hub.dir().join("state"),
             output: OutputConfig::File(self.output()),
             route: ReceiptRoute::Node("openhorizon.edgenode".into()),
             accept_keys: self.accept_keys.clone(),
@@ -166,7 +90,23 @@ impl World {
         let findings = Arc::clone(&self.findings);
         let report = Box::new(move |finding: &Finding| findings.lock().unwrap().push(finding.clone()));
         let key = PrivateKey::load(&self.key).unwrap();
-        Collector::open(config, CssClient::new(&self.css).unwrap(), key, report)
+        Collector::open(config, self.hub.css().unwrap(), key, report)
+    }
+
+    /// `hzn-armor alerts collect`, quiet.
+    fn command(&self) -> Command {
+        let css = self.hub.css_config();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+        command
+            .args(["alerts", "collect", "--key", self.key.to_str().unwrap()])
+            .args(["--state", self.hub.dir().join("made/by/it").to_str().unwrap()])
+            .args(["--out", self.output().to_str().unwrap()])
+            .env("HZN_ORG_ID", &css.org)
+            .env("HZN_EXCHANGE_USER_AUTH", &css.user)
+            .env("HZN_FSS_CSSURL", &css.url)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        command
     }
 
     async fn collect(&self) -> Summary {
@@ -181,9 +121,8 @@ impl World {
     /// Puts an object at the node and waits until it is at the hub.
     async fn arrive(&self, object_type: &str, id: &str, data: &[u8]) {
         self.ess.put(object_type, id, data).await.unwrap();
-        let css = CssClient::new(&self.css).unwrap();
         let deadline = Instant::now() + PATIENCE;
-        while !css.list(object_type).await.unwrap().iter().any(|object| object.object_id == id) {
+        while !self.css.list(object_type).await.unwrap().iter().any(|object| object.object_id == id) {
             assert!(Instant::now() < deadline, "{id} does not arrive");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -229,9 +168,8 @@ fn sequences(output: &Path) -> Vec<u64> {
     text.lines().map(|line| serde_json::from_str::<Alert>(line).unwrap().sequence).collect()
 }
 
-#[tokio::test]
-async fn what_comes_out_of_order_is_held_and_the_receipt_says_so() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn what_comes_out_of_order_is_held_and_the_receipt_says_so<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
     let [first, second, third] = [(); 3].map(|()| node.next(0, 2, "x"));
     world.send(&first).await;
@@ -252,9 +190,8 @@ async fn what_comes_out_of_order_is_held_and_the_receipt_says_so() {
     assert_eq!(world.collect().await, Summary::default(), "nothing is left to do");
 }
 
-#[tokio::test]
-async fn a_duplicate_is_dropped_and_brings_the_receipt_again() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn a_duplicate_is_dropped_and_brings_the_receipt_again<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
     let sealed = node.next(0, 2, "x");
     world.send(&sealed).await;
@@ -271,9 +208,8 @@ async fn a_duplicate_is_dropped_and_brings_the_receipt_again() {
     }
 }
 
-#[tokio::test]
-async fn a_changed_key_is_believed_only_when_the_operator_says_so() {
-    let (mut world, mut old, mut new) = (World::new().await, Stream::new(), Stream::new());
+async fn a_changed_key_is_believed_only_when_the_operator_says_so<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut old, mut new) = (World::new(hub), Stream::new(), Stream::new());
     world.send_status(&old).await;
     world.send(&old.next(0, 1, "old")).await;
     world.collect().await;
@@ -302,9 +238,8 @@ async fn a_changed_key_is_believed_only_when_the_operator_says_so() {
     assert_eq!(world.sequences(), [1, 1], "the new key numbers anew");
 }
 
-#[tokio::test]
-async fn alerts_wait_at_the_hub_until_the_key_is_known() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn alerts_wait_at_the_hub_until_the_key_is_known<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     let sealed = node.next(0, 1, "x");
     world.send(&sealed).await;
     let mut collector = world.open(world.config()).unwrap();
@@ -321,9 +256,8 @@ async fn alerts_wait_at_the_hub_until_the_key_is_known() {
     assert_eq!(world.collect().await.alerts, 1);
 }
 
-#[tokio::test]
-async fn forgeries_and_copies_are_named_and_removed() {
-    let (mut world, mut node, mut stranger) = (World::new().await, Stream::new(), Stream::new());
+async fn forgeries_and_copies_are_named_and_removed<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node, mut stranger) = (World::new(hub), Stream::new(), Stream::new());
     world.send_status(&node).await;
     let genuine = node.next(0, 1, "x");
     world.send(&genuine).await;
@@ -336,7 +270,7 @@ async fn forgeries_and_copies_are_named_and_removed() {
     assert_eq!(world.collect().await.alerts, 1);
     let findings = world.findings();
     let of = |id: &str| findings.iter().find(|finding| format!("{finding:?}").contains(id));
-    assert!(matches!(of(&forged.id), Some(Finding::Forged { owner, .. }) if owner == "myorg/node1"));
+    assert!(matches!(of(&forged.id), Some(Finding::Forged { owner, .. }) if owner.ends_with("/node1")));
     assert!(
         matches!(of("node1.1-1.copy"), Some(Finding::Copied { original, .. }) if *original == genuine.id)
     );
@@ -347,9 +281,8 @@ async fn forgeries_and_copies_are_named_and_removed() {
     assert_eq!(world.collect().await, Summary::default(), "nothing is left at the hub");
 }
 
-#[tokio::test]
-async fn lost_alerts_are_named() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn lost_alerts_are_named<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
     world.send(&node.next(3, 2, "x")).await;
     assert_eq!(world.collect().await.alerts, 2);
@@ -359,9 +292,8 @@ async fn lost_alerts_are_named() {
     assert!(world.findings().contains(&lost));
 }
 
-#[tokio::test]
-async fn a_fresh_state_goes_on_where_the_nodes_receipts_end() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn a_fresh_state_goes_on_where_the_nodes_receipts_end<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     node.next(0, 7, "collected elsewhere");
     node.receipted = node.at;
     world.send_status(&node).await;
@@ -378,9 +310,8 @@ async fn a_fresh_state_goes_on_where_the_nodes_receipts_end() {
     assert_eq!(world.sequences(), [8, 9]);
 }
 
-#[tokio::test]
-async fn a_node_set_back_is_named_and_not_believed() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn a_node_set_back_is_named_and_not_believed<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
     world.send(&node.next(0, 2, "x")).await;
     world.collect().await;
@@ -396,9 +327,8 @@ async fn a_node_set_back_is_named_and_not_believed() {
     assert_eq!(world.sequences(), [1, 2]);
 }
 
-#[tokio::test]
-async fn what_a_crash_left_in_the_output_is_cut_off() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn what_a_crash_left_in_the_output_is_cut_off<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     fs::write(world.output(), "what was there before\n").unwrap();
     world.send_status(&node).await;
     world.send(&node.next(0, 1, "x")).await;
@@ -413,24 +343,23 @@ async fn what_a_crash_left_in_the_output_is_cut_off() {
     assert_eq!(text.lines().count(), 3);
 
     // Rotated away: the new file begins with what comes next.
-    fs::rename(world.output(), world.dir.path().join("rotated")).unwrap();
+    fs::rename(world.output(), world.hub.dir().join("rotated")).unwrap();
     world.send(&node.next(0, 1, "x")).await;
     world.collect().await;
     assert_eq!(world.sequences(), [3]);
 }
 
-#[tokio::test]
-async fn a_second_collector_and_a_newer_state_are_refused() {
-    let world = World::new().await;
+async fn a_second_collector_and_a_newer_state_are_refused<H: Hub>(hub: Fixture<H>) {
+    let world = World::new(hub);
     let running = world.open(world.config()).unwrap();
     let error = world.open(world.config()).err().unwrap();
     assert!(matches!(error, CollectorError::Ledger(LedgerError::InUse { .. })), "{error}");
-    fs::create_dir(world.dir.path().join("other")).unwrap();
-    let other = CollectorConfig { state_dir: world.dir.path().join("other"), ..world.config() };
+    fs::create_dir(world.hub.dir().join("other")).unwrap();
+    let other = CollectorConfig { state_dir: world.hub.dir().join("other"), ..world.config() };
     let error = world.open(other).err().unwrap();
     assert!(matches!(error, CollectorError::Output(OutputError::InUse(_))), "{error}");
     drop(running);
-    let path = world.dir.path().join("state/collector.db");
+    let path = world.hub.dir().join("state/collector.db");
     let db = rusqlite::Connection::open(&path).unwrap();
     db.pragma_update(None, "user_version", 9).unwrap();
     drop(db);
@@ -441,14 +370,15 @@ async fn a_second_collector_and_a_newer_state_are_refused() {
     assert!(error.to_string().contains("collector.db"), "{error}");
 }
 
-#[tokio::test]
-async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
-    let raw = Client::ess(&world.hub, "myorg/hzn-armor", "token").unwrap();
+async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     for object_type in [ALERTS_TYPE, STATUS_TYPE] {
         let body =
             serde_json::json!({"meta": {"objectID": "a@b", "objectType": object_type}, "data": "eA=="});
-        assert_eq!(raw.put(&format!("{object_type}/a@b"), body.to_string()).await.unwrap(), 204);
+        assert_eq!(
+            world.hub.service.put(&format!("{object_type}/a@b"), body.to_string()).await.unwrap(),
+            204
+        );
     }
     world.send_status(&node).await;
     world.send(&node.next(0, 1, "x")).await;
@@ -462,24 +392,12 @@ async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way
     assert_eq!(unusable.count(), 2, "each of the two objects once: {findings:?}");
 }
 
-#[tokio::test]
-async fn the_command_appends_alerts_and_reports_findings() {
-    let (mut world, mut node) = (World::new().await, Stream::new());
+async fn the_command_appends_alerts_and_reports_findings<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
     world.send(&node.next(2, 1, "/etc/shadow")).await;
-    let report = world.dir.path().join("report.ndjson");
-    let collect = || {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
-        command
-            .args(["alerts", "collect", "--key", world.key.to_str().unwrap()])
-            .args(["--state", world.dir.path().join("made/by/it").to_str().unwrap()])
-            .args(["--out", world.output().to_str().unwrap(), "--report", report.to_str().unwrap()])
-            .env("HZN_ORG_ID", "myorg")
-            .env("HZN_EXCHANGE_USER_AUTH", "myorg/operator:password")
-            .env("HZN_FSS_CSSURL", world.hub.css_url());
-        command
-    };
-    let output = collect().output().await.unwrap();
+    let report = world.hub.dir().join("report.ndjson");
+    let output = world.command().arg("--report").arg(&report).output().await.unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");
     assert!(errors.contains("node node1: 2 alerts lost (evicted): 1 to 2"), "{errors}");
@@ -495,6 +413,33 @@ async fn the_command_appends_alerts_and_reports_findings() {
     assert_eq!(kinds, ["KeyPinned", "Status", "Lost"]);
     world.receipt(&node, 3).await;
 
-    let missing = collect().arg("--accept-key=node1").output().await.unwrap();
+    let missing = world.command().arg("--accept-key=node1").output().await.unwrap();
     assert_eq!(missing.status.code(), Some(2), "wrong usage");
+}
+
+/// SIGKILL at moments that follow from a seed, mostly within a pass: in a write, in a transaction, in a request.
+async fn each_alert_is_written_once_however_often_the_command_is_killed<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
+    world.send_status(&node).await;
+    let (mut seed, mut killed, mut sent) = (7_u64, 0, 0);
+    while killed < 25 {
+        let sealed = node.next(0, 20, "x");
+        sent = sealed.end.sequence;
+        world.send(&sealed).await;
+        // As long as it is killed before it has seen the batch, the batch is there for the next one.
+        for _ in 0..3 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut collector = world.command().arg("--follow").kill_on_drop(true).spawn().unwrap();
+            tokio::time::sleep(Duration::from_micros((seed >> 33) % 60_000)).await;
+            collector.start_kill().unwrap();
+            let status = collector.wait().await.unwrap();
+            assert_eq!(status.signal(), Some(9), "{status}: it was to be killed");
+            killed += 1;
+        }
+    }
+    let output = world.command().output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(world.sequences(), (1..=sent).collect::<Vec<_>>());
+    assert_eq!(world.receipt(&node, sent).await.up_to, node.at);
+    assert!(world.css.list(ALERTS_TYPE).await.unwrap().is_empty());
 }

@@ -1,13 +1,18 @@
 //! The real CSS and ESS for tests, beside the development hub and under the same trait, [`Hub`].
 //!
-//! The contract tests in `tests/contract.rs` hold both against one list of behaviours. Other crates' tests use [`RealHub`] to
-//! run against the real services too. It is built with the Go toolchain from `tests/real-hub`; a failure to build is an error.
+//! The contract tests in `tests/contract.rs` hold both against one list of behaviours. Other crates' tests run against both in
+//! the same way, with a [`Fixture`]. The real hub is built with the Go toolchain from `tests/real-hub`; a failure to build is an
+//! error.
 
 mod client;
+pub mod disk;
+mod fixture;
 mod real;
 
 pub use armor_dev_hub::{Credential, DevHub, DevHubConfig, Hub, Role};
 pub use client::{Answer, Client};
+pub use fixture::{Fixture, Outcome, run, run_all};
+pub use libtest_mimic::Trial;
 pub use real::{RealHub, RealHubError};
 
 use std::future::Future;

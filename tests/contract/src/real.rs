@@ -128,6 +128,11 @@ impl RealHub {
         Ok(hub)
     }
 
+    /// Where the ESS keeps its key and certificate; it makes new ones if there are none.
+    fn certificates(&self) -> PathBuf {
+        self.dir.join("ess/sync/certs")
+    }
+
     fn write_configuration(&self) -> io::Result<()> {
         let dir = self.dir.display();
         let port = self.css_port;
@@ -258,7 +263,7 @@ impl Hub for RealHub {
     }
 
     fn certificate_pem(&self) -> io::Result<String> {
-        fs::read_to_string(self.dir.join("ess/sync/certs/cert.pem"))
+        fs::read_to_string(self.certificates().join("cert.pem"))
     }
 
     fn org(&self) -> String {
@@ -284,8 +289,19 @@ impl Hub for RealHub {
         if is_up { Ok(()) } else { self.start_css().await.map_err(io::Error::other) }
     }
 
-    async fn restart_ess(&self) -> io::Result<()> {
+    async fn ess_down(&self) -> io::Result<()> {
         lock(&self.ess).take();
+        Ok(())
+    }
+
+    async fn restart_ess(&self) -> io::Result<()> {
+        self.ess_down().await?;
+        self.start_ess().await.map_err(io::Error::other)
+    }
+
+    async fn replace_certificate(&self) -> io::Result<()> {
+        self.ess_down().await?;
+        fs::remove_dir_all(self.certificates())?;
         self.start_ess().await.map_err(io::Error::other)
     }
 }

@@ -44,8 +44,12 @@ pub trait Hub: Send + Sync {
     fn hub_down(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Brings the CSS back at the same URL with all that it had.
     fn hub_up(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Ends the ESS at once and starts it with its store, but without what waited to be sent.
+    /// Takes the ESS away at once; its socket file stays and refuses connections, as while the agent is down.
+    fn ess_down(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Ends the ESS at once, if it runs, and starts it with its store, but without what waited to be sent.
     fn restart_ess(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Gives the ESS another key and certificate and restarts it, as an agent does whose files were removed.
+    fn replace_certificate(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Adds the service `org/name` and answers its user name, which is `id` in auth.json.
     ///
@@ -213,26 +217,6 @@ impl DevHub {
         Ok(())
     }
 
-    /// Gives the ESS another key and certificate and restarts it, as an agent does whose files were removed.
-    ///
-    /// # Errors
-    /// When the certificate cannot be made or the socket cannot be had.
-    pub async fn replace_certificate(&self) -> Result<(), StartError> {
-        *lock(&self.identity) = tls::identity().map_err(StartError::Certificate)?;
-        let what = self.socket.display().to_string();
-        self.restart_ess().await.map_err(|source| StartError::Io { what, source })
-    }
-
-    /// Takes the ESS away; its socket file stays and refuses connections, as while the agent is down.
-    pub async fn ess_down(&self) {
-        if let Some(ess) = self.ess.lock().await.take() {
-            ess.server.stop().await;
-        }
-        *self.state.remembered(Side::Ess) = Remembered::default();
-        lock(&self.state.held).clear();
-        *lock(&self.state.send_queue) = None;
-    }
-
     /// Whether the CSS answers.
     pub fn is_hub_up(&self) -> bool {
         *self.state.hub_is_up.borrow()
@@ -287,8 +271,23 @@ impl Hub for DevHub {
         Ok(())
     }
 
+    async fn ess_down(&self) -> io::Result<()> {
+        if let Some(ess) = self.ess.lock().await.take() {
+            ess.server.stop().await;
+        }
+        *self.state.remembered(Side::Ess) = Remembered::default();
+        lock(&self.state.held).clear();
+        *lock(&self.state.send_queue) = None;
+        Ok(())
+    }
+
     async fn restart_ess(&self) -> io::Result<()> {
-        self.ess_down().await;
+        self.ess_down().await?;
         self.serve_ess().await
+    }
+
+    async fn replace_certificate(&self) -> io::Result<()> {
+        *lock(&self.identity) = tls::identity().map_err(io::Error::other)?;
+        self.restart_ess().await
     }
 }

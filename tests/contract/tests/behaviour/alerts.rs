@@ -4,8 +4,7 @@ use super::{
     Error, TYPE, answers, becomes, destination, entry, listed, object, path, place, policy, put, round_trip,
     status, unlisted,
 };
-use crate::Fixture;
-use armor_contract_tests::{Hub, eventually};
+use armor_contract_tests::{Fixture, Hub, eventually};
 use serde_json::json;
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! Lists, credentials and TLS.
 
 use super::{Error, TYPE, object, path, put, status};
-use crate::Fixture;
-use armor_contract_tests::{Client, Hub, Role};
+use armor_contract_tests::{Client, Fixture, Hub, Role};
 use serde_json::json;
 
 pub async fn empty_list_is_404<H: Hub>(t: Fixture<H>) -> Result<(), Error> {

@@ -4,8 +4,7 @@ use super::{
     Error, TYPE, answers, becomes, deliver, destination, entry, listed, object, path, place, policy,
     policy_for, publish, put, round_trip, status, unlisted,
 };
-use crate::Fixture;
-use armor_contract_tests::{Hub, eventually};
+use armor_contract_tests::{Fixture, Hub, eventually};
 use serde_json::json;
 use std::time::Duration;
 
@@ -146,6 +145,19 @@ pub async fn deletion_stays_listed_until_acknowledged<H: Hub>(t: Fixture<H>) -> 
     assert_eq!(t.service.put(&format!("{}/deleted", path("b")), "").await?, 204);
     unlisted(&t.service, "b").await?;
     answers(&t.operator, &path("b"), 404).await?;
+    Ok(())
+}
+
+pub async fn second_deletion_keeps_the_first_from_the_node<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
+    deliver(&t, "b", &policy(), b"x").await?;
+    t.hub.ess_down().await?;
+    assert_eq!(t.operator.delete(&path("b")).await?, 204);
+    assert_eq!(status(&t.operator, "b").await?.text(), "objdeleted");
+    assert_eq!(t.operator.delete(&path("b")).await?, 204);
+    assert_eq!(t.operator.get(&path("b")).await?.status, 404);
+    t.hub.restart_ess().await?;
+    round_trip(&t, "barrier").await?;
+    assert_eq!(listed(&t.service, "b", |_| true).await?["deleted"], false);
     Ok(())
 }
 

@@ -1,19 +1,27 @@
-//! What only the development hub has: its agbot, its control port, and certificates that can be replaced.
+//! What an agent does to its ESS, and what only the development hub has: its agbot and its control port.
 
-use crate::{Fixture, Outcome, run};
-use armor_contract_tests::{Client, DevHub, DevHubConfig, Hub, eventually};
+use super::{Error, TYPE};
+use armor_contract_tests::{Client, DevHub, DevHubConfig, Fixture, Hub, Role, eventually};
 use armor_dev_hub::control;
-use libtest_mimic::Trial;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The tests of this file.
-pub fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test("dev-only::agbot_places_what_fits_the_node", || run(agbot_places_what_fits_the_node)),
-        Trial::test("dev-only::control_port_takes_the_hub_away", || run(control_port_takes_the_hub_away)),
-        Trial::test("dev-only::certificate_can_be_replaced", || run(certificate_can_be_replaced)),
-    ]
+pub async fn certificate_can_be_replaced<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
+    assert_eq!(t.service.get(TYPE).await?.status, 404);
+    t.hub.replace_certificate().await?;
+    assert!(t.service.get(TYPE).await.is_err());
+    let client = Client::ess(&t.hub, "myorg/hzn-armor", "service-token")?;
+    assert_eq!(client.get(TYPE).await?.status, 404);
+    Ok(())
+}
+
+pub async fn ess_can_be_away<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
+    t.hub.ess_down().await?;
+    assert!(t.hub.ess_socket().exists());
+    assert!(t.service.get(TYPE).await.is_err());
+    t.hub.restart_ess().await?;
+    assert_eq!(t.service.get(TYPE).await?.status, 404);
+    Ok(())
 }
 
 fn bundle(id: &str, version: &str, constraint: &str) -> String {
@@ -23,9 +31,8 @@ fn bundle(id: &str, version: &str, constraint: &str) -> String {
         .to_string()
 }
 
-async fn agbot_places_what_fits_the_node() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let t = Fixture::new(DevHub::start(DevHubConfig::new(dir.path())).await?)?;
+pub async fn agbot_places_what_fits_the_node() -> Result<(), Error> {
+    let t = Fixture::on_dev_hub_with(|config| DevHubConfig { agbot: true, ..config }).await?;
     for (id, version, constraint) in
         [("other-node", "1.0.0", "purpose == test"), ("other-version", "2.0.0", "purpose == security")]
     {
@@ -42,10 +49,10 @@ async fn agbot_places_what_fits_the_node() -> Outcome {
     Ok(())
 }
 
-async fn control_port_takes_the_hub_away() -> Outcome {
+pub async fn control_port_takes_the_hub_away() -> Result<(), Error> {
     let dir = tempfile::tempdir()?;
     let hub = Arc::new(DevHub::start(DevHubConfig::new(dir.path())).await?);
-    let operator = hub.add_user("operator", "password", armor_contract_tests::Role::User)?;
+    let operator = hub.add_user("operator", "password", Role::User)?;
     let client = Client::css(&*hub, &operator, "password")?;
     let (_server, url) = control::serve(&hub, 0).await?;
     assert_eq!(client.get("t").await?.status, 404);
@@ -61,20 +68,4 @@ async fn control_port_takes_the_hub_away() -> Outcome {
 
 async fn order_hub(client: &Client, url: &str, order: &str) -> Result<String, reqwest::Error> {
     Ok(client.at(url).get(&format!("control/{order}")).await?.text())
-}
-
-async fn certificate_can_be_replaced() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let t = Fixture::new(DevHub::start(DevHubConfig::new(dir.path())).await?)?;
-    assert_eq!(t.service.get("t").await?.status, 404);
-    t.hub.replace_certificate().await?;
-    assert!(t.service.get("t").await.is_err());
-    let client = Client::ess(&t.hub, "myorg/hzn-armor", "service-token")?;
-    assert_eq!(client.get("t").await?.status, 404);
-    t.hub.ess_down().await;
-    assert!(t.hub.ess_socket().exists());
-    assert!(client.get("t").await.is_err());
-    t.hub.restart_ess().await?;
-    assert_eq!(client.get("t").await?.status, 404);
-    Ok(())
 }
