@@ -21,6 +21,7 @@ use crate::error::BpfError;
 use crate::event::Events;
 use crate::home::Home;
 use crate::image::Generation;
+use crate::output;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel, types};
 
 /// What is pinned belongs to exactly one object: `abi.h` and the maps may change with any other.
@@ -67,6 +68,7 @@ impl Enforcer {
     /// Makes the programs run. With a directory on a bpf filesystem, takes over what is pinned below it or pins what it
     /// loads; without, they end with this process.
     pub fn attach(directory: Option<&Path>) -> Result<Self, BpfError> {
+        output::listen();
         let Some(directory) = directory else { return Self::load(None) };
         fs::create_dir_all(directory).map_err(|source| pin_error(directory, source))?;
         let pins = directory.join(VERSION);
@@ -75,7 +77,7 @@ impl Enforcer {
 
     fn load(directory: Option<&Path>) -> Result<Self, BpfError> {
         let mut object = MaybeUninit::uninit();
-        let mut skeleton = open(&mut object)?.load().map_err(BpfError::Load)?;
+        let mut skeleton = open(&mut object)?.load().map_err(BpfError::load)?;
         let mut links = Vec::new();
         for program in skeleton.object_mut().progs_mut().filter(|program| program.autoload()) {
             let name = program.name().to_owned();
@@ -319,10 +321,10 @@ fn lift(version: &Path) -> Result<(), BpfError> {
 
 /// Opens the object with the programs left out whose hook this kernel lacks.
 pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel<'_>, BpfError> {
-    let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::Load)?;
+    let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::load)?;
     // Since 6.2. Earlier kernels send ftruncate() through path_truncate.
     let present = libbpf_rs::btf::Btf::from_vmlinux()
-        .map_err(BpfError::Load)?
+        .map_err(BpfError::load)?
         .type_by_name::<libbpf_rs::btf::types::Func<'_>>("bpf_lsm_file_truncate")
         .is_some();
     skeleton.progs.file_truncate.set_autoload(present);
@@ -331,7 +333,7 @@ pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel
 
 fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapHandle, BpfError> {
     let map = skeleton.object().maps().find(|map| map.name() == name);
-    let map = map.ok_or_else(|| BpfError::Load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT)))?;
+    let map = map.ok_or_else(|| BpfError::load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT)))?;
     MapHandle::try_from(&map).map_err(|source| BpfError::Map { map: name, source })
 }
 

@@ -5,12 +5,19 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::output;
+
 /// Why the kernel side could not do what it was asked.
 #[derive(Debug, Error)]
 pub enum BpfError {
     /// The kernel's verifier, BTF or permissions refused the programs.
-    #[error("the kernel refuses the programs: {0} (hzn-armor-agent probe tells what is missing)")]
-    Load(#[source] libbpf_rs::Error),
+    #[error("the kernel refuses the programs: {source} (hzn-armor-agent probe tells what is missing){said}")]
+    Load {
+        /// The kernel's error.
+        source: libbpf_rs::Error,
+        /// What libbpf said about it, with the end of the verifier's log.
+        said: String,
+    },
     /// A loaded program could not be attached to its hook.
     #[error("program {program} cannot be attached: {source}")]
     Attach {
@@ -43,4 +50,10 @@ pub enum BpfError {
         /// Why.
         reason: String,
     },
+}
+
+impl BpfError {
+    pub(crate) fn load(source: libbpf_rs::Error) -> Self {
+        Self::Load { source, said: output::warnings() }
+    }
 }

@@ -8,6 +8,7 @@ mod error;
 mod event;
 mod home;
 mod image;
+mod output;
 mod probe;
 
 /// Generated from the C sources by `build.rs`.
