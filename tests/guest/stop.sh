@@ -1,0 +1,116 @@
+#!/bin/sh
+# What becomes of enforcement when the agent ends, in each way it can. Run as root in a guest by scripts/test, with a hub
+# that brings the bundles. Says what held as a Rust test does, and ends with the agent's log where something did not.
+set -u
+exec 2>&1
+mkdir /run/agent-stop && cd /run/agent-stop || exit
+
+export HZN_ORG_ID=test HZN_EXCHANGE_USER_AUTH=operator:password HZN_FSS_CSSURL=http://127.0.0.1:8580
+export HZN_ORGANIZATION=test HZN_NODE_ID=node HZN_ARCH=amd64
+export HZN_ESS_API_PROTOCOL=secure-unix HZN_ESS_API_ADDRESS="$PWD/hub/essapi.sock"
+export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cert/cert.pem"
+export HZN_ARMOR_POLL_SECONDS=1
+secret=$PWD/secret passed=0
+
+fail() {
+  printf 'FAILED: %s\n' "$*"
+  for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done
+  echo "test result: FAILED. $passed passed; 1 failed"
+  exit 1
+}
+must() { "$@" >must.out 2>&1 || fail "'$*' ended with status $?: $(cat must.out)"; }
+within() {
+  limit=$1 until=$(($(date +%s) + $1))
+  shift
+  until "$@"; do
+    [ "$(date +%s)" -lt $until ] || fail "not within $limit s: $*"
+    sleep 0.2
+  done
+}
+held() { passed=$((passed + 1)) && echo "test $* ... ok"; }
+
+start_agent() {
+  hzn-armor-agent run >agent.log 2>&1 &
+  agent=$!
+}
+# end_agent SIGNAL STATUS: the agent must end so.
+end_agent() {
+  kill -s "$1" "$agent"
+  wait "$agent"
+  status=$?
+  [ $status -eq "$2" ] || fail "the agent ended with status $status on $1"
+}
+status_has() { hzn-armor-agent status --json >status.json 2>&1 && grep -q "$1" status.json; }
+enforces_serial() { status_has "\"BundleSerial\": $1" && status_has '"State": "enforcing"'; }
+blocked() {
+  ! said=$(cat "$secret" 2>&1) || fail "$1: permitted"
+  case $said in *"Permission denied"*) ;; *) fail "$1: $said" ;; esac
+}
+permitted() { must cat "$secret"; }
+# publish SERIAL STOP
+publish() {
+  must hzn-armor bundle build --name stop --serial "$1" --on-agent-stop "$2" --out payload.json policy.yaml
+  must hzn-armor bundle sign --key operator.key --out stop.bundle payload.json
+  must hzn-armor bundle publish --service hzn-armor stop.bundle
+}
+
+echo secret >"$secret"
+cat >policy.yaml <<EOF
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorHostPolicy
+metadata: {name: secret}
+spec:
+  nodeSelector: {matchLabels: {kubearmor.io/hostname: "*"}}
+  file: {matchPaths: [{path: $secret}]}
+EOF
+must hzn-armor keys generate operator
+mkdir -p /var/lib/hzn-armor/trust/trust.d
+cp operator.pem /var/lib/hzn-armor/trust/trust.d
+hzn-armor-dev-hub --dir hub --org test --node node --service hzn-armor:1.0.0:token --user operator:password >hub.log 2>&1 &
+within 20 grep -q ^ready hub.log
+
+start_agent
+within 120 grep -q 'programs attached' agent.log
+end_agent KILL 137
+publish 1 lift
+start_agent
+within 60 enforces_serial 1
+grep -q 'took_over=true generation=0' agent.log || fail "the programs of the killed agent were not taken over"
+held "programs of an agent that was killed before it enforced anything are proven anew"
+
+blocked "while the agent runs"
+within 30 status_has '"Blocked": 1,'
+within 30 status_has '"Last": 1,'
+held "the proof is neither counted nor told"
+
+end_agent TERM 0
+permitted
+grep -q 'enforcement lifted' agent.log || fail "nothing says that enforcement was lifted"
+hzn-armor-agent status --json | grep -q '"Pinned": false' || fail "something is still pinned"
+held "lift: a stop in good order ends enforcement"
+
+publish 2 keep
+start_agent
+within 120 enforces_serial 2
+blocked "while the agent runs"
+end_agent TERM 0
+blocked "after SIGTERM"
+held "keep: a stop in good order leaves enforcement"
+
+start_agent
+within 60 enforces_serial 2
+end_agent KILL 137
+blocked "after SIGKILL"
+held "keep: a killed agent leaves enforcement"
+
+must hzn-armor-agent detach
+permitted
+held "detach ends what a stopped agent left"
+
+publish 3 lift
+start_agent
+within 120 enforces_serial 3
+end_agent KILL 137
+blocked "after SIGKILL"
+held "lift: a killed agent leaves enforcement"
+echo "test result: ok. $passed passed; 0 failed"
