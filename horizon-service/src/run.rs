@@ -46,12 +46,12 @@ type SharedEnforcer = Rc<RefCell<Enforcer>>;
 /// If there is nothing the agent could do: the lock is taken, or the state directory cannot be used.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let _lock = Lock::take(&settings.state_dir)?;
-    let (state, stored, problems) = State::open(&settings.state_dir)?;
-    let reporter = Rc::new(Reporter::new());
-    // Over what an earlier run said.
+    // Over what an earlier run said, and first of all: from here on it would be taken for this one's word.
     let starting =
         AgentReport { state: "starting".to_owned(), since: Some(Timestamp::now()), ..AgentReport::default() };
     StatusFile::new(&settings.state_dir).write(Status { report: starting, ..Status::default() });
+    let (state, stored, problems) = State::open(&settings.state_dir)?;
+    let reporter = Rc::new(Reporter::new());
     if !problems.is_empty() {
         let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         tracing::error!("{text}; moved aside, going on with what reads");
