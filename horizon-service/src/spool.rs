@@ -356,10 +356,13 @@ impl Spool {
         })
     }
 
-    /// Remembers the object that is about to carry the node's status; the one before becomes stale.
+    /// Remembers the object that is about to carry the node's status; another one before becomes stale.
     pub fn replace_status(&mut self, id: &str) -> Result<(), SpoolError> {
         self.transact(|tx, _| {
-            tx.execute("INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM status", [STATUS_TYPE])?;
+            tx.execute(
+                "INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM status WHERE id <> ?2",
+                [STATUS_TYPE, id],
+            )?;
             tx.execute("INSERT OR REPLACE INTO status VALUES (1, ?1)", [id])?;
             Ok(())
         })
@@ -437,12 +440,13 @@ impl Spool {
         let mut moved_on = None;
         let mut load = || -> Result<State, rusqlite::Error> {
             let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut state = if schema == 0 {
+            let (stored, mut state) = if schema == 0 {
                 tx.execute_batch(CREATE)?;
                 tx.pragma_update(None, "user_version", SCHEMA)?;
-                State { last: floor.receipted, receipted: floor.receipted, ..State::default() }
+                (None, State { last: floor.receipted, receipted: floor.receipted, ..State::default() })
             } else {
-                State::read(&tx)?
+                let stored = State::read(&tx)?;
+                (Some(stored), stored)
             };
             state.receipt_serial = state.receipt_serial.max(floor.receipt_serial);
             let went_back = floor.receipted.sequence > state.last.sequence
@@ -451,7 +455,10 @@ impl Spool {
                 moved_on = Some(state.last.sequence);
                 state.move_on(&tx, floor)?;
             }
-            state.write(&tx)?;
+            // On a full disk, what is there must open all the same.
+            if stored != Some(state) {
+                state.write(&tx)?;
+            }
             tx.commit()?;
             Ok(state)
         };
