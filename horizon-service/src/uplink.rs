@@ -109,7 +109,7 @@ pub struct Uplink<S = NoSteps> {
     reissues: HashMap<u64, u32>,
     refused: VecDeque<String>,
     status_due: Option<Instant>,
-    /// Id of a status object whose PUT did not succeed yet.
+    /// Id of a status object whose PUT did not succeed yet, or that the spool could not write down.
     status_id: Option<String>,
 }
 
@@ -182,8 +182,17 @@ impl<S: Steps> Uplink<S> {
         }
     }
 
-    /// Does once what is due: status, receipts, what is on its way, what is new.
+    /// Does once what is due: receipts, what is on its way, what is new, status.
     pub async fn pass(&mut self, now: Timestamp) -> Result<(), UplinkError> {
+        let exchanged = self.exchange(now).await;
+        // A spool that cannot write is just what the hub must hear of.
+        if matches!(exchanged, Ok(()) | Err(UplinkError::Spool(_))) {
+            self.publish_status(now).await?;
+        }
+        exchanged
+    }
+
+    async fn exchange(&mut self, now: Timestamp) -> Result<(), UplinkError> {
         self.read_receipts().await?;
         self.delete_stale().await?;
         for batch in self.with_spool(Spool::batches)? {
@@ -197,7 +206,7 @@ impl<S: Steps> Uplink<S> {
             self.steps.reached("batch")?;
             self.put(&outgoing).await?;
         }
-        self.publish_status(now).await
+        Ok(())
     }
 
     fn with_spool<T>(
@@ -381,17 +390,20 @@ impl<S: Steps> Uplink<S> {
         let object = status.sign(&self.sealer.key)?;
         // Due again at once if the PUT fails, under the same id.
         self.status_due = None;
-        let id = match &self.status_id {
-            Some(id) => id.clone(),
-            None => {
-                let id = status.object_id();
-                self.with_spool(|spool| spool.replace_status(&id))?;
-                self.status_id.insert(id).clone()
+        let id = self.status_id.get_or_insert_with(|| status.object_id()).clone();
+        // The hub is told all the same; the id is used again until the spool knows it.
+        let known = self.with_spool(|spool| spool.replace_status(&id));
+        match self.ess.put(STATUS_TYPE, &id, &object).await {
+            Err(MmsError::Rejected { status: 400, .. }) => {
+                tracing::debug!(id, "consumed already: the next status gets another id");
+                self.status_id = None;
+                return Ok(());
             }
-        };
-        self.ess.put(STATUS_TYPE, &id, &object).await?;
-        self.status_id = None;
+            done => done?,
+        }
         self.status_due = Some(Instant::now() + self.config.status_every);
+        known?;
+        self.status_id = None;
         Ok(self.steps.reached("status")?)
     }
 }
