@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
+use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
-use armor_hub_client::css::{CssClient, CssConfig, NewObject};
+use armor_hub_client::css::NewObject;
 use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::{BUNDLE_TYPE, STATUS_TYPE};
 use armor_hub_client::status::{self, NodeStatus};
@@ -17,6 +17,11 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGENT: &str = env!("CARGO_BIN_EXE_hzn-armor-agent");
+
+fn main() -> ExitCode {
+    let both = both_hubs![the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death];
+    run_all([both, no_hub![bad_settings_and_policies_end_it_with_their_names]])
+}
 
 /// A daemon that ends with the test.
 struct Running(Child);
@@ -36,7 +41,7 @@ struct Agent {
 
 impl Agent {
     fn command(&self, arguments: &[&str]) -> Command {
-        let ess = self.dir.join("ess");
+        let horizon = self.dir.join("horizon");
         let mut command = Command::new(AGENT);
         command
             .args(arguments)
@@ -48,8 +53,8 @@ impl Agent {
             .env("HZN_NODE_ID", "node1")
             .env("HZN_ESS_API_PROTOCOL", "secure-unix")
             .env("HZN_ESS_API_ADDRESS", &self.socket)
-            .env("HZN_ESS_AUTH", ess.join("auth.json"))
-            .env("HZN_ESS_CERT", ess.join("cert.pem"))
+            .env("HZN_ESS_AUTH", horizon.join("auth.json"))
+            .env("HZN_ESS_CERT", horizon.join("cert.pem"))
             .stdin(Stdio::null());
         command
     }
@@ -81,22 +86,6 @@ impl Agent {
     }
 }
 
-async fn hub(dir: &Path) -> (DevHub, CssClient) {
-    let config = DevHubConfig { agbot: false, poll: Duration::from_millis(20), ..DevHubConfig::new(dir) };
-    let hub = DevHub::start(config).await.unwrap();
-    let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
-    hub.write_horizon_files(&dir.join("ess"), &service, "token", "1.0.0").unwrap();
-    let user = hub.add_user("operator", "password", Role::User).unwrap();
-    let css = CssConfig {
-        url: hub.css_url(),
-        org: hub.org(),
-        user: format!("{user}:password"),
-        ca_file: None,
-        timeout: Duration::from_secs(5),
-    };
-    (hub, CssClient::new(&css).unwrap())
-}
-
 fn bundle(key: &PrivateKey) -> Vec<u8> {
     let policy = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: h}\nspec:\n  \
                   nodeSelector: {matchLabels: {kubearmor.io/hostname: node1}}\n  file: {matchPaths: [{path: /no/such/file}]}\n";
@@ -110,19 +99,17 @@ fn bundle(key: &PrivateKey) -> Vec<u8> {
     serde_json::to_vec(&envelope).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death() {
-    let dir = tempfile::tempdir().unwrap();
-    let (hub, css) = hub(dir.path()).await;
-    let agent = Agent { dir: dir.path().to_owned(), socket: hub.ess_socket() };
+async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: Hub>(hub: Fixture<H>) {
+    let (css, dir) = (hub.css().unwrap(), hub.dir());
+    let agent = Agent { dir: dir.to_owned(), socket: hub.hub.ess_socket() };
     let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
-    let trust = dir.path().join("state/trust/trust.d");
+    let trust = dir.join("state/trust/trust.d");
     fs::create_dir_all(&trust).unwrap();
     fs::write(trust.join("operator.pem"), key.public().to_pem()).unwrap();
     let object = NewObject {
         object_id: "edge.1.a".into(),
         object_type: BUNDLE_TYPE.into(),
-        destination: Some(("openhorizon.edgenode".into(), "node1".into())),
+        destination: Some(hub.destination()),
         ..NewObject::default()
     };
     css.publish(&object, &bundle(&key)).await.unwrap();
@@ -159,8 +146,9 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death() {
     assert_eq!(agent.output(&["status"]).status.code(), Some(1));
 
     // Without hub and ESS it is where it was.
-    drop(hub);
-    fs::remove_file(dir.path().join("state/status.json")).unwrap();
+    hub.hub.ess_down().await.unwrap();
+    hub.hub.hub_down().await.unwrap();
+    fs::remove_file(dir.join("state/status.json")).unwrap();
     let mut third = agent.start();
     let status = agent.until(|status| status["BundleSerial"] == 1 && !status["Offline"].is_null()).await;
     assert_eq!(status["Running"], true);
@@ -169,8 +157,7 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death() {
     assert!(third.0.wait().unwrap().success());
 }
 
-#[test]
-fn bad_settings_and_policies_end_it_with_their_names() {
+async fn bad_settings_and_policies_end_it_with_their_names() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent { dir: dir.path().to_owned(), socket: dir.path().join("none") };
     let settings = dir.path().join("agent.toml");

@@ -1,10 +1,10 @@
-//! Bundles from the development hub into force, with a kernel that only remembers what it was given.
+//! Bundles from each hub into force, with a kernel that only remembers what it was given.
 
 #![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,10 @@ use armor_agent::intake::{Intake, Site};
 use armor_agent::report::{Facts, Problem, Reporter};
 use armor_agent::state::State;
 use armor_bpf::{BpfError, Generation};
-use armor_dev_hub::{DevHub, DevHubConfig, Hub, Role};
+use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity};
-use armor_hub_client::css::{CssClient, CssConfig, NewObject};
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::css::{CssClient, NewObject};
 use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
 use armor_hub_client::mms::BUNDLE_TYPE;
 use serde_json::{Value, json};
@@ -26,6 +25,17 @@ use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHELL: &str = "process: {matchPaths: [{path: /bin/true}]}";
+
+fn main() -> ExitCode {
+    run_all([both_hubs![
+        a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess,
+        what_is_refused_changes_nothing_and_is_reported_once,
+        a_key_that_is_pinned_later_makes_its_bundle_acceptable,
+        keys_change_with_the_bundle_and_stay_changed,
+        what_the_kernel_does_not_take_is_said_and_tried_again,
+        an_ess_that_is_away_leaves_everything_in_force_and_comes_back,
+    ]])
+}
 
 /// What a kernel was given: the generation and how many domains it has.
 #[derive(Clone, Default)]
@@ -53,9 +63,8 @@ impl Kernel for FakeKernel {
     }
 }
 
-struct Node {
-    dir: PathBuf,
-    hub: DevHub,
+struct Node<H> {
+    hub: Fixture<H>,
     css: CssClient,
     kernel: FakeKernel,
     reporter: Rc<Reporter>,
@@ -63,25 +72,12 @@ struct Node {
     signer: PrivateKey,
 }
 
-impl Node {
-    async fn new(dir: &Path) -> Self {
-        let config = DevHubConfig { agbot: false, poll: Duration::from_millis(20), ..DevHubConfig::new(dir) };
-        let hub = DevHub::start(config).await.unwrap();
-        let service = hub.add_service("hzn-armor", "1.0.0", "token").unwrap();
-        hub.write_horizon_files(&dir.join("ess"), &service, "token", "1.0.0").unwrap();
-        let user = hub.add_user("operator", "password", Role::User).unwrap();
-        let css = CssConfig {
-            url: hub.css_url(),
-            org: hub.org(),
-            user: format!("{user}:password"),
-            ca_file: None,
-            timeout: Duration::from_secs(5),
-        };
+impl<H: Hub> Node<H> {
+    fn new(hub: Fixture<H>) -> Self {
         let signer = PrivateKey::generate(KeyType::Ed25519).unwrap();
         let node = Self {
-            dir: dir.to_owned(),
+            css: hub.css().unwrap(),
             hub,
-            css: CssClient::new(&css).unwrap(),
             kernel: FakeKernel::default(),
             reporter: Rc::default(),
             receipt_keys: watch::Sender::new(Vec::new()),
@@ -92,14 +88,14 @@ impl Node {
     }
 
     fn pin(&self, role: &str, key: &PublicKey) {
-        let dir = self.dir.join("trust").join(role);
+        let dir = self.hub.dir().join("trust").join(role);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(format!("{}.pem", &key.id().as_str()[7..15])), key.to_pem()).unwrap();
     }
 
     /// An agent that starts, with all that its earlier runs left.
     fn start(&mut self) -> Intake<FakeKernel> {
-        let (state, stored, problems) = State::open(&self.dir.join("state")).unwrap();
+        let (state, stored, problems) = State::open(&self.hub.dir().join("state")).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
         self.reporter = Rc::default();
         self.reporter.change(|facts| facts.proven = true);
@@ -112,26 +108,21 @@ impl Node {
             },
             names: NodeNames { hostname: "gw".into(), id: "node1".into() },
             process: "self",
-            trust_dir: self.dir.join("trust"),
+            trust_dir: self.hub.dir().join("trust"),
             state: Rc::new(RefCell::new(state)),
             kernel: Some(self.kernel.clone()),
             reporter: Rc::clone(&self.reporter),
             live: None,
         };
         site.restore(stored.as_ref());
-        let (auth_file, cert_file) = (self.dir.join("ess/auth.json"), self.dir.join("ess/cert.pem"));
-        let address = EssAddress::Unix(self.hub.ess_socket());
-        let ess =
-            EssClient::new(EssConfig { address, auth_file, cert_file, timeout: Duration::from_secs(2) })
-                .unwrap();
-        Intake::new(ess, site, self.receipt_keys.clone())
+        Intake::new(self.hub.ess().unwrap(), site, self.receipt_keys.clone())
     }
 
     async fn publish(&self, id: &str, data: &[u8]) {
         let object = NewObject {
             object_id: id.into(),
             object_type: BUNDLE_TYPE.into(),
-            destination: Some(("openhorizon.edgenode".into(), "node1".into())),
+            destination: Some(self.hub.destination()),
             ..NewObject::default()
         };
         self.css.publish(&object, data).await.unwrap();
@@ -193,10 +184,8 @@ fn signed(payload: &Value, key: &PrivateKey) -> Vec<u8> {
     serde_json::to_vec(&envelope).unwrap()
 }
 
-#[tokio::test]
-async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path()).await;
+async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
     let mut intake = node.start();
     assert_eq!(node.reporter.reports().borrow().state, "starting");
     node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
@@ -222,10 +211,8 @@ async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess(
     assert_eq!(node.reporter.facts().in_force.unwrap().bundle, "edge");
 }
 
-#[tokio::test]
-async fn what_is_refused_changes_nothing_and_is_reported_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path()).await;
+async fn what_is_refused_changes_nothing_and_is_reported_once<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
     let mut intake = node.start();
     node.publish("edge.5.a", &signed(&payload("edge", 5, &[policy(SHELL)]), &node.signer)).await;
     node.until_serial(&mut intake, 5).await;
@@ -257,6 +244,8 @@ async fn what_is_refused_changes_nothing_and_is_reported_once() {
     ];
     for (code, data) in &objects {
         node.publish(code, data).await;
+    }
+    for (code, _) in &objects {
         assert_eq!(node.until_refused(&mut intake, code).await, *code);
         assert_eq!(node.live(), live, "{code}");
     }
@@ -269,11 +258,9 @@ async fn what_is_refused_changes_nothing_and_is_reported_once() {
     assert!(node.reporter.facts().refused.is_empty());
 }
 
-#[tokio::test]
-async fn a_key_that_is_pinned_later_makes_its_bundle_acceptable() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path()).await;
-    fs::remove_dir_all(dir.path().join("trust")).unwrap();
+async fn a_key_that_is_pinned_later_makes_its_bundle_acceptable<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    fs::remove_dir_all(node.hub.dir().join("trust")).unwrap();
     let mut intake = node.start();
     node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
     assert_eq!(node.until_refused(&mut intake, "edge.1.a").await, "no-pinned-keys");
@@ -282,10 +269,8 @@ async fn a_key_that_is_pinned_later_makes_its_bundle_acceptable() {
     assert!(node.reporter.facts().refused.is_empty());
 }
 
-#[tokio::test]
-async fn keys_change_with_the_bundle_and_stay_changed() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path()).await;
+async fn keys_change_with_the_bundle_and_stay_changed<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
     let [next, collector] = [(); 2].map(|()| PrivateKey::generate(KeyType::Ed25519).unwrap());
     let mut intake = node.start();
     let mut rotation = payload("edge", 1, &[policy(SHELL)]);
@@ -303,10 +288,8 @@ async fn keys_change_with_the_bundle_and_stay_changed() {
     node.until_serial(&mut intake, 2).await;
 }
 
-#[tokio::test]
-async fn what_the_kernel_does_not_take_is_said_and_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path()).await;
+async fn what_the_kernel_does_not_take_is_said_and_tried_again<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
     let mut intake = node.start();
     node.kernel.0.borrow_mut().refuses = true;
     node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
@@ -319,15 +302,13 @@ async fn what_the_kernel_does_not_take_is_said_and_tried_again() {
     assert_eq!((node.live().1, node.reporter.reports().borrow().state.as_str()), (1, "enforcing"));
 }
 
-#[tokio::test]
-async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path()).await;
+async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
     let mut intake = node.start();
     node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
     node.until_serial(&mut intake, 1).await;
-    let certificate = dir.path().join("ess/cert.pem");
-    let aside = dir.path().join("cert.pem");
+    let certificate = node.hub.horizon_files().join("cert.pem");
+    let aside = node.hub.dir().join("cert.pem");
     fs::rename(&certificate, &aside).unwrap();
     let mut intake = node.start();
     let deadline = Instant::now() + PATIENCE;

@@ -1,43 +1,67 @@
-//! Agent and collector are killed at every step of an alert's way, the hub goes away and returns, and a meddler overwrites,
-//! deletes and consumes alert objects, as anyone in the org can. The collector's output must hold each alert exactly once,
-//! in order, and name the meddling.
+//! Agent and collector are killed at every step of an alert's way and at any moment between, the hub goes away and returns, and
+//! a meddler overwrites, deletes and consumes alert objects, as anyone in the org can. The collector's output must hold each alert
+//! exactly once, in order, and name the meddling.
 //!
-//! A kill is a stop at a named step, after which everything in memory is dropped and the program starts again on a copy of its
-//! directory as it was at that moment, with SQLite's log as a SIGKILL leaves it. Kills, outages and meddling follow from a seed,
-//! which a failure prints.
+//! A kill is a SIGKILL of a process ([`lives`]), which is then started again on what it left. Kills, outages and meddling follow
+//! from a seed, which is printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod lives;
+
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use armor_agent::spool::{Spool, SpoolConfig};
-use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
-use armor_contract_tests::{DevHub, DevHubConfig, Hub, RealHub, Role};
+use armor_contract_tests::{Fixture, Hub, Role as UserRole, Trial, both_hubs, run, run_all};
 use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::Sealer;
-use armor_hub_client::collector::{
-    Collector, CollectorConfig, CollectorError, Finding, OutputConfig, OutputError, ReceiptRoute,
-};
 use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::ess::{EssClient, EssConfig};
 use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::ALERTS_TYPE;
-use armor_hub_client::status::AgentReport;
-use armor_hub_client::steps::{Steps, Stopped};
-use jiff::Timestamp;
-use tokio::sync::watch;
+use lives::{Life, Order, Role, State};
 
-/// Every step of the way; the suite must stop at each.
+/// Every step of the way; the suite must kill at each.
 const NODE_STEPS: [&str; 8] =
     ["written-to-spool", "batch", "put", "taken", "receipt", "pruned", "deleted", "status"];
 const COLLECTOR_STEPS: [&str; 7] =
     ["written", "accepted", "held", "consumed", "signed", "published", "cleared"];
+/// What stands for a step where the kill came at any moment of a pass.
+const SOMEWHERE: &str = "somewhere";
 /// Longest a scenario may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    if lives::live() {
+        return ExitCode::SUCCESS;
+    }
+    let killed = vec![
+        Trial::test("dev::each_alert_arrives_once_whatever_is_killed", || {
+            let mut kills = scenarios(0..24, Fixture::on_dev_hub);
+            assert!(kills.len() >= 100, "{} kills only: {kills:?}", kills.len());
+            let steps: Vec<_> = NODE_STEPS.into_iter().chain(COLLECTOR_STEPS).chain([SOMEWHERE]).collect();
+            // Which steps a scenario goes through also depends on what is faster.
+            for seed in (24..72).step_by(8) {
+                if !steps.iter().all(|step| kills.contains(step)) {
+                    kills.extend(scenarios(seed..seed + 8, Fixture::on_dev_hub));
+                }
+            }
+            for step in steps {
+                assert!(kills.contains(&step), "never killed at {step}");
+            }
+            Ok(())
+        }),
+        Trial::test("real::each_alert_arrives_once_whatever_is_killed", || {
+            let kills = scenarios(100..104, Fixture::on_real_hub);
+            assert!(kills.len() >= 8, "{kills:?}");
+            Ok(())
+        }),
+    ];
+    run_all([killed, both_hubs![each_way_to_meddle_is_named]])
+}
 
 /// A small generator (splitmix64): the same seed, the same scenario.
 struct Random(u64);
@@ -56,224 +80,137 @@ impl Random {
     }
 }
 
-/// Stops at the step that is armed, once, and notes every stop.
-#[derive(Clone, Default)]
-struct Kills(Arc<Mutex<KillState>>);
-
-#[derive(Default)]
-struct KillState {
-    armed: Option<(&'static str, u64)>,
-    stops: Vec<&'static str>,
+/// A process that is killed, and started again on what it left.
+struct Mortal {
+    role: Role,
+    life: Life,
+    steps: &'static [&'static str],
+    armed: Option<&'static str>,
+    /// The next pass is cut short after this time.
+    strike: Option<Duration>,
+    /// Where it was killed.
+    kills: Vec<&'static str>,
 }
 
-impl Kills {
-    /// Stops when one of `steps` is reached, after `skip` times, unless another stop is still to come.
-    fn arm(&self, steps: &[&'static str], random: &mut Random) {
-        let mut state = self.0.lock().unwrap();
-        let step = steps[random.below(steps.len() as u64) as usize];
-        state.armed.get_or_insert((step, random.below(2)));
+impl Mortal {
+    fn new(role: Role, steps: &'static [&'static str]) -> Self {
+        Self { life: Life::begin(&role), role, steps, armed: None, strike: None, kills: Vec::new() }
     }
 
-    fn stops(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap().stops.clone()
+    /// Lets it be killed soon: at one of its steps, or at any moment of a pass.
+    fn doom(&mut self, random: &mut Random) {
+        if random.below(4) == 0 {
+            self.strike = Some(Duration::from_micros(random.below(20_000)));
+        } else if self.armed.is_none() {
+            let step = self.steps[random.below(self.steps.len() as u64) as usize];
+            self.armed = Some(step);
+            self.life.order(&Order::Arm { step: step.to_owned(), skip: random.below(2) }).unwrap();
+        }
     }
-}
 
-impl Steps for Kills {
-    fn reached(&mut self, step: &'static str) -> Result<(), Stopped> {
-        let mut state = self.0.lock().unwrap();
-        match &mut state.armed {
-            Some((armed, skip)) if *armed == step => {
-                if *skip > 0 {
-                    *skip -= 1;
-                    return Ok(());
-                }
+    /// The state after an order; where it was killed on the way, of its next life.
+    fn order(&mut self, order: &Order) -> State {
+        match self.strike.take_if(|_| matches!(order, Order::Pass)) {
+            Some(after) => {
+                self.life.order_and_kill(order, after);
+                self.kills.push(SOMEWHERE);
             }
-            _ => return Ok(()),
+            None => match self.life.order(order) {
+                Some(state) => return state,
+                None => self.kills.push(self.armed.unwrap()),
+            },
         }
-        state.armed = None;
-        state.stops.push(step);
-        Err(Stopped(step))
+        self.armed = None;
+        self.life = Life::begin(&self.role);
+        self.life.order(&Order::Look).unwrap()
     }
 }
 
-/// A directory that a program is killed in: a new copy takes its place.
-struct Home {
-    root: PathBuf,
-    lives: u32,
-}
-
-impl Home {
-    fn new(root: PathBuf) -> Self {
-        fs::create_dir_all(root.join("0")).unwrap();
-        Self { root, lives: 0 }
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.root.join(self.lives.to_string())
-    }
-
-    /// Copies the directory as it is now, with everything open; what was written stays as a killed process leaves it.
-    fn freeze(&mut self) {
-        let old = self.dir();
-        self.lives += 1;
-        fs::create_dir_all(self.dir()).unwrap();
-        for entry in fs::read_dir(old).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), self.dir().join(entry.file_name())).unwrap();
-        }
-    }
-}
-
-struct Node<'h, H> {
-    hub: &'h H,
-    files: PathBuf,
-    home: Home,
-    sealer: Arc<Sealer>,
-    receipt_keys: watch::Receiver<Vec<armor_hub_client::keys::PublicKey>>,
-    report: watch::Receiver<AgentReport>,
-    kills: Kills,
-    running: Option<(Arc<Mutex<Spool>>, Uplink<Kills>)>,
+struct Node {
+    process: Mortal,
+    state: State,
     /// Alerts handed to the spool.
     appended: u64,
     /// Objects in the order in which the node made them.
     made: Vec<String>,
 }
 
-impl<H: Hub> Node<'_, H> {
-    fn start(&mut self) {
-        let spool = Spool::open(&self.home.dir(), SpoolConfig { max_bytes: 1 << 20 }).unwrap();
-        assert_eq!(spool.recovered(), None, "a kill damages nothing");
-        let spool = Arc::new(Mutex::new(spool));
-        let ess = EssClient::new(EssConfig {
-            address: EssAddress::Unix(self.hub.ess_socket()),
-            auth_file: self.files.join("auth.json"),
-            cert_file: self.files.join("cert.pem"),
-            timeout: Duration::from_secs(2),
-        });
-        let config = UplinkConfig {
-            poll: Duration::from_millis(50),
-            resend_after: Duration::from_millis(1500),
-            receipt_grace: Duration::from_millis(1500),
-            ..UplinkConfig::default()
-        };
-        let uplink = Uplink::with_steps(
-            config,
-            ess.unwrap(),
-            Arc::clone(&spool),
-            Arc::clone(&self.sealer),
-            self.receipt_keys.clone(),
-            self.report.clone(),
-            self.kills.clone(),
-        );
-        self.running = Some((spool, uplink));
-    }
-
-    fn kill(&mut self) {
-        self.home.freeze();
-        self.running = None;
-        self.start();
+impl Node {
+    fn new(role: Role) -> Self {
+        let process = Mortal::new(role, &NODE_STEPS);
+        Self { process, state: State::default(), appended: 0, made: Vec::new() }
     }
 
     /// Appends `count` alerts. A kill right after is a kill before anybody was told the numbers.
     fn append(&mut self, count: u64) {
-        let alerts: Vec<_> = (0..count)
-            .map(|n| {
-                let resource = format!("/etc/secret-{}", self.appended + n + 1);
-                Alert { severity: "5".into(), resource, ..Alert::at(Timestamp::now()) }
-            })
-            .collect();
-        let range = self.running.as_ref().unwrap().0.lock().unwrap().append(&alerts).unwrap();
-        assert_eq!(range, self.appended + 1..=self.appended + count, "numbers go on without a gap");
+        let numbers = self.appended + 1..=self.appended + count;
+        let resources = numbers.map(resource).collect();
+        self.state = self.process.order(&Order::Append { resources });
         self.appended += count;
-        if self.kills.clone().reached("written-to-spool").is_err() {
-            self.kill();
-        }
+        assert_eq!(self.state.last, self.appended, "numbers go on without a gap");
     }
 
-    async fn pass(&mut self) {
-        match self.running.as_mut().unwrap().1.pass(Timestamp::now()).await {
-            Err(UplinkError::Stopped(_)) => self.kill(),
-            Err(UplinkError::Mms(error)) if error.is_transient() => {}
-            result => result.unwrap(),
+    fn pass(&mut self) {
+        self.state = self.process.order(&Order::Pass);
+        for (id, _) in &self.state.batches {
+            if !self.made.contains(id) {
+                self.made.push(id.clone());
+            }
         }
-        let batches = self.running.as_ref().unwrap().0.lock().unwrap().batches().unwrap();
-        let fresh = batches.into_iter().map(|batch| batch.id).filter(|id| !self.made.contains(id));
-        let fresh: Vec<_> = fresh.collect();
-        self.made.extend(fresh);
-    }
-
-    fn receipted(&self) -> u64 {
-        self.running.as_ref().unwrap().0.lock().unwrap().stats().unwrap().receipted
     }
 
     /// A service on the node sees its objects' ids; so does the meddler.
     fn object_ids(&self) -> Vec<String> {
-        let batches = self.running.as_ref().unwrap().0.lock().unwrap().batches().unwrap();
-        batches.into_iter().filter(|batch| batch.taken.is_none()).map(|batch| batch.id).collect()
+        let open = self.state.batches.iter().filter(|(_, taken)| !taken);
+        open.map(|(id, _)| id.clone()).collect()
     }
+}
+
+fn resource(number: u64) -> String {
+    format!("/etc/secret-{number}")
 }
 
 struct Hubside {
-    css: CssConfig,
-    home: Home,
-    key: String,
-    kills: Kills,
-    running: Option<Collector<Kills>>,
-    findings: Arc<Mutex<Vec<Finding>>>,
+    process: Mortal,
+    output: PathBuf,
+    report: PathBuf,
+    ledger: PathBuf,
 }
 
 impl Hubside {
-    fn start(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        self.running = Some(loop {
-            match self.open() {
-                // A process that another test is just starting still has the file's lock, inherited, until it runs.
-                Err(CollectorError::Output(OutputError::InUse(_))) if Instant::now() < deadline => {}
-                collector => break collector.unwrap(),
-            }
-        });
-    }
-
-    fn open(&self) -> Result<Collector<Kills>, CollectorError> {
-        let config = CollectorConfig {
-            org: self.css.org.clone(),
-            state_dir: self.home.dir(),
-            output: OutputConfig::File(self.output()),
-            route: ReceiptRoute::Node("openhorizon.edgenode".into()),
-            accept_keys: vec![],
-        };
-        let findings = Arc::clone(&self.findings);
-        let report = Box::new(move |finding: &Finding| {
-            if !matches!(finding, Finding::Status(_)) {
-                findings.lock().unwrap().push(finding.clone());
-            }
-        });
-        let key = PrivateKey::from_pem(self.key.as_bytes()).unwrap();
-        Collector::with_steps(config, CssClient::new(&self.css).unwrap(), key, report, self.kills.clone())
-    }
-
-    fn output(&self) -> PathBuf {
-        // Beside the copies, for its inode must last.
-        self.home.root.join("alerts.ndjson")
-    }
-
-    async fn pass(&mut self) {
-        match self.running.as_mut().unwrap().collect_once().await {
-            Err(CollectorError::Stopped(_)) => {
-                self.home.freeze();
-                self.running = None;
-                self.start();
-            }
-            Err(CollectorError::Mms(error)) if error.is_transient() => {}
-            result => drop(result.unwrap()),
-        }
+    fn pass(&mut self) {
+        self.process.order(&Order::Pass);
     }
 
     fn collected(&self) -> Vec<(u64, String)> {
-        let text = fs::read_to_string(self.output()).unwrap();
+        let text = fs::read_to_string(&self.output).unwrap();
         let alerts = text.lines().map(|line| serde_json::from_str::<Alert>(line).unwrap());
         alerts.map(|alert| (alert.sequence, alert.resource)).collect()
+    }
+
+    fn findings(&self) -> String {
+        fs::read_to_string(&self.report).unwrap()
+    }
+
+    /// Object ids that findings name.
+    fn named(&self) -> HashSet<String> {
+        let findings = self.findings();
+        let findings = findings.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let named = findings.filter_map(|finding| match finding["Finding"].as_str() {
+            Some("Forged" | "Copied" | "Removed" | "Intercepted") => {
+                finding["Object"].as_str().map(str::to_owned)
+            }
+            _ => None,
+        });
+        named.collect()
+    }
+
+    /// Object ids that the collector took, once it has ended.
+    fn into_taken(self) -> HashSet<String> {
+        drop(self.process);
+        let ledger = rusqlite::Connection::open(&self.ledger).unwrap();
+        let mut query = ledger.prepare("SELECT id FROM accepted").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 }
 
@@ -312,149 +249,120 @@ impl Meddler {
     }
 }
 
-struct World<'h, H> {
-    node: Node<'h, H>,
+struct World {
+    node: Node,
     hubside: Hubside,
     meddler: Meddler,
 }
 
-impl<'h, H: Hub> World<'h, H> {
-    fn new(hub: &'h H, root: &Path) -> Self {
-        let id = hub.add_service("hzn-armor", "1.0.0", "service-token").unwrap();
-        let other = hub.add_service("other-service", "1.0.0", "other-token").unwrap();
-        let user = hub.add_user("operator", "operator-password", Role::User).unwrap();
-        let mallory = hub.add_user("mallory", "mallory-password", Role::User).unwrap();
-        hub.write_horizon_files(&root.join("ess"), &id, "service-token", "1.0.0").unwrap();
-        hub.write_horizon_files(&root.join("other"), &other, "other-token", "1.0.0").unwrap();
-        let css = |user: &str, password: &str| CssConfig {
-            url: hub.css_url(),
-            org: hub.org(),
-            user: format!("{user}:{password}"),
-            ca_file: None,
-            timeout: Duration::from_secs(5),
+impl World {
+    fn new<H: Hub>(hub: &Fixture<H>) -> Self {
+        let root = hub.dir();
+        let mallory = hub.hub.add_user("mallory", "mallory-password", UserRole::User).unwrap();
+        let other = hub.hub.add_service("other-service", "1.0.0", "other-token").unwrap();
+        hub.hub.write_horizon_files(&root.join("other"), &other, "other-token", "1.0.0").unwrap();
+        for name in ["node", "hubside"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        let [node_key, collector_key] = ["node.key", "collector.key"].map(|name| {
+            let path = root.join(name);
+            PrivateKey::generate(KeyType::Ed25519).unwrap().save_new(&path).unwrap();
+            path
+        });
+        let node = Node::new(Role::Node {
+            dir: root.join("node"),
+            socket: hub.hub.ess_socket(),
+            horizon_files: hub.horizon_files(),
+            org: hub.hub.org(),
+            node: hub.hub.node(),
+            node_key,
+            collector_key: collector_key.clone(),
+        });
+        let CssConfig { url, org, user, .. } = hub.css_config();
+        let (output, report) = (root.join("alerts.ndjson"), root.join("report.ndjson"));
+        let role = Role::Collector {
+            dir: root.join("hubside"),
+            url,
+            org,
+            user,
+            key: collector_key,
+            output: output.clone(),
+            report: report.clone(),
         };
-        let ess = EssClient::new(EssConfig {
-            address: EssAddress::Unix(hub.ess_socket()),
+        let process = Mortal::new(role, &COLLECTOR_STEPS);
+        let hubside = Hubside { process, output, report, ledger: root.join("hubside/collector.db") };
+        let css = CssConfig { user: format!("{mallory}:mallory-password"), ..hub.css_config() };
+        let ess = EssConfig {
             auth_file: root.join("other/auth.json"),
             cert_file: root.join("other/cert.pem"),
-            timeout: Duration::from_secs(2),
-        });
-        let [node_key, collector_key] = [(); 2].map(|()| PrivateKey::generate(KeyType::Ed25519).unwrap());
-        let pem = root.join("collector.key");
-        collector_key.save_new(&pem).unwrap();
-        let (keys, receipt_keys) = watch::channel(vec![collector_key.public().clone()]);
-        let (reports, report) =
-            watch::channel(AgentReport { state: "enforcing".into(), ..AgentReport::default() });
-        drop((keys, reports));
-        let mut node = Node {
-            hub,
-            files: root.join("ess"),
-            home: Home::new(root.join("node")),
-            sealer: Arc::new(Sealer { org: hub.org(), node: hub.node(), key: node_key }),
-            receipt_keys,
-            report,
-            kills: Kills::default(),
-            running: None,
-            appended: 0,
-            made: Vec::new(),
+            ..hub.ess_config()
         };
-        node.start();
-        let mut hubside = Hubside {
-            css: css(&user, "operator-password"),
-            home: Home::new(root.join("hub")),
-            key: fs::read_to_string(pem).unwrap(),
-            kills: Kills::default(),
-            running: None,
-            findings: Arc::default(),
+        let meddler = Meddler {
+            css: CssClient::new(&css).unwrap(),
+            ess: EssClient::new(ess).unwrap(),
+            touched: BTreeSet::new(),
         };
-        hubside.start();
-        let css = CssClient::new(&css(&mallory, "mallory-password")).unwrap();
-        let meddler = Meddler { css, ess: ess.unwrap(), touched: BTreeSet::new() };
         Self { node, hubside, meddler }
     }
 
-    /// Passes on both sides until `done`, or panics with what is not.
-    async fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+    /// Passes on both sides until every alert is receipted.
+    async fn until_delivered(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while !done(self) {
+        while self.node.state.receipted != self.node.appended {
             assert!(
                 Instant::now() < deadline,
-                "{what}: appended {}, receipted {}, collected {:?}, findings {:?}",
+                "appended {}, receipted {}, collected {}, findings {}",
                 self.node.appended,
-                self.node.receipted(),
+                self.node.state.receipted,
                 self.hubside.collected().len(),
-                self.hubside.findings.lock().unwrap(),
+                self.hubside.findings(),
             );
-            self.node.pass().await;
-            self.hubside.pass().await;
+            self.node.pass();
+            self.hubside.pass();
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    async fn until_delivered(&mut self) {
-        self.until("every alert is receipted", |world| world.node.receipted() == world.node.appended).await;
-    }
-
     fn assert_exactly_once_in_order(&self) {
-        let expected: Vec<_> = (1..=self.node.appended).map(|n| (n, format!("/etc/secret-{n}"))).collect();
+        let expected: Vec<_> = (1..=self.node.appended).map(|number| (number, resource(number))).collect();
         assert_eq!(self.hubside.collected(), expected);
     }
 
     /// Each object meddled with is named, unless nobody missed it: the genuine one was taken, as the node, started again, put
     /// it again under its id; or the collector had taken an object that the node made of the same alerts before.
-    fn assert_meddling_is_named(&mut self) {
-        self.hubside.running = None;
-        let ledger = rusqlite::Connection::open(self.hubside.home.dir().join("collector.db")).unwrap();
-        let mut query = ledger.prepare("SELECT id FROM accepted").unwrap();
-        let taken: HashSet<String> =
-            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    fn assert_meddling_is_named(self) {
+        let Self { node: Node { made, .. }, hubside, meddler } = self;
+        let (named, findings) = (hubside.named(), hubside.findings());
+        // The collector's lock goes with it.
+        let taken = hubside.into_taken();
         let range = |id: &str| id.rsplit('.').nth(1).unwrap().to_owned();
-        let made = &self.node.made;
-        let named = self.named();
-        for id in &self.meddler.touched {
+        for id in &meddler.touched {
             let at = made.iter().position(|other| other == id).unwrap();
             let is_missed =
                 !made[..=at].iter().any(|other| range(other) == range(id) && taken.contains(other));
-            assert!(
-                !is_missed || named.contains(id),
-                "{id} is not named: {:?}",
-                self.hubside.findings.lock().unwrap()
-            );
+            assert!(!is_missed || named.contains(id), "{id} is not named: {findings}");
         }
-    }
-
-    /// Object ids that findings name.
-    fn named(&self) -> HashSet<String> {
-        let findings = self.hubside.findings.lock().unwrap();
-        let named = findings.iter().filter_map(|finding| match finding {
-            Finding::Forged { object, .. }
-            | Finding::Copied { object, .. }
-            | Finding::Removed { object, .. }
-            | Finding::Intercepted { object, .. } => Some(object.clone()),
-            _ => None,
-        });
-        named.collect()
     }
 }
 
 /// One scenario: alerts, kills, an outage and meddling as the seed says. Answers where it was killed.
-async fn scenario<H: Hub>(hub: &H, root: &Path, seed: u64) -> Vec<&'static str> {
-    let mut world = World::new(hub, root);
+async fn scenario<H: Hub>(hub: Fixture<H>, seed: u64) -> Vec<&'static str> {
+    let mut world = World::new(&hub);
     let mut random = Random(seed);
     for _ in 0..5 {
-        world.node.kills.arm(&NODE_STEPS, &mut random);
-        world.hubside.kills.arm(&COLLECTOR_STEPS, &mut random);
+        world.node.process.doom(&mut random);
+        world.hubside.process.doom(&mut random);
         world.node.append(1 + random.below(5));
-        world.node.pass().await;
+        world.node.pass();
         if random.below(3) == 0 {
-            hub.hub_down().await.unwrap();
+            hub.hub.hub_down().await.unwrap();
             world.node.append(1 + random.below(3));
-            world.node.pass().await;
-            world.hubside.pass().await;
+            world.node.pass();
+            world.hubside.pass();
             if random.below(2) == 0 {
-                hub.restart_ess().await.unwrap();
+                hub.hub.restart_ess().await.unwrap();
             }
-            hub.hub_up().await.unwrap();
+            hub.hub.hub_up().await.unwrap();
         }
         let how = [Meddling::Overwrite, Meddling::Delete, Meddling::Consume][random.below(3) as usize];
         for id in world.node.object_ids() {
@@ -462,70 +370,50 @@ async fn scenario<H: Hub>(hub: &H, root: &Path, seed: u64) -> Vec<&'static str> 
         }
         world.node.append(1 + random.below(3));
         for _ in 0..random.below(4) {
-            world.node.pass().await;
-            world.hubside.pass().await;
+            world.node.pass();
+            world.hubside.pass();
         }
     }
     world.until_delivered().await;
     world.assert_exactly_once_in_order();
+    let kills = [&world.node.process.kills[..], &world.hubside.process.kills[..]].concat();
     world.assert_meddling_is_named();
-    let mut stops = world.node.kills.stops();
-    stops.extend(world.hubside.kills.stops());
-    stops
+    kills
 }
 
-fn dev_hub_config(dir: &Path) -> DevHubConfig {
-    DevHubConfig { agbot: false, poll: Duration::from_millis(20), ..DevHubConfig::new(dir) }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_alert_arrives_once_whatever_is_killed_on_the_development_hub() {
-    let mut stops = Vec::new();
-    for seed in 0..24 {
-        println!("seed {seed}");
-        let dir = tempfile::tempdir().unwrap();
-        let hub = DevHub::start(dev_hub_config(dir.path())).await.unwrap();
-        stops.extend(scenario(&hub, dir.path(), seed).await);
-    }
-    println!("{} kills: {stops:?}", stops.len());
-    assert!(stops.len() >= 50, "{} kills only: {stops:?}", stops.len());
-    for step in NODE_STEPS.iter().chain(&COLLECTOR_STEPS) {
-        assert!(stops.contains(step), "never killed at {step}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_alert_arrives_once_whatever_is_killed_on_the_real_hub() {
-    if no_real_hub() {
-        return;
-    }
-    let mut stops = Vec::new();
-    for seed in 100..104 {
-        println!("seed {seed}");
-        let dir = tempfile::tempdir().unwrap();
-        let hub = RealHub::start(dir.path()).await.unwrap();
-        stops.extend(scenario(&hub, dir.path(), seed).await);
-    }
-    assert!(stops.len() >= 8, "{stops:?}");
-}
-
-/// People without Go leave the real hub out, knowingly.
-fn no_real_hub() -> bool {
-    let left_out = std::env::var_os("ARMOR_NO_REAL_HUB").is_some_and(|value| value == "1");
-    if left_out {
-        eprintln!("left out (no real hub)");
-    }
-    left_out
+/// The scenarios of these seeds, several at a time.
+fn scenarios<H: Hub>(
+    seeds: std::ops::Range<u64>,
+    hub: impl AsyncFn() -> Result<Fixture<H>, Box<dyn std::error::Error + Send + Sync>> + Sync,
+) -> Vec<&'static str> {
+    let (seeds, kills) = (Mutex::new(seeds), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some(seed) = seeds.lock().unwrap().next() else { break };
+                    run(async {
+                        let killed = scenario(hub().await?, seed).await;
+                        println!("seed {seed}: killed at {killed:?}");
+                        kills.lock().unwrap().extend(killed);
+                        Ok(())
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    kills.into_inner().unwrap()
 }
 
 /// Each way to meddle, with nobody killed: the alerts arrive, and the object is named.
-async fn meddling_is_named<H: Hub>(hub: &H, root: &Path) {
-    let mut world = World::new(hub, root);
+async fn each_way_to_meddle_is_named<H: Hub>(hub: Fixture<H>) {
+    let mut world = World::new(&hub);
     world.node.append(1);
     world.until_delivered().await;
     for how in [Meddling::Overwrite, Meddling::Delete, Meddling::Consume] {
         world.node.append(2);
-        world.node.pass().await;
+        world.node.pass();
         let deadline = Instant::now() + PATIENCE;
         let id = loop {
             let ids = world.node.object_ids();
@@ -547,24 +435,7 @@ async fn meddling_is_named<H: Hub>(hub: &H, root: &Path) {
             }
         }
         world.until_delivered().await;
-        assert!(world.named().contains(&id), "{how:?} of {id}: {:?}", world.hubside.findings.lock().unwrap());
+        assert!(world.hubside.named().contains(&id), "{how:?} of {id}: {}", world.hubside.findings());
     }
     world.assert_exactly_once_in_order();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_way_to_meddle_is_named_on_the_development_hub() {
-    let dir = tempfile::tempdir().unwrap();
-    let hub = DevHub::start(dev_hub_config(dir.path())).await.unwrap();
-    meddling_is_named(&hub, dir.path()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_way_to_meddle_is_named_on_the_real_hub() {
-    if no_real_hub() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let hub = RealHub::start(dir.path()).await.unwrap();
-    meddling_is_named(&hub, dir.path()).await;
 }

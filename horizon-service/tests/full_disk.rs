@@ -1,0 +1,162 @@
+//! The spool on a full disk keeps what it has, counts and names what it cannot keep, tells the hub, and goes on with room again.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use armor_agent::spool::{Spool, SpoolConfig, SpoolError};
+use armor_agent::uplink::{Uplink, UplinkConfig};
+use armor_contract_tests::disk::{SmallDisk, own_mounts};
+use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
+use armor_hub_client::alert::Alert;
+use armor_hub_client::batch::{self, LostReason, Sealer};
+use armor_hub_client::keys::{KeyType, PrivateKey};
+use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
+use armor_hub_client::status::{self, AgentReport, NodeStatus, SpoolStats};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    if let Err(error) = own_mounts() {
+        eprintln!("full_disk: {error}");
+        return ExitCode::FAILURE;
+    }
+    let alone = no_hub![
+        what_cannot_be_kept_is_counted_and_named,
+        a_spool_opens_on_a_full_disk_with_all_it_has,
+        a_spool_that_cannot_begin_names_its_file,
+    ];
+    run_all([alone, both_hubs![the_hub_is_told]])
+}
+
+fn sealer() -> Sealer {
+    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    Sealer { org: "myorg".into(), node: "node1".into(), key }
+}
+
+fn open(disk: &SmallDisk) -> Result<Spool, SpoolError> {
+    Spool::open(disk.dir(), SpoolConfig { max_bytes: 64 << 20 })
+}
+
+fn disk(dir: &Path) -> SmallDisk {
+    SmallDisk::mount(&dir.join("disk"), 1 << 20).unwrap()
+}
+
+/// Alerts too long for the room that a full disk's files still have.
+fn alerts(count: usize) -> Vec<Alert> {
+    vec![Alert { resource: "/etc/secret".repeat(1000), ..Alert::at(Timestamp::UNIX_EPOCH) }; count]
+}
+
+/// Appends until nothing is kept any more; how many alerts were, and how many were not.
+fn append_until_full(spool: &mut Spool, disk: &SmallDisk) -> (u64, u64) {
+    disk.fill().unwrap();
+    let (mut kept, mut lost) = (0, 0);
+    while lost < 30 {
+        match spool.append(&alerts(10)) {
+            Ok(_) => kept += 10,
+            Err(error) => {
+                let said = error.to_string();
+                assert!(matches!(error, SpoolError::Unwritten { count: 10, .. }), "{said}");
+                let why = said.contains("full") || said.contains("No space");
+                assert!(said.contains("disk/spool.") && why, "{said}");
+                lost += 10;
+            }
+        }
+    }
+    (kept, lost)
+}
+
+fn counts(stats: &SpoolStats) -> (u64, u64, u64) {
+    (stats.records, stats.last, stats.unwritten)
+}
+
+async fn what_cannot_be_kept_is_counted_and_named() {
+    let (dir, sealer) = (tempfile::tempdir().unwrap(), sealer());
+    let disk = disk(dir.path());
+    let mut spool = open(&disk).unwrap();
+    spool.append(&alerts(5)).unwrap();
+    let sent = spool.next_batch(&sealer, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    spool.append(&alerts(5)).unwrap();
+    let (kept, lost) = append_until_full(&mut spool, &disk);
+    assert_eq!(kept, 0, "all that is not kept is in one range");
+    assert_eq!(counts(&spool.stats().unwrap()), (10, 10, lost));
+    assert_eq!(spool.content(&sent.id).unwrap().as_ref(), Some(&sent.content));
+
+    disk.free().unwrap();
+    let range = spool.append(&alerts(2)).unwrap();
+    assert_eq!(range, 11 + lost..=12 + lost, "numbers stand for what was not kept");
+    assert_eq!(counts(&spool.stats().unwrap()), (12, 12 + lost, lost));
+    let next = spool.next_batch(&sealer, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    let next = batch::open(&next.content, sealer.key.public()).unwrap();
+    let numbers: Vec<u64> = next.records.iter().map(|record| record.sequence).collect();
+    assert_eq!(numbers, (6..=10).chain(range).collect::<Vec<_>>());
+    let named = next.header.lost[0];
+    assert_eq!((named.first, named.last, named.reason), (11, 10 + lost, LostReason::Unwritten));
+}
+
+async fn a_spool_opens_on_a_full_disk_with_all_it_has() {
+    let (dir, sealer) = (tempfile::tempdir().unwrap(), sealer());
+    let disk = disk(dir.path());
+    let mut spool = open(&disk).unwrap();
+    spool.append(&alerts(5)).unwrap();
+    let sent = spool.next_batch(&sealer, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    append_until_full(&mut spool, &disk);
+    for _ in 0..2 {
+        drop(spool);
+        spool = open(&disk).unwrap();
+        assert_eq!(spool.recovered(), None, "nothing is damaged");
+        assert_eq!(counts(&spool.stats().unwrap()), (5, 5, 0));
+        assert_eq!(spool.content(&sent.id).unwrap().as_ref(), Some(&sent.content));
+        spool.append(&alerts(10)).unwrap_err();
+    }
+    disk.free().unwrap();
+    assert_eq!(spool.append(&alerts(1)).unwrap(), 16..=16);
+}
+
+async fn a_spool_that_cannot_begin_names_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path());
+    disk.fill().unwrap();
+    let error = open(&disk).err().unwrap().to_string();
+    assert!(error.contains("disk/spool.db"), "{error}");
+    disk.free().unwrap();
+    assert_eq!(open(&disk).unwrap().append(&alerts(1)).unwrap(), 1..=1);
+}
+
+async fn the_hub_is_told<H: Hub>(hub: Fixture<H>) {
+    let (css, disk) = (hub.css().unwrap(), disk(hub.dir()));
+    let (spool, sealer) = (Arc::new(Mutex::new(open(&disk).unwrap())), Arc::new(sealer()));
+    let (_, keys) = watch::channel(vec![]);
+    let (_, report) = watch::channel(AgentReport::default());
+    let config = UplinkConfig { status_every: Duration::ZERO, ..UplinkConfig::default() };
+    let ess = hub.ess().unwrap();
+    let mut uplink = Uplink::new(config, ess, Arc::clone(&spool), Arc::clone(&sealer), keys, report);
+    let (_, lost) = append_until_full(&mut spool.lock().unwrap(), &disk);
+    let deadline = Instant::now() + PATIENCE;
+    let told = async || {
+        for object in css.list(STATUS_TYPE).await.unwrap().iter().filter(|object| !object.deleted) {
+            if let Ok(data) = css.data(STATUS_TYPE, &object.object_id, status::MAX_OBJECT).await
+                && NodeStatus::verify(&data).is_ok_and(|(status, _)| status.spool.unwritten == lost)
+            {
+                return true;
+            }
+        }
+        false
+    };
+    while !told().await {
+        assert!(Instant::now() < deadline, "the hub does not hear of it");
+        // It says that the spool fails, and goes on.
+        let _ = uplink.pass(Timestamp::now()).await;
+    }
+    disk.free().unwrap();
+    spool.lock().unwrap().append(&alerts(1)).unwrap();
+    while css.list(ALERTS_TYPE).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the alerts do not arrive");
+        uplink.pass(Timestamp::now()).await.unwrap();
+    }
+}

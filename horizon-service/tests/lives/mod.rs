@@ -1,0 +1,260 @@
+//! Node and collector as processes of their own, so that they can be killed: by themselves when an armed step is reached, or at
+//! any moment from outside. Either is a SIGKILL, and nothing but their files is left.
+//!
+//! The test's own program is started again, in a [`Role`]; orders and answers go as JSON lines through its standard input and
+//! output.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use armor_agent::spool::{Spool, SpoolConfig};
+use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
+use armor_hub_client::alert::Alert;
+use armor_hub_client::batch::Sealer;
+use armor_hub_client::collector::{
+    Collector, CollectorConfig, CollectorError, Finding, OutputConfig, ReceiptRoute, Report,
+};
+use armor_hub_client::css::{CssClient, CssConfig};
+use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::keys::PrivateKey;
+use armor_hub_client::status::AgentReport;
+use armor_hub_client::steps::{Steps, Stopped};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Names the variable that makes this program one of the two.
+const ROLE: &str = "ARMOR_KILLPOINTS_ROLE";
+
+/// What a process is, and where everything is that it needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Role {
+    /// Spool and uplink.
+    Node {
+        /// Of the spool.
+        dir: PathBuf,
+        socket: PathBuf,
+        horizon_files: PathBuf,
+        org: String,
+        node: String,
+        /// Private keys.
+        node_key: PathBuf,
+        collector_key: PathBuf,
+    },
+    /// What `hzn-armor alerts collect` runs.
+    Collector {
+        /// Of the ledger.
+        dir: PathBuf,
+        url: String,
+        org: String,
+        user: String,
+        key: PathBuf,
+        output: PathBuf,
+        /// Findings, a JSON line each.
+        report: PathBuf,
+    },
+}
+
+/// What a process is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Nothing but to answer.
+    Look,
+    /// To kill itself when this step is reached, after `skip` times.
+    Arm { step: String, skip: u64 },
+    /// To append an alert for each resource.
+    Append { resources: Vec<String> },
+    /// One pass.
+    Pass,
+}
+
+/// How a node is; of a collector it says nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Highest number given.
+    pub last: u64,
+    /// Highest number that a receipt covers.
+    pub receipted: u64,
+    /// Ids of the batches without a receipt, and whether somebody took them.
+    pub batches: Vec<(String, bool)>,
+}
+
+/// A running process. It is killed when this is dropped.
+pub struct Life {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Life {
+    pub fn begin(role: &Role) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(ROLE, serde_json::to_string(role).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (orders, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { child, orders, answers: BufReader::new(answers) }
+    }
+
+    /// The answer, or `None` if it was killed on the way.
+    pub fn order(&mut self, order: &Order) -> Option<State> {
+        self.send(order);
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        if line.ends_with('\n') {
+            return Some(serde_json::from_str(&line).unwrap());
+        }
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{order:?}: it ended by itself: {status}");
+        None
+    }
+
+    /// Kills it `after` this time, whatever it is doing then.
+    pub fn order_and_kill(&mut self, order: &Order, after: Duration) {
+        self.send(order);
+        std::thread::sleep(after);
+        self.child.kill().unwrap();
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{order:?}: it ended by itself: {status}");
+    }
+
+    fn send(&mut self, order: &Order) {
+        writeln!(self.orders, "{}", serde_json::to_string(order).unwrap()).unwrap();
+    }
+}
+
+/// Kills this process at the step that is armed.
+#[derive(Clone, Default)]
+struct Kills(Arc<Mutex<Option<(String, u64)>>>);
+
+impl Steps for Kills {
+    fn reached(&mut self, step: &'static str) -> Result<(), Stopped> {
+        match &mut *self.0.lock().unwrap() {
+            Some((armed, skip)) if *armed == step && *skip > 0 => *skip -= 1,
+            Some((armed, _)) if *armed == step => {
+                let this = rustix::process::getpid();
+                rustix::process::kill_process(this, rustix::process::Signal::KILL).unwrap();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Where this process was started in a role: does what it is ordered until nobody orders any more.
+pub fn live() -> bool {
+    let Some(role) = std::env::var_os(ROLE) else { return false };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let kills = Kills::default();
+    let mut work: Box<dyn FnMut(Order) -> State> = match serde_json::from_str(role.to_str().unwrap()).unwrap()
+    {
+        role @ Role::Node { .. } => node(role, runtime, kills.clone()),
+        role @ Role::Collector { .. } => collector(role, runtime, kills.clone()),
+    };
+    for line in std::io::stdin().lines() {
+        let state = match serde_json::from_str(&line.unwrap()).unwrap() {
+            Order::Arm { step, skip } => {
+                *kills.0.lock().unwrap() = Some((step, skip));
+                work(Order::Look)
+            }
+            order => work(order),
+        };
+        println!("{}", serde_json::to_string(&state).unwrap());
+    }
+    true
+}
+
+fn node(role: Role, runtime: tokio::runtime::Runtime, mut kills: Kills) -> Box<dyn FnMut(Order) -> State> {
+    let Role::Node { dir, socket, horizon_files, org, node, node_key, collector_key } = role else {
+        unreachable!()
+    };
+    let spool = Spool::open(&dir, SpoolConfig { max_bytes: 1 << 20 }).unwrap();
+    assert_eq!(spool.recovered(), None, "a kill damages nothing");
+    let spool = Arc::new(Mutex::new(spool));
+    let ess = EssClient::new(EssConfig {
+        address: EssAddress::Unix(socket),
+        auth_file: horizon_files.join("auth.json"),
+        cert_file: horizon_files.join("cert.pem"),
+        timeout: Duration::from_secs(2),
+    });
+    let config = UplinkConfig {
+        poll: Duration::from_millis(50),
+        resend_after: Duration::from_millis(1500),
+        receipt_grace: Duration::from_millis(1500),
+        ..UplinkConfig::default()
+    };
+    let (_, keys) = watch::channel(vec![PrivateKey::load(&collector_key).unwrap().public().clone()]);
+    let (_, report) = watch::channel(AgentReport { state: "enforcing".into(), ..AgentReport::default() });
+    let sealer = Arc::new(Sealer { org, node, key: PrivateKey::load(&node_key).unwrap() });
+    let shared = Arc::clone(&spool);
+    let mut uplink = Uplink::with_steps(config, ess.unwrap(), shared, sealer, keys, report, kills.clone());
+    Box::new(move |order| {
+        match order {
+            Order::Append { resources } => {
+                let alerts: Vec<_> = resources
+                    .into_iter()
+                    .map(|resource| Alert { severity: "5".into(), resource, ..Alert::at(Timestamp::now()) })
+                    .collect();
+                spool.lock().unwrap().append(&alerts).unwrap();
+                kills.reached("written-to-spool").unwrap();
+            }
+            Order::Pass => match runtime.block_on(uplink.pass(Timestamp::now())) {
+                Err(UplinkError::Mms(error)) if error.is_transient() => {}
+                result => result.unwrap(),
+            },
+            Order::Look | Order::Arm { .. } => {}
+        }
+        let mut spool = spool.lock().unwrap();
+        let stats = spool.stats().unwrap();
+        let batches = spool.batches().unwrap();
+        State {
+            last: stats.last,
+            receipted: stats.receipted,
+            batches: batches.into_iter().map(|batch| (batch.id, batch.taken.is_some())).collect(),
+        }
+    })
+}
+
+fn collector(role: Role, runtime: tokio::runtime::Runtime, kills: Kills) -> Box<dyn FnMut(Order) -> State> {
+    let Role::Collector { dir, url, org, user, key, output, report } = role else { unreachable!() };
+    let css = CssConfig { url, org, user, ca_file: None, timeout: Duration::from_secs(5) };
+    let config = CollectorConfig {
+        org: css.org.clone(),
+        state_dir: dir,
+        output: OutputConfig::File(output),
+        route: ReceiptRoute::Node("openhorizon.edgenode".into()),
+        accept_keys: vec![],
+    };
+    let mut report = OpenOptions::new().create(true).append(true).open(report).unwrap();
+    let report: Report = Box::new(move |finding: &Finding| {
+        let line = serde_json::to_string(finding).unwrap() + "\n";
+        report.write_all(line.as_bytes()).unwrap();
+    });
+    let key = PrivateKey::load(&key).unwrap();
+    let mut collector =
+        Collector::with_steps(config, CssClient::new(&css).unwrap(), key, report, kills).unwrap();
+    Box::new(move |order| {
+        if let Order::Pass = order {
+            match runtime.block_on(collector.collect_once()) {
+                Err(CollectorError::Mms(error)) if error.is_transient() => {}
+                result => drop(result.unwrap()),
+            }
+        }
+        State::default()
+    })
+}
