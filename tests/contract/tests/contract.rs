@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         received_by_the_hub_is_not_reported,
         alert_deleted_at_the_hub_stays_ready,
         alert_deleted_by_the_service,
+        alert_deleted_before_its_turn_arrives_as_deleted,
+        alert_deleted_at_both_ends_is_gone,
         alert_put_again_replaces,
         puts_hang_without_hub_and_arrive_later,
         queue_is_lost_when_the_ess_restarts,

@@ -54,20 +54,21 @@ async fn poll(state: Arc<State>) {
 /// does not hold: the ESS goes on saying `ready` to both.
 fn push(state: &State, key: &Key) {
     let mut css = lock(&state.css);
-    let ess = lock(&state.ess);
-    let Some(object) = ess.objects.get(key) else { return };
+    let mut ess = lock(&state.ess);
+    let Some(object) = ess.objects.get_mut(key) else { return };
     if !travels(key) {
         return;
     }
     if css.objects.get(key).is_some_and(|there| there.status.is_senders()) {
         return;
     }
+    let first = !std::mem::replace(&mut object.sent, true);
+    let mut meta = object.meta.clone();
+    meta.owner_id = format!("{}/{}", state.org, state.node);
+    meta.destination_type = NODE_TYPE.to_owned();
+    meta.destination_id = state.node.clone();
     match object.status {
         Status::Ready => {
-            let mut meta = object.meta.clone();
-            meta.owner_id = format!("{}/{}", state.org, state.node);
-            meta.destination_type = NODE_TYPE.to_owned();
-            meta.destination_id = state.node.clone();
             let verified = object.data.as_ref().is_none_or(|data| signature::verifies(&meta, data));
             let copy = match verified {
                 true => Object::new(meta, Status::CompletelyReceived, object.data.clone()),
@@ -75,11 +76,14 @@ fn push(state: &State, key: &Key) {
             };
             css.objects.insert(key.clone(), copy);
         }
-        Status::Deleted => {
-            if let Some(there) = css.objects.get_mut(key) {
-                mark_deleted(there);
+        Status::Deleted => match css.objects.get_mut(key) {
+            Some(there) => mark_deleted(there),
+            // Deleted before its turn came: the hub hears of it and of its end at once.
+            None if first => {
+                css.objects.insert(key.clone(), Object::new(meta, Status::Deleted, None));
             }
-        }
+            None => {}
+        },
         _ => {}
     }
 }

@@ -52,6 +52,8 @@ pub struct Object {
     pub deletion_acknowledged: bool,
     /// Metadata instance that the agbot last decided on. CSS only.
     pub placed: i64,
+    /// This version was sent to the hub. ESS only.
+    pub sent: bool,
 }
 
 impl Object {
@@ -65,6 +67,7 @@ impl Object {
             removed_services: Vec::new(),
             deletion_acknowledged: false,
             placed: 0,
+            sent: false,
         }
     }
 }

@@ -226,3 +226,24 @@ pub async fn range_upload_fails_at_the_ess<H: Hub>(t: Fixture<H>) -> Result<(), 
     listed(&t.operator, "a", |_| true).await?;
     Ok(())
 }
+
+pub async fn alert_deleted_before_its_turn_arrives_as_deleted<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
+    t.hub.hub_down().await?;
+    put(&t.service, "a", &json!({}), Some(b"x")).await?;
+    assert_eq!(t.service.delete(&path("a")).await?, 204);
+    t.hub.hub_up().await?;
+    listed(&t.operator, "a", |object| object["deleted"] == true).await?;
+    answers(&t.operator, &format!("{}/data", path("a")), 404).await?;
+    assert_eq!(t.operator.put(&format!("{}/deleted", path("a")), "").await?, 204);
+    unlisted(&t.operator, "a").await
+}
+
+pub async fn alert_deleted_at_both_ends_is_gone<H: Hub>(t: Fixture<H>) -> Result<(), Error> {
+    put(&t.service, "a", &json!({}), Some(b"x")).await?;
+    listed(&t.operator, "a", |_| true).await?;
+    assert_eq!(t.operator.delete(&path("a")).await?, 204);
+    assert_eq!(t.service.delete(&path("a")).await?, 204);
+    round_trip(&t, "barrier").await?;
+    assert!(entry(&t.operator, &format!("{TYPE}?received=true"), "a").await.is_none());
+    Ok(())
+}
