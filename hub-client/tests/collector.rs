@@ -109,8 +109,19 @@ impl<H: Hub> World<H> {
         command
     }
 
+    fn start(&self) -> Collector {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.open(self.config()) {
+                // A process that another test is just starting still has the file's lock, inherited, until it runs.
+                Err(CollectorError::Output(OutputError::InUse(_))) if Instant::now() < deadline => {}
+                collector => return collector.unwrap(),
+            }
+        }
+    }
+
     async fn collect(&self) -> Summary {
-        self.open(self.config()).unwrap().collect_once().await.unwrap()
+        self.start().collect_once().await.unwrap()
     }
 
     fn findings(&self) -> Vec<Finding> {
@@ -242,7 +253,7 @@ async fn alerts_wait_at_the_hub_until_the_key_is_known<H: Hub>(hub: Fixture<H>) 
     let (mut world, mut node) = (World::new(hub), Stream::new());
     let sealed = node.next(0, 1, "x");
     world.send(&sealed).await;
-    let mut collector = world.open(world.config()).unwrap();
+    let mut collector = world.start();
     for _ in 0..2 {
         assert_eq!(collector.collect_once().await.unwrap().alerts, 0);
     }
@@ -351,7 +362,7 @@ async fn what_a_crash_left_in_the_output_is_cut_off<H: Hub>(hub: Fixture<H>) {
 
 async fn a_second_collector_and_a_newer_state_are_refused<H: Hub>(hub: Fixture<H>) {
     let world = World::new(hub);
-    let running = world.open(world.config()).unwrap();
+    let running = world.start();
     let error = world.open(world.config()).err().unwrap();
     assert!(matches!(error, CollectorError::Ledger(LedgerError::InUse { .. })), "{error}");
     fs::create_dir(world.hub.dir().join("other")).unwrap();
@@ -382,7 +393,7 @@ async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way
     }
     world.send_status(&node).await;
     world.send(&node.next(0, 1, "x")).await;
-    let mut collector = world.open(world.config()).unwrap();
+    let mut collector = world.start();
     assert_eq!(collector.collect_once().await.unwrap().alerts, 1);
     collector.collect_once().await.unwrap();
     let findings = world.findings();

@@ -1,14 +1,14 @@
 //! Building and running the real CSS and ESS.
 
-use armor_dev_hub::{Credential, Hub, Role};
+use armor_dev_hub::{Credential, Hub, Role, reserve};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 
 const ORG: &str = "myorg";
 const NODE: &str = "node1";
@@ -42,6 +42,8 @@ pub enum RealHubError {
 pub struct RealHub {
     dir: PathBuf,
     css_port: u16,
+    /// Bound and never listening: nobody else gets the port while the hub is down.
+    _reserved: TcpSocket,
     credentials: Mutex<BTreeMap<String, Credential>>,
     css: Mutex<Option<Process>>,
     ess: Mutex<Option<Process>>,
@@ -88,10 +90,6 @@ fn binary() -> Result<&'static Path, RealHubError> {
     built.as_deref().map_err(|why| RealHubError::Build(why.clone()))
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 impl RealHub {
     /// Builds both if needed, starts them with their state in `dir`, and waits until the node is registered at the CSS.
     /// `dir` must be short: it holds a unix socket.
@@ -112,9 +110,11 @@ impl RealHub {
             org: ORG.to_owned(),
             identity: "hub-admin".to_owned(),
         };
+        let (reserved, css_port) = reserve(0)?;
         let hub = Self {
             dir: dir.to_owned(),
-            css_port: free_port()?,
+            css_port,
+            _reserved: reserved,
             credentials: Mutex::new([(node_user(), node), (ADMIN.to_owned(), admin)].into()),
             css: Mutex::new(None),
             ess: Mutex::new(None),

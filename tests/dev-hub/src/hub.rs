@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -154,6 +154,8 @@ pub struct DevHub {
     state: Arc<State>,
     socket: PathBuf,
     css_port: u16,
+    /// Bound and never listening: nobody else gets the port while the hub is down.
+    _reserved: TcpSocket,
     identity: Mutex<tls::Identity>,
     css_server: tokio::sync::Mutex<Option<Server>>,
     ess: tokio::sync::Mutex<Option<Ess>>,
@@ -184,17 +186,18 @@ impl DevHub {
             registered: AtomicBool::new(false),
             wake_link: Notify::new(),
         });
-        let mut hub = Self {
+        let address = format!("127.0.0.1:{}", config.css_port);
+        let (reserved, css_port) = reserve(config.css_port).map_err(at(address.clone()))?;
+        let hub = Self {
             state,
             socket: config.dir.join("essapi.sock"),
-            css_port: config.css_port,
+            css_port,
+            _reserved: reserved,
             identity: Mutex::new(tls::identity().map_err(StartError::Certificate)?),
             css_server: tokio::sync::Mutex::new(None),
             ess: tokio::sync::Mutex::new(None),
         };
-        let address = format!("127.0.0.1:{}", hub.css_port);
-        let listener = TcpListener::bind(&address).await.map_err(at(address.clone()))?;
-        hub.css_port = listener.local_addr().map_err(at(address))?.port();
+        let listener = TcpListener::bind(("127.0.0.1", css_port)).await.map_err(at(address))?;
         hub.serve_css(listener).await;
         hub.serve_ess().await.map_err(at(hub.socket.display().to_string()))?;
         Ok(hub)
@@ -221,6 +224,18 @@ impl DevHub {
     pub fn is_hub_up(&self) -> bool {
         *self.state.hub_is_up.borrow()
     }
+}
+
+/// Holds a loopback port, any free one for 0, that listeners may still be bound to.
+///
+/// # Errors
+/// When somebody listens there.
+pub fn reserve(port: u16) -> io::Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(([127, 0, 0, 1], port).into())?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 fn router(state: &Arc<State>, side: Side) -> Router {

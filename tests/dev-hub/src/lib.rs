@@ -19,5 +19,5 @@ mod store;
 mod tls;
 
 pub use auth::{Credential, Role};
-pub use hub::{DevHub, DevHubConfig, Hub, StartError};
+pub use hub::{DevHub, DevHubConfig, Hub, StartError, reserve};
 pub use server::Server;
