@@ -23,7 +23,7 @@ use armor_hub_client::css::{CssClient, CssConfig};
 use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
 use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::status::AgentReport;
-use armor_hub_client::steps::{Steps, Stopped};
+use armor_hub_client::steps::Steps;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -143,7 +143,7 @@ impl Life {
 struct Kills(Arc<Mutex<Option<(String, u64)>>>);
 
 impl Steps for Kills {
-    fn reached(&mut self, step: &'static str) -> Result<(), Stopped> {
+    fn reached(&mut self, step: &'static str) {
         match &mut *self.0.lock().unwrap() {
             Some((armed, skip)) if *armed == step && *skip > 0 => *skip -= 1,
             Some((armed, _)) if *armed == step => {
@@ -152,7 +152,6 @@ impl Steps for Kills {
             }
             _ => {}
         }
-        Ok(())
     }
 }
 
@@ -211,7 +210,7 @@ fn node(role: Role, runtime: tokio::runtime::Runtime, mut kills: Kills) -> Box<d
                     .map(|resource| Alert { severity: "5".into(), resource, ..Alert::at(Timestamp::now()) })
                     .collect();
                 spool.lock().unwrap().append(&alerts).unwrap();
-                kills.reached("written-to-spool").unwrap();
+                kills.reached("written-to-spool");
             }
             Order::Pass => match runtime.block_on(uplink.pass(Timestamp::now())) {
                 Err(UplinkError::Mms(error)) if error.is_transient() => {}
