@@ -38,6 +38,9 @@ pub use output::{OutputConfig, OutputError};
 
 /// Longest wait between two passes that fail.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
+/// How long, in seconds, an object may be at the hub without data. The hub shows one so that its node deleted before it was
+/// sent, until the deletion arrives too.
+const EMPTY_LIMIT: i64 = 600;
 
 /// How receipts reach their node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -359,6 +362,7 @@ impl<S: Steps> Collector<S> {
         self.listed.extend(objects.iter().map(name_of));
         let listed = std::mem::take(&mut self.listed);
         self.reported.retain(|id| listed.contains(id));
+        self.ledger.retain_empty(&listed)?;
         objects.sort_by_cached_key(|object| (object.owner_id.clone(), first_of(&object.object_id)));
         for object in objects {
             if self.take(&object).await? == Verdict::Consume {
@@ -403,6 +407,11 @@ impl<S: Steps> Collector<S> {
                 continue;
             }
             match self.css.data(STATUS_TYPE, id, status::MAX_OBJECT).await {
+                Ok(data) if data.is_empty() => {
+                    if self.without_data(&object)? == Verdict::Leave {
+                        continue;
+                    }
+                }
                 Ok(data) => self.read_status(&object, &data)?,
                 Err(MmsError::UnknownObject { .. }) => continue,
                 Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
@@ -461,6 +470,16 @@ impl<S: Steps> Collector<S> {
         self.find_once(object, &Finding::Forged { object: id, owner, reason });
     }
 
+    /// Leaves an object without data, but not for ever: whoever parks one is named.
+    fn without_data(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
+        let now = Timestamp::now().as_second();
+        if now - self.ledger.empty_since(&name_of(object), now)? < EMPTY_LIMIT {
+            return Ok(Verdict::Leave);
+        }
+        self.forged(object, format!("it has had no data for {} minutes", EMPTY_LIMIT / 60));
+        Ok(Verdict::Consume)
+    }
+
     /// Looks at one alert object.
     async fn take(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
         let (id, owner) = (&object.object_id, &object.owner_id);
@@ -491,6 +510,7 @@ impl<S: Steps> Collector<S> {
             return Ok(Verdict::Leave);
         };
         let data = match self.css.data(ALERTS_TYPE, id, batch::MAX_OBJECT as u64).await {
+            Ok(data) if data.is_empty() => return self.without_data(object),
             Ok(data) => data,
             Err(MmsError::UnknownObject { .. }) => return Ok(Verdict::Leave),
             Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {

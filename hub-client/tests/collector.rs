@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         a_changed_key_is_believed_only_when_the_operator_says_so,
         alerts_wait_at_the_hub_until_the_key_is_known,
         forgeries_and_copies_are_named_and_removed,
+        an_object_without_data_is_left_for_a_while_and_then_named,
         lost_alerts_are_named,
         a_fresh_state_goes_on_where_the_nodes_receipts_end,
         a_node_set_back_is_named_and_not_believed,
@@ -290,6 +291,39 @@ async fn forgeries_and_copies_are_named_and_removed<H: Hub>(hub: Fixture<H>) {
     );
     assert_eq!(findings.iter().filter(|finding| format!("{finding:?}").contains("garbage")).count(), 2);
     assert_eq!(world.collect().await, Summary::default(), "nothing is left at the hub");
+}
+
+/// The real hub shows an object so that its node deleted before it was sent.
+async fn an_object_without_data_is_left_for_a_while_and_then_named<H: Hub>(hub: Fixture<H>) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
+    world.send_status(&node).await;
+    world.send(&node.next(0, 1, "x")).await;
+    world.arrive(ALERTS_TYPE, "node1.1-1.parked", b"").await;
+    world.arrive(STATUS_TYPE, "node1.parked", b"").await;
+    for alerts in [1, 0] {
+        assert_eq!(world.collect().await.alerts, alerts, "in nobody's way");
+    }
+    let forged = |findings: Vec<Finding>| -> Vec<String> {
+        let forged = |finding: Finding| match finding {
+            Finding::Forged { object, reason, .. } => Some(format!("{object}: {reason}")),
+            _ => None,
+        };
+        findings.into_iter().filter_map(forged).collect()
+    };
+    assert_eq!(forged(world.findings()), [""; 0]);
+    let db = rusqlite::Connection::open(world.hub.dir().join("state/collector.db")).unwrap();
+    assert_eq!(db.execute("UPDATE empty SET since = since - 601", []).unwrap(), 2);
+    drop(db);
+    world.collect().await;
+    let says = "it has had no data for 10 minutes";
+    assert_eq!(
+        forged(world.findings()),
+        [format!("node1.parked: {says}"), format!("node1.1-1.parked: {says}")]
+    );
+    assert_eq!(world.collect().await, Summary::default(), "nothing is left at the hub");
+    let db = rusqlite::Connection::open(world.hub.dir().join("state/collector.db")).unwrap();
+    let left: u32 = db.query_row("SELECT COUNT(*) FROM empty", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0, "nor in the ledger");
 }
 
 async fn lost_alerts_are_named<H: Hub>(hub: Fixture<H>) {

@@ -1,11 +1,13 @@
 //! What the collector remembers, in an SQLite file of its own: per node the pinned key, how far its alerts are written and
-//! the chain there, what is held beyond a gap, and how long the output was when that was true.
+//! the chain there, what is held beyond a gap, and how long the output was when that was true. Besides, which objects at the
+//! hub have no data, since when.
 //!
 //! Invariants:
 //! - A stream is a node with one key. Its mark moves only together with the recorded length of the output, in one
 //!   transaction, after the output was synced: whatever lies beyond that length was never accounted for.
 //! - A receipt is due from the moment the mark moves until it is published.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
@@ -37,6 +39,9 @@ CREATE TABLE held (
 CREATE TABLE output (file INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;
 CREATE TABLE receipt (id TEXT PRIMARY KEY, stream INTEGER NOT NULL) STRICT;
 ";
+/// Version 0.1.0 had no such table and does not mind it: the schema's version stays.
+const CREATE_EMPTY: &str =
+    "CREATE TABLE IF NOT EXISTS empty (name TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT";
 
 /// Why the collector's state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +115,9 @@ impl Ledger {
             if found == 0 {
                 tx.execute_batch(CREATE)?;
                 tx.pragma_update(None, "user_version", SCHEMA)?;
+            }
+            if found <= SCHEMA {
+                tx.execute_batch(CREATE_EMPTY)?;
             }
             tx.commit()?;
             Ok((db, found))
@@ -318,6 +326,31 @@ impl Ledger {
 
     pub(super) fn forget_receipt(&mut self, id: &str) -> Result<()> {
         self.write(|tx| tx.execute("DELETE FROM receipt WHERE id = ?1", [id])).map(|_| ())
+    }
+
+    /// Since when (seconds) the object `name` has been seen without data, which it is at `now`.
+    pub(super) fn empty_since(&mut self, name: &str, now: i64) -> Result<i64> {
+        self.write(|tx| {
+            tx.query_row(
+                // A clock set back must not make it stay for ever.
+                "INSERT INTO empty VALUES (?1, ?2)
+                 ON CONFLICT (name) DO UPDATE SET since = MIN(since, excluded.since) RETURNING since",
+                params![name, now],
+                |row| row.get(0),
+            )
+        })
+    }
+
+    /// Forgets objects without data that are not `listed` at the hub any more.
+    pub(super) fn retain_empty(&mut self, listed: &HashSet<String>) -> Result<()> {
+        self.write(|tx| {
+            let mut query = tx.prepare("SELECT name FROM empty")?;
+            let names = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+            for gone in names.iter().filter(|name| !listed.contains(*name)) {
+                tx.execute("DELETE FROM empty WHERE name = ?1", [gone])?;
+            }
+            Ok(())
+        })
     }
 
     fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
