@@ -124,17 +124,17 @@ fn report(path: Option<&Path>) -> anyhow::Result<Report> {
     let mut file = path
         .map(|path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            file.with_context(|| path.display().to_string())
+            Ok::<_, anyhow::Error>((path.to_owned(), file.with_context(|| path.display().to_string())?))
         })
         .transpose()?;
     Ok(Box::new(move |finding: &Finding| {
         eprintln!("{finding}");
-        if let Some(file) = &mut file {
+        if let Some((path, file)) = &mut file {
             let written = serde_json::to_string(finding)
                 .map_err(std::io::Error::other)
                 .and_then(|line| writeln!(file, "{line}"));
             if let Err(error) = written {
-                eprintln!("the report cannot be written: {error}");
+                eprintln!("{}: this finding is not in the report: {error}", path.display());
             }
         }
     }))
