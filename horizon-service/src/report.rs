@@ -37,6 +37,8 @@ pub enum Problem {
     Trust,
     /// Alerts cannot be kept.
     Spool,
+    /// The node has no key to sign with: alerts and status are not sent.
+    NodeKey,
     /// Horizon's variables.
     Horizon,
 }

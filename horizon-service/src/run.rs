@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,11 +16,13 @@ use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
 use armor_hub_client::batch::Sealer;
 use armor_hub_client::bundle::payload::OnAgentStop;
 use armor_hub_client::ess::EssClient;
+use armor_hub_client::keys::PublicKey;
 use armor_hub_client::status::AgentReport;
 use jiff::Timestamp;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::alerts::{self, Origin};
 use crate::config::Settings;
@@ -136,11 +138,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (reporter, state) = (Rc::clone(&site.reporter), Rc::clone(&site.state));
 
-    let spool =
-        Spool::open(&state.borrow().spool_dir(), SpoolConfig { max_bytes: settings.spool_max_bytes })?;
-    if let Some(recovered) = spool.recovered() {
-        tracing::error!("{recovered}");
-    }
+    let spool = Spool::new(&state.borrow().spool_dir(), SpoolConfig { max_bytes: settings.spool_max_bytes });
     let journal = Journal::new(spool, Rc::clone(&reporter));
     let origin = Origin {
         host_name: site.names.hostname.clone(),
@@ -157,18 +155,19 @@ async fn serve(
 
     let poll = Duration::from_secs(settings.poll_seconds);
     let (receipt_keys, pinned) = watch::channel(Vec::new());
-    let uplink = match horizon.as_ref().map(|horizon| &horizon.ess) {
-        Some(ess) => {
-            let key = state.borrow().node_key()?;
-            let sealer = Arc::new(Sealer { org: origin.org.clone(), node: origin.node.clone(), key });
-            let config = UplinkConfig { poll, ..UplinkConfig::default() };
-            let spool = Arc::clone(&journal.spool);
-            let uplink =
-                Uplink::new(config, EssClient::new(ess.clone())?, spool, sealer, pinned, reporter.reports());
-            Some(tokio::spawn(uplink.run(Arc::clone(&journal.appended))))
-        }
-        None => None,
+    let uplink_ess = horizon.as_ref().map(|horizon| EssClient::new(horizon.ess.clone())).transpose()?;
+    let mut delivery = Delivery {
+        journal: journal.clone(),
+        reporter: Rc::clone(&reporter),
+        state: Rc::clone(&state),
+        node: (origin.org.clone(), origin.node.clone()),
+        config: UplinkConfig { poll, ..UplinkConfig::default() },
+        receipt_keys: pinned,
+        spool_is_open: false,
+        ess: uplink_ess,
+        uplink: None,
     };
+    delivery.begin();
     let ess = horizon.map(|horizon| EssClient::new(horizon.ess)).transpose()?;
     let mut intake = ess.map(|ess| Intake::new(ess, site, receipt_keys));
 
@@ -215,6 +214,7 @@ async fn serve(
                 reporter.change(|_| {});
                 told = Some((expired.bundle, expired.serial));
             }
+            delivery.begin();
             file.write(status());
             tokio::time::sleep(STATUS).await;
         }
@@ -228,7 +228,7 @@ async fn serve(
     }
 
     tracing::info!("stopping");
-    if let Some(uplink) = uplink {
+    if let Some(uplink) = delivery.uplink {
         uplink.abort();
     }
     if let Some(pump) = &mut pump {
@@ -240,6 +240,80 @@ async fn serve(
     }
     StatusFile::new(&settings.state_dir).write(status());
     Ok(())
+}
+
+/// What brings alerts to the hub. Where files cannot be made for it, all else goes on, and it begins once they can.
+struct Delivery {
+    journal: Journal,
+    reporter: Rc<Reporter>,
+    state: Rc<RefCell<State>>,
+    /// Organisation and node.
+    node: (String, String),
+    config: UplinkConfig,
+    receipt_keys: watch::Receiver<Vec<PublicKey>>,
+    spool_is_open: bool,
+    /// Until the uplink runs; `None` too where there is no hub.
+    ess: Option<EssClient>,
+    uplink: Option<JoinHandle<()>>,
+}
+
+impl Delivery {
+    /// Begins what has not begun; called now and then.
+    fn begin(&mut self) {
+        if !self.spool_is_open {
+            self.spool_is_open = self.open_spool();
+        }
+        if let Some(ess) = self.ess.take() {
+            self.start_uplink(ess);
+        }
+    }
+
+    fn open_spool(&self) -> bool {
+        let mut spool = self.journal.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        match spool.ensure_open() {
+            Ok(()) => {
+                if let Some(recovered) = spool.recovered() {
+                    tracing::error!("{recovered}");
+                }
+                self.reporter.problem(Problem::Spool, None);
+                true
+            }
+            Err(error) => {
+                self.fails(Problem::Spool, &error, "alerts are only counted until it can be opened");
+                false
+            }
+        }
+    }
+
+    fn start_uplink(&mut self, ess: EssClient) {
+        let key = match self.state.borrow().node_key() {
+            Ok(key) => key,
+            Err(error) => {
+                self.ess = Some(ess);
+                return self.fails(Problem::NodeKey, &error, "nothing is sent until there is a key");
+            }
+        };
+        self.reporter.problem(Problem::NodeKey, None);
+        let (org, node) = self.node.clone();
+        let uplink = Uplink::new(
+            self.config.clone(),
+            ess,
+            Arc::clone(&self.journal.spool),
+            Arc::new(Sealer { org, node, key }),
+            self.receipt_keys.clone(),
+            self.reporter.reports(),
+        );
+        self.uplink = Some(tokio::spawn(uplink.run(Arc::clone(&self.journal.appended))));
+    }
+
+    /// Says so once, however often it is tried.
+    fn fails(&self, problem: Problem, error: &dyn std::error::Error, meanwhile: &str) {
+        if !self.reporter.facts().problems.contains_key(&problem) {
+            let reason = format!("{error}; {meanwhile}");
+            tracing::error!("{reason}");
+            self.reporter.problem(problem, Some(reason));
+        }
+    }
 }
 
 fn service(horizon: &Horizon) -> [String; 3] {

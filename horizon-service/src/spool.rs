@@ -15,6 +15,7 @@
 //! - A batch's bytes are stored before it is sent, so a restart sends the same bytes under the same id. At most
 //!   [`MAX_OPEN`] are stored, besides `max_bytes`.
 //! - A database that does not read is moved aside to `spool.db.damaged` (one is kept), never deleted.
+//! - A spool that cannot be opened counts what it is given, and is opened by whichever call first finds that it can be.
 
 mod draft;
 mod error;
@@ -93,7 +94,8 @@ pub struct BatchInfo {
 pub struct Spool {
     dir: PathBuf,
     max_bytes: u64,
-    db: Connection,
+    /// `None` until it can be opened; `state` and `floor` say nothing before.
+    db: Option<Connection>,
     state: State,
     floor: Floor,
     /// Alerts not written since the last successful append; they get numbers with the next one.
@@ -102,47 +104,38 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, which must exist, or begins one. A damaged database is moved aside, which
+    /// The spool in `dir`, which must exist; nothing is opened yet.
+    pub fn new(dir: &Path, config: SpoolConfig) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            max_bytes: config.max_bytes,
+            db: None,
+            state: State::default(),
+            floor: Floor::default(),
+            pending: 0,
+            recovered: None,
+        }
+    }
+
+    /// As [`Spool::new`], and opens it.
+    ///
+    /// # Errors
+    /// As [`Spool::ensure_open`].
+    pub fn open(dir: &Path, config: SpoolConfig) -> Result<Self, SpoolError> {
+        let mut spool = Self::new(dir, config);
+        spool.ensure_open()?;
+        Ok(spool)
+    }
+
+    /// Opens the spool, or begins one, if it is not open. A damaged database is moved aside, which
     /// [`Spool::recovered`] then says.
     ///
     /// # Errors
     /// [`SpoolError::Newer`], [`SpoolError::InUse`], and [`SpoolError::Io`] or [`SpoolError::Sqlite`] if the directory
-    /// cannot be written.
-    pub fn open(dir: &Path, config: SpoolConfig) -> Result<Self, SpoolError> {
-        let path = dir.join("spool.db");
-        let (floor, mut recovered) = Floor::read(dir)?;
-        let db = match connect(&path) {
-            Err(error) if is_damage(&error) => {
-                let moved_to = move_aside(&path)?;
-                recovered = Some(SpoolError::Damaged { path: path.clone(), moved_to, error }.to_string());
-                connect(&path)
-            }
-            result => result,
-        };
-        let db = db.map_err(|error| sqlite(&path, error))?;
-        let found: i64 = db
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(|error| sqlite(&path, error))?;
-        if found > SCHEMA {
-            return Err(SpoolError::Newer { path, found });
-        }
-        let mut spool = Self {
-            dir: dir.to_path_buf(),
-            max_bytes: config.max_bytes,
-            db,
-            state: State::default(),
-            floor,
-            pending: 0,
-            recovered,
-        };
-        match spool.load(found) {
-            Err(SpoolError::Sqlite { error, .. }) if is_damage(&error) => {
-                let damaged = spool.begin_afresh(error)?;
-                spool.recovered = Some(damaged.to_string());
-            }
-            result => result?,
-        }
-        Ok(spool)
+    /// cannot be written. All other calls fail so until it is open.
+    pub fn ensure_open(&mut self) -> Result<(), SpoolError> {
+        self.db = Some(self.take_open()?);
+        Ok(())
     }
 
     /// Why the spool was begun afresh or moved forward since it was opened.
@@ -167,11 +160,14 @@ impl Spool {
         })
     }
 
-    /// Figures for status and metrics.
+    /// Figures for status and metrics; while it is not open, of what it was given since.
     pub fn stats(&mut self) -> Result<SpoolStats, SpoolError> {
         let max_bytes = self.max_bytes;
         let recovered = self.recovered.clone();
         let pending = self.pending;
+        if self.db.is_none() {
+            return Ok(SpoolStats { max_bytes, unwritten: pending, recovered, ..SpoolStats::default() });
+        }
         self.transact(|tx, state| {
             let (taken, batches): (u64, u64) =
                 tx.query_row("SELECT COUNT(taken), COUNT(*) FROM batch", [], |row| {
@@ -373,6 +369,7 @@ impl Spool {
     }
 
     fn try_append(&mut self, alerts: &[Alert]) -> Result<RangeInclusive<u64>, SpoolError> {
+        self.ensure_open()?;
         let (pending, max_bytes) = (self.pending, self.max_bytes);
         let needed = self.state.last.sequence + pending + alerts.len() as u64;
         if needed > self.floor.reserved {
@@ -412,8 +409,9 @@ impl Spool {
         &mut self,
         work: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, Trouble>,
     ) -> Result<T, SpoolError> {
+        let mut db = self.take_open()?;
         let mut state = self.state;
-        let result = self.db.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Trouble::from);
+        let result = db.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Trouble::from);
         let result = result.and_then(|tx| {
             let value = work(&tx, &mut state)?;
             if state != self.state {
@@ -422,24 +420,60 @@ impl Spool {
             tx.commit()?;
             Ok(value)
         });
-        match result {
+        let outcome = match result {
             Ok(value) => {
                 self.state = state;
                 Ok(value)
             }
             Err(Trouble::Spool(error)) => Err(error),
-            Err(Trouble::Sqlite(error)) if is_damage(&error) => Err(self.begin_afresh(error)?),
+            Err(Trouble::Sqlite(error)) if is_damage(&error) => {
+                // SQLite must let go of the files before they are renamed.
+                drop(db);
+                let (fresh, damaged) = self.begin_afresh(error)?;
+                db = fresh;
+                Err(damaged)
+            }
             Err(Trouble::Sqlite(error)) => Err(sqlite(&self.path(), error)),
+        };
+        self.db = Some(db);
+        outcome
+    }
+
+    /// The open database, to be put back into `self.db`; opened if it is not.
+    fn take_open(&mut self) -> Result<Connection, SpoolError> {
+        if let Some(db) = self.db.take() {
+            return Ok(db);
+        }
+        let path = self.path();
+        let (floor, ignored) = Floor::read(&self.dir)?;
+        self.floor = floor;
+        self.recovered = self.recovered.take().or(ignored);
+        let mut db = match connect(&path) {
+            Err(error) if is_damage(&error) => return Ok(self.begin_afresh(error)?.0),
+            db => db.map_err(|error| sqlite(&path, error))?,
+        };
+        let found: i64 = db
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|error| sqlite(&path, error))?;
+        if found > SCHEMA {
+            return Err(SpoolError::Newer { path, found });
+        }
+        match self.load(&mut db, found) {
+            Err(SpoolError::Sqlite { error, .. }) if is_damage(&error) => {
+                drop(db);
+                Ok(self.begin_afresh(error)?.0)
+            }
+            loaded => loaded.map(|()| db),
         }
     }
 
     /// Reads the state, creating the schema in a new database, and moves past numbers that the floor says were given.
-    fn load(&mut self, schema: i64) -> Result<(), SpoolError> {
+    fn load(&mut self, db: &mut Connection, schema: i64) -> Result<(), SpoolError> {
         let path = self.path();
         let floor = self.floor;
         let mut moved_on = None;
         let mut load = || -> Result<State, rusqlite::Error> {
-            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let (stored, mut state) = if schema == 0 {
                 tx.execute_batch(CREATE)?;
                 tx.pragma_update(None, "user_version", SCHEMA)?;
@@ -473,17 +507,16 @@ impl Spool {
         Ok(())
     }
 
-    /// Moves the damaged database aside and begins a fresh one past every number that may have been given.
-    fn begin_afresh(&mut self, error: rusqlite::Error) -> Result<SpoolError, SpoolError> {
+    /// Moves the damaged database, of which nothing is open, aside and begins a fresh one past every number that may have
+    /// been given. Answers it and what happened.
+    fn begin_afresh(&mut self, error: rusqlite::Error) -> Result<(Connection, SpoolError), SpoolError> {
         let path = self.path();
-        // SQLite must let go of the files before they are renamed.
-        self.db = Connection::open_in_memory().map_err(|error| sqlite(&path, error))?;
         let moved_to = move_aside(&path)?;
-        self.db = connect(&path).map_err(|error| sqlite(&path, error))?;
-        self.load(0)?;
-        let damaged = SpoolError::Damaged { path, moved_to, error };
+        let damaged = SpoolError::Damaged { path: path.clone(), moved_to, error };
         self.recovered = Some(damaged.to_string());
-        Ok(damaged)
+        let mut db = connect(&path).map_err(|error| sqlite(&path, error))?;
+        self.load(&mut db, 0)?;
+        Ok((db, damaged))
     }
 
     fn write_floor(&mut self, floor: Floor) -> Result<(), SpoolError> {

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_hub_client::status::{self, AgentReport, NodeStatus, SpoolStats};
 use jiff::Timestamp;
+use tokio::process::Command;
 use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,9 +31,9 @@ fn main() -> ExitCode {
     let alone = no_hub![
         what_cannot_be_kept_is_counted_and_named,
         a_spool_opens_on_a_full_disk_with_all_it_has,
-        a_spool_that_cannot_begin_names_its_file,
+        a_spool_that_cannot_begin_counts_and_begins_with_room,
     ];
-    run_all([alone, both_hubs![the_hub_is_told]])
+    run_all([alone, both_hubs![the_hub_is_told, an_agent_without_spool_stays_up_and_tells_the_hub]])
 }
 
 fn sealer() -> Sealer {
@@ -118,14 +120,82 @@ async fn a_spool_opens_on_a_full_disk_with_all_it_has() {
     assert_eq!(spool.append(&alerts(1)).unwrap(), 16..=16);
 }
 
-async fn a_spool_that_cannot_begin_names_its_file() {
+async fn a_spool_that_cannot_begin_counts_and_begins_with_room() {
     let dir = tempfile::tempdir().unwrap();
     let disk = disk(dir.path());
     disk.fill().unwrap();
     let error = open(&disk).err().unwrap().to_string();
     assert!(error.contains("disk/spool.db"), "{error}");
+    let mut spool = Spool::new(disk.dir(), SpoolConfig { max_bytes: 64 << 20 });
+    for _ in 0..3 {
+        assert!(spool.ensure_open().unwrap_err().to_string().contains("disk/spool.db"));
+        assert!(matches!(spool.append(&alerts(10)).unwrap_err(), SpoolError::Unwritten { count: 10, .. }));
+    }
+    assert_eq!(counts(&spool.stats().unwrap()), (0, 0, 30));
     disk.free().unwrap();
-    assert_eq!(open(&disk).unwrap().append(&alerts(1)).unwrap(), 1..=1);
+    assert_eq!(spool.append(&alerts(2)).unwrap(), 31..=32);
+    assert_eq!((counts(&spool.stats().unwrap()), spool.recovered()), ((2, 32, 30), None));
+}
+
+/// What an agent that has run before finds when the disk is full and its spool is gone.
+async fn an_agent_without_spool_stays_up_and_tells_the_hub<H: Hub>(hub: Fixture<H>) {
+    let (css, disk) = (hub.css().unwrap(), SmallDisk::mount(&hub.dir().join("state"), 1 << 20).unwrap());
+    let horizon = hub.horizon_files();
+    let start = || {
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_hzn-armor-agent"));
+        agent
+            .arg("run")
+            .env("HZN_ARMOR_STATE_DIR", disk.dir())
+            // No BPF file system: nothing of a test outlives it.
+            .env("HZN_ARMOR_PIN_DIR", hub.dir().join("pins"))
+            .env("HZN_ARMOR_POLL_SECONDS", "1")
+            .env("HZN_ORGANIZATION", "myorg")
+            .env("HZN_NODE_ID", "node1")
+            .env("HZN_ESS_API_PROTOCOL", "secure-unix")
+            .env("HZN_ESS_API_ADDRESS", hub.hub.ess_socket())
+            .env("HZN_ESS_AUTH", horizon.join("auth.json"))
+            .env("HZN_ESS_CERT", horizon.join("cert.pem"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    };
+    // The spool's trouble in the newest status at the hub.
+    let told = async || {
+        let mut newest: Option<NodeStatus> = None;
+        for object in css.list(STATUS_TYPE).await.unwrap().iter().filter(|object| !object.deleted) {
+            if let Ok(data) = css.data(STATUS_TYPE, &object.object_id, status::MAX_OBJECT).await
+                && let Ok((status, _)) = NodeStatus::verify(&data)
+                && newest.as_ref().is_none_or(|newest| newest.created < status.created)
+            {
+                newest = Some(status);
+            }
+        }
+        newest.map(|status| (status.created, status.agent.reasons.join("\n").contains("spool/spool.db")))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let until = async |agent: &mut tokio::process::Child, after: Timestamp, trouble: bool| loop {
+        match told().await {
+            Some((created, told)) if created > after && told == trouble => break created,
+            _ => {}
+        }
+        assert_eq!(agent.try_wait().unwrap(), None, "it ended");
+        assert!(Instant::now() < deadline, "the hub does not hear of it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let mut first = start();
+    let created = until(&mut first, Timestamp::UNIX_EPOCH, false).await;
+    first.kill().await.unwrap();
+    for file in fs::read_dir(disk.dir().join("spool")).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    disk.fill().unwrap();
+    let mut second = start();
+    let created = until(&mut second, created, true).await;
+    disk.free().unwrap();
+    until(&mut second, created, false).await;
 }
 
 async fn the_hub_is_told<H: Hub>(hub: Fixture<H>) {
