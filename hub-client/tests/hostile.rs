@@ -1,0 +1,114 @@
+//! What is made to cost much is refused within a second, in bounded memory.
+#![allow(clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use armor_hub_client::bundle::dsse::Envelope;
+use armor_hub_client::bundle::{MAX_PAYLOAD, NodeIdentity, SerialFloor, verify};
+use armor_hub_client::keys::{KeyType, PrivateKey};
+use armor_hub_client::trust::TrustStore;
+use jiff::Timestamp;
+
+/// Counts what is allocated, so that the test can tell the most that was at once.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller's promise about `layout` is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: `pointer` is from the system's allocator, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A bundle of a pinned key: what anyone else signed is not read so far.
+fn bundle(key: &PrivateKey, policies: &[String]) -> Vec<u8> {
+    let policies: Vec<_> = policies
+        .iter()
+        .enumerate()
+        .map(|(n, text)| serde_json::json!({"file": format!("{n}.yaml"), "text": text}))
+        .collect();
+    let payload = serde_json::json!({
+        "format": "horizon-armor.bundle/1", "name": "edge", "serial": 1, "created": "2026-01-01T00:00:00Z",
+        "expires": "2099-01-01T00:00:00Z", "target": {"org": "myorg"}, "policies": policies,
+    });
+    envelope(key, payload.to_string().as_bytes())
+}
+
+fn envelope(key: &PrivateKey, payload: &[u8]) -> Vec<u8> {
+    let mut envelope = Envelope::new(payload);
+    envelope.sign(payload, key).unwrap();
+    serde_json::to_vec(&envelope).unwrap()
+}
+
+fn alias_bomb() -> String {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..30 {
+        let alias = format!("*a{},", level - 1).repeat(9);
+        bomb.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
+    }
+    bomb
+}
+
+#[test]
+fn hostile_bundles_are_refused_within_a_second_and_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    fs::create_dir(dir.path().join("trust.d")).unwrap();
+    fs::write(dir.path().join("trust.d/operator.pem"), key.public().to_pem()).unwrap();
+    let (trust, problems) = TrustStore::load(dir.path()).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
+
+    let full = |text: &str| text.repeat((1 << 20) / text.len());
+    // Line ends take two bytes in JSON.
+    let five = |text: &str| vec![full(text); 5];
+    let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let payload = |text: &str| envelope(&key, text.repeat(MAX_PAYLOAD / text.len()).as_bytes());
+    let cases = [
+        ("bad-policy", "alias bomb", bundle(&key, &[alias_bomb()])),
+        ("bad-policy", "indented", bundle(&key, &[indented])),
+        ("bad-policy", "flow lists", bundle(&key, &five("["))),
+        ("bad-policy", "flow maps", bundle(&key, &five("{a: "))),
+        ("bad-policy", "block lists", bundle(&key, &five("- "))),
+        ("bad-policy", "nodes", bundle(&key, &five("- a\n"))),
+        ("bad-policy", "documents", bundle(&key, &five("---\n"))),
+        ("bad-payload", "json lists", payload("[")),
+        ("truncated", "bare json lists", "[".repeat(MAX_PAYLOAD).into_bytes()),
+        ("too-large", "payload", envelope(&key, &vec![b' '; MAX_PAYLOAD + 1])),
+        ("too-large", "100 MB", vec![b'['; 100 << 20]),
+    ];
+    for (code, name, bytes) in cases {
+        let measured = || {
+            let before = NOW.load(Ordering::Relaxed);
+            MOST.store(before, Ordering::Relaxed);
+            let start = Instant::now();
+            let refusal = verify(&bytes, None, &trust, &node, &SerialFloor::new(), Timestamp::UNIX_EPOCH);
+            (refusal.unwrap_err(), start.elapsed(), MOST.load(Ordering::Relaxed) - before)
+        };
+        // The machine may be busy with something else once.
+        let (refusal, time, memory) = (0..3).map(|_| measured()).min_by_key(|(_, time, _)| *time).unwrap();
+        println!("{name}: {time:?}, {} KiB", memory >> 10);
+        let said = refusal.to_string();
+        assert_eq!(refusal.code(), code, "{name}: {said}");
+        assert!(time < Duration::from_secs(1), "{name} took {time:?}");
+        assert!(memory < 64 << 20, "{name} took {memory} bytes");
+        assert!(said.len() < 64 << 10, "{name}: {} bytes of text", said.len());
+    }
+}
