@@ -60,7 +60,7 @@ pub struct InForce {
     pub on_agent_stop: OnAgentStop,
 }
 
-/// Since when and why the ESS does not answer.
+/// Since when and why the ESS does not answer, or nothing gets to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Offline {

@@ -31,7 +31,7 @@ use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::intake::{Intake, Site};
 use crate::pump::{Journal, Pump};
-use crate::report::{Problem, Reporter};
+use crate::report::{Offline, Problem, Reporter};
 use crate::spool::{Spool, SpoolConfig};
 use crate::state::{Lock, State};
 use crate::status::{Figures, Status, StatusFile};
@@ -172,13 +172,13 @@ async fn serve(
     let mut intake = ess.map(|ess| Intake::new(ess, site, receipt_keys));
 
     let mut file = StatusFile::new(&settings.state_dir);
-    let status = || {
+    let status = |offline: Option<Offline>| {
         let facts = reporter.facts();
         let kernel =
             enforcer.as_ref().and_then(|enforcer| enforcer.borrow().counters().ok()).unwrap_or_default();
         Status {
             report: reporter.reports().borrow().clone(),
-            offline: facts.offline,
+            offline: facts.offline.or(offline),
             generation: enforcer.as_ref().map_or(0, |enforcer| enforcer.borrow().generation()),
             kernel: Figures {
                 blocked: kernel.blocked,
@@ -215,7 +215,7 @@ async fn serve(
                 told = Some((expired.bundle, expired.serial));
             }
             delivery.begin();
-            file.write(status());
+            file.write(status(delivery.offline()));
             tokio::time::sleep(STATUS).await;
         }
     };
@@ -228,7 +228,8 @@ async fn serve(
     }
 
     tracing::info!("stopping");
-    if let Some(uplink) = delivery.uplink {
+    let offline = delivery.offline();
+    if let Some((uplink, _)) = delivery.uplink {
         uplink.abort();
     }
     if let Some(pump) = &mut pump {
@@ -238,7 +239,7 @@ async fn serve(
         armor_bpf::detach(&settings.pin_dir)?;
         tracing::warn!("enforcement lifted, as the bundle says for a stop");
     }
-    StatusFile::new(&settings.state_dir).write(status());
+    StatusFile::new(&settings.state_dir).write(status(offline));
     Ok(())
 }
 
@@ -254,10 +255,14 @@ struct Delivery {
     spool_is_open: bool,
     /// Until the uplink runs; `None` too where there is no hub.
     ess: Option<EssClient>,
-    uplink: Option<JoinHandle<()>>,
+    uplink: Option<(JoinHandle<()>, watch::Receiver<Option<Offline>>)>,
 }
 
 impl Delivery {
+    fn offline(&self) -> Option<Offline> {
+        self.uplink.as_ref().and_then(|(_, offline)| offline.borrow().clone())
+    }
+
     /// Begins what has not begun; called now and then.
     fn begin(&mut self) {
         if !self.spool_is_open {
@@ -303,7 +308,8 @@ impl Delivery {
             self.receipt_keys.clone(),
             self.reporter.reports(),
         );
-        self.uplink = Some(tokio::spawn(uplink.run(Arc::clone(&self.journal.appended))));
+        let offline = uplink.offline();
+        self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.journal.appended))), offline));
     }
 
     /// Says so once, however often it is tried.

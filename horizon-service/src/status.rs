@@ -35,7 +35,7 @@ pub struct Status {
     /// As told to the hub, but for `offline`, which the hub cannot be told.
     #[serde(flatten)]
     pub report: AgentReport,
-    /// Since when and why the ESS does not answer.
+    /// Since when and why nothing gets to the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<Offline>,
     /// The kernel's live generation of rules; 0 if none.

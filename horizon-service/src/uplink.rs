@@ -7,6 +7,9 @@
 //! - A batch is sent again under its own id after a restart, after a PUT that got no answer, and when the ESS does not
 //!   have it (any more). When no receipt comes although the ESS has it, or after somebody consumed it, it is sent under a
 //!   new id that names the old one, so that the collector learns of what never reached it. Waits double up to a bound.
+//! - The ESS does not say whether it reaches the hub, and `ready` means nothing. But where it cannot connect to the hub
+//!   it answers no PUT any more once its queue is full, at the latest when the first batch is sent anew. That, or no answer
+//!   at all, is [`Offline`].
 //! - Every request ends (the ESS client's timeout); after a failure the next pass waits, twice as long each time, so an ESS
 //!   that is down costs nothing.
 
@@ -26,6 +29,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::report::Offline;
 use crate::spool::{BatchInfo, Outgoing, Spool, SpoolError};
 
 /// Most reasons of refused receipts kept for the status.
@@ -108,6 +112,7 @@ pub struct Uplink<S = NoSteps> {
     status_due: Option<Instant>,
     /// Id of a status object whose PUT did not succeed yet, or that the spool could not write down.
     status_id: Option<String>,
+    offline: watch::Sender<Option<Offline>>,
 }
 
 impl Uplink {
@@ -152,14 +157,22 @@ impl<S: Steps> Uplink<S> {
             refused: VecDeque::new(),
             status_due: None,
             status_id: None,
+            offline: watch::Sender::new(None),
         }
+    }
+
+    /// Since when and why [`Uplink::run`] gets nothing to the hub.
+    pub fn offline(&self) -> watch::Receiver<Option<Offline>> {
+        self.offline.subscribe()
     }
 
     /// Passes over and over until the future is dropped. `appended` is notified after each append to the spool.
     pub async fn run(mut self, appended: Arc<Notify>) {
         let mut failures = 0;
         loop {
-            match self.pass(Timestamp::now()).await {
+            let outcome = self.pass(Timestamp::now()).await;
+            self.note_reachable(&outcome);
+            match outcome {
                 Ok(()) => {
                     failures = 0;
                     let mut report = self.report.clone();
@@ -177,6 +190,21 @@ impl<S: Steps> Uplink<S> {
                 }
             }
         }
+    }
+
+    fn note_reachable(&self, outcome: &Result<(), UplinkError>) {
+        self.offline.send_modify(|offline| match outcome {
+            Ok(()) => *offline = None,
+            Err(UplinkError::Mms(error)) => {
+                let since = offline.take().map_or_else(Timestamp::now, |offline| offline.since);
+                let meaning = match error {
+                    MmsError::Timeout { .. } => ", which is what it does while the hub is away",
+                    _ => "",
+                };
+                *offline = Some(Offline { since, reason: format!("{error}{meaning}") });
+            }
+            Err(UplinkError::Spool(_) | UplinkError::Signed(_)) => {}
+        });
     }
 
     /// Does once what is due: receipts, what is on its way, what is new, status.

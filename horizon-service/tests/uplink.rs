@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         an_alert_is_sent_as_soon_as_it_is_appended,
         a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported,
         a_receipt_whose_name_cannot_be_used_is_in_nobodys_way,
+        a_hub_that_is_away_is_seen_by_what_the_ess_holds_back,
         a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor,
     ];
     run_all([both, dev_hub![an_ess_that_hangs_up_is_asked_ever_less_often]])
@@ -112,6 +113,31 @@ async fn an_alert_is_sent_as_soon_as_it_is_appended<H: Hub>(hub: Fixture<H>) {
         assert!(Instant::now() < deadline, "the alert does not arrive");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    run.abort();
+}
+
+async fn a_hub_that_is_away_is_seen_by_what_the_ess_holds_back<H: Hub>(hub: Fixture<H>) {
+    let spool = spool(hub.dir());
+    let config = UplinkConfig {
+        poll: Duration::from_millis(20),
+        linger: Duration::from_millis(1),
+        resend_after: Duration::from_millis(200),
+        backoff: Duration::from_millis(20),
+        backoff_limit: Duration::from_millis(100),
+        ..UplinkConfig::default()
+    };
+    let ess = EssConfig { timeout: Duration::from_millis(500), ..hub.ess_config() };
+    let uplink = uplink(config, EssClient::new(ess).unwrap(), &spool, &sealer(), vec![]);
+    hub.hub.hub_down().await.unwrap();
+    spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
+    let mut offline = uplink.offline();
+    let run = tokio::spawn(uplink.run(Arc::default()));
+    let away =
+        tokio::time::timeout(PATIENCE, offline.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+    let reason = away.unwrap().reason;
+    assert!(reason.contains("gave no complete answer in 500 ms, which is what it does while"), "{reason}");
+    hub.hub.hub_up().await.unwrap();
+    tokio::time::timeout(PATIENCE, offline.wait_for(Option::is_none)).await.unwrap().unwrap();
     run.abort();
 }
 
