@@ -20,14 +20,14 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
 use crate::error::BpfError;
 use crate::event::Events;
 use crate::home::Home;
-use crate::image::Generation;
+use crate::image::{Generation, PAGE_WORDS, generation_of};
 use crate::output;
-use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel, types};
+use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 
 /// What is pinned belongs to exactly one object: `abi.h` and the maps may change with any other.
 const VERSION: &str = env!("ARMOR_OBJECT_HASH");
-/// Array elements per batch update: 2 MiB of values at a time.
-const BATCH: usize = 1 << 18;
+/// Pages per batch update: 2 MiB at a time.
+const BATCH: usize = 64;
 
 /// What happened since the programs were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -50,7 +50,6 @@ pub struct Counters {
 pub struct Enforcer {
     live: MapHandle,
     labels: MapHandle,
-    homes: MapHandle,
     linked_files: MapHandle,
     events: MapHandle,
     counters: MapHandle,
@@ -91,7 +90,6 @@ impl Enforcer {
         let mut enforcer = Self {
             live: handle("live")?,
             labels: handle("labels")?,
-            homes: handle("homes")?,
             linked_files: handle("linked_files")?,
             events: handle("events")?,
             counters: handle("counters")?,
@@ -116,7 +114,6 @@ impl Enforcer {
         let mut enforcer = Self {
             live: open("live")?,
             labels: open("labels")?,
-            homes: open("homes")?,
             linked_files: open("linked_files")?,
             events: open("events")?,
             counters: open("counters")?,
@@ -126,7 +123,7 @@ impl Enforcer {
             took_over: true,
             verified_instructions: Vec::new(),
         };
-        enforcer.generation = enforcer.newest_generation()?;
+        enforcer.generation = enforcer.live_generation()?;
         Ok(enforcer)
     }
 
@@ -155,38 +152,18 @@ impl Enforcer {
         let words = generation.words()?;
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
         for (number, domain, home) in generation.domains {
-            self.describe_home(generation.id, *number, domain, home)?;
+            self.name_linked_files(generation.id, *number, domain, home)?;
         }
         self.live
             .update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| BpfError::Map { map: "live", source })?;
-        // A decision that began under the last generation may still look its homes up; the ones before are nobody's.
+        // A decision that began under the last generation may still look its linked files up; those before are nobody's.
         let last = self.generation;
         self.generation = generation.id;
-        self.forget_homes_before(last)
+        self.forget_linked_files_before(last)
     }
 
-    fn describe_home(&self, id: u32, number: u32, domain: &Domain, home: &Home) -> Result<(), BpfError> {
-        for filesystem in &home.filesystems {
-            let mut prefix = filesystem.mount_point.as_os_str().as_encoded_bytes();
-            if prefix == b"/" {
-                prefix = b"";
-            }
-            let key =
-                types::home_key { generation: id, domain: number, device: filesystem.device, reserved: 0 };
-            let value = types::home {
-                mount_id: filesystem.mount_id,
-                objects_state: domain.objects.walk(prefix),
-                subjects_state: domain.subjects.walk(prefix),
-                reserved: 0,
-            };
-            let key = [key.generation, key.domain, key.device, key.reserved].map(u32::to_ne_bytes).concat();
-            let value = [value.mount_id, value.objects_state, value.subjects_state, value.reserved]
-                .map(u32::to_ne_bytes);
-            self.homes
-                .update(&key, &value.concat(), MapFlags::ANY)
-                .map_err(|source| BpfError::Map { map: "homes", source })?;
-        }
+    fn name_linked_files(&self, id: u32, number: u32, domain: &Domain, home: &Home) -> Result<(), BpfError> {
         for file in &home.linked {
             let class = domain.objects.class(domain.objects.walk(file.path.as_os_str().as_encoded_bytes()));
             let mut key = [id, number].map(u32::to_ne_bytes).concat();
@@ -199,20 +176,24 @@ impl Enforcer {
         Ok(())
     }
 
-    /// Both maps' keys begin with the generation.
-    fn forget_homes_before(&self, generation: u32) -> Result<(), BpfError> {
-        for (name, map) in [("homes", &self.homes), ("linked_files", &self.linked_files)] {
-            let old: Vec<_> = map.keys().filter(|key| leading_u32(key) < generation).collect();
-            for key in old {
-                map.delete(&key).map_err(|source| BpfError::Map { map: name, source })?;
-            }
+    /// Keys begin with the generation.
+    fn forget_linked_files_before(&self, generation: u32) -> Result<(), BpfError> {
+        let old: Vec<_> = self.linked_files.keys().filter(|key| leading_u32(key) < generation).collect();
+        for key in old {
+            self.linked_files.delete(&key).map_err(|source| BpfError::Map { map: "linked_files", source })?;
         }
         Ok(())
     }
 
-    /// A generation with rules for any domain has homes: every root filesystem is one.
-    fn newest_generation(&self) -> Result<u32, BpfError> {
-        Ok(self.homes.keys().map(|key| leading_u32(&key)).max().unwrap_or(0))
+    /// The number that the live image has in it; 0 where none is live.
+    fn live_generation(&self) -> Result<u32, BpfError> {
+        let look = || {
+            let Some(id) = self.live.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)? else { return Ok(0) };
+            let image = MapHandle::from_map_id(leading_u32(&id))?;
+            let page = image.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?;
+            Ok(page.and_then(|page| generation_of(&page)).unwrap_or(0))
+        };
+        look().map_err(|source| BpfError::Map { map: "live", source })
     }
 
     fn drop_other_versions(&self) -> Result<(), BpfError> {
@@ -399,13 +380,14 @@ fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
         map_flags: libbpf_rs::libbpf_sys::BPF_F_INNER_MAP,
         ..Default::default()
     };
-    let map = MapHandle::create(MapType::Array, Some("image"), 4, 8, words.len() as u32, &options)?;
-    for (batch, chunk) in words.chunks(BATCH).enumerate() {
-        let first = batch * BATCH;
-        let keys: Vec<u8> =
-            (first..first + chunk.len()).flat_map(|index| (index as u32).to_ne_bytes()).collect();
-        let values: Vec<u8> = chunk.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        map.update_batch(&keys, &values, chunk.len() as u32, MapFlags::ANY, MapFlags::ANY)?;
+    let (page_bytes, pages) = (PAGE_WORDS * 8, words.len().div_ceil(PAGE_WORDS));
+    let map = MapHandle::create(MapType::Array, Some("image"), 4, page_bytes as u32, pages as u32, &options)?;
+    for (first, chunk) in (0u32..).step_by(BATCH).zip(words.chunks(BATCH * PAGE_WORDS)) {
+        let count = chunk.len().div_ceil(PAGE_WORDS);
+        let keys: Vec<u8> = (first..).take(count).flat_map(u32::to_ne_bytes).collect();
+        let mut values: Vec<u8> = chunk.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        values.resize(count * page_bytes, 0);
+        map.update_batch(&keys, &values, count as u32, MapFlags::ANY, MapFlags::ANY)?;
     }
     Ok(map)
 }

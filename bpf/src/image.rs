@@ -1,13 +1,19 @@
 //! A generation as the kernel reads it: `abi.h` describes the layout of its words.
 
-use armor_policy::tables::{Automaton, Domain};
+use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
 
 use crate::error::BpfError;
-use crate::home::Home;
+use crate::home::{Filesystem, Home};
 use crate::{MAX_DOMAIN, skeleton::types};
 
 /// Words of a `struct image_domain`.
-const DOMAIN_WORDS: usize = 6;
+const DOMAIN_WORDS: usize = 8;
+/// `IMAGE_PAGE_WORDS` of `abi.h`; the kernel refuses an image with other pages.
+pub(crate) const PAGE_WORDS: usize = 4096;
+/// `HOME_PROBES` of `abi.h`.
+const HOME_PROBES: usize = 8;
+/// `HOME_HASH_FACTOR` of `abi.h`.
+const HOME_HASH_FACTOR: u32 = 2_654_435_761;
 /// `DOMAIN_RULED` of `abi.h`.
 const RULED: u32 = 1 << 0;
 /// `DOMAIN_SUBJECTS` of `abi.h`.
@@ -36,26 +42,34 @@ impl Generation<'_> {
         if count > MAX_DOMAIN + 1 {
             return Err(refuse(format!("domains are numbered up to {MAX_DOMAIN}")));
         }
-        // An image without domains still needs a word: the kernel has no empty arrays.
-        let mut words = vec![0; (count as usize * DOMAIN_WORDS).max(1)];
+        // Domain 0's head says which generation this is.
+        let mut words = vec![0; (count.max(1) as usize) * DOMAIN_WORDS];
+        let nobodys = types::image_domain { generation: self.id, ..Default::default() };
+        words[..DOMAIN_WORDS].copy_from_slice(&head_words(&nobodys));
         for (number, domain, home) in self.domains {
-            let head = [
-                pair(RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 }, domain.object_count),
-                pair(append(&mut words, slots(&domain.objects)), domain.objects.start),
-                pair(append(&mut words, slots(&domain.subjects)), domain.subjects.start),
-                pair(
-                    append(&mut words, domain.cells.iter().map(|&vector| vector.into())),
-                    append(
-                        &mut words,
-                        domain
-                            .vectors
-                            .iter()
-                            .flat_map(|vector| vector.0.chunks(2).map(|d| pair(d[0].0, d[1].0))),
-                    ),
-                ),
-                pair(home.mount_namespace, self.id),
-                pair(self.alerts_per_second, 0),
-            ];
+            let cells = append(&mut words, domain.cells.iter().map(|&vector| cell(vector, domain)));
+            let decisions =
+                |vector: &Vector| vector.0.chunks(2).map(|of| pair(of[0].0, of[1].0)).collect::<Vec<_>>();
+            let vectors = append(&mut words, domain.vectors.iter().flat_map(decisions));
+            let [objects, subjects] =
+                [&domain.objects, &domain.subjects].map(|automaton| append_automaton(&mut words, automaton));
+            let homes = homes(domain, home).ok_or_else(|| {
+                refuse(format!("domain {number} has {} filesystems, too many alike", home.filesystems.len()))
+            })?;
+            let head = types::image_domain {
+                flags: RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 },
+                generation: self.id,
+                object_count: domain.object_count,
+                cells,
+                vectors,
+                mount_namespace: home.mount_namespace,
+                alerts_per_second: self.alerts_per_second,
+                homes: append_pairs(&mut words, homes.iter().map(home_words)),
+                homes_mask: homes.len() as u32 - 1,
+                objects,
+                subjects,
+                reserved: 0,
+            };
             if words.len() > MAX_WORDS {
                 return Err(refuse(format!(
                     "domain {number} makes the tables larger than {} MiB",
@@ -63,18 +77,90 @@ impl Generation<'_> {
                 )));
             }
             let first = *number as usize * DOMAIN_WORDS;
-            words[first..first + DOMAIN_WORDS].copy_from_slice(&head);
+            words[first..first + DOMAIN_WORDS].copy_from_slice(&head_words(&head));
         }
         Ok(words)
     }
+}
+
+/// A vector's index, and which of its decisions are not silent allows.
+fn cell(vector: u32, domain: &Domain) -> u64 {
+    let loud = |&Vector(decisions): &Vector| {
+        (0..).zip(decisions).map(|(bit, d)| u32::from(d.verdict() != Verdict::Allow) << bit).sum()
+    };
+    // A cell without a vector is refused by the kernel side; it must not pass for a silent one.
+    pair(vector, domain.vectors.get(vector as usize).map_or(u32::MAX, loud))
 }
 
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-fn slots(automaton: &Automaton) -> impl Iterator<Item = u64> {
-    automaton.slots.iter().map(|slot| pair(slot.check, slot.next))
+/// Appends an automaton and returns its `struct image_automaton`.
+fn append_automaton(words: &mut Vec<u64>, automaton: &Automaton) -> types::image_automaton {
+    let slots = append(words, automaton.slots.iter().map(|slot| pair(slot.check, slot.next)));
+    let jump = |jump: &Jump| [u64::from_ne_bytes(jump.bytes), pair(jump.from, jump.to)];
+    let jumps = append_pairs(words, automaton.jumps.iter().map(jump));
+    types::image_automaton { slots, jumps, start: automaton.start }
+}
+
+/// The homes of a domain as a hash table: the smallest in which none is farther than the kernel side looks; `None` where
+/// that would be mostly empty.
+fn homes(domain: &Domain, home: &Home) -> Option<Vec<types::image_home>> {
+    let least = (2 * home.filesystems.len()).next_power_of_two();
+    (0..8).find_map(|doublings| {
+        let mut table = vec![types::image_home::default(); least << doublings];
+        let mask = table.len() - 1;
+        for filesystem in &home.filesystems {
+            let hash = filesystem.device.wrapping_mul(HOME_HASH_FACTOR);
+            let first = (hash ^ hash >> 16) as usize;
+            let free = (first..first + HOME_PROBES).map(|at| at & mask).find(|&at| table[at].device == 0)?;
+            table[free] = image_home(domain, filesystem);
+        }
+        Some(table)
+    })
+}
+
+fn image_home(domain: &Domain, filesystem: &Filesystem) -> types::image_home {
+    let mut prefix = filesystem.mount_point.as_os_str().as_encoded_bytes();
+    if prefix == b"/" {
+        prefix = b"";
+    }
+    types::image_home {
+        device: filesystem.device,
+        mount_id: filesystem.mount_id,
+        objects_state: domain.objects.walk(prefix),
+        subjects_state: domain.subjects.walk(prefix),
+    }
+}
+
+fn home_words(home: &types::image_home) -> [u64; 2] {
+    [pair(home.device, home.mount_id), pair(home.objects_state, home.subjects_state)]
+}
+
+fn head_words(head: &types::image_domain) -> [u64; DOMAIN_WORDS] {
+    let types::image_domain { objects, subjects, .. } = head;
+    [
+        pair(head.flags, head.generation),
+        pair(head.object_count, head.cells),
+        pair(head.vectors, head.mount_namespace),
+        pair(head.alerts_per_second, head.homes),
+        pair(head.homes_mask, objects.slots),
+        pair(objects.jumps, objects.start),
+        pair(subjects.slots, subjects.jumps),
+        pair(subjects.start, head.reserved),
+    ]
+}
+
+/// The generation that an image's first page is of.
+pub(crate) fn generation_of(page: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(page.get(4..8)?.try_into().ok()?))
+}
+
+/// Appends pairs of words, each in one page, and returns where.
+fn append_pairs(words: &mut Vec<u64>, pairs: impl Iterator<Item = [u64; 2]>) -> u32 {
+    words.resize(words.len().next_multiple_of(2), 0);
+    append(words, pairs.flatten())
 }
 
 /// Appends and returns where. Offsets stay far below 2^32 as long as [`MAX_WORDS`] is checked after each domain.

@@ -1,6 +1,6 @@
 //! Packs the states of a DFA into the comb of [`Automaton`].
 
-use crate::tables::{Automaton, Slot};
+use crate::tables::{Automaton, Jump, Slot};
 
 /// A state to pack; states are named by their index.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct State<'a> {
 /// Words that a search looks at before the state goes behind everything else: bounds the work per state.
 const MAX_PROBES: usize = 64;
 
-/// Packs `states`, of which the first is the dead one; `None` if that takes more than `limit` slots.
+/// Packs `states`, of which the first is the dead one; `None` if that takes more than `limit` slots, a jump counting as two.
 pub(crate) fn pack(states: &[State<'_>], start: u32, limit: usize) -> Option<Automaton> {
     // The fullest first, while the comb is empty; equal ones in their order, so that the result is always the same.
     let mut order: Vec<u32> = (1..states.len() as u32).collect();
@@ -37,6 +37,11 @@ pub(crate) fn pack(states: &[State<'_>], start: u32, limit: usize) -> Option<Aut
         bases[state as usize] = base as u32;
     }
 
+    let runs = Runs::find(states, start);
+    let entry = |state: u32| match runs.of[state as usize] {
+        Some(jump) => Slot::JUMP | jump,
+        None => bases[state as usize],
+    };
     let last = bases.iter().max().map_or(0, |base| *base as usize);
     let mut slots = vec![Slot::FREE; last + 256];
     for (state, &base) in states.iter().zip(&bases) {
@@ -45,10 +50,54 @@ pub(crate) fn pack(states: &[State<'_>], start: u32, limit: usize) -> Option<Aut
             next: u32::from(state.below) << 16 | u32::from(state.class),
         };
         for &(byte, target) in state.transitions {
-            slots[base as usize + byte as usize] = Slot { check: base, next: bases[target as usize] };
+            slots[base as usize + byte as usize] = Slot { check: base, next: entry(target) };
         }
     }
-    Some(Automaton { slots, start: bases[start as usize] })
+    let jump = |run: &Run| Jump { bytes: run.bytes, from: bases[run.from as usize], to: entry(run.to) };
+    let jumps: Vec<_> = runs.all.iter().map(jump).collect();
+    (slots.len() + 2 * jumps.len() <= limit).then_some(Automaton { slots, jumps, start: entry(start) })
+}
+
+/// Eight states in a row that lead to one other state each.
+struct Run {
+    bytes: [u8; 8],
+    from: u32,
+    to: u32,
+}
+
+/// The runs that are worth a jump: those that begin where paths part, and those that go on where one ends.
+struct Runs {
+    all: Vec<Run>,
+    /// For each state the index of the run that begins there.
+    of: Vec<Option<u32>>,
+}
+
+impl Runs {
+    fn find(states: &[State<'_>], start: u32) -> Self {
+        let mut runs = Self { all: Vec::new(), of: vec![None; states.len()] };
+        let parting = states.iter().filter(|state| state.transitions.len() != 1);
+        let entries = parting.flat_map(|state| state.transitions).map(|(_, target)| *target);
+        for entry in entries.chain([start]) {
+            let mut from = entry;
+            while runs.of[from as usize].is_none()
+                && let Some(run) = run(states, from)
+            {
+                runs.of[from as usize] = Some(runs.all.len() as u32);
+                from = run.to;
+                runs.all.push(run);
+            }
+        }
+        runs
+    }
+}
+
+fn run(states: &[State<'_>], from: u32) -> Option<Run> {
+    let (mut bytes, mut to) = ([0; 8], from);
+    for byte in &mut bytes {
+        let &[(only, target)] = states[to as usize].transitions else { return None };
+        (*byte, to) = (only, target);
+    }
+    Some(Run { bytes, from, to })
 }
 
 /// Which slots are taken, as a bit set without an end.
@@ -137,12 +186,42 @@ mod tests {
                 .unwrap() as u32
         };
         let bases: Vec<u32> = (0..600).map(base_of).collect();
-        assert_eq!((bases[0], automaton.start), (0, bases[599]));
+        assert_eq!((bases[0], automaton.walk(b"")), (0, bases[599]));
         for (state, row) in states.iter().zip(&rows) {
             for byte in 1..=255 {
                 let target =
                     row.iter().find(|(b, _)| *b == byte).map_or(state.default, |(_, target)| *target);
                 assert_eq!(automaton.step(bases[state.class as usize], byte), bases[target as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn jumps_lead_where_steps_lead() {
+        // Two chains of 20 that part after the first byte, and a loop that no jump may follow for ever.
+        let state = |transitions| State { class: 0, below: 0, default: 0, transitions };
+        let rows: Vec<Vec<(u8, u32)>> = (0..=43_u32)
+            .map(|state| match state {
+                0 | 21 => Vec::new(),
+                1 => vec![(b'a', 2), (b'b', 22), (b'c', 43)],
+                43 => vec![(b'c', 43)],
+                42 => vec![(b'z', 21)],
+                _ => vec![(b'a' + (state % 26) as u8, state + 1)],
+            })
+            .collect();
+        let states: Vec<State<'_>> = rows.iter().map(|row| state(row.as_slice())).collect();
+        let automaton = pack(&states, 1, usize::MAX).unwrap();
+        assert_eq!(automaton.jumps.len(), 2 + 2 + 1);
+        let path = |first: u8, from: u32| -> Vec<u8> {
+            [first].into_iter().chain((from..from + 20).map(|state| b'a' + (state % 26) as u8)).collect()
+        };
+        for whole in [path(b'a', 2), path(b'b', 22), vec![b'c'; 30]] {
+            for end in 0..whole.len() {
+                for wrong in [None, Some(b'!')] {
+                    let path: Vec<u8> = whole[..end].iter().copied().chain(wrong).collect();
+                    let stepped = path.iter().fold(automaton.walk(b""), |at, &byte| automaton.step(at, byte));
+                    assert_eq!(automaton.walk(&path), stepped, "{}", path.escape_ascii());
+                }
             }
         }
     }

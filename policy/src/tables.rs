@@ -100,18 +100,24 @@ impl Vector {
 /// A state is the index of its record. The transition of state `s` on byte `b` (never 0) is `slots[s + b]` if that
 /// slot's `check` is `s`; otherwise the state's default. State 0 is dead: its default is 0 and no rule can match.
 /// `slots` is long enough that `s + 255` is in bounds for every state.
+///
+/// Long stretches of a path that rules name literally are walked eight bytes at a time: where a transition leads to a state
+/// that begins such a stretch, it names a [`Jump`] instead of the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Automaton {
     /// The comb.
     pub slots: Vec<Slot>,
-    /// The state before the first byte.
+    /// The shortcuts that transitions name.
+    pub jumps: Vec<Jump>,
+    /// The state before the first byte, or the jump that begins there.
     pub start: u32,
 }
 
 /// One slot of an [`Automaton`]: a state's record, a transition, or free (`check == Slot::FREE`).
 ///
 /// A record holds `check = Slot::RECORD | default state` and `next = below class << 16 | class`.
-/// A transition holds `check = the state it belongs to` and `next = the state it leads to`.
+/// A transition holds `check = the state it belongs to` and `next = the state it leads to`, or [`Slot::JUMP`] with the index
+/// of the jump that begins there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// Whose slot it is.
@@ -123,20 +129,55 @@ pub struct Slot {
 impl Slot {
     /// Set in `check` of a state's record.
     pub const RECORD: u32 = 1 << 31;
+    /// Set in `next` of a transition that names a jump.
+    pub const JUMP: u32 = 1 << 31;
     /// `check` of a slot in nobody's use.
     pub const FREE: Self = Self { check: u32::MAX, next: 0 };
 }
 
+/// A shortcut: from the state `from` the next eight bytes, if they are exactly these, lead to `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jump {
+    /// What the path must go on with.
+    pub bytes: [u8; 8],
+    /// Where to go on, byte by byte, if it does not.
+    pub from: u32,
+    /// The state behind the bytes, or the jump that begins there.
+    pub to: u32,
+}
+
 impl Automaton {
-    /// The state after one byte, exactly as the kernel side steps.
+    /// The state after one byte.
     pub fn step(&self, state: u32, byte: u8) -> u32 {
+        self.state(self.next(self.state(state), byte))
+    }
+
+    /// The state after a whole path, exactly as the kernel side walks.
+    pub fn walk(&self, path: &[u8]) -> u32 {
+        let (mut at, mut rest) = (self.start, path);
+        while let Some((&byte, tail)) = rest.split_first() {
+            if let Some(jump) = self.jump(at)
+                && let Some(behind) = rest.strip_prefix(&jump.bytes)
+            {
+                (at, rest) = (jump.to, behind);
+            } else {
+                (at, rest) = (self.next(self.state(at), byte), tail);
+            }
+        }
+        self.state(at)
+    }
+
+    fn next(&self, state: u32, byte: u8) -> u32 {
         let slot = self.slots[state as usize + byte as usize];
         if slot.check == state { slot.next } else { self.slots[state as usize].check & !Slot::RECORD }
     }
 
-    /// The state after a whole path.
-    pub fn walk(&self, path: &[u8]) -> u32 {
-        path.iter().fold(self.start, |state, &byte| self.step(state, byte))
+    fn jump(&self, at: u32) -> Option<&Jump> {
+        (at & Slot::JUMP != 0).then(|| &self.jumps[(at & !Slot::JUMP) as usize])
+    }
+
+    fn state(&self, at: u32) -> u32 {
+        self.jump(at).map_or(at, |jump| jump.from)
     }
 
     /// The class of what ends here.

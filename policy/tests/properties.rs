@@ -181,7 +181,7 @@ fn reachable(automaton: &Automaton, state: u32) -> BTreeSet<u32> {
 fn check_below(domain: &Domain) {
     let automaton = &domain.objects;
     let mut strictest: HashMap<(u32, u16), [Verdict; 8]> = HashMap::new();
-    for state in reachable(automaton, automaton.start) {
+    for state in reachable(automaton, automaton.walk(b"")) {
         let after_slash = automaton.step(state, b'/');
         let below = automaton.below(after_slash);
         for subject in 0..domain.subject_count as u16 {
@@ -212,6 +212,8 @@ fn check_shape(domain: &Domain) {
             let target = if slot.check & Slot::RECORD != 0 {
                 assert!(index + 255 < automaton.slots.len());
                 slot.check & !Slot::RECORD
+            } else if slot.next & Slot::JUMP != 0 {
+                automaton.jumps[(slot.next & !Slot::JUMP) as usize].from
             } else {
                 slot.next
             };
@@ -249,6 +251,8 @@ proptest! {
         }
         for program in PROGRAMS {
             for path in &paths {
+                let walked = path.bytes().fold(domain.objects.walk(b""), |state, byte| domain.objects.step(state, byte));
+                prop_assert_eq!(domain.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
                 compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
             }
             compare(&policies, &options, &domain, program, Object::Anonymous);

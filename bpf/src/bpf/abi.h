@@ -2,11 +2,14 @@
 /*
  * What the kernel programs and the Rust side share: the only contract between them.
  *
- * A generation is one array of 64-bit words, the image:
+ * A generation is one array of 64-bit words in pages, the image:
  *   domain d at words [d * IMAGE_DOMAIN_WORDS ..]: a struct image_domain; absent or without DOMAIN_RULED: no rules
- *   automata, cells and vectors anywhere behind, found through the offsets of struct image_domain
- * A word of an automaton is a policy::tables::Slot, check in the low half. A cell is a vector's index. A vector is four
- * words, one per permission: the decision for who does not own the file in the low half, for the owner in the high.
+ *   automata, cells, vectors and homes anywhere behind, found through the offsets of struct image_domain
+ * A word of an automaton is a policy::tables::Slot, check in the low half. A policy::tables::Jump is two words, aligned to
+ * two: its bytes as they lie in memory, then `from` in the low half and `to` in the high. A vector is four words, one per
+ * permission: the decision for who does not own the file in the low half, for the owner in the high. A cell has a vector's
+ * index in the low half, and in the high one bit for each of its decisions that is not a silent allow: bit 2 * permission
+ * + owner.
  */
 #ifndef ARMOR_ABI_H
 #define ARMOR_ABI_H
@@ -16,6 +19,8 @@
 
 /* policy::tables */
 #define SLOT_RECORD (1u << 31)
+#define SLOT_JUMP (1u << 31)
+#define JUMP_BYTES 8
 #define OBJECT_NONE 0
 #define OBJECT_ANONYMOUS 1
 #define OBJECT_UNRESOLVED 2
@@ -52,43 +57,55 @@ enum hook {
 /* The domain's rules depend on the program: its tasks need a subject class. */
 #define DOMAIN_SUBJECTS (1u << 1)
 
-#define IMAGE_DOMAIN_WORDS 6
+/* Words that one lookup reaches. */
+#define IMAGE_PAGE_WORDS 4096
+/* A power of two, so that none lies across two pages. */
+#define IMAGE_DOMAIN_WORDS 8
+
+struct image_page {
+	__u64 words[IMAGE_PAGE_WORDS];
+};
+
+struct image_automaton {
+	__u32 slots; /* word of slot 0 */
+	__u32 jumps; /* word of jump 0 */
+	__u32 start; /* where a path begins: a state or a jump */
+};
 
 struct image_domain {
 	__u32 flags;
+	__u32 generation; /* in domain 0's whether it has rules or not */
 	__u32 object_count;
-	__u32 objects;		/* word of the objects automaton's slot 0 */
-	__u32 objects_start;	/* its first state */
-	__u32 subjects;
-	__u32 subjects_start;
-	__u32 cells;		/* word of cell (0, 0) */
-	__u32 vectors;		/* word of vector 0 */
-	__u32 mount_namespace;	/* inode number of the domain's own, 0: any */
-	__u32 generation;
+	__u32 cells;   /* word of cell (0, 0) */
+	__u32 vectors; /* word of vector 0 */
+	__u32 mount_namespace; /* inode number of the domain's own, 0: any */
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
+	__u32 homes;	  /* word of home 0 */
+	__u32 homes_mask; /* one less than there is room for, which is a power of two */
+	struct image_automaton objects;
+	struct image_automaton subjects;
 	__u32 reserved;
 };
+
+/*
+ * Where a domain's own root shows a filesystem: two words of a hash table, at the hash of the
+ * device (h = device * HOME_HASH_FACTOR, h ^ h >> 16) or up to HOME_PROBES - 1 behind it. Device 0 is room for another.
+ */
+struct image_home {
+	__u32 device;
+	__u32 mount_id;	     /* the mount that shows it */
+	__u32 objects_state; /* the objects automaton after that mount's path, without a trailing slash */
+	__u32 subjects_state;
+};
+
+#define HOME_PROBES 8
+#define HOME_HASH_FACTOR 2654435761u /* 2^32 / golden ratio */
 
 /* A task's label: sticky, inherited by its children. */
 struct label {
 	__u32 domain;
 	__u32 generation; /* that `subject` was computed for; 0: none */
 	__u32 subject;
-	__u32 reserved;
-};
-
-/* Where a domain's own root shows a filesystem. */
-struct home_key {
-	__u32 generation;
-	__u32 domain;
-	__u32 device;
-	__u32 reserved;
-};
-
-struct home {
-	__u32 mount_id;		/* the mount that shows it */
-	__u32 objects_state;	/* the objects automaton after that mount's path, without a trailing slash */
-	__u32 subjects_state;
 	__u32 reserved;
 };
 

@@ -9,8 +9,6 @@
  */
 #include "kernel.h"
 
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
 #include "check.h"
@@ -20,9 +18,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Lets the skeleton generate the contract's types for Rust; read by nobody. */
 struct contract {
 	struct image_domain image_domain;
+	struct image_home image_home;
 	struct label label;
-	struct home_key home_key;
-	struct home home;
 	struct linked_key linked_key;
 	struct event event;
 };
@@ -30,7 +27,7 @@ const volatile struct contract contract = {};
 
 static __always_inline __u32 rights_of(struct file *file)
 {
-	__u32 mode = BPF_CORE_READ(file, f_mode);
+	__u32 mode = file->f_mode;
 
 	return (mode & FMODE_READ ? 1u << READ : 0) | (mode & FMODE_WRITE ? 1u << WRITE : 0);
 }
@@ -73,8 +70,8 @@ static __always_inline bool maps_itself(struct file *file)
 
 	if (bpf_core_field_exists(task->in_execve) && !BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
 		return false;
-	exe = BPF_CORE_READ(task, mm, exe_file);
-	return exe && BPF_CORE_READ(exe, f_inode) == file->f_inode;
+	exe = ADDRESS(mm_struct, task->mm, exe_file);
+	return exe && ADDRESS(file, exe, f_inode) == file->f_inode;
 }
 
 SEC("lsm/mmap_file")
@@ -98,7 +95,7 @@ int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, u
 
 	if (!file || !rights)
 		return 0;
-	return check_path(BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), FILE_MPROTECT, rights, false);
+	return check_path(file->f_path.dentry, file->f_path.mnt, FILE_MPROTECT, rights, false);
 }
 
 /* Since 6.2; before, ftruncate() comes to path_truncate. */
@@ -243,7 +240,7 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 
 	if (label)
 		label->generation = 0;
-	if (!enter_scope(&scope) || !(scope.flags & DOMAIN_SUBJECTS))
+	if (!enter_scope(&scope) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);

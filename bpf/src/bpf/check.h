@@ -16,77 +16,60 @@ static __always_inline void set_all(struct name *name, __u32 class)
 static __noinline __u32 linked_class(const struct scope *scope, struct inode *inode, __u32 otherwise)
 {
 	struct linked_key key = {
-		.generation = scope->generation,
+		.generation = scope->rules->generation,
 		.domain = scope->domain,
-		.inode = BPF_CORE_READ(inode, i_ino),
-		.device = BPF_CORE_READ(inode, i_sb, s_dev),
+		.inode = FIELD(inode, inode, i_ino),
+		.device = FIELD(super_block, ADDRESS(inode, inode, i_sb), s_dev),
 	};
 	__u32 *class = bpf_map_lookup_elem(&linked_files, &key);
 
 	return class ? *class : otherwise;
 }
 
-struct resolving {
-	struct scope *scope;
-	struct scratch *scratch;
-	struct name *name;
-	__u32 resolved;
-};
-
-static long resolve_step(__u32 try, struct resolving *resolving)
-{
-	struct scratch *scratch = resolving->scratch;
-	struct scope *scope = resolving->scope;
-	struct name *name = resolving->name;
-	struct dentry *dentry = (void *)name->dentry;
-	struct epochs before = read_epochs();
-	struct home *home = 0;
-	enum second_name second = second_name(scope, mount_of((void *)name->mnt), &home);
-	struct inode *inode;
-	__u32 start, state, classes;
-
-	start = write_view(scratch, name->dentry, name->mnt, name->directory);
-	state = scan_path(scope->image, scratch, scope->objects, scope->objects_start, start);
-	classes = classes_at(scope->image, scope->objects, state);
-	name->view_state = name->home_state = state;
-	name->view_below = name->home_below = classes >> 16;
-	name->classes.view = name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
-	if (second == SECOND_HOME && home) {
-		start = write_inside(scratch, name->dentry, name->mnt, name->directory);
-		state = scan_path(scope->image, scratch, scope->objects, home->objects_state, start);
-		classes = classes_at(scope->image, scope->objects, state);
-		name->home_state = state;
-		name->home_below = classes >> 16;
-		name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
-	} else if (second == SECOND_NONE) {
-		name->home_state = NO_STATE;
-		name->home_below = name->classes.home = OBJECT_NONE;
-	}
-	if (!settled(before))
-		return 0;
-	inode = BPF_CORE_READ(dentry, d_inode);
-	name->classes.linked = name->classes.view;
-	if (inode && !name->directory && BPF_CORE_READ(inode, __i_nlink) > 1)
-		name->classes.linked = linked_class(scope, inode, name->classes.view);
-	resolving->resolved = 1;
-	return 1;
-}
-
 /* Fills in what `name` resolves to; false when the kernel opened it for itself and nothing is to be decided. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
-	struct resolving resolving = { .scope = scope, .scratch = scratch, .name = name };
 	enum place place = place_of(mount_of((void *)name->mnt));
+	struct dentry *dentry = (void *)name->dentry;
 
 	if (place == PLACE_BACKING)
 		return false;
-	if (place == PLACE_NAMED)
-		bpf_loop(WALK_TRIES, resolve_step, &resolving, 0);
-	if (!resolving.resolved)
+	if (place == PLACE_NAMED && find_classes(scope, scratch, name, false)) {
+		name->classes.linked = name->classes.view;
+		if (name->several)
+			name->classes.linked = linked_class(scope, ADDRESS(dentry, dentry, d_inode), name->classes.view);
+	} else {
 		set_all(name, place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
+	}
 	if (name->classes.view == OBJECT_UNRESOLVED)
 		count(COUNT_UNRESOLVED);
 	return true;
+}
+
+static __always_inline __u64 *cell_of(const struct scope *scope, __u32 class)
+{
+	return word(scope->image, scope->rules->cells + scope->subject * scope->rules->object_count + class);
+}
+
+/* Which decisions over objects of a class are not silent allows, as in a cell's high half. */
+static __always_inline __u32 loud_decisions(const struct scope *scope, __u32 class)
+{
+	__u64 *cell = cell_of(scope, class);
+
+	return cell ? *cell >> 32 : ~0u;
+}
+
+/* Whether nothing is refused and nothing is to be told of, whoever owns the object: most accesses end here. */
+static __always_inline bool silently_allowed(const struct scope *scope, const struct classes *classes, __u32 permissions)
+{
+	__u32 asked = (permissions & 1) * 3 | (permissions & 2) * 6 | (permissions & 4) * 12 | (permissions & 8) * 24;
+	__u32 loud = loud_decisions(scope, classes->view);
+
+	if (classes->home != classes->view)
+		loud |= loud_decisions(scope, classes->home);
+	if (classes->linked != classes->view)
+		loud |= loud_decisions(scope, classes->linked);
+	return !(loud & asked);
 }
 
 /*
@@ -94,11 +77,10 @@ static __noinline bool resolve(struct scope *scope, struct scratch *scratch, str
  */
 static __always_inline __u32 class_decision(const struct scope *scope, __u32 class, __u32 permission, __u32 owner)
 {
-	__u64 *cell, *decisions = 0;
+	__u64 *cell = cell_of(scope, class), *decisions = 0;
 
-	cell = word(scope->image, scope->cells + scope->subject * scope->object_count + class);
 	if (cell)
-		decisions = word(scope->image, scope->vectors + (__u32)*cell * PERMISSIONS + permission);
+		decisions = word(scope->image, scope->rules->vectors + (__u32)*cell * PERMISSIONS + permission);
 	return decisions ? *decisions >> (owner << 5) : VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 }
 
@@ -127,17 +109,6 @@ static __always_inline __u32 decide(const struct scope *scope, const struct clas
 	if (classes->linked != classes->view)
 		decision = stricter(decision, class_decision(scope, classes->linked, permission, owner));
 	return decision;
-}
-
-/* Whether nothing is refused and nothing is to be told of: all that a cached verdict has to answer. */
-static __noinline bool silently_allowed(struct scope *scope, struct classes *classes, __u32 permissions, __u32 owner)
-{
-	__u32 verdicts = 0;
-
-	for (__u32 each = 0; each < PERMISSIONS; each++)
-		if (permissions & 1u << each)
-			verdicts |= decide(scope, classes, each, owner) >> VERDICT_SHIFT;
-	return !verdicts;
 }
 
 struct choice {
@@ -344,9 +315,9 @@ static __always_inline int conclude(const struct scope *scope, struct scratch *s
 	if (!(decision >> VERDICT_SHIFT))
 		return 0;
 	access->decision = decision;
-	access->generation = scope->generation;
+	access->generation = scope->rules->generation;
 	access->domain = scope->domain;
-	access->alerts_per_second = scope->alerts_per_second;
+	access->alerts_per_second = scope->rules->alerts_per_second;
 	tell(scratch);
 	return blocks(decision) ? -EACCES : 0;
 }
@@ -356,7 +327,7 @@ static __always_inline __u32 owns(struct inode *inode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	return !inode || BPF_CORE_READ(inode, i_uid.val) == BPF_CORE_READ(task, cred, fsuid.val);
+	return !inode || FIELD(inode, inode, i_uid.val) == task->cred->fsuid.val;
 }
 
 static __always_inline struct scratch *scratch_at(__u32 slot)
@@ -373,20 +344,32 @@ static __always_inline int refuse_without_scratch(void)
 	return -EACCES;
 }
 
-static __always_inline bool is_directory(struct inode *inode)
+/* Sets a name. Its addresses go through memory: the verifier then takes them for plain numbers. */
+static __always_inline void set_name(struct name *name, struct dentry *dentry, struct vfsmount *mnt, __u32 mode, __u32 links)
 {
-	return inode && (BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR;
+	name->dentry = (__u64)dentry;
+	name->mnt = (__u64)mnt;
+	name->directory = (mode & S_IFMT) == S_IFDIR;
+	name->several = !name->directory && links > 1;
 }
 
-/* Sets what the alert will be about. Pointers go through memory: the verifier then takes them for plain numbers. */
-static __always_inline void begin(struct scratch *scratch, __u32 hook, struct dentry *dentry, struct vfsmount *mnt)
+/*
+ * The same for a name that may have no inode. 6.12 takes d_inode for never 0 and would load from it unguarded, so it must
+ * not be followed as the type that it has.
+ */
+static __always_inline void set_dentry(struct name *name, struct dentry *dentry, struct vfsmount *mnt)
+{
+	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
+
+	set_name(name, dentry, mnt, FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+}
+
+/* Sets what the alert will be about, but its first name. */
+static __always_inline void begin(struct scratch *scratch, __u32 hook)
 {
 	struct access *access = &scratch->access;
 
 	access->hook = hook;
-	access->name.dentry = (__u64)dentry;
-	access->name.mnt = (__u64)mnt;
-	access->name.directory = is_directory(BPF_CORE_READ(dentry, d_inode));
 	access->new_name.dentry = 0;
 	access->about_new = 0;
 }
@@ -395,7 +378,7 @@ static __always_inline void begin(struct scratch *scratch, __u32 hook, struct de
 static __noinline int check_name(struct scope *scope, struct scratch *scratch, struct name *name, __u32 permissions)
 {
 	struct dentry *dentry = (void *)name->dentry;
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
 	__u32 permission = 0, decision;
 
 	if (!resolve(scope, scratch, name))
@@ -419,7 +402,8 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, hook, dentry, mnt);
+	begin(scratch, hook);
+	set_dentry(&scratch->access.name, dentry, mnt);
 	if (making_directory)
 		scratch->access.name.directory = 1;
 	find_subject(&scope, scratch);
@@ -437,7 +421,7 @@ static __always_inline bool cached(const struct scope *scope, struct verdict_cac
 	if (!cache || !quiet(now))
 		return false;
 	bpf_spin_lock(&cache->lock);
-	hit = !cache->ever_linked && cache->generation == scope->generation && cache->domain == scope->domain &&
+	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
 	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts;
 	classes->view = classes->linked = cache->view;
 	classes->home = cache->home;
@@ -450,13 +434,13 @@ static __always_inline void remember(const struct scope *scope, struct inode *in
 {
 	struct verdict_cache *cache;
 
-	if (name->classes.view == OBJECT_UNRESOLVED || (!name->directory && BPF_CORE_READ(inode, __i_nlink) != 1))
+	if (name->classes.view == OBJECT_UNRESOLVED || (!name->directory && inode->__i_nlink != 1))
 		return;
 	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cache)
 		return;
 	bpf_spin_lock(&cache->lock);
-	cache->generation = scope->generation;
+	cache->generation = scope->rules->generation;
 	cache->domain = scope->domain;
 	cache->mount = (__u64)mnt;
 	cache->renames = before.renames;
@@ -472,7 +456,6 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct inode *inode = file->f_inode;
 	struct classes classes = {};
 	struct scratch *scratch;
-	struct dentry *dentry;
 	struct epochs before;
 	struct vfsmount *mnt;
 	struct scope scope;
@@ -482,25 +465,25 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 
 	if (!permissions || !enter_scope(&scope))
 		return 0;
-	dentry = BPF_CORE_READ(file, f_path.dentry);
-	mnt = BPF_CORE_READ(file, f_path.mnt);
+	mnt = PLAIN(file->f_path.mnt);
 	/* 6.1's second open below an overlay: the overlay's path with the layer's inode. */
-	if (!inode || BPF_CORE_READ(dentry, d_inode) != inode)
+	if (!inode || file->f_path.dentry->d_inode != inode)
 		return 0;
 	before = read_epochs();
 	known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, &classes);
-	subject_known = !(scope.flags & DOMAIN_SUBJECTS);
-	if (scope.label && scope.label->generation == scope.generation) {
+	subject_known = !(scope.rules->flags & DOMAIN_SUBJECTS);
+	if (scope.label && scope.label->generation == scope.rules->generation) {
 		scope.subject = scope.label->subject;
 		subject_known = true;
 	}
-	if (known && subject_known && silently_allowed(&scope, &classes, permissions, owns(inode)))
+	if (known && subject_known && silently_allowed(&scope, &classes, permissions))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, hook, dentry, mnt);
+	begin(scratch, hook);
+	set_name(&scratch->access.name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
 	if (!subject_known)
 		find_subject(&scope, scratch);
 	if (!known) {
@@ -510,9 +493,11 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 			remember(&scope, inode, mnt, before, &scratch->access.name);
 		classes = scratch->access.name.classes;
 	}
+	if (silently_allowed(&scope, &classes, permissions))
+		goto out;
 	decision = decide_all(&scope, &classes, permissions, owns(inode), &permission);
 	/* The name of a file made by this open was told of when it was made. */
-	if (hook == FILE_OPEN && !blocks(decision) && BPF_CORE_READ(file, f_mode) & FMODE_CREATED)
+	if (hook == FILE_OPEN && !blocks(decision) && file->f_mode & FMODE_CREATED)
 		goto out;
 	scratch->access.permission = permission;
 	verdict = conclude(&scope, scratch, decision);
@@ -542,7 +527,7 @@ static __noinline int check_new_name(struct scratch *scratch, struct scope *scop
 	access->about_new = 0;
 	if (access->name.classes.linked != access->name.classes.view)
 		access->new_name.classes.linked = access->name.classes.linked;
-	decision = loosened(scope, &access->name, &access->new_name, owns(BPF_CORE_READ(dentry, d_inode)));
+	decision = loosened(scope, &access->name, &access->new_name, owns(ADDRESS(dentry, dentry, d_inode)));
 	if (!decision && exchanges) {
 		access->about_new = 1;
 		decision = loosened(scope, &access->new_name, &access->name, false);
@@ -565,11 +550,11 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, hook, dentry, mnt);
-	scratch->access.new_name.dentry = (__u64)new_dentry;
-	scratch->access.new_name.mnt = (__u64)new_mnt;
-	scratch->access.new_name.directory = exchanges ? is_directory(BPF_CORE_READ(new_dentry, d_inode))
-						       : scratch->access.name.directory;
+	begin(scratch, hook);
+	set_dentry(&scratch->access.name, dentry, mnt);
+	set_dentry(&scratch->access.new_name, new_dentry, new_mnt);
+	if (!exchanges)
+		scratch->access.new_name.directory = scratch->access.name.directory;
 	find_subject(&scope, scratch);
 	verdict = check_new_name(scratch, &scope, hook == PATH_RENAME, exchanges);
 	release_scratch(slot);

@@ -9,6 +9,9 @@
 #include <linux/bpf.h>
 #include <stdbool.h>
 
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
@@ -123,6 +126,11 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+/* At the start of every seqlock_t. */
+struct seqcount {
+	unsigned int sequence;
+};
+
 struct task_struct {
 	struct mm_struct *mm;
 	int pid;
@@ -136,6 +144,39 @@ struct task_struct {
 };
 
 #pragma clang attribute pop
+
+/* Since 6.2; costs nothing: the verifier then knows the type that the address is read as. */
+extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
+
+/*
+ * A field of the kernel structure at an address that the verifier knows nothing of; 0 if it cannot be read. A plain load
+ * where the kernel knows bpf_rdonly_cast, a call ten times as long where not. What the verifier knows the type of needs
+ * neither.
+ */
+#define FIELD(structure, address, field)                                                                                \
+	({                                                                                                              \
+		const struct structure *at_ = (const void *)(address);                                                  \
+		typeof(((struct structure *)0)->field) value_ = 0;                                                      \
+                                                                                                                        \
+		if (bpf_ksym_exists(bpf_rdonly_cast))                                                                   \
+			value_ = ((struct structure *)bpf_rdonly_cast(at_, bpf_core_type_id_kernel(struct structure)))->field; \
+		else                                                                                                    \
+			bpf_core_read(&value_, sizeof(value_), &at_->field);                                            \
+		value_;                                                                                                 \
+	})
+
+/*
+ * The same for a field that is itself an address, and for any pointer: as a plain number, so that the verifier needs not
+ * tell apart where it came from. Negating twice makes it forget the type.
+ */
+#define PLAIN(pointer)                                                                                                  \
+	({                                                                                                              \
+		typeof(pointer) number_ = (pointer);                                                                    \
+                                                                                                                        \
+		asm volatile("%0 = -%0\n%0 = -%0" : "+r"(number_));                                                     \
+		number_;                                                                                                \
+	})
+#define ADDRESS(structure, address, field) PLAIN(FIELD(structure, address, field))
 
 /* Values that BTF does not carry; the same from 6.1 to 7.2. */
 #define S_IFMT 0170000
@@ -153,6 +194,7 @@ struct task_struct {
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
 #define EACCES 13
+#define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* A mount namespace that no task is in (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */
 #define MNT_NS_ANON_INO 0xEFFFFFF7u

@@ -9,8 +9,8 @@ struct image {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct image_page));
 };
 
 /* The live generation. One update of its only entry makes another one live. */
@@ -36,14 +36,6 @@ struct {
 	__type(key, __u64);
 	__type(value, __u32);
 } workloads SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__type(key, struct home_key);
-	__type(value, struct home);
-} homes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -129,6 +121,7 @@ struct name {
 	__u32 view_state, home_state;
 	__u32 view_below, home_below;
 	__u32 directory;
+	__u32 several; /* it is a file that has other names too */
 };
 
 /* What an alert is about. */
@@ -146,6 +139,14 @@ struct access {
 
 struct scratch {
 	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
+	/* Where a scan stands: the state or jump that it is at, the page last looked at, and the next byte. */
+	__u32 scan_at, scan_page, scan_position;
+	__u32 fence; /* written by load_fence() */
+	/* How far find_classes() is: the epochs at its start, whether there is a second name and the state that it begins at. */
+	__u32 naming_renames, naming_mounts;
+	__u32 naming_second, naming_home_state;
+	__u32 naming_done;
+	struct name program; /* the current task's */
 	struct access access;
 	struct event event;
 };

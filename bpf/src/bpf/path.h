@@ -22,11 +22,20 @@ struct epochs {
 
 static __always_inline struct epochs read_epochs(void)
 {
-	struct epochs now = {};
+	return (struct epochs){
+		.renames = FIELD(seqcount, &rename_lock, sequence),
+		.mounts = FIELD(seqcount, &mount_lock, sequence),
+	};
+}
 
-	bpf_probe_read_kernel(&now.renames, sizeof(now.renames), &rename_lock);
-	bpf_probe_read_kernel(&now.mounts, sizeof(now.mounts), &mount_lock);
-	return now;
+/* Keeps the loads behind it behind those before it. x86 loads in order anyway. */
+static __always_inline void load_fence(struct scratch *scratch)
+{
+#ifdef __TARGET_ARCH_x86
+	asm volatile("" ::: "memory");
+#else
+	__sync_fetch_and_or(&scratch->fence, 0);
+#endif
 }
 
 static __always_inline bool quiet(struct epochs epochs)
@@ -48,58 +57,70 @@ struct walk {
 	char *path;
 	struct dentry *dentry;
 	struct mount *mount; /* 0: stay inside the filesystem, whatever is mounted where */
-	struct dentry *mount_root;
+	struct dentry *root;  /* of what `mount` shows, or of the filesystem */
 	__u32 start; /* of the path so far */
 	__u32 end;   /* enum walk_end */
 };
 
-static long walk_step(__u32 step, struct walk *walk)
+/* One name further up; true at the end. */
+static __always_inline bool climb(struct walk *walk)
 {
 	struct dentry *dentry = walk->dentry;
-	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+	struct dentry *parent = ADDRESS(dentry, dentry, d_parent);
 	struct mount *mount = walk->mount;
-	const unsigned char *name;
-	__u32 length, start;
+	struct qstr name = {};
+	__u32 start;
 
-	if (mount ? dentry == walk->mount_root : dentry == parent) {
+	if (mount ? dentry == walk->root : dentry == parent) {
 		struct mount *above;
 
 		if (!mount) {
-			walk->end = dentry == walk->mount_root ? WALK_ROOT : WALK_LOST;
-			return 1;
+			walk->end = dentry == walk->root ? WALK_ROOT : WALK_LOST;
+			return true;
 		}
-		above = BPF_CORE_READ(mount, mnt_parent);
+		above = ADDRESS(mount, mount, mnt_parent);
 		if (above == mount) {
 			walk->end = WALK_ROOT;
-			return 1;
+			return true;
 		}
-		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		walk->dentry = ADDRESS(mount, mount, mnt_mountpoint);
 		walk->mount = above;
-		walk->mount_root = BPF_CORE_READ(above, mnt.mnt_root);
-		return 0;
+		walk->root = ADDRESS(mount, above, mnt.mnt_root);
+		return false;
 	}
 	if (dentry == parent) {
 		/* Outside of what is mounted: moved out of a bind mount's root, or never connected. */
 		walk->end = WALK_LOST;
-		return 1;
+		return true;
 	}
-	length = BPF_CORE_READ(dentry, d_name.len);
-	name = BPF_CORE_READ(dentry, d_name.name);
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		name.len = FIELD(dentry, dentry, d_name.len);
+		name.name = ADDRESS(dentry, dentry, d_name.name);
+	} else {
+		/* One call instead of two. */
+		bpf_core_read(&name, sizeof(name), &dentry->d_name);
+	}
 	start = walk->start;
-	if (!length || length > 255 || start > PATH_CAPACITY || start < length + 1) {
-		walk->end = length && length <= 255 ? WALK_TOO_LONG : WALK_LOST;
-		return 1;
+	if (!name.len || name.len > NAME_MAX || start > PATH_CAPACITY || start < name.len + 1) {
+		walk->end = name.len && name.len <= NAME_MAX ? WALK_TOO_LONG : WALK_LOST;
+		return true;
 	}
-	start -= length;
-	if (bpf_probe_read_kernel(&walk->path[start & (PATH_CAPACITY - 1)], length & 255, name)) {
+	start -= name.len;
+	if (bpf_probe_read_kernel(&walk->path[start & (PATH_CAPACITY - 1)], name.len & NAME_MAX, name.name)) {
 		walk->end = WALK_LOST;
-		return 1;
+		return true;
 	}
 	start--;
 	walk->path[start & (PATH_CAPACITY - 1)] = '/';
 	walk->start = start;
 	walk->dentry = parent;
-	return 0;
+	return false;
+}
+
+/* Names per call: a call costs as much as a name's loads. */
+static long walk_step(__u32 step, struct walk *walk)
+{
+	return climb(walk) || climb(walk) || climb(walk);
 }
 
 static __always_inline struct mount *mount_of(struct vfsmount *mnt)
@@ -108,22 +129,26 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 }
 
 /*
- * Writes the path of `dentry` below `mount`, or inside its filesystem when `mount` is 0 and `root` is the filesystem's.
- * Returns where it starts, PATH_CAPACITY + 1 when it cannot be told. Global, so that the verifier sees it once per program
- * and not once per call.
+ * Writes the path of `dentry`: its name in the mount tree that `mnt` is in, or `inside` the filesystem that it shows,
+ * whatever is mounted where. Returns where it starts, PATH_CAPACITY + 1 when it cannot be told. Global, so that the verifier
+ * sees it once per program and not once per call.
  */
-__noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mount, __u64 root, __u32 directory)
+__noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 inside, __u32 directory)
 {
 	struct walk walk = {
 		.dentry = (struct dentry *)dentry,
-		.mount = (struct mount *)mount,
-		.mount_root = (struct dentry *)root,
 		.start = PATH_CAPACITY - (directory & 1),
 		.end = WALK_TOO_LONG,
 	};
 
 	if (!scratch)
 		return PATH_CAPACITY + 1;
+	if (inside) {
+		walk.root = ADDRESS(super_block, ADDRESS(vfsmount, mnt, mnt_sb), s_root);
+	} else {
+		walk.mount = mount_of((void *)mnt);
+		walk.root = ADDRESS(vfsmount, mnt, mnt_root);
+	}
 	walk.path = scratch->path;
 	if (directory)
 		scratch->path[PATH_CAPACITY - 1] = '/';
@@ -131,73 +156,122 @@ __noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mount, 
 	return walk.end == WALK_ROOT ? walk.start : PATH_CAPACITY + 1;
 }
 
-/* The path in the mount tree. */
 static __always_inline __u32 write_view(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 directory)
 {
-	struct vfsmount *mount = (void *)mnt;
-
-	return write_path(scratch, dentry, (__u64)mount_of(mount), (__u64)BPF_CORE_READ(mount, mnt_root), directory);
+	return write_path(scratch, dentry, mnt, 0, directory);
 }
 
-/* The path inside its filesystem, whatever is mounted where. */
 static __always_inline __u32 write_inside(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 directory)
 {
-	struct vfsmount *mount = (void *)mnt;
-
-	return write_path(scratch, dentry, 0, (__u64)BPF_CORE_READ(mount, mnt_sb, s_root), directory);
+	return write_path(scratch, dentry, mnt, 1, directory);
 }
 
 /* What scan_path returns when there is no path, or the image does not hold the automaton. */
 #define NO_STATE (~0u)
 
+/* A word of the image, 0 behind its end. */
+static __always_inline __u64 *word(void *image, __u32 index)
+{
+	__u32 number = index / IMAGE_PAGE_WORDS;
+	struct image_page *page = bpf_map_lookup_elem(image, &number);
+
+	return page ? &page->words[index % IMAGE_PAGE_WORDS] : 0;
+}
+
 struct scan {
 	void *image;
-	char *path;
-	__u32 slots; /* word of the automaton's slot 0 */
-	__u32 state;
-	__u32 start;
+	struct image_page *page; /* the one last looked at, scratch->scan_page: most words lie in the same */
+	struct scratch *scratch;
+	__u32 slots, jumps; /* of struct image_automaton */
 	__u32 broken;
 };
 
-static __always_inline __u64 *word(void *image, __u32 index)
+/*
+ * policy::tables::Automaton::walk. Where the scan stands is kept in a map and not in registers: the verifier, which would
+ * follow every value through every step, knows nothing of what comes from there and is done after one.
+ */
+static __always_inline bool advance(struct scan *scan)
 {
-	return bpf_map_lookup_elem(image, &index);
+	struct scratch *scratch = scan->scratch;
+	struct image_page *page = scan->page;
+	__u32 position = scratch->scan_position, at = scratch->scan_at, index;
+	__u64 slot;
+
+	if (position >= PATH_CAPACITY)
+		return true;
+	asm volatile("" : "+r"(position)); /* or clang drops the mask that the verifier asks for */
+	position &= PATH_CAPACITY - 1;
+#define WORD_AT(index)                                                                                                  \
+	({                                                                                                              \
+		__u32 number_ = (index) / IMAGE_PAGE_WORDS;                                                             \
+                                                                                                                        \
+		if (number_ != scratch->scan_page) {                                                                    \
+			scratch->scan_page = number_;                                                                   \
+			page = bpf_map_lookup_elem(scan->image, &scratch->scan_page);                                   \
+			if (!page)                                                                                      \
+				goto broken;                                                                            \
+			scan->page = page;                                                                              \
+		}                                                                                                       \
+		&page->words[(index) % IMAGE_PAGE_WORDS];                                                               \
+	})
+	if (at & SLOT_JUMP) {
+		__u64 *jump;
+
+		index = scan->jumps + 2 * (at & ~SLOT_JUMP);
+		jump = WORD_AT(index & ~1u);
+		at = jump[1];
+		/* Behind the path the buffer holds nothing that could match: no path has a byte 0. */
+		if (*(__u64 *)&scratch->path[position] == jump[0]) {
+			scratch->scan_at = jump[1] >> 32;
+			scratch->scan_position = position + JUMP_BYTES;
+			return false;
+		}
+	}
+	index = scan->slots + at + (__u8)scratch->path[position];
+	slot = *WORD_AT(index);
+	if ((__u32)slot == at) {
+		at = slot >> 32;
+	} else {
+		index = scan->slots + at;
+		at = (__u32)*WORD_AT(index) & ~SLOT_RECORD;
+	}
+#undef WORD_AT
+	scratch->scan_at = at;
+	scratch->scan_position = position + 1;
+	/* Dead: no rule can match any more. */
+	return !at;
+broken:
+	scan->broken = 1;
+	return true;
 }
 
+/* Transitions per call, as in walk_step(). */
 static long scan_step(__u32 step, struct scan *scan)
 {
-	__u32 state = scan->state;
-	__u8 byte = scan->path[(scan->start + step) & (PATH_CAPACITY - 1)];
-	__u64 *slot = word(scan->image, scan->slots + state + byte);
-
-	if (slot && (__u32)*slot == state) {
-		scan->state = *slot >> 32;
-		return 0;
-	}
-	slot = word(scan->image, scan->slots + state);
-	if (!slot) {
-		scan->broken = 1;
-		return 1;
-	}
-	scan->state = (__u32)*slot & ~SLOT_RECORD;
-	return 0;
+	return advance(scan) || advance(scan) || advance(scan) || advance(scan);
 }
 
-/* The state that the path in scratch reaches from `state`. */
-static __noinline __u32 scan_path(void *image, struct scratch *scratch, __u32 slots, __u32 state, __u32 start)
+/* The state that the path in scratch reaches from `at`, a state or a jump. */
+static __noinline __u32 scan_path(void *image, struct scratch *scratch, const struct image_automaton *automaton, __u32 at, __u32 start)
 {
-	struct scan scan = {
-		.image = image,
-		.path = scratch->path,
-		.slots = slots,
-		.state = state,
-		.start = start,
-	};
+	struct scan scan = { .image = image, .scratch = scratch, .slots = automaton->slots, .jumps = automaton->jumps };
+	__u64 *jump;
 
 	if (start > PATH_CAPACITY)
 		return NO_STATE;
+	scratch->scan_at = at;
+	scratch->scan_position = start;
+	scratch->scan_page = scan.slots / IMAGE_PAGE_WORDS;
+	scan.page = bpf_map_lookup_elem(image, &scratch->scan_page);
+	if (!scan.page)
+		return NO_STATE;
 	bpf_loop(PATH_CAPACITY - start, scan_step, &scan, 0);
-	return scan.broken ? NO_STATE : scan.state;
+	if (scan.broken)
+		return NO_STATE;
+	if (!(scratch->scan_at & SLOT_JUMP))
+		return scratch->scan_at;
+	jump = word(image, scan.jumps + 2 * (scratch->scan_at & ~SLOT_JUMP) + 1);
+	return jump ? *jump : NO_STATE;
 }
 
 #endif

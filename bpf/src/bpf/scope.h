@@ -7,16 +7,9 @@
 
 struct scope {
 	void *image;
+	const struct image_domain *rules;
 	struct label *label;
 	__u32 domain;
-	__u32 flags;
-	__u32 object_count;
-	__u32 objects, objects_start;
-	__u32 subjects, subjects_start;
-	__u32 cells, vectors;
-	__u32 mount_namespace;
-	__u32 generation;
-	__u32 alerts_per_second;
 	__u32 subject;
 };
 
@@ -24,8 +17,6 @@ struct scope {
 static __always_inline bool enter_scope(struct scope *scope)
 {
 	__u32 key = 0;
-	__u64 *words;
-	__u32 first;
 
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image)
@@ -34,25 +25,9 @@ static __always_inline bool enter_scope(struct scope *scope)
 	scope->domain = scope->label ? scope->label->domain : HOST_DOMAIN;
 	if (scope->domain > (1u << 20))
 		return false;
-	first = scope->domain * IMAGE_DOMAIN_WORDS;
-	words = word(scope->image, first);
-	if (!words || !((__u32)*words & DOMAIN_RULED))
+	scope->rules = (void *)word(scope->image, scope->domain * IMAGE_DOMAIN_WORDS);
+	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
 		return false;
-	scope->flags = *words;
-	scope->object_count = *words >> 32;
-#define TAKE(index, low, high)                         \
-	words = word(scope->image, first + (index));   \
-	if (!words)                                    \
-		return false;                          \
-	low = *words;                                  \
-	high = *words >> 32
-	TAKE(1, scope->objects, scope->objects_start);
-	TAKE(2, scope->subjects, scope->subjects_start);
-	TAKE(3, scope->cells, scope->vectors);
-	TAKE(4, scope->mount_namespace, scope->generation);
-	words = word(scope->image, first + 5);
-	scope->alerts_per_second = words ? (__u32)*words : 0;
-#undef TAKE
 	scope->subject = SUBJECT_NONE;
 	return true;
 }
@@ -66,17 +41,17 @@ enum place {
 
 static __noinline enum place place_of(struct mount *mount)
 {
-	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
+	struct mnt_namespace *ns = ADDRESS(mount, mount, mnt_ns);
 	__u32 number;
 
 	if ((unsigned long)ns >= ERR_PTR_FIRST) { /* MNT_NS_INTERNAL, fs/mount.h */
-		unsigned long flags = BPF_CORE_READ(mount, mnt.mnt_sb, s_flags);
+		unsigned long flags = FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_flags);
 
 		return flags & SB_KERNMOUNT ? PLACE_ANONYMOUS : PLACE_BACKING;
 	}
 	if (!ns)
 		return PLACE_DETACHED;
-	number = BPF_CORE_READ(ns, ns.inum);
+	number = FIELD(mnt_namespace, ns, ns.inum);
 	return number && number != MNT_NS_ANON_INO ? PLACE_NAMED : PLACE_DETACHED;
 }
 
@@ -88,81 +63,132 @@ static __noinline enum place place_of(struct mount *mount)
  */
 enum second_name { SECOND_SAME, SECOND_HOME, SECOND_NONE };
 
-static __noinline enum second_name second_name(const struct scope *scope, struct mount *mount, struct home **home)
+/* Where the domain's own root shows a device, 0 if it does not. */
+static __noinline struct image_home *home_of(const struct scope *scope, __u32 device)
 {
-	struct home_key key = {
-		.generation = scope->generation,
-		.domain = scope->domain,
-		.device = BPF_CORE_READ(mount, mnt.mnt_sb, s_dev),
-	};
+	const struct image_domain *rules = scope->rules;
+	__u32 hash = device * HOME_HASH_FACTOR;
 
-	*home = bpf_map_lookup_elem(&homes, &key);
-	if (*home)
-		return (*home)->mount_id == BPF_CORE_READ(mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
-	if (scope->mount_namespace && BPF_CORE_READ(mount, mnt_ns, ns.inum) != scope->mount_namespace)
-		return SECOND_NONE;
-	return SECOND_SAME;
+	hash ^= hash >> 16;
+	for (__u32 probe = 0; probe < HOME_PROBES; probe++) {
+		__u32 index = rules->homes + 2 * (hash + probe & rules->homes_mask);
+		struct image_home *home = (void *)word(scope->image, index & ~1u);
+
+		if (!home || !home->device)
+			return 0;
+		if (home->device == device)
+			return home;
+	}
+	return 0;
 }
 
 /* The class in a state's record; 0 when there is none. */
-static __always_inline __u32 classes_at(void *image, __u32 slots, __u32 state)
+static __always_inline __u32 classes_at(void *image, const struct image_automaton *automaton, __u32 state)
 {
-	__u64 *record = word(image, slots + state);
+	__u64 *record = word(image, automaton->slots + state);
 
 	return record ? *record >> 32 : 0;
 }
 
-/* Not a class: renames kept the program's path from being told, so ask again next time. */
-#define SUBJECT_TORN (1u << 16)
 /* Tries before a path that renames keep tearing counts as one that cannot be told. */
 #define WALK_TRIES 3
 
 struct naming {
 	struct scope *scope;
 	struct scratch *scratch;
-	__u64 dentry, mnt;
-	__u32 subject;
+	struct name *name;
+	const struct image_automaton *automaton;
+	__u32 subjects; /* whether `automaton` is theirs */
 };
 
-static long subject_step(__u32 try, struct naming *naming)
+static __noinline __u32 find_second(struct naming *naming)
 {
-	struct scratch *scratch = naming->scratch;
+	struct mount *mount = mount_of((void *)naming->name->mnt);
 	struct scope *scope = naming->scope;
-	struct epochs before = read_epochs();
-	struct home *home = 0;
-	enum second_name second = second_name(scope, mount_of((void *)naming->mnt), &home);
-	__u32 start, state = scope->subjects_start;
+	struct image_home *home = home_of(scope, FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_dev));
 
-	if (second == SECOND_HOME && home) {
-		start = write_inside(scratch, naming->dentry, naming->mnt, 0);
-		state = home->subjects_state;
-	} else {
-		start = write_view(scratch, naming->dentry, naming->mnt, 0);
+	if (home) {
+		naming->scratch->naming_home_state = naming->subjects ? home->subjects_state : home->objects_state;
+		return home->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
 	}
-	if (!settled(before))
-		return 0;
-	state = scan_path(scope->image, scratch, scope->subjects, state, start);
-	naming->subject = SUBJECT_NONE;
-	if (second != SECOND_NONE && state != NO_STATE)
-		naming->subject = classes_at(scope->image, scope->subjects, state) & 0xffff;
-	return 1;
+	if (scope->rules->mount_namespace &&
+	    FIELD(mnt_namespace, ADDRESS(mount, mount, mnt_ns), ns.inum) != scope->rules->mount_namespace)
+		return SECOND_NONE;
+	return SECOND_SAME;
 }
 
-/* The class of the program in `exe`: what grants rights by fromSource, so only a name that nobody can choose counts. */
-static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch, struct file *exe)
+/* An even step takes the name in the mount tree, an odd one the second name where there is another. */
+static long naming_step(__u32 step, struct naming *naming)
+{
+	struct scratch *scratch = naming->scratch;
+	struct name *name = naming->name;
+	__u32 inside = step & 1, state, classes, start;
+
+	if (!inside) {
+		struct epochs before = read_epochs();
+
+		scratch->naming_renames = before.renames;
+		scratch->naming_mounts = before.mounts;
+		load_fence(scratch);
+		scratch->naming_second = find_second(naming);
+	} else if (scratch->naming_second != SECOND_HOME) {
+		return 0;
+	}
+	start = write_path(scratch, name->dentry, name->mnt, inside, name->directory);
+	state = scan_path(naming->scope->image, scratch, naming->automaton,
+			  inside ? scratch->naming_home_state : naming->automaton->start, start);
+	classes = classes_at(naming->scope->image, naming->automaton, state);
+	name->home_state = state;
+	name->home_below = classes >> 16;
+	name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
+	if (!inside) {
+		name->view_state = name->home_state;
+		name->view_below = name->home_below;
+		name->classes.view = name->classes.home;
+		if (scratch->naming_second == SECOND_HOME)
+			return 0;
+		if (scratch->naming_second == SECOND_NONE) {
+			name->home_state = NO_STATE;
+			name->home_below = name->classes.home = OBJECT_NONE;
+		}
+	}
+	load_fence(scratch);
+	scratch->naming_done = settled((struct epochs){ scratch->naming_renames, scratch->naming_mounts });
+	return scratch->naming_done;
+}
+
+/* Fills in the states and classes of a name in a mount tree, but `linked`; false when renames keep tearing its path. */
+static __noinline bool find_classes(struct scope *scope, struct scratch *scratch, struct name *name, bool subjects)
 {
 	struct naming naming = {
 		.scope = scope,
 		.scratch = scratch,
-		.dentry = (__u64)BPF_CORE_READ(exe, f_path.dentry),
-		.mnt = (__u64)BPF_CORE_READ(exe, f_path.mnt),
-		.subject = SUBJECT_TORN,
+		.name = name,
+		.automaton = subjects ? &scope->rules->subjects : &scope->rules->objects,
+		.subjects = subjects,
 	};
 
-	if (!naming.mnt || place_of(mount_of((void *)naming.mnt)) != PLACE_NAMED)
+	scratch->naming_done = 0;
+	bpf_loop(2 * WALK_TRIES, naming_step, &naming, 0);
+	return scratch->naming_done;
+}
+
+/* Not a class: renames kept the program's path from being told, so ask again next time. */
+#define SUBJECT_TORN (1u << 16)
+
+/* The class of the program in `exe`: what grants rights by fromSource, so only a name that nobody can choose counts. */
+static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch, struct file *exe)
+{
+	struct name *name = &scratch->program;
+
+	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
+	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
+	name->directory = 0;
+	if (!name->mnt || place_of(mount_of((void *)name->mnt)) != PLACE_NAMED)
 		return SUBJECT_NONE;
-	bpf_loop(WALK_TRIES, subject_step, &naming, 0);
-	return naming.subject;
+	if (!find_classes(scope, scratch, name, true))
+		return SUBJECT_TORN;
+	return name->home_state == NO_STATE ? SUBJECT_NONE : name->classes.home;
 }
 
 /* Sets scope->subject, from the label where it was computed for this generation. */
@@ -171,14 +197,14 @@ static __always_inline void find_subject(struct scope *scope, struct scratch *sc
 	struct task_struct *task;
 	struct file *exe;
 
-	if (!(scope->flags & DOMAIN_SUBJECTS))
+	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
 		return;
-	if (scope->label && scope->label->generation == scope->generation) {
+	if (scope->label && scope->label->generation == scope->rules->generation) {
 		scope->subject = scope->label->subject;
 		return;
 	}
 	task = bpf_get_current_task_btf();
-	exe = BPF_CORE_READ(task, mm, exe_file);
+	exe = ADDRESS(mm_struct, task->mm, exe_file);
 	if (!exe)
 		return;
 	scope->subject = subject_of(scope, scratch, exe);
@@ -190,7 +216,7 @@ static __always_inline void find_subject(struct scope *scope, struct scratch *sc
 		scope->label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (scope->label) {
 		scope->label->subject = scope->subject;
-		scope->label->generation = scope->generation;
+		scope->label->generation = scope->rules->generation;
 	}
 }
 
