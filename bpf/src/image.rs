@@ -10,6 +10,8 @@ use crate::{MAX_DOMAIN, skeleton::types};
 const DOMAIN_WORDS: usize = 8;
 /// `IMAGE_PAGE_WORDS` of `abi.h`; the kernel refuses an image with other pages.
 pub(crate) const PAGE_WORDS: usize = 4096;
+/// `CELL_BLOCKED` of `abi.h`.
+const CELL_BLOCKED: u32 = 8;
 /// `HOME_PROBES` of `abi.h`.
 const HOME_PROBES: usize = 8;
 /// `HOME_HASH_FACTOR` of `abi.h`.
@@ -83,13 +85,17 @@ impl Generation<'_> {
     }
 }
 
-/// A vector's index, and which of its decisions are not silent allows.
+/// A vector's index, which of its decisions are not silent allows, and which are refusals.
 fn cell(vector: u32, domain: &Domain) -> u64 {
-    let loud = |&Vector(decisions): &Vector| {
-        (0..).zip(decisions).map(|(bit, d)| u32::from(d.verdict() != Verdict::Allow) << bit).sum()
+    let mask = |Vector(decisions): &Vector| {
+        (0..).zip(decisions).fold(0, |mask, (bit, decision)| match decision.verdict() {
+            Verdict::Allow => mask,
+            Verdict::Audit => mask | 1 << bit,
+            Verdict::Block => mask | 1 << bit | 1 << (CELL_BLOCKED + bit),
+        })
     };
     // A cell without a vector is refused by the kernel side; it must not pass for a silent one.
-    pair(vector, domain.vectors.get(vector as usize).map_or(u32::MAX, loud))
+    pair(vector, domain.vectors.get(vector as usize).map_or(u32::MAX, mask))
 }
 
 fn pair(low: u32, high: u32) -> u64 {

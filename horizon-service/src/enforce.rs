@@ -159,7 +159,8 @@ impl Prepared {
     /// Makes it live under a new generation, whose number is returned. May be repeated after an error.
     ///
     /// # Errors
-    /// [`EnforceError`]; what was live before still is.
+    /// [`EnforceError`]; what was live before still is, but for [`EnforceError::State`]: then the rules are live, and only their
+    /// names could not be written down.
     pub fn swap(&self, kernel: &mut impl Kernel, state: &State) -> Result<u32, EnforceError> {
         let id = kernel.generation().max(state.last_generation()) + 1;
         let mut domains = Vec::new();
@@ -172,8 +173,10 @@ impl Prepared {
             Some((domain, _)) => RuleTable::of(&self.bundle, self.serial, HOST_DOMAIN, domain),
             None => RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() },
         };
-        state.store_generation(id, &table)?;
+        // First the names, or the first alerts would have none; but a full disk must not keep the rules from the kernel.
+        let stored = state.store_generation(id, &table);
         kernel.swap(&Generation { id, domains: &domains, alerts_per_second: self.alerts_per_second })?;
+        stored?;
         Ok(id)
     }
 }

@@ -95,7 +95,8 @@ impl Lock {
             Err(Errno::WOULDBLOCK) => return Err(StateError::Locked { holder: holder(&path), path }),
             Err(error) => return Err(io(error.into())),
         }
-        file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).map_err(io)?;
+        // For whoever asks who holds it; a full disk is no reason not to.
+        file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).ok();
         Ok(Self { _file: file })
     }
 

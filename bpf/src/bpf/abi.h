@@ -8,8 +8,8 @@
  * A word of an automaton is a policy::tables::Slot, check in the low half. A policy::tables::Jump is two words, aligned to
  * two: its bytes as they lie in memory, then `from` in the low half and `to` in the high. A vector is four words, one per
  * permission: the decision for who does not own the file in the low half, for the owner in the high. A cell has a vector's
- * index in the low half, and in the high one bit for each of its decisions that is not a silent allow: bit 2 * permission
- * + owner.
+ * index in the low half. In the high half its bit 2 * permission + owner is set where that decision is not a silent allow,
+ * and bit CELL_BLOCKED + 2 * permission + owner where it is a refusal.
  */
 #ifndef ARMOR_ABI_H
 #define ARMOR_ABI_H
@@ -56,6 +56,8 @@ enum hook {
 #define DOMAIN_RULED (1u << 0)
 /* The domain's rules depend on the program: its tasks need a subject class. */
 #define DOMAIN_SUBJECTS (1u << 1)
+
+#define CELL_BLOCKED 8
 
 /* Words that one lookup reaches. */
 #define IMAGE_PAGE_WORDS 4096

@@ -51,30 +51,33 @@ static __always_inline __u64 *cell_of(const struct scope *scope, __u32 class)
 	return word(scope->image, scope->rules->cells + scope->subject * scope->rules->object_count + class);
 }
 
-/* Which decisions over objects of a class are not silent allows, as in a cell's high half. */
-static __always_inline __u32 loud_decisions(const struct scope *scope, __u32 class)
+/* A cell's high half: what of all decisions over objects of a class is not a silent allow, and what is a refusal. */
+static __always_inline __u32 class_mask(const struct scope *scope, __u32 class)
 {
 	__u64 *cell = cell_of(scope, class);
 
 	return cell ? *cell >> 32 : ~0u;
 }
 
+static __always_inline __u32 classes_mask(const struct scope *scope, const struct classes *classes)
+{
+	__u32 mask = class_mask(scope, classes->view);
+
+	if (classes->home != classes->view)
+		mask |= class_mask(scope, classes->home);
+	if (classes->linked != classes->view)
+		mask |= class_mask(scope, classes->linked);
+	return mask;
+}
+
 /* Whether nothing is refused and nothing is to be told of, whoever owns the object: most accesses end here. */
 static __always_inline bool silently_allowed(const struct scope *scope, const struct classes *classes, __u32 permissions)
 {
 	__u32 asked = (permissions & 1) * 3 | (permissions & 2) * 6 | (permissions & 4) * 12 | (permissions & 8) * 24;
-	__u32 loud = loud_decisions(scope, classes->view);
 
-	if (classes->home != classes->view)
-		loud |= loud_decisions(scope, classes->home);
-	if (classes->linked != classes->view)
-		loud |= loud_decisions(scope, classes->linked);
-	return !(loud & asked);
+	return !(classes_mask(scope, classes) & asked);
 }
 
-/*
- * From here to decide_all() a choice is arithmetic where it can be: every branch doubles what 6.1's verifier goes through.
- */
 static __always_inline __u32 class_decision(const struct scope *scope, __u32 class, __u32 permission, __u32 owner)
 {
 	__u64 *cell = cell_of(scope, class), *decisions = 0;
@@ -84,101 +87,79 @@ static __always_inline __u32 class_decision(const struct scope *scope, __u32 cla
 	return decisions ? *decisions >> (owner << 5) : VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 }
 
-/* `b` where its verdict is the stricter, else `a`. */
-static __always_inline __u32 stricter(__u32 a, __u32 b)
-{
-	__s32 milder = (__s32)(a >> VERDICT_SHIFT) - (__s32)(b >> VERDICT_SHIFT);
-	__u32 take_b;
-
-	asm volatile("" : "+r"(milder)); /* or clang makes it a branch again */
-	take_b = milder >> 31;
-	return (a & ~take_b) | (b & take_b);
-}
-
 static __always_inline bool blocks(__u32 decision)
 {
 	return decision >> VERDICT_SHIFT >= VERDICT_BLOCK;
 }
 
-static __always_inline __u32 decide(const struct scope *scope, const struct classes *classes, __u32 permission, __u32 owner)
-{
-	__u32 decision = class_decision(scope, classes->view, permission, owner);
-
-	if (classes->home != classes->view)
-		decision = stricter(decision, class_decision(scope, classes->home, permission, owner));
-	if (classes->linked != classes->view)
-		decision = stricter(decision, class_decision(scope, classes->linked, permission, owner));
-	return decision;
-}
-
 struct choice {
 	struct scope *scope;
+	struct scratch *scratch;
 	struct classes *classes;
 	__u32 permissions;
 	__u32 owner;
-	__u32 strictest;
-	__u32 permission;
 };
 
-static long choose_step(__u32 permission, struct choice *choice)
+/* One permission under one class: a step each, so that the verifier goes through a decision once. */
+static long choose_step(__u32 step, struct choice *choice)
 {
-	__u32 decision;
+	struct classes *classes = choice->classes;
+	struct access *access = &choice->scratch->access;
+	__u32 permission = step / 4 & 31, which = step % 4, decision;
 
-	if (!(choice->permissions & 1u << (permission & 31)))
+	if (which >= CLASSES || !(choice->permissions & 1u << permission))
 		return 0;
-	decision = decide(choice->scope, choice->classes, permission, choice->owner);
-	if (decision >> VERDICT_SHIFT > choice->strictest >> VERDICT_SHIFT) {
-		choice->strictest = decision;
-		choice->permission = permission;
+	decision = class_decision(choice->scope, classes->of[which], permission, choice->owner);
+	if (decision >> VERDICT_SHIFT > access->decision >> VERDICT_SHIFT) {
+		access->decision = decision;
+		access->permission = permission;
 	}
 	return 0;
 }
 
-/* The strictest decision over a set of permissions, and in `permission` the one that it is about. */
-static __noinline __u32 decide_all(struct scope *scope, struct classes *classes, __u32 permissions, __u32 owner, __u32 *permission)
+/* Sets in `access` the strictest decision over a set of permissions, and the permission that it is about. */
+static __noinline __u32 decide(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions, __u32 owner)
 {
-	struct choice choice = { .scope = scope, .classes = classes, .permissions = permissions, .owner = owner };
+	struct choice choice = {
+		.scope = scope,
+		.scratch = scratch,
+		.classes = classes,
+		.permissions = permissions,
+		.owner = owner,
+	};
 
-	bpf_loop(PERMISSIONS, choose_step, &choice, 0);
-	*permission = choice.permission;
-	return choice.strictest;
+	scratch->access.decision = 0;
+	scratch->access.permission = 0;
+	bpf_loop(PERMISSIONS * 4, choose_step, &choice, 0);
+	return scratch->access.decision;
 }
 
-struct renaming {
-	struct scope *scope;
-	struct name *from, *to;
-	__u32 owner;
-	__u32 refusal;
-};
-
-static long loosened_step(__u32 permission, struct renaming *renaming)
+/* Of what `from` blocks, the lowest permission that `to` does not; PERMISSIONS if there is none. */
+static __always_inline __u32 lost_permission(__u32 from, __u32 to, __u32 owner)
 {
-	struct name *from = renaming->from, *to = renaming->to;
-	struct scope *scope = renaming->scope;
-	__u32 decision = decide(scope, &from->classes, permission, renaming->owner);
+	__u32 lost = (from & ~to) >> CELL_BLOCKED >> owner & 0x55;
 
-	if (blocks(decision) && !blocks(decide(scope, &to->classes, permission, renaming->owner))) {
-		renaming->refusal = decision;
-		return 1;
-	}
-	if (!from->directory || (from->view_state == to->view_state && from->home_state == to->home_state))
-		return 0;
-	/* The same state behind both names means the same rules for all below; otherwise nothing below may be blocked. */
-	decision = stricter(class_decision(scope, from->view_below, permission, 0),
-			    class_decision(scope, from->home_below, permission, 0));
-	if (!blocks(decision))
-		return 0;
-	renaming->refusal = decision;
-	return 1;
+	if (!lost)
+		return PERMISSIONS;
+	lost &= -lost;
+	return (lost & 0xf0 ? 2 : 0) + (lost & 0xcc ? 1 : 0);
 }
 
 /* The decision that another name would take away, else 0: what `from` blocks, `to` must block too. */
-static __noinline __u32 loosened(struct scope *scope, struct name *from, struct name *to, __u32 owner)
+static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, struct name *from, struct name *to, __u32 owner)
 {
-	struct renaming renaming = { .scope = scope, .from = from, .to = to, .owner = owner };
+	struct classes *below = &scratch->below;
+	__u32 permission = lost_permission(classes_mask(scope, &from->classes), classes_mask(scope, &to->classes), owner & 1);
 
-	bpf_loop(PERMISSIONS, loosened_step, &renaming, 0);
-	return renaming.refusal;
+	if (permission < PERMISSIONS)
+		return decide(scope, scratch, &from->classes, 1u << permission, owner);
+	if (!from->directory || (from->view_state == to->view_state && from->home_state == to->home_state))
+		return 0;
+	/* The same state behind both names means the same rules for all below; otherwise nothing below may be blocked. */
+	below->view = below->linked = from->view_below;
+	below->home = from->home_below;
+	permission = lost_permission(classes_mask(scope, below), 0, 0);
+	return permission < PERMISSIONS ? decide(scope, scratch, below, 1u << permission, 0) : 0;
 }
 
 static __always_inline bool within_rate(__u32 domain, __u32 rule, __u32 per_second)
@@ -379,13 +360,10 @@ static __noinline int check_name(struct scope *scope, struct scratch *scratch, s
 {
 	struct dentry *dentry = (void *)name->dentry;
 	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
-	__u32 permission = 0, decision;
 
-	if (!resolve(scope, scratch, name))
+	if (!resolve(scope, scratch, name) || silently_allowed(scope, &name->classes, permissions))
 		return 0;
-	decision = decide_all(scope, &name->classes, permissions, owns(inode), &permission);
-	scratch->access.permission = permission;
-	return conclude(scope, scratch, decision);
+	return conclude(scope, scratch, decide(scope, scratch, &name->classes, permissions, owns(inode)));
 }
 
 /* The check of every hook that gets a name; `making_directory` for mkdir, whose inode is still to come. */
@@ -460,7 +438,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct vfsmount *mnt;
 	struct scope scope;
 	bool known, subject_known;
-	__u32 slot, decision, permission = 0;
+	__u32 slot, decision;
 	int verdict = 0;
 
 	if (!permissions || !enter_scope(&scope))
@@ -495,11 +473,11 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	}
 	if (silently_allowed(&scope, &classes, permissions))
 		goto out;
-	decision = decide_all(&scope, &classes, permissions, owns(inode), &permission);
+	scratch->access.name.classes = classes;
+	decision = decide(&scope, scratch, &scratch->access.name.classes, permissions, owns(inode));
 	/* The name of a file made by this open was told of when it was made. */
 	if (hook == FILE_OPEN && !blocks(decision) && file->f_mode & FMODE_CREATED)
 		goto out;
-	scratch->access.permission = permission;
 	verdict = conclude(&scope, scratch, decision);
 out:
 	release_scratch(slot);
@@ -527,10 +505,10 @@ static __noinline int check_new_name(struct scratch *scratch, struct scope *scop
 	access->about_new = 0;
 	if (access->name.classes.linked != access->name.classes.view)
 		access->new_name.classes.linked = access->name.classes.linked;
-	decision = loosened(scope, &access->name, &access->new_name, owns(ADDRESS(dentry, dentry, d_inode)));
+	decision = loosened(scope, scratch, &access->name, &access->new_name, owns(ADDRESS(dentry, dentry, d_inode)));
 	if (!decision && exchanges) {
 		access->about_new = 1;
-		decision = loosened(scope, &access->new_name, &access->name, false);
+		decision = loosened(scope, scratch, &access->new_name, &access->name, 0);
 	}
 	access->permission = WRITE;
 	return conclude(scope, scratch, decision);

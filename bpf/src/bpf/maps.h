@@ -106,10 +106,17 @@ struct {
 #define SCRATCH_SLOTS 4
 
 /* The classes under which one object stands; the strictest decision of all holds. */
+#define CLASSES 3
+
 struct classes {
-	__u32 view;   /* its name in the mount tree */
-	__u32 home;   /* its name where the domain's root shows its filesystem (enum second_name) */
-	__u32 linked; /* the rules' name for it when it has several, else as `view` */
+	union {
+		struct {
+			__u32 view;   /* its name in the mount tree */
+			__u32 home;   /* its name where the domain's root shows its filesystem (enum second_name) */
+			__u32 linked; /* the rules' name for it when it has several, else as `view` */
+		};
+		__u32 of[CLASSES];
+	};
 };
 
 /* A name that an access is about, and what it resolved to. */
@@ -146,7 +153,8 @@ struct scratch {
 	__u32 naming_renames, naming_mounts;
 	__u32 naming_second, naming_home_state;
 	__u32 naming_done;
-	struct name program; /* the current task's */
+	struct name program;   /* the current task's */
+	struct classes below; /* a directory, for loosened() */
 	struct access access;
 	struct event event;
 };

@@ -137,10 +137,11 @@ static long naming_step(__u32 step, struct naming *naming)
 	start = write_path(scratch, name->dentry, name->mnt, inside, name->directory);
 	state = scan_path(naming->scope->image, scratch, naming->automaton,
 			  inside ? scratch->naming_home_state : naming->automaton->start, start);
-	classes = classes_at(naming->scope->image, naming->automaton, state);
+	classes = state == NO_STATE ? OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED
+				    : classes_at(naming->scope->image, naming->automaton, state);
 	name->home_state = state;
 	name->home_below = classes >> 16;
-	name->classes.home = state == NO_STATE ? OBJECT_UNRESOLVED : classes & 0xffff;
+	name->classes.home = classes & 0xffff;
 	if (!inside) {
 		name->view_state = name->home_state;
 		name->view_below = name->home_below;
