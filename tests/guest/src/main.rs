@@ -3,10 +3,12 @@
 //! - `armor-guest-tests run FOLDER [FILTER...]` runs the cases in FOLDER (`tests/cases`), each under
 //!   `hzn-armor-agent try`; options as those of any Rust test binary (`--list`, `--exact`, `--skip`).
 //! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
+//! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 
 mod case;
 mod measure;
+mod race;
 mod run;
 mod uring;
 mod way;
@@ -23,6 +25,11 @@ fn main() -> ExitCode {
                 measure::print_policy(rules);
                 ExitCode::SUCCESS
             }
+            None => usage(),
+        },
+        Some("race") => report(race::main()),
+        Some("race-reader") => match args.next() {
+            Some(race) => report(race::reader(&race)),
             None => usage(),
         },
         Some("do") => way::main(&args.collect::<Vec<_>>()),
@@ -42,7 +49,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests prepare|measure|policy RULES"
+        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests race|prepare|measure|policy RULES"
     );
     ExitCode::from(2)
 }
