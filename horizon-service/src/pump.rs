@@ -56,7 +56,7 @@ impl Journal {
         drop(spool);
         let problem = outcome.err().map(|error| error.to_string());
         if let Some(problem) = &problem {
-            tracing::error!("{problem}");
+            tracing::error!(alerts = alerts.len(), "{problem}");
         }
         self.reporter.problem(Problem::Spool, problem);
         self.appended.notify_one();
@@ -170,5 +170,28 @@ impl Pump {
         if let Err(error) = self.state.borrow().tell(now.suppressed, now.dropped) {
             tracing::error!("{error}: the same numbers are told again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::SpoolConfig;
+
+    #[test]
+    fn a_disk_that_stays_full_is_reported_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let reporter = Rc::new(Reporter::new());
+        let mut reports = reporter.reports();
+        let journal = Journal::new(Spool::new(dir.path(), SpoolConfig { max_bytes: 1 << 20 }), reporter);
+        // A directory in the place of the floor's next version: reserving numbers fails as on a full disk.
+        std::fs::create_dir(dir.path().join("spool.floor.new")).unwrap();
+        let alert = Alert::at(jiff::Timestamp::UNIX_EPOCH);
+        for count in 1..4 {
+            journal.append(&vec![alert.clone(); count]);
+            assert_eq!(reports.has_changed().unwrap(), count == 1, "after append {count}");
+            reports.mark_unchanged();
+        }
+        assert_eq!(journal.stats().unwritten, 6, "how many it were stands in the figures");
     }
 }

@@ -35,8 +35,9 @@ pub enum SpoolError {
         /// What SQLite says.
         error: rusqlite::Error,
     },
-    /// The alerts could not be written: the disk is full or failing. They are counted and named as lost.
-    #[error("{}: {count} alerts not written: {error}", path.display())]
+    /// The alerts could not be written: the disk is full or failing. They are counted and named as lost. The text says the
+    /// same every time while the disk does, so that it makes no news.
+    #[error("{}: alerts cannot be written, they are only counted: {error}", path.display())]
     Unwritten {
         /// File that could not be written.
         path: PathBuf,
