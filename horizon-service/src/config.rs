@@ -8,7 +8,8 @@ use serde::Deserialize;
 /// Where the file is looked for if none is named; it need not be there.
 pub const DEFAULT_FILE: &str = "/etc/hzn-armor/agent.toml";
 const PREFIX: &str = "HZN_ARMOR";
-const KEYS: [&str; 6] = ["log", "pin_dir", "poll_seconds", "spool_max_bytes", "state_dir", "trust_dir"];
+const KEYS: [&str; 7] =
+    ["log", "pin_dir", "poll_seconds", "runtime_socket", "spool_max_bytes", "state_dir", "trust_dir"];
 
 /// The agent's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -19,6 +20,8 @@ pub struct Settings {
     trust_dir: Option<PathBuf>,
     /// Directory on a BPF file system where enforcement outlives the agent.
     pub pin_dir: PathBuf,
+    /// Where Docker, or Podman's compatible service, answers; containers are protected where there is one.
+    pub runtime_socket: PathBuf,
     /// Bytes that alerts may take on disk.
     pub spool_max_bytes: u64,
     /// Seconds between two looks at what the ESS has; at least 1.
@@ -75,6 +78,7 @@ impl Settings {
         let settings: Self = Config::builder()
             .set_default("state_dir", "/var/lib/hzn-armor")?
             .set_default("pin_dir", "/sys/fs/bpf/hzn-armor")?
+            .set_default("runtime_socket", "/var/run/docker.sock")?
             .set_default("spool_max_bytes", 64_u64 << 20)?
             .set_default("poll_seconds", 15)?
             .set_default("log", "info")?
@@ -98,7 +102,12 @@ impl Settings {
         if self.spool_max_bytes < 1 << 20 {
             return bad("spool_max_bytes", self.spool_max_bytes.to_string(), "at least 1048576, 1 MiB");
         }
-        for (key, path) in [("state_dir", &self.state_dir), ("pin_dir", &self.pin_dir)] {
+        let paths = [
+            ("state_dir", &self.state_dir),
+            ("pin_dir", &self.pin_dir),
+            ("runtime_socket", &self.runtime_socket),
+        ];
+        for (key, path) in paths {
             if !path.is_absolute() {
                 return bad(key, path.display().to_string(), "an absolute path");
             }
@@ -145,6 +154,7 @@ mod tests {
             ("poll_seconds = 'often'", "poll_seconds"),
             ("spool_max_bytes = 5", "spool_max_bytes = 5"),
             ("state_dir = 'here'", "state_dir = here"),
+            ("runtime_socket = 'docker.sock'", "runtime_socket = docker.sock"),
             ("= 3", "agent.toml"),
         ] {
             let error = read(toml, &[]).unwrap_err().to_string();

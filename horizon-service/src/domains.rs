@@ -10,16 +10,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use armor_bpf::LinkedFile;
+use armor_hub_client::bundle::NodeIdentity;
+use armor_hub_client::bundle::constraint::Properties;
 use armor_policy::model::{Kind, Section, Target};
+use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
 use armor_policy::tables::{Domain, OBJECT_NONE};
 use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
+use serde_json::Value;
 
-/// Symlinks followed on one path; the kernel's own limit (`MAXSYMLINKS`).
-const MAX_SYMLINKS: u32 = 40;
+use crate::horizon::horizon_arch;
+use crate::root::Root;
+
 /// Directory entries looked at for files with several names.
 const MAX_ENTRIES: usize = 100_000;
-/// The label of `nodeSelector` that KubeArmor gives a node outside Kubernetes.
-const HOSTNAME_LABEL: &str = "kubearmor.io/hostname";
 
 /// What policies can call this node.
 #[derive(Debug, Clone, Default)]
@@ -28,9 +31,26 @@ pub struct NodeNames {
     pub hostname: String,
     /// Horizon's node id.
     pub id: String,
+    /// The organisation of the node.
+    pub org: String,
+    /// Horizon's word for the architecture.
+    pub arch: String,
+    /// Its built-in properties.
+    pub properties: Properties,
 }
 
 impl NodeNames {
+    /// The names of this host, which Horizon knows as `node`.
+    pub fn of(node: &NodeIdentity) -> Self {
+        Self {
+            hostname: Self::hostname(),
+            id: node.id.clone(),
+            org: node.org.clone(),
+            arch: if node.arch.is_empty() { horizon_arch().to_owned() } else { node.arch.clone() },
+            properties: node.properties.clone(),
+        }
+    }
+
     /// The host's name as process 1 has it, which need not be the one of the agent's container.
     pub fn hostname() -> String {
         let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -44,13 +64,30 @@ impl NodeNames {
 
     fn selected_by(&self, policy: &Policy) -> bool {
         policy.kind == Kind::Host
-            && policy.selector.labels.iter().all(|(key, value)| {
-                key == HOSTNAME_LABEL
-                    && value
-                        .split(',')
-                        .map(str::trim)
-                        .any(|name| name == "*" || name == self.hostname || name == self.id)
-            })
+            && policy.selector.labels.iter().all(|(key, value)| self.carries(key, value))
+    }
+
+    fn carries(&self, key: &str, value: &str) -> bool {
+        if HOSTNAME_REGEX.contains(&key) {
+            return Names::hostname_regex(value).is_ok_and(|names| names.matches(&self.hostname));
+        }
+        let Ok(names) = Names::exact(value) else { return false };
+        let is = |name: &String| !name.is_empty() && names.matches(name);
+        match key {
+            _ if HOSTNAME.contains(&key) => names.matches(&self.hostname) || is(&self.id),
+            NODE_ID => is(&self.id),
+            NODE_ORG => is(&self.org),
+            ARCH => is(&self.arch),
+            OS => names.matches("linux"),
+            "openhorizon.arch" => is(&self.arch),
+            _ if NODE_PROPERTIES.contains(&key) => {
+                self.properties.get(key).is_some_and(|property| match property {
+                    Value::String(text) => is(text),
+                    other => names.matches(&other.to_string()),
+                })
+            }
+            _ => false,
+        }
     }
 }
 
@@ -60,19 +97,17 @@ pub fn select<'a>(policies: &'a [Policy], node: &NodeNames) -> (Vec<&'a Policy>,
     (host, idle.into_iter().map(|policy| policy.name.clone()).collect())
 }
 
-/// Compiles `policies` for what the root of `process` (`self` or a pid) shows; beside the domain come the files with
-/// several names that it rules.
+/// Compiles `policies` for what `root` shows; beside the domain come the files with several names that it rules.
 ///
 /// # Errors
 /// [`CompileError`]: the policies are to blame.
 pub fn build(
     policies: &[&Policy],
     posture: Posture,
-    process: &str,
+    root: &Root,
 ) -> Result<(Domain, Vec<LinkedFile>), CompileError> {
-    let root = Root::of_process(process);
-    let domain = compile(policies, &CompileOptions { posture, links: root.links(policies) })?;
-    let (linked, complete) = root.linked_files(policies, &domain, MAX_ENTRIES);
+    let domain = compile(policies, &CompileOptions { posture, links: links(root, policies) })?;
+    let (linked, complete) = linked_files(root, policies, &domain, MAX_ENTRIES);
     if !complete {
         tracing::warn!(
             "more than {MAX_ENTRIES} files below the policies' directories: of those beyond, only the name a rule matches \
@@ -82,144 +117,92 @@ pub fn build(
     Ok((domain, linked))
 }
 
-/// A root directory as this process can reach it.
-struct Root(PathBuf);
-
-impl Root {
-    fn of_process(process: &str) -> Self {
-        Self(if process == "self" { "/".into() } else { format!("/proc/{process}/root").into() })
+/// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
+/// one for all of `/bin/busybox`. As a source it is, as is any directory and any path of a `file` rule.
+fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, String> {
+    let mut followed = BTreeSet::new();
+    for rule in policies.iter().flat_map(|policy| &policy.rules) {
+        followed.extend(rule.sources.iter().map(String::as_str));
+        if let (Section::File, Target::Path(path)) = (rule.section, &rule.target) {
+            followed.insert(path);
+        }
     }
+    let resolve = |path: String| {
+        let mut to = root.resolve(&path, followed.contains(path.as_str()));
+        let end = root.resolve(&path, true);
+        if root.is_dir(&end) {
+            to = end;
+        }
+        let to = to.into_os_string().into_string().ok()?;
+        (to != path).then_some((path, to))
+    };
+    literal_paths(policies).into_iter().filter_map(resolve).collect()
+}
 
-    /// Where a path inside this root is for this process.
-    fn outside(&self, path: &Path) -> PathBuf {
-        self.0.join(path.strip_prefix("/").unwrap_or(path))
+/// Files with several names one of which has rules, and whether all were found within `limit` entries. What a pattern
+/// or a directory covers is found by walking; an `execname` has no place to look in. Files of layers that no overlay shows yet
+/// have no device that the kernel would know them by.
+fn linked_files(
+    root: &Root,
+    policies: &[&Policy],
+    domain: &Domain,
+    mut limit: usize,
+) -> (Vec<LinkedFile>, bool) {
+    let Some(directory) = root.directory() else { return (Vec::new(), true) };
+    let outside = |path: &Path| directory.join(path.strip_prefix("/").unwrap_or(path));
+    let mut found = BTreeMap::new();
+    let mut pending: VecDeque<(PathBuf, bool)> = VecDeque::new();
+    for rule in policies.iter().flat_map(|policy| &policy.rules) {
+        let (path, recursive) = match &rule.target {
+            Target::Path(path) => (path.clone(), false),
+            Target::Directory { path, recursive } => (path.clone(), *recursive),
+            Target::Glob(glob) => (glob.directory(), true),
+            Target::Name(_) => continue,
+        };
+        let is_file = matches!(rule.target, Target::Path(_));
+        let path = root.resolve(&path, !is_file || rule.section == Section::File);
+        if is_file {
+            note_linked(&path, &outside(&path), domain, &mut found);
+        } else {
+            pending.push_back((path, recursive));
+        }
     }
-
-    /// `path` without symlinks, as the root shows it. What does not exist stays as it is written.
-    ///
-    /// Resolved by hand: `canonicalize` would follow absolute links into this process's own root.
-    fn resolve(&self, path: &str, follow_last: bool) -> PathBuf {
-        let mut left: VecDeque<String> = path.split('/').map(str::to_owned).collect();
-        let mut resolved = PathBuf::from("/");
-        let mut followed = 0;
-        while let Some(name) = left.pop_front() {
-            match name.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    resolved.pop();
-                    continue;
-                }
+    let mut seen = BTreeSet::new();
+    while let Some((directory, recursive)) = pending.pop_front() {
+        // What is made up by the kernel has no second names.
+        if ["/proc", "/sys", "/dev"].iter().any(|made_up| directory == Path::new(made_up))
+            || !seen.insert((directory.clone(), recursive))
+        {
+            continue;
+        }
+        let Ok(entries) = fs::read_dir(outside(&directory)) else { continue };
+        for entry in entries.flatten() {
+            if limit == 0 {
+                return (found.into_values().collect(), false);
+            }
+            limit -= 1;
+            let path = directory.join(entry.file_name());
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && recursive => pending.push_back((path, true)),
+                Ok(kind) if kind.is_file() => note_linked(&path, &outside(&path), domain, &mut found),
                 _ => {}
             }
-            resolved.push(&name);
-            if (left.is_empty() && !follow_last) || followed == MAX_SYMLINKS {
-                continue;
-            }
-            // A link that is not text cannot be in a policy either.
-            let Some(target) = fs::read_link(self.outside(&resolved))
-                .ok()
-                .and_then(|t| t.into_os_string().into_string().ok())
-            else {
-                continue;
-            };
-            followed += 1;
-            resolved.pop();
-            if target.starts_with('/') {
-                resolved = PathBuf::from("/");
-            }
-            for part in target.split('/').rev() {
-                left.push_front(part.to_owned());
-            }
         }
-        resolved
     }
+    (found.into_values().collect(), true)
+}
 
-    /// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
-    /// one for all of `/bin/busybox`. As a source it is, as is any directory and any path of a `file` rule.
-    fn links(&self, policies: &[&Policy]) -> BTreeMap<String, String> {
-        let mut followed = BTreeSet::new();
-        for rule in policies.iter().flat_map(|policy| &policy.rules) {
-            followed.extend(rule.sources.iter().map(String::as_str));
-            if let (Section::File, Target::Path(path)) = (rule.section, &rule.target) {
-                followed.insert(path);
-            }
-        }
-        let resolve = |path: String| {
-            let mut to = self.resolve(&path, followed.contains(path.as_str()));
-            if self.outside(&to).is_dir() {
-                to = self.resolve(&path, true);
-            }
-            let to = to.into_os_string().into_string().ok()?;
-            (to != path).then_some((path, to))
-        };
-        literal_paths(policies).into_iter().filter_map(resolve).collect()
-    }
-
-    /// Files with several names one of which has rules, and whether all were found within `limit` entries. What a pattern
-    /// or a directory covers is found by walking; an `execname` has no place to look in.
-    fn linked_files(
-        &self,
-        policies: &[&Policy],
-        domain: &Domain,
-        mut limit: usize,
-    ) -> (Vec<LinkedFile>, bool) {
-        let mut found = BTreeMap::new();
-        let mut pending: VecDeque<(PathBuf, bool)> = VecDeque::new();
-        for rule in policies.iter().flat_map(|policy| &policy.rules) {
-            let (path, recursive) = match &rule.target {
-                Target::Path(path) => (path.clone(), false),
-                Target::Directory { path, recursive } => (path.clone(), *recursive),
-                Target::Glob(glob) => (glob.directory(), true),
-                Target::Name(_) => continue,
-            };
-            let is_file = matches!(rule.target, Target::Path(_));
-            let path = self.resolve(&path, !is_file || rule.section == Section::File);
-            if is_file {
-                self.note_linked(&path, domain, &mut found);
-            } else {
-                pending.push_back((path, recursive));
-            }
-        }
-        let mut seen = BTreeSet::new();
-        while let Some((directory, recursive)) = pending.pop_front() {
-            // What is made up by the kernel has no second names.
-            if ["/proc", "/sys", "/dev"].iter().any(|made_up| directory == Path::new(made_up))
-                || !seen.insert((directory.clone(), recursive))
-            {
-                continue;
-            }
-            let Ok(entries) = fs::read_dir(self.outside(&directory)) else { continue };
-            for entry in entries.flatten() {
-                if limit == 0 {
-                    return (found.into_values().collect(), false);
-                }
-                limit -= 1;
-                let path = directory.join(entry.file_name());
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() && recursive => pending.push_back((path, true)),
-                    Ok(kind) if kind.is_file() => self.note_linked(&path, domain, &mut found),
-                    _ => {}
-                }
-            }
-        }
-        (found.into_values().collect(), true)
-    }
-
-    fn note_linked(
-        &self,
-        path: &Path,
-        domain: &Domain,
-        found: &mut BTreeMap<(u32, u64, PathBuf), LinkedFile>,
-    ) {
-        let Ok(metadata) = fs::symlink_metadata(self.outside(path)) else { return };
-        let class = domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
-        if metadata.is_file() && metadata.nlink() > 1 && class != OBJECT_NONE {
-            let (device, inode) = (kernel_device(metadata.dev()), metadata.ino());
-            found.insert(
-                (device, inode, path.to_owned()),
-                LinkedFile { device, inode, path: path.to_owned() },
-            );
-        }
+fn note_linked(
+    path: &Path,
+    outside: &Path,
+    domain: &Domain,
+    found: &mut BTreeMap<(u32, u64, PathBuf), LinkedFile>,
+) {
+    let Ok(metadata) = fs::symlink_metadata(outside) else { return };
+    let class = domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
+    if metadata.is_file() && metadata.nlink() > 1 && class != OBJECT_NONE {
+        let (device, inode) = (kernel_device(metadata.dev()), metadata.ino());
+        found.insert((device, inode, path.to_owned()), LinkedFile { device, inode, path: path.to_owned() });
     }
 }
 
@@ -251,13 +234,47 @@ mod tests {
 
     #[test]
     fn a_host_policy_is_for_the_nodes_it_names() {
-        let node = NodeNames { hostname: "gw-7".into(), id: "node1".into() };
-        for yes in ["gw-7", "node1", "'*'", "'other, gw-7'"] {
-            assert!(node.selected_by(&host_policy(&format!("kubearmor.io/hostname: {yes}"))), "{yes}");
+        let node = NodeNames {
+            hostname: "gw-7".into(),
+            id: "node1".into(),
+            org: "myorg".into(),
+            arch: "arm64".into(),
+            properties: [
+                ("openhorizon.cpu".to_owned(), 4.into()),
+                ("openhorizon.hardwareId".to_owned(), "hw".into()),
+            ]
+            .into(),
+        };
+        for (selector, yes) in [
+            ("kubearmor.io/hostname: gw-7", true),
+            ("kubearmor.io/hostname: node1", true),
+            ("kubearmor.io/hostname: '*'", true),
+            ("kubearmor.io/hostname: 'other, gw-7'", true),
+            ("kubernetes.io/hostname: gw-7", true),
+            ("kubearmor.io/hostname: gw-70", false),
+            ("kubearmor.io/hostname: gw", false),
+            ("kubearmor.io/hostnamereg: gw-*", true),
+            ("kubearmor.io/hostnamereg: 'gw-[0-9]'", true),
+            ("kubearmor.io/hostnamereg: w-*", false),
+            ("horizon.node.id: node1", true),
+            ("horizon.node.id: gw-7", false),
+            ("horizon.node.org: myorg", true),
+            ("kubernetes.io/arch: 'amd64, arm64'", true),
+            ("kubernetes.io/arch: amd64", false),
+            ("openhorizon.arch: arm64", true),
+            ("kubernetes.io/os: linux", true),
+            ("kubernetes.io/os: windows", false),
+            ("openhorizon.cpu: '4'", true),
+            ("openhorizon.cpu: '2'", false),
+            ("openhorizon.hardwareId: hw", true),
+            ("openhorizon.memory: '*'", false),
+            ("purpose: security", false),
+            ("kubernetes.io/arch: arm64, horizon.node.id: node2", false),
+        ] {
+            assert_eq!(node.selected_by(&host_policy(selector)), yes, "{selector}");
         }
-        for no in ["kubearmor.io/hostname: gw-70", "kubernetes.io/os: linux", "kubearmor.io/hostname: ''"] {
-            assert!(!node.selected_by(&host_policy(no)), "{no}");
-        }
+        let nobody = NodeNames { hostname: "gw-7".into(), ..NodeNames::default() };
+        assert!(!nobody.selected_by(&host_policy("horizon.node.id: '*'")));
         let policies = [
             parse("  process: {matchPaths: [{path: /x}]}\n"),
             vec![host_policy("kubearmor.io/hostname: '*'")],
@@ -270,7 +287,7 @@ mod tests {
     #[test]
     fn links_resolve_inside_the_root_and_programs_stay_themselves() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root(dir.path().to_owned());
+        let root = Root::at(dir.path().to_owned());
         fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
         fs::write(dir.path().join("usr/bin/dash"), "").unwrap();
         symlink("usr/bin", dir.path().join("bin")).unwrap();
@@ -281,7 +298,7 @@ mod tests {
              matchDirectories: [{dir: /bin/}]}\n  file: {matchPaths: [{path: /usr/bin/sh}, {path: /loop}, {path: /no/such}]}\n",
         );
         let all: Vec<&Policy> = policies.iter().collect();
-        let links = root.links(&all);
+        let found = links(&root, &all);
         let expected = [
             ("/bin", "/usr/bin"),
             ("/bin/sh", "/usr/bin/sh"),
@@ -289,16 +306,16 @@ mod tests {
             ("/bin/wget", "/usr/bin/wget"),
             ("/usr/bin/sh", "/usr/bin/dash"),
         ];
-        assert_eq!(links, expected.map(|(from, to)| (from.to_owned(), to.to_owned())).into());
+        assert_eq!(found, expected.map(|(from, to)| (from.to_owned(), to.to_owned())).into());
         let sourced = parse("  process: {matchPaths: [{path: /x, fromSource: [{path: /bin/sh}]}]}\n");
-        assert_eq!(root.links(&[&sourced[0]])["/bin/sh"], "/usr/bin/dash");
+        assert_eq!(links(&root, &[&sourced[0]])["/bin/sh"], "/usr/bin/dash");
         assert_eq!(root.resolve("/bin/../../etc/x", true), Path::new("/etc/x"));
     }
 
     #[test]
     fn files_with_several_names_are_found_up_to_a_limit() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root(dir.path().to_owned());
+        let root = Root::at(dir.path().to_owned());
         fs::create_dir_all(dir.path().join("d/e")).unwrap();
         for name in ["secret", "d/e/deep", "d/single"] {
             fs::write(dir.path().join(name), "").unwrap();
@@ -311,7 +328,7 @@ mod tests {
         let all: Vec<&Policy> = policies.iter().collect();
         let domain = compile(&all, &CompileOptions::default()).unwrap();
         let paths = |limit| {
-            let (files, complete) = root.linked_files(&all, &domain, limit);
+            let (files, complete) = linked_files(&root, &all, &domain, limit);
             let mut paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
             paths.sort();
             (paths, complete)

@@ -16,6 +16,7 @@ use crate::alerts::RuleTable;
 use crate::domains::{self, NodeNames};
 use crate::probe;
 use crate::report::InForce;
+use crate::root::Root;
 use crate::state::{State, StateError};
 
 /// Alerts a second and rule where the bundle names no other limit.
@@ -129,7 +130,7 @@ impl Prepared {
         };
         let host = match selected.as_slice() {
             [] => None,
-            policies => Some(domains::build(policies, posture, process)?),
+            policies => Some(domains::build(policies, posture, &Root::of_process(process))?),
         };
         Ok(Self {
             bundle: bundle.payload.name.clone(),

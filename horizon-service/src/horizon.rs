@@ -66,7 +66,7 @@ impl Horizon {
 }
 
 /// Horizon's word for the architecture this program was built for.
-fn horizon_arch() -> &'static str {
+pub(crate) fn horizon_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -69,7 +69,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 
     let enforcer = enforcer(&settings.pin_dir, &reporter);
     let mut site = Site {
-        names: NodeNames { hostname: NodeNames::hostname(), id: node.id.clone() },
+        names: NodeNames::of(&node),
         node,
         process: HOST_PROCESS,
         trust_dir: settings.trust_dir(),

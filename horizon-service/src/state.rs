@@ -397,7 +397,7 @@ fn read_bundle(path: &Path) -> Result<Option<Stored>, StateError> {
     Ok(Some(Stored { bundle, accepted: head.accepted }))
 }
 
-fn read_json<T: DeserializeOwned>(
+pub(crate) fn read_json<T: DeserializeOwned>(
     path: &Path,
     format: impl Fn(&T) -> &String,
     expected: &str,
@@ -415,7 +415,7 @@ fn read_json<T: DeserializeOwned>(
     Ok(Some(value))
 }
 
-fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
+pub(crate) fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
     serde_json::to_vec(value)
         .map_err(|e| StateError::Unreadable { path: path.to_owned(), reason: e.to_string() })
 }
@@ -438,7 +438,7 @@ fn make_dir(path: &Path) -> Result<(), StateError> {
 }
 
 /// Replaces a file's content as a whole and durably.
-fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
     write_whole(path, content, true).map_err(|error| StateError::Io { path: path.to_owned(), error })
 }
 

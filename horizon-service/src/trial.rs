@@ -23,6 +23,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subrea
 use crate::alerts::{self, Clocks, Origin, RuleTable};
 use crate::domains::{self, NodeNames};
 use crate::enforce::attach;
+use crate::root::Root;
 
 /// The command's domain.
 const DOMAIN: u32 = 1;
@@ -73,7 +74,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         PostureName::Audit => Posture::Audit,
         PostureName::Block => Posture::Block,
     };
-    let (mut domain, linked) = domains::build(&selected, posture, "self")?;
+    let (mut domain, linked) = domains::build(&selected, posture, &Root::of_process("self"))?;
     if trial.audit {
         audit_only(&mut domain);
     }

@@ -106,7 +106,7 @@ impl<H: Hub> Node<H> {
                 arch: "amd64".into(),
                 ..NodeIdentity::default()
             },
-            names: NodeNames { hostname: "gw".into(), id: "node1".into() },
+            names: NodeNames { hostname: "gw".into(), id: "node1".into(), ..NodeNames::default() },
             process: "self",
             trust_dir: self.hub.dir().join("trust"),
             state: Rc::new(RefCell::new(state)),

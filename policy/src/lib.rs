@@ -9,6 +9,7 @@ pub mod compile;
 pub mod diagnostics;
 pub mod glob;
 pub mod model;
+pub mod names;
 pub mod parse;
 pub mod reference;
 pub mod tables;

@@ -4,6 +4,7 @@
 
 mod fields;
 mod paths;
+mod selectors;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Sink};
 use crate::glob::Glob;
@@ -233,6 +234,7 @@ fn read_selector(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) ->
     if let Some(labels) = fields.get("matchLabels").and_then(|node| Fields::new(node, "matchLabels", sink)) {
         for (key, value) in labels.entries {
             if let Some(value) = fields::text(value, "a label", sink) {
+                selectors::check(kind, (&key.name, key.at), (value.text, value.at), sink);
                 selector.labels.push((key.name.clone(), value.text.to_owned()));
             }
         }
@@ -270,7 +272,10 @@ fn read_expression(node: &Node, sink: &mut Sink) -> Option<Expression> {
     for value in fields.list("values", sink) {
         let Some(value) = fields::text(value, "a label", sink) else { continue };
         match value.text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => labels.push((key.to_owned(), value.to_owned())),
+            Some((key, label)) if !key.is_empty() => {
+                selectors::check(Kind::Container, (key, value.at), (label, value.at), sink);
+                labels.push((key.to_owned(), label.to_owned()));
+            }
             _ => sink.error(value.at, format!("`{}` is not a label", value.text), "write \"name=value\""),
         }
     }

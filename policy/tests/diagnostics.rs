@@ -29,7 +29,7 @@ fn bad_files_are_refused_with_every_error_at_its_place() {
 }
 
 const HEAD: &str = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: test}\n\
-                    spec:\n  nodeSelector: {matchLabels: {a: b}}\n";
+                    spec:\n  nodeSelector: {matchLabels: {horizon.node.id: b}}\n";
 
 #[test]
 fn errors_are_bounded_and_the_rest_is_counted() {
@@ -48,6 +48,32 @@ fn what_a_document_says_cannot_write_to_the_terminal() {
     let said = parse("escape", &text).unwrap_err().to_string();
     assert!(said.starts_with("escape:6:11: action `\\u{1b}[31m\\u{202e}xxx"), "{said}");
     assert!(said.len() < 1000);
+}
+
+#[test]
+fn a_label_that_nothing_carries_is_a_warning() {
+    let warnings = |kind: &str, selector: &str, key: &str| {
+        let text = format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: {kind}\nmetadata: {{name: test}}\nspec:\n  {selector}: \
+             {{matchLabels: {{{key}: x}}}}\n  file: {{matchPaths: [{{path: /a}}]}}\n"
+        );
+        let checked = check("labels.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        checked.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let said = warnings("KubeArmorHostPolicy", "nodeSelector", "kubernetes.io/archs");
+    assert!(said.contains("`kubernetes.io/archs`, so this policy selects none"), "{said}");
+    assert!(said.ends_with("(did you mean `kubernetes.io/arch`?)"), "{said}");
+    let said = warnings("KubeArmorPolicy", "selector", "kubernetes.io/hostname");
+    assert!(said.contains("`kubernetes.io/hostname` is about nodes"), "{said}");
+    for (kind, selector, key) in [
+        ("KubeArmorHostPolicy", "nodeSelector", "kubernetes.io/arch"),
+        ("KubeArmorHostPolicy", "nodeSelector", "openhorizon.hardwareId"),
+        ("KubeArmorPolicy", "selector", "openhorizon.anax.service_name"),
+        ("KubeArmorPolicy", "selector", "kubearmor.io/namespace"),
+        ("KubeArmorPolicy", "selector", "horizon.image"),
+    ] {
+        assert_eq!(warnings(kind, selector, key), "", "{key}");
+    }
 }
 
 #[test]

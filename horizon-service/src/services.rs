@@ -1,0 +1,213 @@
+//! Which Horizon service a container belongs to.
+//!
+//! The Open Horizon agent labels what it starts with an agreement, but with no service. Who the service is stands in the
+//! credentials that the agent writes for it, a file of the host, which needs no right that enforcement does not need as well;
+//! asking the agent itself would need the host's network. Of that file only the service's name is kept, never its token.
+//!
+//! What was found once is remembered in a file, for restarts while the credentials are away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::root::Root;
+use crate::state::{StateError, read_json, replace, to_json};
+use crate::workload::{HorizonService, ServiceName};
+
+const FORMAT: &str = "horizon-armor.services/1";
+/// Where the agent keeps credentials, unless its configuration says otherwise.
+const CREDENTIALS: &str = "/var/horizon/ess-auth";
+/// Where a service finds them.
+pub const CREDENTIALS_MOUNT: &str = "/ess-auth";
+/// Bytes of a credentials file that are read.
+const MAX_CREDENTIALS: u64 = 64 << 10;
+/// Services remembered.
+const MAX_REMEMBERED: usize = 4096;
+
+const AGREEMENT_LABEL: &str = "openhorizon.anax.agreement_id";
+const CONTAINER_LABEL: &str = "openhorizon.anax.service_name";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    format: String,
+    /// By agreement or instance key.
+    services: BTreeMap<String, ServiceName>,
+}
+
+/// Knows services by their agreements.
+pub struct Services {
+    file: PathBuf,
+    host: Root,
+    remembered: Remembered,
+    changed: bool,
+}
+
+impl Services {
+    /// With what is remembered in the state directory.
+    pub fn open(state_dir: &Path) -> Self {
+        Self::on_host(state_dir, Root::of_host())
+    }
+
+    fn on_host(state_dir: &Path, host: Root) -> Self {
+        let file = state_dir.join("services.json");
+        let remembered = read_json::<Remembered>(&file, |all| &all.format, FORMAT).unwrap_or_else(|error| {
+            tracing::warn!("{error}: which Horizon service a container is must be found anew");
+            None
+        });
+        Self { file, host, remembered: remembered.unwrap_or_default(), changed: false }
+    }
+
+    /// The service of a container with these labels; `credentials` is what the host has at [`CREDENTIALS_MOUNT`], if that is
+    /// known. `None` if Horizon did not start it.
+    pub fn of(
+        &mut self,
+        labels: &BTreeMap<String, String>,
+        credentials: Option<&Path>,
+    ) -> Option<HorizonService> {
+        let container = labels.get(CONTAINER_LABEL)?.clone();
+        let of_mount = || credentials?.file_name()?.to_str().map(str::to_owned);
+        let agreement = labels.get(AGREEMENT_LABEL).cloned().or_else(of_mount).unwrap_or_default();
+        if !is_file_name(&agreement) {
+            return Some(HorizonService { container, ..HorizonService::default() });
+        }
+        let dir = credentials.map_or_else(|| Path::new(CREDENTIALS).join(&agreement), Path::to_owned);
+        let service = match self.read(&dir.join("auth.json")) {
+            Some(service) => {
+                self.remember(&agreement, &service);
+                Some(service)
+            }
+            None => self.remembered.services.get(&agreement).cloned(),
+        };
+        Some(HorizonService { agreement, container, service })
+    }
+
+    fn read(&self, file: &Path) -> Option<ServiceName> {
+        #[derive(Deserialize)]
+        struct Credentials {
+            id: String,
+            #[serde(default)]
+            version: String,
+        }
+        let file = self.host.find(&self.host.resolve(file.to_str()?, true))?;
+        let mut text = Vec::new();
+        fs::File::open(file).ok()?.take(MAX_CREDENTIALS).read_to_end(&mut text).ok()?;
+        let Credentials { id, version } = serde_json::from_slice(&text).ok()?;
+        let (org, url) = id.split_once('/')?;
+        Some(ServiceName { org: org.to_owned(), url: url.to_owned(), version })
+    }
+
+    fn remember(&mut self, agreement: &str, service: &ServiceName) {
+        let services = &mut self.remembered.services;
+        if services.get(agreement) != Some(service)
+            && (services.len() < MAX_REMEMBERED || services.contains_key(agreement))
+        {
+            services.insert(agreement.to_owned(), service.clone());
+            self.changed = true;
+        }
+    }
+
+    /// Forgets services of which no container is left, and writes down what changed.
+    ///
+    /// # Errors
+    /// [`StateError`]; tried again with the next call.
+    pub fn keep<'a>(&mut self, present: impl Iterator<Item = &'a HorizonService>) -> Result<(), StateError> {
+        let present: BTreeSet<&str> = present.map(|service| service.agreement.as_str()).collect();
+        let before = self.remembered.services.len();
+        self.remembered.services.retain(|agreement, _| present.contains(agreement.as_str()));
+        self.changed |= self.remembered.services.len() != before;
+        self.save()
+    }
+
+    /// Writes down what changed.
+    ///
+    /// # Errors
+    /// [`StateError`]; tried again with the next call.
+    pub fn save(&mut self) -> Result<(), StateError> {
+        if self.changed {
+            self.remembered.format = FORMAT.to_owned();
+            replace(&self.file, &to_json(&self.file, &self.remembered)?)?;
+            self.changed = false;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a label, which anybody may have written, is one name in a directory.
+fn is_file_name(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && !name.starts_with('.')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(agreement: &str) -> BTreeMap<String, String> {
+        [(AGREEMENT_LABEL, agreement), (CONTAINER_LABEL, "web")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn write(host: &Path, dir: &str, text: &str) {
+        let dir = host.join(dir);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("auth.json"), text).unwrap();
+    }
+
+    fn url(service: Option<HorizonService>) -> Option<String> {
+        service?.service.map(|service| format!("{}/{} {}", service.org, service.url, service.version))
+    }
+
+    #[test]
+    fn a_service_is_found_by_its_agreement_and_remembered() {
+        let (host, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = || Services::on_host(state.path(), Root::at(host.path().to_owned()));
+        write(
+            host.path(),
+            "var/horizon/ess-auth/a1",
+            r#"{"id":"org/x.com-web","token":"secret","version":"1.2.0"}"#,
+        );
+        write(host.path(), "elsewhere/b2", r#"{"id":"org/db","token":"secret","version":""}"#);
+        let mut services = open();
+        let found = services.of(&labels("a1"), None).unwrap();
+        assert_eq!((found.agreement.as_str(), found.container.as_str()), ("a1", "web"));
+        assert_eq!(url(Some(found.clone())).unwrap(), "org/x.com-web 1.2.0");
+        assert_eq!(url(services.of(&labels("b2"), None)), None);
+        let mut shared = labels("");
+        shared.remove(AGREEMENT_LABEL);
+        let dependency = services.of(&shared, Some(Path::new("/elsewhere/b2"))).unwrap();
+        assert_eq!(
+            (url(Some(dependency.clone())).unwrap().as_str(), dependency.agreement.as_str()),
+            ("org/db ", "b2")
+        );
+        services.keep([&found, &dependency].into_iter()).unwrap();
+        let written = fs::read_to_string(state.path().join("services.json")).unwrap();
+        assert!(!written.contains("secret"), "{written}");
+
+        fs::remove_dir_all(host.path().join("var")).unwrap();
+        let mut services = open();
+        assert_eq!(url(services.of(&labels("a1"), None)).unwrap(), "org/x.com-web 1.2.0");
+        services.keep([&dependency].into_iter()).unwrap();
+        assert_eq!(url(open().of(&labels("a1"), None)), None);
+        fs::write(state.path().join("services.json"), "{").unwrap();
+        assert_eq!(url(open().of(&labels("b2"), None)), None);
+    }
+
+    #[test]
+    fn a_label_leads_nowhere_else() {
+        let (host, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut services = Services::on_host(state.path(), Root::at(host.path().to_owned()));
+        write(host.path(), "var/horizon", r#"{"id":"org/evil","token":"","version":"1"}"#);
+        for agreement in ["..", "../../horizon", "", "a/b", ".hidden"] {
+            let found = services.of(&labels(agreement), None).unwrap();
+            assert_eq!((found.service, found.agreement.as_str()), (None, ""), "{agreement}");
+        }
+        assert_eq!(services.of(&BTreeMap::new(), None), None);
+        write(host.path(), "var/horizon/ess-auth/x", r#"{"id":"no-org"}"#);
+        assert_eq!(services.of(&labels("x"), None).unwrap().service, None);
+    }
+}
