@@ -20,10 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // <asm/types.h>, which <linux/bpf.h> wants, lies in Debian's multiarch folder, where clang's bpf target does not look.
     let multiarch = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
+    // The types name the sources; where those lie must not make another object.
+    let sources = format!("-ffile-prefix-map={}=/src/bpf", env::var("CARGO_MANIFEST_DIR")?);
     SkeletonBuilder::new()
         .source("src/bpf/armor.bpf.c")
         .obj(&object)
-        .clang_args([arch, "-mcpu=v3", "-Wall", "-Werror", multiarch.as_str()])
+        .clang_args([arch, "-mcpu=v3", "-Wall", "-Werror", &multiarch, &sources])
         .build_and_generate(out.join("armor.skel.rs"))
         .map_err(|error| {
             format!("the kernel programs do not compile (clang 14 or newer is needed): {error:?}")

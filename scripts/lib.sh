@@ -17,11 +17,21 @@ die() {
   exit 1
 }
 
+# need COMMAND WHAT_TO_DO
+need() { command -v "$1" >/dev/null || die "$1 is missing: $2"; }
+
+# as_root COMMAND...
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+project_version() { sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
+
 # static_cargo ARGUMENT...: cargo for static binaries, which also run in a guest that has no C library.
 static_cargo() {
   (
     cd "$root" || exit
-    export RUSTFLAGS="-C target-feature=+crt-static"
+    export RUSTFLAGS="-C target-feature=+crt-static${EXTRA_RUSTFLAGS:+ $EXTRA_RUSTFLAGS}"
     local command=$1
     shift
     exec cargo "$command" --target "$triple" --target-dir "$target" "$@"
@@ -31,4 +41,17 @@ static_cargo() {
 # build_guest_programs: all of `guest_programs`, rebuilt only where something changed.
 build_guest_programs() {
   static_cargo build --quiet --profile guest "${guest_packages[@]/#/--package=}" --bins
+}
+
+# build_for_nodes: the agent as it is installed on nodes, in `node_program`. No path of this machine gets into it, so that two
+# builds of one commit are the same bytes wherever they happen.
+node_program=$target/$triple/image/hzn-armor-agent
+build_for_nodes() {
+  local home=${CARGO_HOME:-$HOME/.cargo} flags=() pair
+  # The last that matches a path counts.
+  for pair in "$home=/cargo" "$root=/src" "$target=/src/target"; do flags+=("$pair"); done
+  (
+    export CFLAGS="${flags[*]/#/-ffile-prefix-map=}" EXTRA_RUSTFLAGS="${flags[*]/#/--remap-path-prefix=}"
+    static_cargo build --quiet --locked --profile image --package armor-agent --bin hzn-armor-agent
+  )
 }
