@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bundle::dsse::{Envelope, pae};
+use crate::bundle::dsse::{Envelope, EnvelopeSignature, Message};
 use crate::keys::{KeyError, PrivateKey, PublicKey};
 
 /// Why a signed document cannot be made or believed.
@@ -37,25 +37,25 @@ pub fn sign<T: Serialize>(
 
 /// An envelope whose signatures nobody has checked yet.
 pub struct Unverified {
-    envelope: Envelope,
-    payload: Vec<u8>,
+    message: Message,
+    signatures: Vec<EnvelopeSignature>,
 }
 
 impl Unverified {
     /// Reads an envelope of `payload_type`.
     pub fn read(payload_type: &'static str, object: &[u8]) -> Result<Self, SignedError> {
         let other = || SignedError::NotAnEnvelope(payload_type);
-        let envelope: Envelope = serde_json::from_slice(object).map_err(|_| other())?;
+        let envelope: Envelope<'_> = serde_json::from_slice(object).map_err(|_| other())?;
         if envelope.payload_type != payload_type {
             return Err(other());
         }
-        let payload = envelope.payload_bytes().ok_or_else(other)?;
-        Ok(Self { envelope, payload })
+        let message = envelope.message().ok_or_else(other)?;
+        Ok(Self { message, signatures: envelope.signatures })
     }
 
     /// What it says, not to be believed before [`Self::verify`].
     pub fn content<T: DeserializeOwned>(&self) -> Result<T, SignedError> {
-        Ok(serde_json::from_slice(&self.payload)?)
+        Ok(serde_json::from_slice(self.message.payload())?)
     }
 
     /// What it says, if one of `keys` signed it.
@@ -63,9 +63,9 @@ impl Unverified {
         &self,
         keys: impl IntoIterator<Item = &'k PublicKey>,
     ) -> Result<T, SignedError> {
-        let message = pae(&self.envelope.payload_type, &self.payload);
-        let signatures: Vec<_> = self.envelope.signatures.iter().filter_map(|sig| sig.bytes()).collect();
-        let signed = |key: &PublicKey| signatures.iter().any(|signature| key.verifies(&message, signature));
+        let message = self.message.bytes();
+        let signatures: Vec<_> = self.signatures.iter().filter_map(|sig| sig.bytes()).collect();
+        let signed = |key: &PublicKey| signatures.iter().any(|signature| key.verifies(message, signature));
         if !keys.into_iter().any(signed) {
             return Err(SignedError::Signature);
         }

@@ -1,6 +1,6 @@
 //! What is wrong with a policy file, where, and what would be right.
 
-use crate::model::Location;
+use crate::model::{Location, MAX_DESCRIPTIONS, Rule};
 use std::fmt;
 
 /// How many diagnostics are kept for one file; the rest is only counted.
@@ -49,17 +49,38 @@ impl fmt::Display for Diagnostics {
     }
 }
 
-/// Collects the findings of one file.
+const SHORTEN: &str = "shorten those that many rules inherit";
+
+fn too_described() -> String {
+    format!("the rules up to here have more than {MAX_DESCRIPTIONS} bytes of tags and messages")
+}
+
+impl Diagnostic {
+    /// That the rules of a bundle's files, up to `file`, have more than [`MAX_DESCRIPTIONS`] bytes of tags and messages.
+    #[must_use]
+    pub fn too_described(file: &str) -> Self {
+        let (location, message) = (Location { line: 1, column: 1 }, too_described());
+        Self { file: file.to_owned(), location, message, help: SHORTEN.to_owned() }
+    }
+}
+
+/// Collects the findings of one file, and counts what its rules describe themselves with.
 #[derive(Debug)]
 pub(crate) struct Sink {
     file: String,
+    descriptions: usize,
     errors: Diagnostics,
     warnings: Diagnostics,
 }
 
 impl Sink {
     pub(crate) fn new(file: &str) -> Self {
-        Self { file: file.to_owned(), errors: Diagnostics::default(), warnings: Diagnostics::default() }
+        Self {
+            file: file.to_owned(),
+            descriptions: 0,
+            errors: Diagnostics::default(),
+            warnings: Diagnostics::default(),
+        }
     }
 
     pub(crate) fn file(&self) -> &str {
@@ -72,6 +93,19 @@ impl Sink {
 
     pub(crate) fn warn(&mut self, at: Location, message: impl Into<String>, help: impl Into<String>) {
         push(&mut self.warnings, &self.file, at, message.into(), help.into());
+    }
+
+    /// The rule, unless the descriptions of the file's rules are too much with its own: that is an error once.
+    pub(crate) fn bounded(&mut self, rule: Rule) -> Option<Rule> {
+        let before = self.descriptions;
+        self.descriptions = before.saturating_add(rule.description_bytes());
+        if self.descriptions <= MAX_DESCRIPTIONS {
+            return Some(rule);
+        }
+        if before <= MAX_DESCRIPTIONS {
+            self.error(rule.location, too_described(), SHORTEN);
+        }
+        None
     }
 
     /// How many errors there are so far.

@@ -121,6 +121,18 @@ pub struct Rule {
     pub location: Location,
 }
 
+/// The most bytes of tags and messages that the rules of a file, or of a bundle, may have: one that is inherited counts
+/// with each rule.
+pub const MAX_DESCRIPTIONS: usize = 4 << 20;
+
+impl Rule {
+    /// What its tags and its message take in memory.
+    #[must_use]
+    pub fn description_bytes(&self) -> usize {
+        self.message.len() + self.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>()
+    }
+}
+
 /// What a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {

@@ -235,7 +235,7 @@ fn read_selector(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) ->
         for (key, value) in labels.entries {
             if let Some(value) = fields::text(value, "a label", sink) {
                 selectors::check(kind, (&key.name, key.at), (value.text, value.at), sink);
-                selector.labels.push((key.name.clone(), value.text.to_owned()));
+                selector.labels.push((key.name.to_string(), value.text.to_owned()));
             }
         }
     }
@@ -350,7 +350,7 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
     let owner_only = fields.boolean("ownerOnly", sink);
     let read_only = section == Section::File && fields.boolean("readOnly", sink);
     let sources = if list == "matchPatterns" { Vec::new() } else { read_sources(&fields, sink) };
-    Some(Rule {
+    sink.bounded(Rule {
         section,
         target: target?,
         sources,

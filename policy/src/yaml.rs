@@ -2,10 +2,12 @@
 //!
 //! Bounded before anything is built: [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_NODES`]. Aliases are refused, so that no
 //! document can grow beyond its text. Duplicate keys, keys that are not plain words and tags are errors here.
+//! Words that stand in the text as they are meant are borrowed from it.
 
 use crate::diagnostics::Sink;
 use crate::model::Location;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// The largest policy file, in bytes.
@@ -16,41 +18,41 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_NODES: usize = 200_000;
 
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct Node<'t> {
     pub(crate) at: Location,
-    pub(crate) value: Value,
+    pub(crate) value: Value<'t>,
 }
 
 #[derive(Debug)]
-pub(crate) enum Value {
+pub(crate) enum Value<'t> {
     Scalar {
-        text: String,
+        text: Cow<'t, str>,
         /// Not quoted, so that `true`, `5` and `null` are not strings.
         plain: bool,
     },
-    List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    List(Vec<Node<'t>>),
+    Map(Vec<(Key<'t>, Node<'t>)>),
 }
 
 #[derive(Debug)]
-pub(crate) struct Key {
+pub(crate) struct Key<'t> {
     pub(crate) at: Location,
-    pub(crate) name: String,
+    pub(crate) name: Cow<'t, str>,
 }
 
-impl Node {
+impl Node<'_> {
     pub(crate) fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// What it is, for a message.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
-            Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => {
+            Value::Scalar { text, plain: true } if matches!(text.as_ref(), "true" | "True" | "TRUE") => {
                 "a boolean"
             }
-            Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
+            Value::Scalar { text, plain: true } if matches!(text.as_ref(), "false" | "False" | "FALSE") => {
                 "a boolean"
             }
             Value::Scalar { text, plain: true } if is_number(text) => "a number",
@@ -67,14 +69,14 @@ fn is_number(text: &str) -> bool {
 }
 
 /// A mapping or list that is still being read.
-enum Open {
-    List(Location, Vec<Node>),
-    Map { at: Location, entries: Vec<(Key, Node)>, seen: HashSet<String>, key: Option<Key> },
+enum Open<'t> {
+    List(Location, Vec<Node<'t>>),
+    Map { at: Location, entries: Vec<(Key<'t>, Node<'t>)>, seen: HashSet<Cow<'t, str>>, key: Option<Key<'t>> },
 }
 
 /// The documents of a file, empty ones left out. What is wrong goes to the sink; after an error of the syntax or
 /// an alias only the documents before it are returned.
-pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
+pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
     let mut documents = Vec::new();
     if text.len() > MAX_TEXT {
         let message = format!("the file has {} bytes, more than {MAX_TEXT}", text.len());
@@ -82,7 +84,8 @@ pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
         return documents;
     }
     let mut parser = Parser::new_from_str(text);
-    let mut open: Vec<Open> = Vec::new();
+    let mut source = Source { text, byte: 0, character: 0 };
+    let mut open: Vec<Open<'_>> = Vec::new();
     let mut nodes = 0;
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {
@@ -116,7 +119,10 @@ pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
             Event::Scalar(text, style, _, tag) => {
                 refuse_tag(tag.is_some(), at, sink);
                 let plain = style == ScalarStyle::Plain;
-                Some(Node { at, value: Value::Scalar { text: text.into_owned(), plain } })
+                let text = source
+                    .borrowed(&text, &span, plain)
+                    .map_or_else(|| text.into_owned().into(), Cow::Borrowed);
+                Some(Node { at, value: Value::Scalar { text, plain } })
             }
             Event::Alias(_) => {
                 sink.error(at, "YAML aliases (*name) are not accepted", "write the value out");
@@ -146,13 +152,37 @@ pub(crate) fn documents(text: &str, sink: &mut Sink) -> Vec<Node> {
     documents
 }
 
-fn read_key(node: Node, seen: &mut HashSet<String>, sink: &mut Sink) -> Key {
+/// The text, and how far the scalars so far reach into it: the parser counts characters.
+struct Source<'t> {
+    text: &'t str,
+    byte: usize,
+    character: usize,
+}
+
+impl<'t> Source<'t> {
+    /// The scalar as it stands in the text; `None` where escapes, folding or indentation make it another.
+    fn borrowed(&mut self, scalar: &str, span: &Span, plain: bool) -> Option<&'t str> {
+        let ahead = span.start.index().checked_sub(self.character)?;
+        let rest = self.text.get(self.byte..)?;
+        let skipped = match rest.as_bytes().get(..ahead) {
+            Some(bytes) if bytes.is_ascii() => ahead,
+            _ => rest.char_indices().nth(ahead)?.0,
+        };
+        self.byte += skipped;
+        self.character += ahead;
+        let from = if plain { self.byte } else { self.byte + 1 };
+        let text = self.text.get(from..from.checked_add(scalar.len())?)?;
+        (text == scalar).then_some(text)
+    }
+}
+
+fn read_key<'t>(node: Node<'t>, seen: &mut HashSet<Cow<'t, str>>, sink: &mut Sink) -> Key<'t> {
     let at = node.at;
     let name = match node.value {
         Value::Scalar { text, .. } => text,
         Value::List(_) | Value::Map(_) => {
             sink.error(at, "a key must be a word, not a list or a mapping", "");
-            String::new()
+            Cow::default()
         }
     };
     if !seen.insert(name.clone()) {

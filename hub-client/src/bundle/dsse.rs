@@ -3,6 +3,8 @@
 //! Read strictly: standard base64 with padding, no field that the standard does not name, and a key id that is the id of the key that
 //! signed, or empty in at most one signature.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -14,15 +16,16 @@ pub const PAYLOAD_TYPE: &str = "application/vnd.horizon-armor.bundle+json";
 /// The most signatures of an envelope.
 pub const MAX_SIGNATURES: usize = 16;
 
-/// An envelope.
+/// An envelope. One that is read borrows its payload, which may be large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Envelope {
+pub struct Envelope<'t> {
     /// What the payload is.
     #[serde(rename = "payloadType")]
     pub payload_type: String,
     /// The payload, base64.
-    pub payload: String,
+    #[serde(borrow)]
+    pub payload: Cow<'t, str>,
     /// The signatures.
     pub signatures: Vec<EnvelopeSignature>,
 }
@@ -38,21 +41,26 @@ pub struct EnvelopeSignature {
     pub sig: String,
 }
 
-impl Envelope {
+impl Envelope<'_> {
     /// An envelope around `payload` without signatures.
     #[must_use]
     pub fn new(payload: &[u8]) -> Self {
         Self {
             payload_type: PAYLOAD_TYPE.to_owned(),
-            payload: STANDARD.encode(payload),
+            payload: STANDARD.encode(payload).into(),
             signatures: Vec::new(),
         }
     }
 
-    /// The payload's bytes; `None` where they are not base64.
+    /// What its signatures are over; `None` where the payload is not base64.
     #[must_use]
-    pub fn payload_bytes(&self) -> Option<Vec<u8>> {
-        STANDARD.decode(&self.payload).ok()
+    pub fn message(&self) -> Option<Message> {
+        let padding = self.payload.bytes().rev().take_while(|&byte| byte == b'=').count();
+        let size = (self.payload.len() / 4 * 3).checked_sub(padding)?;
+        let mut bytes = pae_head(&self.payload_type, size);
+        let payload_from = bytes.len();
+        STANDARD.decode_vec(self.payload.as_bytes(), &mut bytes).ok()?;
+        (bytes.len() == payload_from + size).then_some(Message { bytes, payload_from })
     }
 
     /// Adds `key`'s signature over `payload`, in place of an older one of the same key.
@@ -62,6 +70,27 @@ impl Envelope {
         self.signatures.retain(|signature| signature.keyid != keyid);
         self.signatures.push(EnvelopeSignature { keyid, sig });
         Ok(())
+    }
+}
+
+/// The bytes that an envelope's signatures are over, its payload among them.
+#[derive(Debug, Clone)]
+pub struct Message {
+    bytes: Vec<u8>,
+    payload_from: usize,
+}
+
+impl Message {
+    /// All of them, as of [`pae`].
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.payload_from..]
     }
 }
 
@@ -76,9 +105,14 @@ impl EnvelopeSignature {
 /// What is signed: DSSE's pre-authentication encoding of a type and a payload.
 #[must_use]
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut bytes = pae_head(payload_type, payload.len());
     bytes.extend_from_slice(payload);
     bytes
+}
+
+/// What stands before a payload of `size` bytes.
+fn pae_head(payload_type: &str, size: usize) -> Vec<u8> {
+    format!("DSSEv1 {} {payload_type} {size} ", payload_type.len()).into_bytes()
 }
 
 #[cfg(test)]
@@ -93,5 +127,17 @@ mod tests {
             b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
         );
         assert_eq!(pae("", b""), b"DSSEv1 0  0 ");
+    }
+
+    #[test]
+    fn what_is_verified_is_what_was_signed() {
+        for payload in [&b""[..], b"1", b"12", b"123", b"1234"] {
+            let message = Envelope::new(payload).message().unwrap();
+            assert_eq!((message.bytes(), message.payload()), (&pae(PAYLOAD_TYPE, payload)[..], payload));
+        }
+        for bad in ["=", "====", "MQ", "MQ=", "MQ===", "M===", "MR==", "MQ==MQ==", "MTIz\n", "MTI-"] {
+            let envelope = Envelope { payload: bad.into(), ..Envelope::new(b"") };
+            assert!(envelope.message().is_none(), "{bad:?}");
+        }
     }
 }

@@ -17,6 +17,6 @@ pub use verify::{
 };
 
 /// The most bytes of a payload.
-pub const MAX_PAYLOAD: usize = 8 << 20;
+pub const MAX_PAYLOAD: usize = 4 << 20;
 /// The most bytes of a bundle as an object: the largest payload in base64, and its signatures.
 pub const MAX_BUNDLE: usize = MAX_PAYLOAD / 3 * 4 + (64 << 10);

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use armor_policy::diagnostics::Diagnostic;
+use armor_policy::model::{MAX_DESCRIPTIONS, Rule};
 use armor_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -213,9 +215,18 @@ impl Payload {
     pub fn parse_policies(&self) -> Result<Vec<Policy>, Diagnostics> {
         let mut policies = Vec::new();
         let mut findings = Diagnostics::default();
+        let mut descriptions = 0_usize;
         for PolicyFile { file, text } in &self.policies {
             match armor_policy::parse(file, text) {
-                Ok(parsed) => policies.extend(parsed),
+                Ok(parsed) => {
+                    let rules = parsed.iter().flat_map(|policy| &policy.rules);
+                    descriptions += rules.map(Rule::description_bytes).sum::<usize>();
+                    if descriptions > MAX_DESCRIPTIONS {
+                        findings.list.push(Diagnostic::too_described(file));
+                        break;
+                    }
+                    policies.extend(parsed);
+                }
                 Err(found) => {
                     findings.list.extend(found.list);
                     findings.more += found.more;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::constraint::Properties;
-use super::dsse::{Envelope, EnvelopeSignature, MAX_SIGNATURES, PAYLOAD_TYPE, pae};
+use super::dsse::{Envelope, EnvelopeSignature, MAX_SIGNATURES, Message, PAYLOAD_TYPE};
 use super::payload::{Payload, PayloadError};
 use super::plain::{PlainProblem, PlainSignature};
 use super::{MAX_BUNDLE, MAX_PAYLOAD};
@@ -196,11 +196,17 @@ impl From<PayloadError> for Refusal {
 
 /// A bundle taken apart, nothing of it believed yet.
 #[derive(Debug, Clone)]
-pub struct SignedBundle {
-    /// The payload's bytes.
-    pub payload: Vec<u8>,
+pub struct SignedBundle<'b> {
+    content: Content<'b>,
     /// How it is signed.
     pub signatures: Signatures,
+}
+
+/// The payload and what is signed with it. The only copy: bundles may be large, and nodes small.
+#[derive(Debug, Clone)]
+enum Content<'b> {
+    Envelope(Message),
+    Plain(&'b [u8]),
 }
 
 /// How a bundle is signed.
@@ -219,9 +225,9 @@ struct Probe {
     format: Option<serde::de::IgnoredAny>,
 }
 
-impl SignedBundle {
+impl<'b> SignedBundle<'b> {
     /// Takes an object apart. `meta` is where the signature of a bare payload is.
-    pub fn open(bytes: &[u8], meta: Option<&MetaData>) -> Result<Self, Refusal> {
+    pub fn open(bytes: &'b [u8], meta: Option<&MetaData>) -> Result<Self, Refusal> {
         if bytes.len() > MAX_BUNDLE {
             return Err(Refusal::TooLarge { size: bytes.len(), max: MAX_BUNDLE });
         }
@@ -234,7 +240,7 @@ impl SignedBundle {
             (Some(_), _) => Self::open_envelope(bytes),
             (None, Some(_)) => {
                 let signature = meta.map_or(Err(PlainProblem::Missing), PlainSignature::of);
-                Ok(Self { payload: bytes.to_vec(), signatures: Signatures::Plain(signature) })
+                Ok(Self { content: Content::Plain(bytes), signatures: Signatures::Plain(signature) })
             }
             (None, None) => Err(Refusal::NotABundle("neither a DSSE envelope nor a payload".to_owned())),
         }
@@ -242,7 +248,7 @@ impl SignedBundle {
 
     fn open_envelope(bytes: &[u8]) -> Result<Self, Refusal> {
         let not = |text: String| Refusal::NotABundle(text);
-        let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| not(e.to_string()))?;
+        let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| not(e.to_string()))?;
         if envelope.payload_type != PAYLOAD_TYPE {
             return Err(not(format!("an envelope of {:?}", envelope.payload_type)));
         }
@@ -256,18 +262,39 @@ impl SignedBundle {
         if envelope.signatures.iter().filter(|signature| signature.keyid.is_empty()).count() > 1 {
             return Err(not("more than one signature without a key id".to_owned()));
         }
-        let payload =
-            envelope.payload_bytes().ok_or_else(|| not("the envelope's payload is not base64".to_owned()))?;
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Refusal::TooLarge { size: payload.len(), max: MAX_PAYLOAD });
+        let message =
+            envelope.message().ok_or_else(|| not("the envelope's payload is not base64".to_owned()))?;
+        let size = message.payload().len();
+        if size > MAX_PAYLOAD {
+            return Err(Refusal::TooLarge { size, max: MAX_PAYLOAD });
         }
-        Ok(Self { payload, signatures: Signatures::Envelope(envelope.signatures) })
+        Ok(Self {
+            content: Content::Envelope(message),
+            signatures: Signatures::Envelope(envelope.signatures),
+        })
+    }
+
+    /// The payload's bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match &self.content {
+            Content::Envelope(message) => message.payload(),
+            Content::Plain(bytes) => bytes,
+        }
+    }
+
+    /// What the signatures are over.
+    fn signed(&self) -> &[u8] {
+        match &self.content {
+            Content::Envelope(message) => message.bytes(),
+            Content::Plain(bytes) => bytes,
+        }
     }
 
     /// Hex of the SHA-256 of the payload's bytes.
     #[must_use]
     pub fn digest(&self) -> String {
-        hex::encode(Sha256::digest(&self.payload))
+        hex::encode(Sha256::digest(self.payload()))
     }
 
     /// The pinned keys that signed, if they are enough.
@@ -296,7 +323,7 @@ impl SignedBundle {
         if list.is_empty() {
             return Err(Refusal::Unsigned);
         }
-        let message = pae(PAYLOAD_TYPE, &self.payload);
+        let message = self.signed();
         let mut signers = BTreeSet::new();
         for signature in list {
             let bytes = signature
@@ -304,10 +331,10 @@ impl SignedBundle {
                 .ok_or_else(|| Refusal::NotABundle("a signature is not base64".to_owned()))?;
             let named = signature.keyid.parse::<KeyId>().ok().and_then(|id| trust.bundle_key(&id));
             let signer = match named {
-                Some(key) if key.verifies(&message, &bytes) => Some(key),
+                Some(key) if key.verifies(message, &bytes) => Some(key),
                 Some(key) => return Err(Refusal::BadSignature(key.id().clone())),
                 None if signature.keyid.is_empty() => {
-                    trust.bundle_keys().find(|key| key.verifies(&message, &bytes))
+                    trust.bundle_keys().find(|key| key.verifies(message, &bytes))
                 }
                 None => None,
             };
@@ -335,7 +362,7 @@ impl SignedBundle {
         let pinned = trust
             .bundle_key(key.id())
             .ok_or_else(|| Refusal::UnknownSigner { signers: key.id().to_string() })?;
-        if pinned.verifies(&self.payload, &signature.signature) {
+        if pinned.verifies(self.signed(), &signature.signature) {
             Ok(pinned.id().clone())
         } else {
             Err(Refusal::BadSignature(pinned.id().clone()))
@@ -358,9 +385,11 @@ pub fn verify(
 ) -> Result<VerifiedBundle, Refusal> {
     let signed = SignedBundle::open(bytes, meta)?;
     let keys = signed.signers(trust)?;
-    let payload = Payload::parse(&signed.payload)?;
+    let payload = Payload::parse(signed.payload())?;
     check_target(&payload, node)?;
     let digest = signed.digest();
+    // Its policies take memory enough.
+    drop(signed);
     check_serial(&payload, &digest, floor)?;
     if payload.expires <= now {
         return Err(Refusal::Expired(payload.expires));
@@ -385,7 +414,8 @@ pub fn reopen(bytes: &[u8], digest: &str) -> Result<VerifiedBundle, Refusal> {
     if found != digest {
         return Err(Refusal::NotABundle(format!("its payload has the digest {found}, noted was {digest}")));
     }
-    let payload = Payload::parse(&signed.payload)?;
+    let payload = Payload::parse(signed.payload())?;
+    drop(signed);
     let policies = payload.parse_policies().map_err(Refusal::BadPolicy)?;
     Ok(VerifiedBundle { payload, digest: found, policies, keys: Vec::new() })
 }

@@ -7,7 +7,7 @@ use crate::yaml::{Key, Node, Value};
 /// A mapping and what to call it in messages.
 pub(super) struct Fields<'a> {
     pub(super) at: Location,
-    pub(super) entries: &'a [(Key, Node)],
+    pub(super) entries: &'a [(Key<'a>, Node<'a>)],
     what: String,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Text<'a> {
 
 impl<'a> Fields<'a> {
     /// `None`, with an error, if the node is not a mapping.
-    pub(super) fn new(node: &'a Node, what: &str, sink: &mut Sink) -> Option<Self> {
+    pub(super) fn new(node: &'a Node<'a>, what: &str, sink: &mut Sink) -> Option<Self> {
         match &node.value {
             Value::Map(entries) => Some(Self { at: node.at, entries, what: what.to_owned() }),
             Value::Scalar { .. } | Value::List(_) => {
@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
     /// Refuses every field that is not `known`; `refused` says why where there is more to say than "unknown".
     pub(super) fn only(&self, known: &[&str], refused: &[(&str, &str)], sink: &mut Sink) {
         for (key, _) in self.entries {
-            if known.contains(&key.name.as_str()) {
+            if known.contains(&key.name.as_ref()) {
                 continue;
             }
             let message = format!("{} cannot have `{}`", self.what, key.name);
@@ -52,11 +52,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Node<'a>> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
-    pub(super) fn required(&self, name: &str, help: &str, sink: &mut Sink) -> Option<&'a Node> {
+    pub(super) fn required(&self, name: &str, help: &str, sink: &mut Sink) -> Option<&'a Node<'a>> {
         let node = self.get(name);
         if node.is_none() {
             sink.error(self.at, format!("{} has no `{name}`", self.what), help);
@@ -76,8 +76,8 @@ impl<'a> Fields<'a> {
     pub(super) fn boolean(&self, name: &str, sink: &mut Sink) -> bool {
         let Some(node) = self.get(name) else { return false };
         match &node.value {
-            Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => true,
-            Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
+            Value::Scalar { text, plain: true } if matches!(text.as_ref(), "true" | "True" | "TRUE") => true,
+            Value::Scalar { text, plain: true } if matches!(text.as_ref(), "false" | "False" | "FALSE") => {
                 false
             }
             _ => {
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The entries of a list; nothing if the field is missing, an error if it is there and empty.
-    pub(super) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node] {
+    pub(super) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node<'a>] {
         let Some(node) = self.get(name) else { return &[] };
         match &node.value {
             Value::List(items) if items.is_empty() => {
@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The string that a node is; anything else is an error.
-pub(super) fn text<'a>(node: &'a Node, what: &str, sink: &mut Sink) -> Option<Text<'a>> {
+pub(super) fn text<'a>(node: &'a Node<'_>, what: &str, sink: &mut Sink) -> Option<Text<'a>> {
     match (&node.value, node.kind()) {
         (Value::Scalar { text, .. }, "a string") => Some(Text { at: node.at, text }),
         (Value::Scalar { .. }, kind @ ("a number" | "a boolean")) => {

@@ -228,14 +228,14 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
     let name = command.file.display();
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     // Nobody should have to learn from a node that what was signed cannot be used.
-    let payload = Payload::parse(&bundle.payload).with_context(|| name.to_string())?;
+    let payload = Payload::parse(bundle.payload()).with_context(|| name.to_string())?;
     payload.parse_policies().with_context(|| format!("{name}: not signed, a policy is in error"))?;
-    let mut envelope = Envelope::new(&bundle.payload);
-    if let Signatures::Envelope(signatures) = bundle.signatures {
-        envelope.signatures = signatures;
+    let mut envelope = Envelope::new(bundle.payload());
+    if let Signatures::Envelope(signatures) = &bundle.signatures {
+        envelope.signatures.clone_from(signatures);
     }
     for key in &keys {
-        envelope.sign(&bundle.payload, key)?;
+        envelope.sign(bundle.payload(), key)?;
     }
     let mut signed = serde_json::to_vec(&envelope)?;
     signed.push(b'\n');
@@ -308,7 +308,8 @@ fn read_meta(path: &Path) -> anyhow::Result<MetaData> {
 
 fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
     let name = command.file.display();
-    let bundle = SignedBundle::open(&read(&command.file)?, None).with_context(|| name.to_string())?;
+    let bytes = read(&command.file)?;
+    let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     println!("Nothing here is verified; `hzn-armor bundle verify` does that.");
     match &bundle.signatures {
         Signatures::Envelope(signatures) if signatures.is_empty() => {
@@ -324,7 +325,7 @@ fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
         Signatures::Plain(_) => println!("form:     payload without a signature of its own"),
     }
     println!("digest:   sha256:{}", bundle.digest());
-    let payload = Payload::parse(&bundle.payload).with_context(|| name.to_string())?;
+    let payload = Payload::parse(bundle.payload()).with_context(|| name.to_string())?;
     println!("name:     {}\nserial:   {}", payload.name, payload.serial);
     println!("created:  {}\nexpires:  {}", payload.created, payload.expires);
     let Target { org, nodes, constraints } = &payload.target;

@@ -43,7 +43,7 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
     let file = command.file.display().to_string();
     let data = read(&command.file)?;
     let bundle = SignedBundle::open(&data, None).with_context(|| file.clone())?;
-    let payload = Payload::parse(&bundle.payload).with_context(|| file.clone())?;
+    let payload = Payload::parse(bundle.payload()).with_context(|| file.clone())?;
     let plain = match (&command.plain_key, &bundle.signatures) {
         (None, Signatures::Envelope(signatures)) if !signatures.is_empty() => None,
         (None, _) => bail!("{file} is not signed: sign it with `hzn-armor bundle sign`, or give --plain-key"),
