@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use armor_policy::tables::Domain;
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
 
 use crate::error::BpfError;
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::home::Home;
 use crate::image::{Generation, PAGE_WORDS, generation_of};
 use crate::output;
@@ -26,8 +26,12 @@ use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 
 /// What is pinned belongs to exactly one object: `abi.h` and the maps may change with any other.
 const VERSION: &str = env!("ARMOR_OBJECT_HASH");
+/// The iterators over what tasks hold, `held.h`.
+const HELD: [&str; 2] = ["held_files", "held_mappings"];
 /// Pages per batch update: 2 MiB at a time.
 const BATCH: usize = 64;
+/// Bytes read from an iterator at a time; no event is longer than the kernel's own buffer, 32 KiB.
+const HELD_CHUNK: usize = 32 * 1024;
 
 /// What happened since the programs were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -53,6 +57,8 @@ pub struct Enforcer {
     linked_files: MapHandle,
     events: MapHandle,
     counters: MapHandle,
+    /// [`HELD`], attached.
+    held: Vec<Link>,
     /// Of the live generation, which alone says so.
     generation: u32,
     /// Empty where the pins hold the programs.
@@ -95,6 +101,7 @@ impl Enforcer {
             counters: handle("counters")?,
             generation: 0,
             verified_instructions: verified_instructions(&links),
+            held: Vec::new(),
             links: Vec::new(),
             directory: directory.map(Path::to_owned),
             took_over: false,
@@ -102,6 +109,9 @@ impl Enforcer {
         if let Some(directory) = directory {
             pin(&skeleton, &mut links, directory)?;
         }
+        let (held, links): (Vec<_>, Vec<_>) =
+            links.into_iter().partition(|(name, _)| HELD.iter().any(|held| name == held));
+        enforcer.held = held.into_iter().map(|(_, link)| link).collect();
         enforcer.links = links.into_iter().map(|(_, link)| link).collect();
         Ok(enforcer)
     }
@@ -111,12 +121,17 @@ impl Enforcer {
             MapHandle::from_pinned_path(pins.join("maps").join(name))
                 .map_err(|source| BpfError::Map { map: name, source })
         };
+        let iterator = |name: &&str| {
+            let path = pins.join("links").join(name);
+            Link::open(&path).map_err(|source| pin_error(&path, io::Error::other(source)))
+        };
         let mut enforcer = Self {
             live: open("live")?,
             labels: open("labels")?,
             linked_files: open("linked_files")?,
             events: open("events")?,
             counters: open("counters")?,
+            held: HELD.iter().map(iterator).collect::<Result<_, _>>()?,
             generation: 0,
             links: Vec::new(),
             directory: Some(directory.to_owned()),
@@ -226,6 +241,37 @@ impl Enforcer {
         let map =
             MapHandle::try_from(&self.events).map_err(|source| BpfError::Map { map: "events", source })?;
         Events::new(map)
+    }
+
+    /// Goes through every descriptor and mapping of every task and hands over those that the live rules would refuse, as the
+    /// refused access that there would be. What is obtained meanwhile is decided on where it is obtained; but a task that
+    /// forks while this runs can hand what it holds to a child that is not looked at any more.
+    pub fn held(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
+        let failed = |source| BpfError::Iterator { source };
+        let mut buffer = Vec::new();
+        let mut chunk = vec![0; HELD_CHUNK];
+        for link in &self.held {
+            let mut iterator = Iter::new(link).map_err(|error| failed(io::Error::other(error)))?;
+            loop {
+                let read = match iterator.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(read) => read,
+                    // EAGAIN: very many objects, and nothing to tell so far.
+                    Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                        continue;
+                    }
+                    Err(error) => return Err(failed(error)),
+                };
+                buffer.extend_from_slice(&chunk[..read]);
+                let mut at = 0;
+                while let Some((event, length)) = Event::decode_first(&buffer[at..]) {
+                    each(event);
+                    at += length;
+                }
+                buffer.drain(..at);
+            }
+        }
+        Ok(())
     }
 
     /// What happened since the programs were loaded, by agents before this one too.

@@ -42,6 +42,12 @@ pub enum BpfError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// What tasks hold cannot be listed.
+    #[error("what tasks hold cannot be listed: {source}")]
+    Iterator {
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The generation cannot be a kernel table; nothing changed.
     #[error("generation {id}: {reason}")]
     Generation {

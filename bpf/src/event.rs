@@ -11,7 +11,7 @@ use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use crate::error::BpfError;
 use crate::skeleton::types;
 
-/// The hook that decided. The discriminant is that of `enum hook` in `abi.h`.
+/// The hook that decided, or the iterator that found what no hook saw. The discriminant is that of `enum hook` in `abi.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 #[allow(missing_docs)] // each is the kernel's hook of that name
@@ -32,30 +32,36 @@ pub enum Hook {
     PathMkdir,
     PathMknod,
     PathSymlink,
+    /// A descriptor from before the rules.
+    HeldFile,
+    /// A mapping from before the rules.
+    HeldMapping,
 }
 
-const HOOKS: [(Hook, &str); 16] = [
-    (Hook::BprmCheckSecurity, "SECURITY_BPRM_CHECK"),
-    (Hook::MmapFile, "MMAP_FILE"),
-    (Hook::FileMprotect, "FILE_MPROTECT"),
-    (Hook::FileOpen, "FILE_OPEN"),
-    (Hook::FileReceive, "FILE_RECEIVE"),
-    (Hook::FileTruncate, "FILE_TRUNCATE"),
-    (Hook::PathTruncate, "PATH_TRUNCATE"),
-    (Hook::PathChmod, "PATH_CHMOD"),
-    (Hook::PathChown, "PATH_CHOWN"),
-    (Hook::PathLink, "PATH_LINK"),
-    (Hook::PathRename, "PATH_RENAME"),
-    (Hook::PathUnlink, "PATH_UNLINK"),
-    (Hook::PathRmdir, "PATH_RMDIR"),
-    (Hook::PathMkdir, "PATH_MKDIR"),
-    (Hook::PathMknod, "PATH_MKNOD"),
-    (Hook::PathSymlink, "PATH_SYMLINK"),
+const HOOKS: [(Hook, &str); 18] = [
+    (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
+    (Hook::MmapFile, "lsm=MMAP_FILE"),
+    (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
+    (Hook::FileOpen, "lsm=FILE_OPEN"),
+    (Hook::FileReceive, "lsm=FILE_RECEIVE"),
+    (Hook::FileTruncate, "lsm=FILE_TRUNCATE"),
+    (Hook::PathTruncate, "lsm=PATH_TRUNCATE"),
+    (Hook::PathChmod, "lsm=PATH_CHMOD"),
+    (Hook::PathChown, "lsm=PATH_CHOWN"),
+    (Hook::PathLink, "lsm=PATH_LINK"),
+    (Hook::PathRename, "lsm=PATH_RENAME"),
+    (Hook::PathUnlink, "lsm=PATH_UNLINK"),
+    (Hook::PathRmdir, "lsm=PATH_RMDIR"),
+    (Hook::PathMkdir, "lsm=PATH_MKDIR"),
+    (Hook::PathMknod, "lsm=PATH_MKNOD"),
+    (Hook::PathSymlink, "lsm=PATH_SYMLINK"),
+    (Hook::HeldFile, "iter=TASK_FILE"),
+    (Hook::HeldMapping, "iter=TASK_VMA"),
 ];
 
 impl Hook {
-    /// The hook's name as KubeArmor writes it in `Data` (`lsm=FILE_OPEN`).
-    pub fn lsm(self) -> &'static str {
+    /// The hook's name as KubeArmor writes it in `Data`: `lsm=FILE_OPEN`.
+    pub fn data(self) -> &'static str {
         HOOKS[self as usize].1
     }
 }
@@ -73,7 +79,7 @@ pub struct Event {
     pub decision: Decision,
     /// What was asked for.
     pub permission: Permission,
-    /// Where it was asked.
+    /// Where it was asked, or found.
     pub hook: Hook,
     /// Thread, in the host's pid namespace.
     pub pid: u32,
@@ -103,7 +109,25 @@ pub struct Event {
     pub parent_program: String,
 }
 
+/// Where an event's strings begin.
+const STRINGS: usize = offset_of!(types::event, strings);
+
 impl Event {
+    /// The first of several records in a row, and how long it is; `None` where it is not all there, or as for `decode`.
+    pub(crate) fn decode_first(records: &[u8]) -> Option<(Self, usize)> {
+        let lengths = [
+            offset_of!(types::event, path_length),
+            offset_of!(types::event, new_path_length),
+            offset_of!(types::event, program_length),
+            offset_of!(types::event, parent_program_length),
+        ];
+        let mut length = STRINGS;
+        for at in lengths {
+            length += usize::from(u16::from_ne_bytes(records.get(at..at + 2)?.try_into().ok()?));
+        }
+        Some((Self::decode(records.get(..length)?)?, length))
+    }
+
     /// `None` where the record is none of ours: too short, or of a hook or permission that does not exist.
     fn decode(record: &[u8]) -> Option<Self> {
         let array = |offset: usize| record.get(offset..offset + 4)?.try_into().ok();
@@ -113,7 +137,7 @@ impl Event {
             |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
 
-        let mut at = offset_of!(types::event, strings);
+        let mut at = STRINGS;
         let mut string = |length_at: usize| {
             let length = usize::from(short(length_at)?);
             let bytes = record.get(at..at + length)?;

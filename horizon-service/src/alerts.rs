@@ -87,7 +87,7 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
             &unknown
         }
     };
-    let mut data = format!("lsm={}", event.hook.lsm());
+    let mut data = event.hook.data().to_owned();
     if !event.new_path.is_empty() {
         // The resource is the name that the rule is about; the other one stands here.
         let (relation, other) =
@@ -132,6 +132,12 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
         bundle_serial: table.map_or(0, |table| table.serial),
         ..of_node(origin, clocks.wall_at(event.time_ns))
     }
+}
+
+/// The alert about what a process holds: nothing was refused when it was obtained, and its process goes on or was killed.
+pub fn held(alert: Alert, killed: bool) -> Alert {
+    let (action, result) = if killed { ("Block", "Killed") } else { ("Audit", "Passed") };
+    Alert { action: action.to_owned(), result: result.to_owned(), ..alert }
 }
 
 /// The alert about alerts that nobody will see, with their exact numbers since the last one.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, LinkedFile, ProofError};
 use armor_hub_client::bundle::VerifiedBundle;
-use armor_hub_client::bundle::payload::{OnAgentStop, Posture as BundlePosture};
+use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::tables::Domain;
 use armor_policy::{CompileError, Posture};
 use jiff::Timestamp;
@@ -110,6 +110,7 @@ pub struct Prepared {
     idle: Vec<String>,
     alerts_per_second: u32,
     on_agent_stop: OnAgentStop,
+    already_held: AlreadyHeld,
 }
 
 impl Prepared {
@@ -142,6 +143,7 @@ impl Prepared {
             idle,
             alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
             on_agent_stop: settings.on_agent_stop,
+            already_held: settings.already_held,
         })
     }
 
@@ -154,6 +156,7 @@ impl Prepared {
             selected: self.selected,
             idle: self.idle.clone(),
             on_agent_stop: self.on_agent_stop,
+            already_held: self.already_held,
         }
     }
 

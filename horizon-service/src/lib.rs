@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod config;
 pub mod domains;
 pub mod enforce;
+pub mod held;
 pub mod horizon;
 pub mod intake;
 pub mod probe;

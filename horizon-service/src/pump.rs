@@ -1,4 +1,5 @@
-//! From the kernel's ring to the spool: what left the ring is durable before anything else happens to it.
+//! From the kernel to the spool: what left the ring is durable before anything else happens to it. What processes hold from
+//! before the rules, which never was in the ring, is told here too.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use armor_bpf::{Counters, Enforcer, Event, Events};
 use armor_hub_client::alert::Alert;
+use armor_hub_client::bundle::payload::AlreadyHeld;
 use armor_hub_client::status::SpoolStats;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use crate::alerts::{self, Clocks, Origin, RuleTable};
+use crate::held::Held;
 use crate::report::{Problem, Reporter};
 use crate::spool::{Spool, SpoolError};
 use crate::state::State;
@@ -81,6 +84,7 @@ pub struct Pump {
     state: Rc<RefCell<State>>,
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
+    held: Held,
 }
 
 impl Pump {
@@ -98,7 +102,10 @@ impl Pump {
         let waiting = events.fd().try_clone_to_owned()?;
         // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after deregistering.
         let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
-        Ok(Self { enforcer, events, readable, journal, state, origin, tables: BTreeMap::new() })
+        // Programs that were loaded anew let through what was obtained before.
+        let told = if enforcer.borrow().took_over() { state.borrow().told().held } else { String::new() };
+        let (tables, held) = (BTreeMap::new(), Held::new(told));
+        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held })
     }
 
     /// Pumps until the future is dropped.
@@ -106,6 +113,7 @@ impl Pump {
         loop {
             self.drain();
             self.tell_unseen();
+            self.tell_held();
             tokio::select! {
                 ready = self.readable.readable() => match ready {
                     Ok(mut ready) => ready.clear_ready(),
@@ -136,15 +144,51 @@ impl Pump {
     }
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
-        if self.tables.len() >= MAX_TABLES && !self.tables.contains_key(&event.generation) {
-            self.tables.pop_first();
+        let table = table(&mut self.tables, &self.state, event.generation);
+        alerts::alert(event, table, &self.origin, clocks)
+    }
+
+    /// Tells what processes hold from before the rules in force, and ends them where the bundle says so.
+    fn tell_held(&mut self) {
+        let generation = self.enforcer.borrow().generation();
+        let Some(table) = table(&mut self.tables, &self.state, generation) else { return };
+        let (name, serial) = (table.bundle.clone(), table.serial);
+        let bundle = format!("{name} {serial}");
+        let kill = self.journal.reporter.facts().in_force.is_some_and(|in_force| {
+            (in_force.bundle, in_force.serial) == (name, serial) && in_force.already_held == AlreadyHeld::Kill
+        });
+        let looked = self.held.look(&self.enforcer.borrow(), &bundle, kill);
+        let found = match looked {
+            Ok(None) => return,
+            Ok(Some(found)) => found,
+            Err(error) => {
+                return tracing::error!(bundle, "{error}: descriptors from before are not reported");
+            }
+        };
+        let clocks = Clocks::now();
+        let mut alerts = Vec::new();
+        for (event, killed) in found.events {
+            let alert = self.alert(event, &clocks);
+            tracing::warn!(
+                pid = alert.host_pid,
+                program = alert.source,
+                path = alert.resource,
+                killed,
+                "holds what the policies refuse"
+            );
+            alerts.push(alerts::held(alert, killed));
         }
-        let state = &self.state;
-        let table = self
-            .tables
-            .entry(event.generation)
-            .or_insert_with(|| state.borrow().generation(event.generation));
-        alerts::alert(event, table.as_ref(), &self.origin, clocks)
+        if found.more > 0 {
+            alerts.push(alerts::threshold(&self.origin, found.more, 0));
+        }
+        self.journal.append(&alerts);
+        if found.settled {
+            let mut told = self.state.borrow().told();
+            told.held = bundle;
+            if let Err(error) = self.state.borrow().tell(&told) {
+                tracing::error!("{error}: what processes hold is told again after a restart");
+            }
+        }
     }
 
     /// The kernel's counters; zeros if it does not say.
@@ -157,7 +201,7 @@ impl Pump {
 
     /// Writes an alert about those that were kept back or lost since the last one.
     fn tell_unseen(&self) {
-        let (told, now) = (self.state.borrow().told(), self.counters());
+        let (mut told, now) = (self.state.borrow().told(), self.counters());
         // Lower than before: programs that were loaded anew count anew.
         let since = |now: u64, told: u64| if now < told { now } else { now - told };
         let (suppressed, dropped) =
@@ -167,10 +211,23 @@ impl Pump {
         }
         tracing::warn!(suppressed, dropped, "alerts that nobody will see");
         self.journal.append(&[alerts::threshold(&self.origin, suppressed, dropped)]);
-        if let Err(error) = self.state.borrow().tell(now.suppressed, now.dropped) {
+        (told.suppressed, told.dropped) = (now.suppressed, now.dropped);
+        if let Err(error) = self.state.borrow().tell(&told) {
             tracing::error!("{error}: the same numbers are told again");
         }
     }
+}
+
+/// What a generation's rules are called, if that is known.
+fn table<'a>(
+    tables: &'a mut BTreeMap<u32, Option<RuleTable>>,
+    state: &RefCell<State>,
+    generation: u32,
+) -> Option<&'a RuleTable> {
+    if tables.len() >= MAX_TABLES && !tables.contains_key(&generation) {
+        tables.pop_first();
+    }
+    tables.entry(generation).or_insert_with(|| state.borrow().generation(generation)).as_ref()
 }
 
 #[cfg(test)]

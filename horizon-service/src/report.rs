@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
-use armor_hub_client::bundle::payload::OnAgentStop;
+use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_hub_client::status::{AgentReport, Refused};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,8 @@ pub struct InForce {
     pub idle: Vec<String>,
     /// What becomes of enforcement when the agent is stopped in good order.
     pub on_agent_stop: OnAgentStop,
+    /// What becomes of a process that holds what the policies refuse.
+    pub already_held: AlreadyHeld,
 }
 
 /// Since when and why the ESS does not answer, or nothing gets to the hub.
@@ -206,6 +208,7 @@ mod tests {
             selected,
             idle: idle.iter().map(|name| (*name).to_owned()).collect(),
             on_agent_stop: OnAgentStop::Keep,
+            already_held: AlreadyHeld::Report,
         })
     }
 

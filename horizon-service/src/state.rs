@@ -6,7 +6,7 @@
 //! <state>/bundles/current      the bundle in force: one line of JSON about it, then its bytes as they came
 //! <state>/bundles/previous     the one before
 //! <state>/generations/<n>.json what the rules of generation n of the kernel's tables are called
-//! <state>/counters.json        what was already told of alerts kept back and lost
+//! <state>/counters.json        what was already told: of alerts kept back and lost, of what processes held
 //! <state>/spool/               the spool
 //! ```
 //!
@@ -160,7 +160,7 @@ struct GenerationFile {
     table: RuleTable,
 }
 
-/// What was already told of alerts that nobody saw.
+/// What was already told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     format: String,
@@ -168,6 +168,9 @@ pub struct Told {
     pub suppressed: u64,
     /// Alerts lost in the kernel.
     pub dropped: u64,
+    /// The bundle, name and serial, of which it was told what processes held from before it.
+    #[serde(default)]
+    pub held: String,
 }
 
 /// The state directory.
@@ -356,7 +359,7 @@ impl State {
         self.dir.join("generations").join(format!("{id}.json"))
     }
 
-    /// What was already told of alerts that nobody saw; nothing if that is not known any more.
+    /// What was already told; nothing if that is not known any more.
     pub fn told(&self) -> Told {
         let path = self.dir.join("counters.json");
         let told = read_json::<Told>(&path, |told| &told.format, COUNTERS_FORMAT);
@@ -371,9 +374,9 @@ impl State {
     ///
     /// # Errors
     /// [`StateError::Io`].
-    pub fn tell(&self, suppressed: u64, dropped: u64) -> Result<(), StateError> {
+    pub fn tell(&self, told: &Told) -> Result<(), StateError> {
         let path = self.dir.join("counters.json");
-        let told = Told { format: COUNTERS_FORMAT.to_owned(), suppressed, dropped };
+        let told = Told { format: COUNTERS_FORMAT.to_owned(), ..told.clone() };
         replace(&path, &to_json(&path, &told)?)
     }
 }
@@ -617,7 +620,7 @@ mod tests {
     fn what_was_told_stays_told() {
         let dir = tempfile::tempdir().unwrap();
         let (state, ..) = State::open(dir.path()).unwrap();
-        state.tell(5, 2).unwrap();
+        state.tell(&Told { suppressed: 5, dropped: 2, ..Told::default() }).unwrap();
         let told = state.told();
         assert_eq!((told.suppressed, told.dropped), (5, 2));
         fs::write(dir.path().join("counters.json"), "x").unwrap();

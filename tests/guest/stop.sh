@@ -1,6 +1,6 @@
 #!/bin/sh
-# What becomes of enforcement when the agent ends, in each way it can. Run as root in a guest by scripts/test, with a hub
-# that brings the bundles. Says what held as a Rust test does, and ends with the agent's log where something did not.
+# What becomes of enforcement when the agent ends, in each way it can, and of what processes hold from before a policy. Run
+# as root in a guest by scripts/test, with a hub that brings the bundles. Says what held as a Rust test does, and ends with the agent's log where something did not.
 set -u
 exec 2>&1
 mkdir /run/agent-stop && cd /run/agent-stop || exit
@@ -47,9 +47,11 @@ blocked() {
   case $said in *"Permission denied"*) ;; *) fail "$1: $said" ;; esac
 }
 permitted() { must cat "$secret"; }
-# publish SERIAL STOP
+# publish SERIAL STOP [OPTION...]
 publish() {
-  must hzn-armor bundle build --name stop --serial "$1" --on-agent-stop "$2" --out payload.json policy.yaml
+  serial=$1 stop=$2
+  shift 2
+  must hzn-armor bundle build --name stop --serial "$serial" --on-agent-stop "$stop" "$@" --out payload.json policy.yaml
   must hzn-armor bundle sign --key operator.key --out stop.bundle payload.json
   must hzn-armor bundle publish --service hzn-armor stop.bundle
 }
@@ -114,4 +116,47 @@ within 120 enforces_serial 3
 end_agent KILL 137
 blocked "after SIGKILL"
 held "lift: a killed agent leaves enforcement"
+must hzn-armor-agent detach
+
+# By a descriptor to read, one to write, a shared mapping, and by being a program that must not run.
+cp /bin/busybox sleep
+echo "  process: {matchPaths: [{path: $PWD/sleep}]}" >>policy.yaml
+holders=
+hold() {
+  "$@" &
+  holders="$holders $!"
+}
+hold sh -c 'exec 3<"$0" && touch reads && while :; do busybox sleep 1; done' "$secret"
+hold sh -c 'exec 3>>"$0" && touch writes && while :; do busybox sleep 1; done' "$secret"
+hold armor-guest-tests do hold-mapping "$secret" maps
+hold ./sleep 1000
+holding() { [ -e reads ] && [ -e writes ] && [ -e maps ]; }
+within 10 holding
+running() { for holder in $holders; do ! kill -0 "$holder" 2>/dev/null || echo "$holder"; done; }
+told() { [ "$(grep -c 'holds what the policies refuse' agent.log)" -ge "$1" ]; }
+
+publish 4 keep
+start_agent
+within 120 enforces_serial 4
+within 30 told 4
+blocked "while others hold it"
+[ "$(running | wc -l)" -eq 4 ] || fail "of the processes $holders only these go on: $(running)"
+held "what processes hold from before a policy is reported"
+
+end_agent KILL 137
+start_agent
+within 60 enforces_serial 4
+within 30 status_has '"Pinned": true'
+end_agent TERM 0
+! told 1 || fail "what processes hold is told again by the next agent"
+held "it is reported once"
+
+publish 5 keep --already-held kill
+start_agent
+within 60 enforces_serial 5
+gone() { [ -z "$(running)" ]; }
+within 30 gone
+kill -0 1 || fail "process 1 is gone"
+held "where the bundle says so, the holders are killed"
+end_agent TERM 0
 echo "test result: ok. $passed passed; 0 failed"

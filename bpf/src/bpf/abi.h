@@ -50,6 +50,9 @@ enum hook {
 	PATH_MKDIR,
 	PATH_MKNOD,
 	PATH_SYMLINK,
+	/* No hooks: what a task held already when its rules came. */
+	HELD_FILE,
+	HELD_MAPPING,
 };
 
 /* The domain has rules. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
 /*
- * The programs: one per hook, each naming what the hook's access needs and leaving the rest to check.h.
+ * The programs: one per hook, each naming what the hook's access needs and leaving the rest to check.h, and the iterators
+ * that find what no hook sees.
  *
  * Invariants:
  * - A program returns 0 or -EACCES, whatever becomes of the alert: decide first, report second.
@@ -11,7 +12,7 @@
 
 #include <bpf/bpf_tracing.h>
 
-#include "check.h"
+#include "held.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -240,7 +241,7 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 
 	if (label)
 		label->generation = 0;
-	if (!enter_scope(&scope) || !(scope.rules->flags & DOMAIN_SUBJECTS))
+	if (!enter_scope(&scope, bpf_get_current_task_btf()) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
@@ -249,4 +250,40 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 		release_scratch(slot);
 	}
 	return 0;
+}
+
+SEC("iter/task_file")
+int held_files(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+
+	if (!task || !file)
+		return 0;
+	return show_held(ctx->meta->seq, task, file, HELD_FILE, rights_of(file));
+}
+
+SEC("iter/task_vma")
+int held_mappings(struct bpf_iter__task_vma *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct vm_area_struct *vma = ctx->vma;
+	unsigned long flags;
+	struct file *file, *exe;
+	__u32 rights = 0;
+
+	if (!task || !vma)
+		return 0;
+	flags = vma->vm_flags;
+	file = ADDRESS(vm_area_struct, vma, vm_file);
+	if (!file)
+		return 0;
+	if (flags & VM_EXEC) {
+		/* The running program itself was started, not mapped. */
+		exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
+		rights = ADDRESS(file, exe, f_inode) == ADDRESS(file, file, f_inode) ? 1u << EXEC : 1u << MAP;
+	}
+	if (flags & VM_SHARED && flags & VM_WRITE)
+		rights |= 1u << WRITE;
+	return show_held(ctx->meta->seq, task, file, HELD_MAPPING, rights);
 }

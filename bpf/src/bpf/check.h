@@ -229,15 +229,10 @@ static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, 
 	return length ?: append_path(scratch, offset, write_inside(scratch, name->dentry, name->mnt, name->directory));
 }
 
-/*
- * Counts the decision in scratch->access and, within the rule's rate, puts it into the ring. Whether that works changes
- * nothing decided. Global, so that the verifier sees it once per program.
- */
-__noinline int tell(struct scratch *scratch)
+/* Writes the event about scratch->access and returns the length of its strings. Global, as write_path(). */
+__noinline __u32 write_event(struct scratch *scratch)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
-	__u64 pid = bpf_get_current_pid_tgid();
+	struct task_struct *task, *parent;
 	struct access *access;
 	struct event *event;
 	__u32 length = 0;
@@ -246,27 +241,24 @@ __noinline int tell(struct scratch *scratch)
 		return 0;
 	access = &scratch->access;
 	event = &scratch->event;
+	task = (void *)access->task;
+	parent = BPF_CORE_READ(task, real_parent);
 
-	count(blocks(access->decision) ? COUNT_BLOCKED : COUNT_AUDITED);
-	if (!within_rate(access->domain, access->decision & RULE_MASK, access->alerts_per_second)) {
-		count(COUNT_SUPPRESSED);
-		return 0;
-	}
 	event->time = bpf_ktime_get_boot_ns();
-	event->cgroup = bpf_get_current_cgroup_id();
+	event->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 	event->generation = access->generation;
 	event->domain = access->domain;
 	event->decision = access->decision;
-	event->pid = pid;
-	event->tgid = pid >> 32;
+	event->pid = BPF_CORE_READ(task, pid);
+	event->tgid = BPF_CORE_READ(task, tgid);
 	event->parent_tgid = BPF_CORE_READ(parent, tgid);
 	event->ns_pid = process_number(task);
 	event->ns_parent = process_number(parent);
-	event->uid = bpf_get_current_uid_gid();
+	event->uid = BPF_CORE_READ(task, cred, uid.val);
 	event->hook = access->hook;
 	event->permission = access->permission;
 	event->about_new_path = access->about_new;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	bpf_core_read(&event->comm, sizeof(event->comm), &task->comm);
 
 	event->path_length = append_name(scratch, 0, &access->name);
 	length += event->path_length;
@@ -279,36 +271,58 @@ __noinline int tell(struct scratch *scratch)
 	length += event->program_length;
 	event->parent_program_length = append_program(scratch, length, parent);
 	length += event->parent_program_length;
+	return length;
+}
+
+/*
+ * Counts the decision in scratch->access and, within the rule's rate, puts it into the ring. Whether that works changes
+ * nothing decided. Global, as write_event().
+ */
+__noinline int tell(struct scratch *scratch)
+{
+	struct access *access;
+	__u32 length;
+
+	if (!scratch)
+		return 0;
+	access = &scratch->access;
+	count(blocks(access->decision) ? COUNT_BLOCKED : COUNT_AUDITED);
+	if (!within_rate(access->domain, access->decision & RULE_MASK, access->alerts_per_second)) {
+		count(COUNT_SUPPRESSED);
+		return 0;
+	}
+	length = write_event(scratch);
 	if (length > EVENT_STRINGS)
 		return 0;
-	if (bpf_ringbuf_output(&events, event, __builtin_offsetof(struct event, strings) + length, 0))
+	if (bpf_ringbuf_output(&events, &scratch->event, __builtin_offsetof(struct event, strings) + length, 0))
 		count(COUNT_DROPPED);
 	else
 		count(COUNT_REPORTED);
 	return 0;
 }
 
-/* Tells of a decision that is to be told of; returns what the hook returns. */
-static __always_inline int conclude(const struct scope *scope, struct scratch *scratch, __u32 decision)
+static __always_inline void note_decision(const struct scope *scope, struct access *access, __u32 decision)
 {
-	struct access *access = &scratch->access;
-
-	if (!(decision >> VERDICT_SHIFT))
-		return 0;
 	access->decision = decision;
 	access->generation = scope->rules->generation;
 	access->domain = scope->domain;
 	access->alerts_per_second = scope->rules->alerts_per_second;
+}
+
+/* Tells of a decision that is to be told of; returns what the hook returns. */
+static __always_inline int conclude(const struct scope *scope, struct scratch *scratch, __u32 decision)
+{
+	if (!(decision >> VERDICT_SHIFT))
+		return 0;
+	note_decision(scope, &scratch->access, decision);
 	tell(scratch);
 	return blocks(decision) ? -EACCES : 0;
 }
 
-/* 1 where the current task's filesystem uid owns the file; a name that is being made belongs to who makes it. */
-static __always_inline __u32 owns(struct inode *inode)
+/* 1 where the task's filesystem uid owns the file; a name that is being made belongs to who makes it. */
+static __always_inline __u32 owns(struct task_struct *task, struct inode *inode)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	return !inode || FIELD(inode, inode, i_uid.val) == task->cred->fsuid.val;
+	return !inode || FIELD(inode, inode, i_uid.val) == FIELD(cred, ADDRESS(task_struct, task, cred), fsuid.val);
 }
 
 static __always_inline struct scratch *scratch_at(__u32 slot)
@@ -346,10 +360,11 @@ static __always_inline void set_dentry(struct name *name, struct dentry *dentry,
 }
 
 /* Sets what the alert will be about, but its first name. */
-static __always_inline void begin(struct scratch *scratch, __u32 hook)
+static __always_inline void begin(struct scratch *scratch, struct task_struct *task, __u32 hook)
 {
 	struct access *access = &scratch->access;
 
+	access->task = (__u64)PLAIN(task);
 	access->hook = hook;
 	access->new_name.dentry = 0;
 	access->about_new = 0;
@@ -363,7 +378,7 @@ static __noinline int check_name(struct scope *scope, struct scratch *scratch, s
 
 	if (!resolve(scope, scratch, name) || silently_allowed(scope, &name->classes, permissions))
 		return 0;
-	return conclude(scope, scratch, decide(scope, scratch, &name->classes, permissions, owns(inode)));
+	return conclude(scope, scratch, decide(scope, scratch, &name->classes, permissions, owns(bpf_get_current_task_btf(), inode)));
 }
 
 /* The check of every hook that gets a name; `making_directory` for mkdir, whose inode is still to come. */
@@ -374,13 +389,13 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 	__u32 slot;
 	int verdict;
 
-	if (!enter_scope(&scope))
+	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, hook);
+	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
 	if (making_directory)
 		scratch->access.name.directory = 1;
@@ -431,6 +446,7 @@ static __always_inline void remember(const struct scope *scope, struct inode *in
 /* The check of every hook that gets an open file: the only one that asks the cache. */
 static __noinline int check_file(struct file *file, __u32 hook, __u32 permissions)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct inode *inode = file->f_inode;
 	struct classes classes = {};
 	struct scratch *scratch;
@@ -441,8 +457,9 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	__u32 slot, decision;
 	int verdict = 0;
 
-	if (!permissions || !enter_scope(&scope))
+	if (!permissions || !enter_scope(&scope, task))
 		return 0;
+	permissions = PLAIN(permissions);
 	mnt = PLAIN(file->f_path.mnt);
 	/* 6.1's second open below an overlay: the overlay's path with the layer's inode. */
 	if (!inode || file->f_path.dentry->d_inode != inode)
@@ -460,7 +477,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, hook);
+	begin(scratch, task, hook);
 	set_name(&scratch->access.name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
 	if (!subject_known)
 		find_subject(&scope, scratch);
@@ -474,7 +491,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	if (silently_allowed(&scope, &classes, permissions))
 		goto out;
 	scratch->access.name.classes = classes;
-	decision = decide(&scope, scratch, &scratch->access.name.classes, permissions, owns(inode));
+	decision = decide(&scope, scratch, &scratch->access.name.classes, permissions, owns(task, inode));
 	/* The name of a file made by this open was told of when it was made. */
 	if (hook == FILE_OPEN && !blocks(decision) && file->f_mode & FMODE_CREATED)
 		goto out;
@@ -505,7 +522,7 @@ static __noinline int check_new_name(struct scratch *scratch, struct scope *scop
 	access->about_new = 0;
 	if (access->name.classes.linked != access->name.classes.view)
 		access->new_name.classes.linked = access->name.classes.linked;
-	decision = loosened(scope, scratch, &access->name, &access->new_name, owns(ADDRESS(dentry, dentry, d_inode)));
+	decision = loosened(scope, scratch, &access->name, &access->new_name, owns(bpf_get_current_task_btf(), ADDRESS(dentry, dentry, d_inode)));
 	if (!decision && exchanges) {
 		access->about_new = 1;
 		decision = loosened(scope, scratch, &access->new_name, &access->name, 0);
@@ -522,13 +539,13 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	__u32 slot;
 	int verdict;
 
-	if (!enter_scope(&scope))
+	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, hook);
+	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
 	set_dentry(&scratch->access.new_name, new_dentry, new_mnt);
 	if (!exchanges)

@@ -99,6 +99,7 @@ struct linux_binprm {
 };
 
 struct cred {
+	kuid_t uid;
 	kuid_t fsuid;
 };
 
@@ -140,7 +141,27 @@ struct task_struct {
 	struct pid *thread_pid;
 	const struct cred *cred;
 	struct css_set *cgroups;
+	char comm[16];
 	unsigned int in_execve : 1;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	__bpf_md_ptr(struct seq_file *, seq);
+};
+
+struct bpf_iter__task_file {
+	__bpf_md_ptr(struct bpf_iter_meta *, meta);
+	__bpf_md_ptr(struct task_struct *, task);
+	__u32 fd;
+	__bpf_md_ptr(struct file *, file);
+};
+
+struct bpf_iter__task_vma {
+	__bpf_md_ptr(struct bpf_iter_meta *, meta);
+	__bpf_md_ptr(struct task_struct *, task);
+	__bpf_md_ptr(struct vm_area_struct *, vma);
 };
 
 #pragma clang attribute pop
@@ -191,6 +212,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define MAP_TYPE 0x0f
 #define MAP_SHARED 0x01
 #define MAP_SHARED_VALIDATE 0x03
+#define VM_WRITE 0x2ul
+#define VM_EXEC 0x4ul
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
 #define EACCES 13

@@ -133,6 +133,7 @@ struct name {
 
 /* What an alert is about. */
 struct access {
+	__u64 task; /* address: who accesses */
 	struct name name;
 	struct name new_name; /* rename and link: the other name */
 	__u32 generation;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* Whose rules the current task is under, and what class its program is. */
+/* Whose rules a task is under, and what class its program is. */
 #ifndef ARMOR_SCOPE_H
 #define ARMOR_SCOPE_H
 
@@ -13,15 +13,15 @@ struct scope {
 	__u32 subject;
 };
 
-/* False when the current task is under no rules. */
-static __always_inline bool enter_scope(struct scope *scope)
+/* False when the task is under no rules. */
+static __always_inline bool enter_scope(struct scope *scope, struct task_struct *task)
 {
 	__u32 key = 0;
 
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image)
 		return false;
-	scope->label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	scope->label = bpf_task_storage_get(&labels, task, 0, 0);
 	scope->domain = scope->label ? scope->label->domain : HOST_DOMAIN;
 	if (scope->domain > (1u << 20))
 		return false;
@@ -177,9 +177,10 @@ static __noinline bool find_classes(struct scope *scope, struct scratch *scratch
 /* Not a class: renames kept the program's path from being told, so ask again next time. */
 #define SUBJECT_TORN (1u << 16)
 
-/* The class of the program in `exe`: what grants rights by fromSource, so only a name that nobody can choose counts. */
-static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch, struct file *exe)
+/* The class of a task's program: what grants rights by fromSource, so only a name that nobody can choose counts. */
+static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch, struct task_struct *task)
 {
+	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
 	struct name *name = &scratch->program;
 
 	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
@@ -192,11 +193,10 @@ static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch,
 	return name->home_state == NO_STATE ? SUBJECT_NONE : name->classes.home;
 }
 
-/* Sets scope->subject, from the label where it was computed for this generation. */
+/* Sets scope->subject for the current task, from the label where it was computed for this generation. */
 static __always_inline void find_subject(struct scope *scope, struct scratch *scratch)
 {
-	struct task_struct *task;
-	struct file *exe;
+	struct task_struct *task = bpf_get_current_task_btf();
 
 	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
 		return;
@@ -204,11 +204,9 @@ static __always_inline void find_subject(struct scope *scope, struct scratch *sc
 		scope->subject = scope->label->subject;
 		return;
 	}
-	task = bpf_get_current_task_btf();
-	exe = ADDRESS(mm_struct, task->mm, exe_file);
-	if (!exe)
+	if (!task->mm)
 		return;
-	scope->subject = subject_of(scope, scratch, exe);
+	scope->subject = subject_of(scope, scratch, task);
 	if (scope->subject == SUBJECT_TORN) {
 		scope->subject = SUBJECT_NONE;
 		return;

@@ -94,6 +94,8 @@ pub struct Settings {
     pub alerts_per_second: Option<u32>,
     /// What becomes of enforcement when the agent is stopped in good order.
     pub on_agent_stop: OnAgentStop,
+    /// What becomes of a process that holds what the policies refuse, from before they came.
+    pub already_held: AlreadyHeld,
 }
 
 /// Default postures.
@@ -124,6 +126,18 @@ pub enum OnAgentStop {
     Keep,
     /// It ends.
     Lift,
+}
+
+/// What becomes of a process that holds what the policies refuse: a descriptor, a mapping or its own program, from before
+/// they came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlreadyHeld {
+    /// It is reported and goes on.
+    #[default]
+    Report,
+    /// It is reported and killed, but for process 1.
+    Kill,
 }
 
 /// One file of policies.
@@ -340,6 +354,7 @@ spec:
         full.requires.agent = Some("0.1.0".to_owned());
         full.settings.alerts_per_second = Some(10);
         full.settings.on_agent_stop = OnAgentStop::Lift;
+        full.settings.already_held = AlreadyHeld::Kill;
         full.settings.posture.file = Posture::Block;
         full.target.constraints = vec!["openhorizon.arch == amd64".to_owned()];
         assert_eq!(Payload::parse(&full.to_bytes().unwrap()).unwrap(), full);

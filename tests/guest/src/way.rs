@@ -32,6 +32,7 @@ do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, pat
   map-exec PATH      mprotect-exec PATH      memfd-map-exec
   fd-truncate FD     fd-chmod FD     fd-chown FD     fd-link FD PATH     fd-exec FD
   fd-map-exec FD     fd-map-write FD     fd-mprotect-write FD
+  hold-mapping PATH FLAG           maps PATH shared and writable, makes the file FLAG, and stays
   offer SOCKET PATH FLAGS          serves PATH's descriptor once, in the background
   receive SOCKET FD WAY...         takes it as FD, then does WAY
   thread WAY...                    does WAY on a second thread
@@ -129,6 +130,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             // SAFETY: the page was mapped above and nothing reads or writes it.
             Ok(unsafe { rustix::mm::mprotect(address, PAGE, MprotectFlags::READ | MprotectFlags::WRITE) }?)
         }
+        ["hold-mapping", path, flag] => hold_mapping(path, flag),
         ["offer", socket, path, how] => offer(socket, path, flags(how)?),
         ["receive", socket, fd, ..] => {
             let received = receive(socket)?;
@@ -220,6 +222,16 @@ fn map(fd: &impl AsFd, protection: ProtFlags, flags: MapFlags) -> anyhow::Result
 
 fn map_exec(fd: &impl AsFd) -> anyhow::Result<()> {
     map(fd, ProtFlags::READ | ProtFlags::EXEC, MapFlags::PRIVATE).map(drop)
+}
+
+fn hold_mapping(path: &str, flag: &str) -> anyhow::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    map(&file, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
+    drop(file);
+    File::create(flag)?;
+    loop {
+        std::thread::park();
+    }
 }
 
 /// `execve` with the words as arguments and an empty environment; comes back only with an error.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::payload::{
-    FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
+    AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
 };
 use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, SerialFloor, verify};
@@ -73,6 +73,9 @@ pub struct Build {
     /// What becomes of enforcement when the agent is stopped in good order
     #[arg(long, value_enum, default_value = "keep")]
     on_agent_stop: Stop,
+    /// What becomes of a process that holds from before what the policies refuse: a descriptor, a mapping, its own program
+    #[arg(long, value_enum, default_value = "report")]
+    already_held: Held,
     /// Public key that nodes believe for bundles from now on; repeat for more
     #[arg(long, value_name = "PEM")]
     add_key: Vec<PathBuf>,
@@ -103,6 +106,12 @@ enum FilePosture {
 enum Stop {
     Keep,
     Lift,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Held {
+    Report,
+    Kill,
 }
 
 /// Arguments of `sign`.
@@ -205,6 +214,10 @@ fn build(command: &Build) -> anyhow::Result<ExitCode> {
             on_agent_stop: match command.on_agent_stop {
                 Stop::Keep => OnAgentStop::Keep,
                 Stop::Lift => OnAgentStop::Lift,
+            },
+            already_held: match command.already_held {
+                Held::Report => AlreadyHeld::Report,
+                Held::Kill => AlreadyHeld::Kill,
             },
         },
         policies,
@@ -337,9 +350,10 @@ fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
     if let Some(agent) = &payload.requires.agent {
         println!("requires: agent {agent} or newer");
     }
-    let Settings { posture, alerts_per_second, on_agent_stop } = &payload.settings;
+    let Settings { posture, alerts_per_second, on_agent_stop, already_held } = &payload.settings;
     let limit = alerts_per_second.map_or("the agent's limit".to_owned(), |n| n.to_string());
     println!("settings: file posture {:?}, on agent stop {on_agent_stop:?}", posture.file);
+    println!("          already held {already_held:?}");
     println!("          alerts per second and rule: {limit}");
     let TrustChanges { bundle: keys, receipt, threshold } = &payload.trust;
     for (role, changes) in [("bundle", keys), ("receipt", receipt)] {

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What tasks held already when their rules came: descriptors and mappings, which no hook sees again. Iterators go through
+ * all of them at the agent's wish and write the events about those that the rules would refuse now. Nothing is counted or
+ * remembered: the kernel shows the same object again where the reader's buffer was full.
+ */
+#ifndef ARMOR_HELD_H
+#define ARMOR_HELD_H
+
+#include "check.h"
+
+static __noinline int show_held(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 hook, __u32 permissions)
+{
+	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	struct inode *inode = ADDRESS(file, file, f_inode);
+	struct task_struct *subject = task;
+	struct scratch *scratch;
+	struct scope scope;
+	struct name *name;
+	__u32 slot, decision, length;
+
+	/* As in check_file(). */
+	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return 1; /* ask again */
+	permissions = PLAIN(permissions);
+	begin(scratch, task, hook);
+	name = &scratch->access.name;
+	set_name(name, dentry, ADDRESS(file, file, f_path.mnt), FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+	if (scope.rules->flags & DOMAIN_SUBJECTS) {
+		/* A program was started by another, of which the parent is all that is left. */
+		if (permissions == 1u << EXEC)
+			subject = ADDRESS(task_struct, task, real_parent);
+		scope.subject = subject_of(&scope, scratch, subject);
+		if (scope.subject == SUBJECT_TORN)
+			scope.subject = SUBJECT_NONE;
+	}
+	if (!resolve(&scope, scratch, name) || silently_allowed(&scope, &name->classes, permissions))
+		goto out;
+	decision = decide(&scope, scratch, &name->classes, permissions, owns(task, inode));
+	if (!blocks(decision))
+		goto out;
+	note_decision(&scope, &scratch->access, decision);
+	length = write_event(scratch);
+	if (length <= EVENT_STRINGS)
+		bpf_seq_write(seq, &scratch->event, __builtin_offsetof(struct event, strings) + length);
+out:
+	release_scratch(slot);
+	return 0;
+}
+
+#endif

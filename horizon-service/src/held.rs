@@ -1,0 +1,140 @@
+//! What processes hold from before the rules in force: descriptors, mappings and their own programs, which no hook sees again.
+//!
+//! Invariants:
+//! - Looked for once per bundle, and again where the programs were loaded anew.
+//! - Where the bundle says so, the holders are killed and looked for again until there are none: one that is about to die may
+//!   have handed on what it held. Never process 1, never this process, never a number that may be another process's by now.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+
+use armor_bpf::{BpfError, Enforcer, Event};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+/// Times that are looked for what is left after killing.
+const ROUNDS: u32 = 10;
+/// Most that is told of one bundle; the rest is counted.
+const MAX_TOLD: usize = 1000;
+/// The inode number of the host's pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): the kernel's numbers are those.
+const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Where the search stands.
+pub struct Held {
+    /// The bundle that all was told of.
+    settled: String,
+    rounds: u32,
+    told: BTreeSet<(u32, String, u32)>,
+}
+
+/// What one look found that was not told before.
+pub struct Found {
+    /// Each with whether its process was killed.
+    pub events: Vec<(Event, bool)>,
+    /// Beyond [`MAX_TOLD`].
+    pub more: u64,
+    /// Whether there is nothing left to do for this bundle.
+    pub settled: bool,
+}
+
+impl Held {
+    /// A search that is over for the bundle `settled`.
+    pub fn new(settled: String) -> Self {
+        Self { settled, rounds: 0, told: BTreeSet::new() }
+    }
+
+    /// Looks at what is held under the live generation, which is of `bundle`; `None` where that is settled.
+    ///
+    /// # Errors
+    /// If the kernel does not list it; the bundle counts as settled then.
+    pub fn look(&mut self, enforcer: &Enforcer, bundle: &str, kill: bool) -> Result<Option<Found>, BpfError> {
+        if self.settled == bundle {
+            return Ok(None);
+        }
+        let mut found = Found { events: Vec::new(), more: 0, settled: true };
+        let mut holders = BTreeSet::new();
+        let outcome = enforcer.held(|event| {
+            let killed = kill
+                && (holders.contains(&event.tgid)
+                    || end(&event)
+                        .inspect_err(|error| {
+                            tracing::error!(
+                                pid = event.tgid,
+                                path = event.path,
+                                "holds what the policies refuse and cannot be killed: {error}"
+                            );
+                        })
+                        .is_ok());
+            if killed {
+                holders.insert(event.tgid);
+            }
+            if self.told.len() == MAX_TOLD {
+                found.more += 1;
+            } else if self.told.insert((event.tgid, event.path.clone(), event.decision.rule())) {
+                found.events.push((event, killed));
+            }
+        });
+        self.rounds += 1;
+        if outcome.is_err() || holders.is_empty() || self.rounds == ROUNDS {
+            bundle.clone_into(&mut self.settled);
+            self.rounds = 0;
+            self.told.clear();
+        } else {
+            found.settled = false;
+        }
+        outcome.map(|()| Some(found))
+    }
+}
+
+/// Kills the process that an event is about. One that has gone already is none to kill.
+fn end(event: &Event) -> io::Result<()> {
+    let refuse = |reason: &str| Err(io::Error::other(reason.to_owned()));
+    let own = fs::read_link("/proc/self/ns/pid")?;
+    if own.as_os_str() != HOST_PID_NAMESPACE {
+        return refuse("the agent is not in the host's pid namespace");
+    }
+    let Some(pid) = i32::try_from(event.tgid).ok().and_then(Pid::from_raw) else {
+        return refuse("it has no number");
+    };
+    if pid == Pid::INIT || pid == getpid() {
+        return refuse("it is process 1 or the agent");
+    }
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    // Another process with that number began after the event.
+    if began(&fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?)
+        .is_none_or(|began_ns| began_ns > event.time_ns)
+    {
+        return Ok(());
+    }
+    match pidfd_send_signal(&process, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// When a process began, CLOCK_BOOTTIME in nanoseconds, from its `/proc/<pid>/stat`: field 22, in clock ticks.
+fn began(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    Some(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_process_is_read_whatever_it_is_called() {
+        let rest = (3..=21).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let second = rustix::param::clock_ticks_per_second();
+        assert_eq!(began(&format!("7 (a) b) 1) {rest} {second} 0 0\n")), Some(1_000_000_000));
+        assert_eq!(began("7 (x"), None);
+        let own = began(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        assert!(own > 0 && own <= now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64);
+    }
+}
