@@ -1,0 +1,117 @@
+//! Running `hzn`, and the scripts that run it, with nothing of this machine's own settings.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{self, Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use tokio::process::Command;
+
+/// The `hzn` that `HZN` names or that is on `PATH`, for one operator of the org `myorg`.
+#[derive(Debug, Clone)]
+pub struct Hzn {
+    program: PathBuf,
+    /// Where its files are; no settings or keys of who runs the tests.
+    home: PathBuf,
+    variables: Vec<(String, OsString)>,
+}
+
+/// What a command said, and whether it went well.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Whether it ended with 0.
+    pub success: bool,
+    /// Its output.
+    pub out: String,
+    /// Its errors.
+    pub err: String,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.out, self.err)
+    }
+}
+
+/// The root of the project.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+impl Hzn {
+    /// The program, if there is one.
+    pub fn find() -> Option<PathBuf> {
+        if let Some(named) = env::var_os("HZN").filter(|named| !named.is_empty()) {
+            return Some(path::absolute(&named).unwrap_or_else(|_| named.into()));
+        }
+        env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join("hzn")).find(|path| path.is_file())
+    }
+
+    /// One whose Exchange, CSS and agent are at these URLs, with its home in `home`.
+    pub fn new(program: PathBuf, home: &Path, exchange: &str, css: &str, agent: &str, user: &str) -> Self {
+        let variables = [
+            ("HZN_ORG_ID", "myorg"),
+            ("HZN_EXCHANGE_URL", exchange),
+            ("HZN_FSS_CSSURL", css),
+            ("HORIZON_URL", agent),
+            ("HZN_EXCHANGE_USER_AUTH", user),
+            ("HZN_EXCHANGE_NODE_AUTH", "node1:node-token"),
+            ("ARCH", "amd64"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.into())).to_vec();
+        Self { program, home: home.to_owned(), variables }
+    }
+
+    /// The operator's signing key; [`Hzn::make_key`] makes it.
+    pub fn key(&self) -> PathBuf {
+        self.home.join("service.private.key")
+    }
+
+    /// Makes the operator's key as operators do, with `hzn key create`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn make_key(&self) -> io::Result<Said> {
+        let (private, public) = (self.key(), self.home.join("service.public.pem"));
+        let (private, public) = (private.to_string_lossy(), public.to_string_lossy());
+        // 2048 bits are quick to make, and what hzn takes where it makes up a key.
+        self.run(&["key", "create", "-l", "2048", "-k", &private, "-K", &public, "myorg", "me@example.com"])
+            .await
+    }
+
+    /// Runs it in `service-definition/`, where its `hzn.json` is.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn run(&self, arguments: &[&str]) -> io::Result<Said> {
+        self.finish(Command::new(&self.program), arguments).await
+    }
+
+    /// Runs `scripts/publish` with it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn publish(&self, arguments: &[&str]) -> io::Result<Said> {
+        self.finish(Command::new(root().join("scripts/publish")), arguments).await
+    }
+
+    async fn finish(&self, mut command: Command, arguments: &[&str]) -> io::Result<Said> {
+        let output: Output = command
+            .args(arguments)
+            .current_dir(root().join("service-definition"))
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &self.home)
+            .env("HZN", &self.program)
+            .env("HZN_PRIVATE_KEY_FILE", self.key())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Said { success: output.status.success(), out: text(output.stdout), err: text(output.stderr) })
+    }
+}
