@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Symlinks followed on one path; the kernel's own limit (`MAXSYMLINKS`).
 const MAX_SYMLINKS: u32 = 40;
@@ -134,7 +134,7 @@ impl Root {
 struct Layers {
     layers: Vec<PathBuf>,
     /// For a directory the layers, by index, that it is made of. Thousands of rules ask for the same few.
-    known: RefCell<HashMap<PathBuf, Rc<[usize]>>>,
+    known: RefCell<HashMap<PathBuf, Arc<[usize]>>>,
 }
 
 impl Layers {
@@ -166,9 +166,9 @@ impl Layers {
     }
 
     /// The layers that the directory `path` is made of; none if it is no directory.
-    fn made_of(&self, path: &Path) -> Rc<[usize]> {
+    fn made_of(&self, path: &Path) -> Arc<[usize]> {
         if let Some(known) = self.known.borrow().get(path) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
         let mut own = Vec::new();
         if let Some(parent) = path.parent() {
@@ -183,8 +183,8 @@ impl Layers {
                 }
             }
         }
-        let own: Rc<[usize]> = own.into();
-        self.known.borrow_mut().insert(path.to_owned(), Rc::clone(&own));
+        let own: Arc<[usize]> = own.into();
+        self.known.borrow_mut().insert(path.to_owned(), Arc::clone(&own));
         own
     }
 }

@@ -5,9 +5,11 @@
 //!
 //! The first thing that a container runs must find its policy. There are some 200 ms between the event of its creation and
 //! that. An inspection may take longer: the runtime answers none while it starts the container. So the event itself, which
-//! has name, image and labels, makes the workload; the inspection is waited for [`SETTLE`] and not longer.
+//! has name, image and labels, makes the workload, and the layers of its root are read where Docker keeps them; the inspection
+//! is waited for [`SETTLE`] and not longer.
 
 pub mod known;
+mod layers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +28,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 pub use known::Workloads;
 
 use crate::services::Services;
-use known::Known;
+use crate::workload::HorizonService;
+use known::{Host, Known, Labels};
+use layers::LayerStore;
 
 /// How long a change waits for inspections that may add to it.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -69,9 +73,25 @@ pub enum RuntimeState {
 pub struct Runtime {
     socket: PathBuf,
     known: Known,
-    services: Services,
+    host: Surroundings,
     workloads: watch::Sender<Arc<Workloads>>,
     state: watch::Sender<RuntimeState>,
+}
+
+/// What is read beside the runtime.
+struct Surroundings {
+    services: Services,
+    layers: LayerStore,
+}
+
+impl Host for Surroundings {
+    fn service(&mut self, labels: &Labels, credentials: Option<&Path>) -> Option<HorizonService> {
+        self.services.of(labels, credentials)
+    }
+
+    fn layers(&mut self, id: &str) -> Vec<PathBuf> {
+        self.layers.of(id).unwrap_or_default()
+    }
 }
 
 /// Why a connection ended.
@@ -95,7 +115,7 @@ impl Runtime {
         Self {
             socket: socket.to_owned(),
             known: Known::default(),
-            services: Services::open(state_dir),
+            host: Surroundings { services: Services::open(state_dir), layers: LayerStore::default() },
             workloads: watch::Sender::default(),
             state: watch::Sender::default(),
         }
@@ -162,6 +182,8 @@ impl Runtime {
             || version.version.unwrap_or_default(),
             |engine| format!("{} {}", engine.name, engine.version),
         );
+        let info = answer(docker.info()).await?;
+        self.host.layers = LayerStore::new(info.docker_root_dir.as_deref(), info.driver.as_deref());
 
         let since = Timestamp::now().as_second() - LOOK_BACK;
         let options = EventsOptions {
@@ -197,10 +219,9 @@ impl Runtime {
                 Some(Ok((id, found))) = inspections.join_next() => self.inspected(&id, found),
                 Some(Ok(list)) = lists.join_next() => {
                     let list = list?;
-                    let services = &mut self.services;
-                    self.known.listed(Some(list), is_first, &mut |labels, at| services.of(labels, at));
+                    self.known.listed(Some(list), is_first, &mut self.host);
                     is_first = false;
-                    if let Err(error) = self.services.keep(self.known.services()) {
+                    if let Err(error) = self.host.services.keep(self.known.services()) {
                         tracing::warn!("{error}: Horizon services are not remembered");
                     }
                     self.connected(&engine);
@@ -220,13 +241,11 @@ impl Runtime {
     }
 
     fn take(&mut self, event: Result<EventMessage, Error>) -> Result<(), Lost> {
-        let services = &mut self.services;
-        self.known.event(event?, &mut |labels, at| services.of(labels, at));
+        self.known.event(event?, &mut self.host);
         Ok(())
     }
 
     fn inspected(&mut self, id: &str, found: Result<ContainerInspectResponse, Error>) {
-        let services = &mut self.services;
         let found = match found {
             Ok(found) => Some(found),
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => None,
@@ -235,14 +254,14 @@ impl Runtime {
                 return self.known.not_inspected(id);
             }
         };
-        self.known.inspected(id, found, &mut |labels, at| services.of(labels, at));
+        self.known.inspected(id, found, &mut self.host);
     }
 
     fn publish(&mut self) {
         if let Some(workloads) = self.known.changes() {
             self.workloads.send_replace(Arc::new(workloads));
         }
-        if let Err(error) = self.services.save() {
+        if let Err(error) = self.host.services.save() {
             tracing::warn!("{error}: Horizon services are not remembered");
         }
     }

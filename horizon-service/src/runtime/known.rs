@@ -17,15 +17,21 @@ use crate::workload::{HorizonService, Workload};
 
 /// Containers of the runtime by id, those that do not run among them.
 pub type Workloads = BTreeMap<String, Arc<Workload>>;
-type Labels = BTreeMap<String, String>;
+/// Labels by key.
+pub type Labels = BTreeMap<String, String>;
 
 /// Containers that are looked after.
 pub const MAX_WORKLOADS: usize = 4096;
 /// Inspections at a time.
 const MAX_INSPECTIONS: usize = 16;
 
-/// Who a container is to Horizon, by its labels and the host's directory with its credentials.
-pub type Resolve<'a> = &'a mut dyn FnMut(&Labels, Option<&Path>) -> Option<HorizonService>;
+/// What the host tells of containers.
+pub trait Host {
+    /// Who a container is to Horizon, by its labels and the host's directory with its credentials.
+    fn service(&mut self, labels: &Labels, credentials: Option<&Path>) -> Option<HorizonService>;
+    /// The layers of its root, uppermost first, if they are found without the runtime.
+    fn layers(&mut self, id: &str) -> Vec<PathBuf>;
+}
 
 /// The containers and the questions.
 #[derive(Debug, Default)]
@@ -97,7 +103,7 @@ impl Known {
     }
 
     /// Takes an event.
-    pub fn event(&mut self, event: EventMessage, resolve: Resolve<'_>) {
+    pub fn event(&mut self, event: EventMessage, host: &mut impl Host) {
         let Some(actor) = event.actor else { return };
         let Some(id) = actor.id.filter(|id| is_id(id)) else { return };
         let action = event.action.unwrap_or_default();
@@ -106,7 +112,7 @@ impl Known {
         match action.as_str() {
             "create" | "init" | "start" => {
                 if !self.workloads.contains_key(&id) {
-                    self.insert(&id, Facts::of_event(attributes), resolve);
+                    self.insert(&id, Facts::of_event(attributes), host);
                 }
             }
             "rename" => {
@@ -136,7 +142,7 @@ impl Known {
 
     /// The list has come; `None` if it could not be had. Containers are inspected again where it shows something new, all
     /// of them if `all`.
-    pub fn listed(&mut self, list: Option<Vec<ContainerSummary>>, all: bool, resolve: Resolve<'_>) {
+    pub fn listed(&mut self, list: Option<Vec<ContainerSummary>>, all: bool, host: &mut impl Host) {
         let touched = self.touched.take().unwrap_or_default();
         let Some(list) = list else { return };
         let list: BTreeMap<String, Facts> = list
@@ -162,7 +168,7 @@ impl Known {
                     && !workload.layers.is_empty()
             });
             if known.is_none() {
-                self.insert(&id, facts, resolve);
+                self.insert(&id, facts, host);
             }
             if all || !is_complete {
                 self.want(&id);
@@ -171,7 +177,7 @@ impl Known {
     }
 
     /// A container was inspected; `None` if there is none of that id any more.
-    pub fn inspected(&mut self, id: &str, found: Option<ContainerInspectResponse>, resolve: Resolve<'_>) {
+    pub fn inspected(&mut self, id: &str, found: Option<ContainerInspectResponse>, host: &mut impl Host) {
         let Some(again) = self.asked.remove(id) else { return };
         let Some(found) = found else {
             if !again {
@@ -186,7 +192,7 @@ impl Known {
             facts.pid = self.workloads.get(id).and_then(|workload| workload.pid);
             self.want(id);
         }
-        self.insert(id, facts, resolve);
+        self.insert(id, facts, host);
     }
 
     /// A container could not be inspected; the next list will have it tried again.
@@ -196,7 +202,7 @@ impl Known {
         }
     }
 
-    fn insert(&mut self, id: &str, facts: Facts, resolve: Resolve<'_>) {
+    fn insert(&mut self, id: &str, facts: Facts, host: &mut impl Host) {
         if !self.workloads.contains_key(id) && self.workloads.len() >= MAX_WORKLOADS {
             if self.left_out.len() < MAX_WORKLOADS {
                 self.left_out.insert(id.to_owned());
@@ -204,8 +210,11 @@ impl Known {
             return;
         }
         self.left_out.remove(id);
-        let horizon = resolve(&facts.labels, facts.credentials.as_deref());
-        let Facts { name, image, labels, pid, layers, .. } = facts;
+        let horizon = host.service(&facts.labels, facts.credentials.as_deref());
+        let Facts { name, image, labels, pid, mut layers, .. } = facts;
+        if layers.is_empty() {
+            layers = host.layers(id);
+        }
         let workload = Workload { id: id.to_owned(), name, image, labels, pid, horizon, layers };
         if self.workloads.get(id).is_none_or(|known| **known != workload) {
             self.workloads.insert(id.to_owned(), Arc::new(workload));

@@ -5,8 +5,19 @@ fn id(n: u32) -> String {
     format!("{n:064x}")
 }
 
-fn none(_: &Labels, _: Option<&Path>) -> Option<HorizonService> {
-    None
+/// A host that knows of nothing, and notes where it is to look for credentials.
+#[derive(Default)]
+struct Bare(Vec<Option<PathBuf>>);
+
+impl Host for Bare {
+    fn service(&mut self, _: &Labels, credentials: Option<&Path>) -> Option<HorizonService> {
+        self.0.push(credentials.map(Path::to_owned));
+        None
+    }
+
+    fn layers(&mut self, _: &str) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 fn event(known: &mut Known, action: &str, n: u32, attributes: &[(&str, &str)]) {
@@ -14,7 +25,7 @@ fn event(known: &mut Known, action: &str, n: u32, attributes: &[(&str, &str)]) {
     let actor = EventActor { id: Some(id(n)), attributes: Some(attributes) };
     let event =
         EventMessage { action: Some(action.to_owned()), actor: Some(actor), ..EventMessage::default() };
-    known.event(event, &mut none);
+    known.event(event, &mut Bare::default());
 }
 
 fn create(known: &mut Known, n: u32, name: &str) {
@@ -59,7 +70,7 @@ fn inspection(n: u32, name: &str, pid: i64) -> ContainerInspectResponse {
 fn answer(known: &mut Known, name: &str, pid: i64) {
     while let Some(asked) = known.next_inspection() {
         let n = u32::from_str_radix(&asked, 16).unwrap();
-        known.inspected(&asked, Some(inspection(n, name, pid)), &mut none);
+        known.inspected(&asked, Some(inspection(n, name, pid)), &mut Bare::default());
     }
 }
 
@@ -116,11 +127,11 @@ fn an_inspection_overtaken_by_an_event_does_not_tell_the_pid() {
     create(&mut known, 1, "web");
     let asked = known.next_inspection().unwrap();
     event(&mut known, "die", 1, &[]);
-    known.inspected(&asked, Some(inspection(1, "web", 42)), &mut none);
+    known.inspected(&asked, Some(inspection(1, "web", 42)), &mut Bare::default());
     let workload = get(&known, 1).unwrap();
     assert_eq!((workload.pid, workload.layers.len()), (None, 3));
     assert_eq!(known.next_inspection(), Some(id(1)));
-    known.inspected(&id(1), Some(inspection(1, "web", 43)), &mut none);
+    known.inspected(&id(1), Some(inspection(1, "web", 43)), &mut Bare::default());
     assert_eq!(get(&known, 1).unwrap().pid, Some(43));
 }
 
@@ -130,7 +141,7 @@ fn one_that_is_gone_before_it_is_inspected_stays_gone() {
     create(&mut known, 1, "web");
     let asked = known.next_inspection().unwrap();
     event(&mut known, "destroy", 1, &[]);
-    known.inspected(&asked, Some(inspection(1, "web", 42)), &mut none);
+    known.inspected(&asked, Some(inspection(1, "web", 42)), &mut Bare::default());
     assert!(get(&known, 1).is_none() && known.is_settled());
 }
 
@@ -142,10 +153,10 @@ fn an_answer_that_does_not_come_removes_nothing() {
     known.not_inspected(&asked);
     assert!(get(&known, 1).is_some() && known.is_settled());
     known.listing();
-    known.listed(Some(vec![summary(1, "web")]), false, &mut none);
+    known.listed(Some(vec![summary(1, "web")]), false, &mut Bare::default());
     assert_eq!(known.next_inspection(), Some(id(1)), "the next list has it tried again");
     known.disconnected();
-    known.inspected(&id(1), None, &mut none);
+    known.inspected(&id(1), None, &mut Bare::default());
     assert!(get(&known, 1).is_some(), "an answer of an earlier connection");
 }
 
@@ -153,23 +164,23 @@ fn an_answer_that_does_not_come_removes_nothing() {
 fn a_list_adds_removes_and_asks_where_something_is_new() {
     let mut known = Known::default();
     known.listing();
-    known.listed(Some(vec![summary(1, "web"), summary(2, "db")]), true, &mut none);
+    known.listed(Some(vec![summary(1, "web"), summary(2, "db")]), true, &mut Bare::default());
     assert_eq!(get(&known, 2).unwrap().name, "db");
     answer(&mut known, "db", 7);
     known.changes();
     known.listing();
-    known.listed(Some(vec![summary(1, "db"), summary(2, "db")]), false, &mut none);
+    known.listed(Some(vec![summary(1, "db"), summary(2, "db")]), false, &mut Bare::default());
     assert!(known.is_settled() && known.changes().is_none(), "nothing new");
     known.listing();
-    known.listed(Some(vec![summary(2, "renamed")]), false, &mut none);
+    known.listed(Some(vec![summary(2, "renamed")]), false, &mut Bare::default());
     assert!(get(&known, 1).is_none());
     assert_eq!(known.next_inspection(), Some(id(2)));
-    known.inspected(&id(2), Some(inspection(2, "renamed", 7)), &mut none);
+    known.inspected(&id(2), Some(inspection(2, "renamed", 7)), &mut Bare::default());
     known.listing();
-    known.listed(None, false, &mut none);
+    known.listed(None, false, &mut Bare::default());
     assert!(get(&known, 2).is_some(), "a list that failed says nothing");
     known.listing();
-    known.listed(Some(vec![summary(2, "renamed")]), true, &mut none);
+    known.listed(Some(vec![summary(2, "renamed")]), true, &mut Bare::default());
     assert!(!known.is_settled(), "after a gap all are asked");
 }
 
@@ -178,11 +189,11 @@ fn a_list_says_nothing_of_what_happened_meanwhile() {
     let mut known = Known::default();
     known.listing();
     create(&mut known, 1, "new");
-    known.listed(Some(vec![]), true, &mut none);
+    known.listed(Some(vec![]), true, &mut Bare::default());
     assert!(get(&known, 1).is_some(), "created after the list was made");
     known.listing();
     event(&mut known, "destroy", 1, &[]);
-    known.listed(Some(vec![summary(1, "new")]), false, &mut none);
+    known.listed(Some(vec![summary(1, "new")]), false, &mut Bare::default());
     assert!(get(&known, 1).is_none(), "destroyed after the list was made");
 }
 
@@ -211,7 +222,7 @@ fn what_is_beyond_the_bound_is_counted() {
     assert_eq!((known.workloads.len(), known.left_out()), (MAX_WORKLOADS, 1));
     event(&mut known, "destroy", 0, &[]);
     known.listing();
-    known.listed(Some((1..=all).map(|n| summary(n, "many")).collect()), false, &mut none);
+    known.listed(Some((1..=all).map(|n| summary(n, "many")).collect()), false, &mut Bare::default());
     assert_eq!((known.workloads.len(), known.left_out()), (MAX_WORKLOADS, 0));
     assert!(get(&known, all).is_some());
 }
@@ -219,16 +230,12 @@ fn what_is_beyond_the_bound_is_counted() {
 #[test]
 fn horizon_is_asked_with_the_mount_once_that_is_known() {
     let mut known = Known::default();
-    let mut asked = Vec::new();
-    let mut resolve = |_: &Labels, at: Option<&Path>| {
-        asked.push(at.map(Path::to_owned));
-        None
-    };
+    let mut host = Bare::default();
     known.listing();
-    known.listed(Some(vec![summary(1, "web")]), true, &mut resolve);
+    known.listed(Some(vec![summary(1, "web")]), true, &mut host);
     let id = known.next_inspection().unwrap();
-    known.inspected(&id, Some(inspection(1, "web", 1)), &mut resolve);
-    assert_eq!(asked, [None, Some(PathBuf::from("/var/horizon/ess-auth/a1"))]);
+    known.inspected(&id, Some(inspection(1, "web", 1)), &mut host);
+    assert_eq!(host.0, [None, Some(PathBuf::from("/var/horizon/ess-auth/a1"))]);
 }
 
 #[test]
@@ -237,12 +244,12 @@ fn what_is_no_container_id_is_passed_over() {
     let actor = EventActor { id: Some("../../etc".to_owned()), attributes: None };
     let event =
         EventMessage { action: Some("create".to_owned()), actor: Some(actor), ..EventMessage::default() };
-    known.event(event, &mut none);
+    known.event(event, &mut Bare::default());
     known.listing();
     known.listed(
         Some(vec![ContainerSummary { id: Some("abc".to_owned()), ..summary(1, "x") }]),
         true,
-        &mut none,
+        &mut Bare::default(),
     );
     assert!(known.workloads.is_empty());
 }
