@@ -7,6 +7,7 @@
 //! <state>/bundles/previous     the one before
 //! <state>/generations/<n>.json what the rules of generation n of the kernel's tables are called
 //! <state>/counters.json        what was already told: of alerts kept back and lost, of what processes held
+//! <state>/services.json        which Horizon services containers belong to (`services`)
 //! <state>/spool/               the spool
 //! ```
 //!
