@@ -8,7 +8,7 @@
 //! has name, image and labels, makes the workload, and the layers of its root are read where Docker keeps them; the inspection
 //! is waited for [`SETTLE`] and not longer.
 
-pub mod known;
+mod known;
 mod layers;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub use known::Workloads;
+pub use known::{MAX_WORKLOADS, Workloads};
 
 use crate::services::Services;
 use crate::workload::HorizonService;
@@ -57,7 +57,7 @@ pub enum RuntimeState {
     Connected {
         /// What it is, with its version.
         engine: String,
-        /// Containers that are not looked after, beyond [`known::MAX_WORKLOADS`].
+        /// Containers that are not looked after, beyond [`MAX_WORKLOADS`].
         left_out: usize,
     },
     /// It does not answer; what was known of it is kept.
