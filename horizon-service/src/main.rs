@@ -47,7 +47,21 @@ enum Commands {
 /// Status when the program itself fails; `try` passes every other on from its command.
 const OWN_FAILURE: u8 = 125;
 
+/// What is freed in a piece of at least so many bytes goes back to the system.
+const GIVE_BACK: i32 = 64 << 10;
+
+/// Loading the programs, and looking at a bundle, take many times what the agent needs between them, and glibc would keep it:
+/// once a large piece was freed, it takes pieces up to that size from the heap.
+fn give_memory_back() {
+    // SAFETY: only sets two numbers of the allocator, while there is one thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, GIVE_BACK);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, GIVE_BACK);
+    }
+}
+
 fn main() -> ExitCode {
+    give_memory_back();
     match dispatch(Cli::parse()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -5,9 +5,11 @@
 //! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
 //! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
+//! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
 
 mod case;
 mod measure;
+mod memory;
 mod race;
 mod run;
 mod uring;
@@ -25,6 +27,10 @@ fn main() -> ExitCode {
                 measure::print_policy(rules);
                 ExitCode::SUCCESS
             }
+            None => usage(),
+        },
+        Some("memory") => match args.next().and_then(|pid| pid.parse().ok()) {
+            Some(pid) => report(memory::print(pid)),
             None => usage(),
         },
         Some("race") => report(race::main()),
@@ -49,7 +55,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests race|prepare|measure|policy RULES"
+        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests race|prepare|measure|policy RULES|memory PID"
     );
     ExitCode::from(2)
 }

@@ -48,12 +48,13 @@ pub fn prepare() -> anyhow::Result<()> {
     Ok(fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755))?)
 }
 
-/// Prints a policy of about this many rules, none of which decides over what is measured but all over its neighbours.
+/// Prints a policy of about this many rules for every node and for a command under `try`, none of which decides over what is
+/// measured but all over its neighbours.
 pub fn print_policy(rules: usize) {
     println!(
-        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: measured}}\nspec:"
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: measured}}\nspec:"
     );
-    println!("  selector: {{matchLabels: {{app: measured}}}}\n  file:\n    matchPaths:");
+    println!("  nodeSelector: {{matchLabels: {{kubearmor.io/hostname: '*'}}}}\n  file:\n    matchPaths:");
     for rule in 0..rules.div_ceil(2) {
         println!("    - {{path: {FILES}/secret-{rule}}}");
     }
