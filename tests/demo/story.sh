@@ -1,19 +1,48 @@
 #!/bin/sh
-# The demo's story, run by scripts/demo as root in a guest, which plays the operator's machine, the hub and the node.
-# Every step says what it does, checks that it happened, and ends the demo with the logs if it did not.
+# The demo's story: story.sh POLICY, as root on a machine that can enforce, which plays the operator's machine, the hub and the
+# node. scripts/demo runs it on this machine or in a guest. Every step says what it does, checks that it happened, and ends the
+# demo with the logs if it did not. All it makes lies in one new directory, but for a certificate and the pins; whatever ends
+# it, nothing of that is left.
 set -u
 exec 2>&1
-mkdir /demo/work && cd /demo/work || exit
+export LC_ALL=C
+policy=$(readlink -f "$1") || exit
+for name in $(env | sed -n 's/^\(HZN_[A-Z_]*\)=.*/\1/p'); do unset "$name"; done
+work=$(mktemp -d "${TMPDIR:-/tmp}/hzn-armor-demo.XXXXXX") && cd "$work" || exit
+pins=/sys/fs/bpf/hzn-armor-demo-${work##*.}
+packaged=/usr/local/share/ca-certificates/hzn-armor-demo.crt
+agent_pid='' hub_pid=''
 
-# The operator's variables, as `hzn` reads them.
-export HZN_ORG_ID=demo HZN_EXCHANGE_USER_AUTH=operator:operator-password HZN_FSS_CSSURL=http://127.0.0.1:8580
+agent() { hzn-armor-agent --config "$work/agent.toml" "$@"; }
+leave_nothing() {
+  status=$?
+  trap '' HUP INT TERM
+  for pid in $agent_pid $hub_pid; do kill -9 "$pid" && wait "$pid"; done 2>/dev/null
+  [ ! -e "$pins" ] || agent detach >/dev/null || echo "still enforced: end it with 'rm -r $pins'"
+  rm -f "$packaged"
+  cd / && rm -rf "$work"
+  exit $status
+}
+[ ! -e $packaged ] || { echo "$packaged exists: remove it first" && rmdir "$work" && exit 1; }
+trap leave_nothing EXIT
+trap 'exit 130' HUP INT TERM
+
+cat >agent.toml <<EOF
+state_dir = "$work/state"
+pin_dir = "$pins"
+poll_seconds = 1
+EOF
+# The operator's variables, as `hzn` reads them; HZN_FSS_CSSURL comes with the hub.
+export HZN_ORG_ID=demo HZN_EXCHANGE_USER_AUTH=operator:operator-password
 # The node's, as Horizon gives them to a service.
 export HZN_ORGANIZATION=demo HZN_NODE_ID=edge-1 HZN_ARCH=amd64
 export HZN_ESS_API_PROTOCOL=secure-unix HZN_ESS_API_ADDRESS="$PWD/hub/essapi.sock"
 export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cert/cert.pem"
-export HZN_ARMOR_POLL_SECONDS=1
 
 bundle=/etc/ssl/certs/ca-certificates.crt
+# By its path: a shell tries every folder of PATH, and two of them may be one.
+update=/usr/sbin/update-ca-certificates
+source=$(find /usr/share/ca-certificates -type f -name '*.crt' | LC_ALL=C sort | head -n 1)
 begin=$(date +%s)
 
 step() { printf '\n[%2d s] %s\n' $(($(date +%s) - begin)) "$*"; }
@@ -35,96 +64,107 @@ within() {
   done
 }
 # status_has PATTERN: of an agent that runs; what an earlier one said last does not count.
-status_has() { hzn-armor-agent status --json >status.json 2>&1 && grep -q "$1" status.json; }
+status_has() { agent status --json >status.json 2>&1 && grep -q "$1" status.json; }
 enforcing() {
-  ! status_has '"State": "degraded"' || fail "the agent cannot enforce: $(hzn-armor-agent status)"
+  ! status_has '"State": "degraded"' || fail "the agent cannot enforce: $(agent status)"
   status_has '"State": "enforcing"'
 }
 # blocked RESOURCE COMMAND: a shell's command must be refused for lack of permission; noted for the table.
 blocked() {
   ! said=$(sh -c "$2" 2>&1) || fail "'$2' was not blocked"
   case $said in *"Permission denied"*) ;; *) fail "'$2' failed, but was not blocked: $said" ;; esac
-  echo "$1 $hub $agent" >>tries
+  echo "$1 $hub $runs" >>tries
   fact "\$ $2"
   fact "$said"
 }
 start_agent() {
-  hzn-armor-agent run >>agent.log 2>&1 &
-  agent_pid=$! agent=runs
+  hzn-armor-agent --config "$work/agent.toml" run >>agent.log 2>&1 &
+  agent_pid=$! runs=runs
 }
 collect() {
   hzn-armor alerts collect --key collector.key --state collector >new 2>collect.log || fail "alerts collect: $(cat collect.log)"
   sed "s/^/$(date -u +%T) /" new >>collected
 }
+# control WORD: takes the hub away or brings it back.
+control() {
+  if command -v wget >/dev/null; then must wget -q -O - "$hub_control/control/$1"; else must curl -fsS "$hub_control/control/$1"; fi
+  hub=$1
+}
 lines() { wc -l <"$1"; }
 collected_all() { collect && [ "$(lines collected)" -ge "$(lines tries)" ]; }
 certificates() { find /etc/ssl/certs /usr/share/ca-certificates /usr/local/share/ca-certificates -type f -exec sha256sum {} + | sort; }
 
-step "Without a policy, every program of root's may change the root certificates."
-fact "\$ update-ca-certificates"
-must update-ca-certificates
+# Opens the file for writing and writes nothing: harmless, should it be permitted.
+append="printf '' >>"
+step "Without a policy, every program of root's may open the root certificates for writing."
+fact "\$ $append$bundle"
+must sh -c "$append$bundle"
+fact permitted
 
 step "The operator makes a key for bundles and one for receipts, and pins the public halves on the node."
 must hzn-armor keys generate operator
 must hzn-armor keys generate collector
-mkdir -p /var/lib/hzn-armor/trust/trust.d /var/lib/hzn-armor/trust/receipt.d
-cp operator.pem /var/lib/hzn-armor/trust/trust.d
-cp collector.pem /var/lib/hzn-armor/trust/receipt.d
+mkdir -p state/trust/trust.d state/trust/receipt.d
+cp operator.pem state/trust/trust.d
+cp collector.pem state/trust/receipt.d
 
 step "The operator builds a bundle from protect-certificates.yaml and signs it."
-must hzn-armor policy check /demo/protect-certificates.yaml
-must hzn-armor bundle build --name certificates --serial 1 --out payload.json /demo/protect-certificates.yaml
+must hzn-armor policy check "$policy"
+must hzn-armor bundle build --name certificates --serial 1 --out payload.json "$policy"
 must hzn-armor bundle sign --key operator.key --out certificates.bundle payload.json
 
 step "The hub and the node's sync service start; the operator publishes the bundle."
-hzn-armor-dev-hub --dir hub --org demo --node edge-1 --service hzn-armor:1.0.0:service-token \
+hzn-armor-dev-hub --dir hub --port 0 --control-port 0 --org demo --node edge-1 --service hzn-armor:1.0.0:service-token \
   --user operator:operator-password >hub.log 2>&1 &
-hub=up
+hub_pid=$! hub=up
 within 20 grep -q ^ready hub.log
+HZN_FSS_CSSURL=$(sed -n 's/^ready css=\([^ ]*\).*/\1/p' hub.log) hub_control=$(sed -n 's/^ready.* control=\([^ ]*\).*/\1/p' hub.log)
+export HZN_FSS_CSSURL
 must hzn-armor bundle publish --service hzn-armor certificates.bundle
 
 step "The agent starts, takes the bundle from the sync service, verifies it and enforces it (loading takes a while, emulated)."
 start_agent
 within 200 enforcing
-must hzn-armor-agent status
+must agent status
 
 step "Nobody changes root certificates any more, not even root:"
 certificates >before
-blocked /usr/sbin/update-ca-certificates update-ca-certificates
-blocked $bundle "echo mine >>$bundle"
+blocked $update $update
+blocked $bundle "$append$bundle"
 step "... but everybody reads them,"
 must grep -c 'BEGIN CERTIFICATE' $bundle
-step "... and the package manager still writes them (here a copy of tee in the place of dpkg)."
-rm -f /usr/bin/dpkg && cp /usr/bin/tee /usr/bin/dpkg
-echo packaged >packaged.crt
-must dpkg /usr/local/share/ca-certificates/packaged.crt <packaged.crt
-certificates | grep -v ' /usr/local/share/ca-certificates/packaged.crt$' | cmp -s - before || fail "a certificate was changed"
+step "... and the package manager still installs them."
+mkdir -p package/DEBIAN package${packaged%/*} admin/info admin/updates
+printf 'Package: hzn-armor-demo\nVersion: 1\nArchitecture: all\nMaintainer: demo\nDescription: a certificate\n' >package/DEBIAN/control
+echo packaged >package$packaged
+: >admin/status
+must dpkg-deb --build --root-owner-group -Zgzip package packaged.deb
+# With a database of its own: the machine's knows nothing of it.
+must dpkg --admindir="$work/admin" --log="$work/dpkg.log" --force-bad-path --install packaged.deb 2>>dpkg.log
+grep -q packaged $packaged || fail "$packaged was not written"
+certificates | grep -v " $packaged\$" | cmp -s - before || fail "a certificate was changed"
 certificates >with_package
-cmp -s before with_package && fail "packaged.crt was not written"
 
 step "The hub goes away."
-must wget -q -O - http://127.0.0.1:8581/control/down
-hub=down
+control down
 step "The agent is killed. The kernel goes on enforcing, with no process at all:"
 kill -9 "$agent_pid"
 wait "$agent_pid" 2>/dev/null
-agent=killed
-! pidof hzn-armor-agent || fail "the agent still runs"
-blocked /usr/share/ca-certificates/mine.crt "echo mine >/usr/share/ca-certificates/mine.crt"
+agent_pid='' runs=killed
+blocked "$source" "$append$source"
 
 step "The agent starts again, with no hub, and takes over what the kernel enforces and recorded. A further try is blocked:"
 start_agent
 within 60 enforcing
-blocked /usr/sbin/update-ca-certificates update-ca-certificates
+blocked $update $update
 within 30 status_has "\"Last\": $(lines tries)"
 status_has '"Records": [1-9]' || fail "nothing is spooled"
-# Programs loaded afresh would count from 0.
-status_has "\"Blocked\": $(lines tries)" || fail "the agent did not take over what was enforced"
-must hzn-armor-agent status
+# Programs loaded afresh would count from 0, and never get there.
+within 30 status_has "\"Blocked\": $(lines tries),"
+must agent status
 
 step "The hub comes back; the operator collects, and signed receipts empty the node's spool."
-must wget -q -O - http://127.0.0.1:8581/control/up
-hub=up
+control up
 : >collected
 within 60 collected_all
 within 60 status_has '"Records": 0'
@@ -135,7 +175,7 @@ collect
 certificates | cmp -s - with_package || fail "a certificate was changed"
 
 step "What was blocked where and collected when:"
-fact "$(printf '%-2s %-8s %-22s %-9s %-42s %-5s %-7s %s' '#' 'at (UTC)' node operation resource hub agent collected)"
+fact "$(printf '%-2s %-8s %-22s %-9s %-50s %-5s %-7s %s' '#' 'at (UTC)' node operation resource hub agent collected)"
 awk '
   function field(name, text) {
     if (!match($0, "\"" name "\":\"?[^\",}]*")) return "?"
@@ -146,7 +186,7 @@ awk '
   {
     getline try <"tries"
     split(try, expected, " ")
-    printf "       %-2s %-8s %-22s %-9s %-42s %-5s %-7s %s\n", field("Sequence"), substr(field("UpdatedTime"), 12, 8),
+    printf "       %-2s %-8s %-22s %-9s %-50s %-5s %-7s %s\n", field("Sequence"), substr(field("UpdatedTime"), 12, 8),
       field("Org") "/" field("NodeID"), field("Operation"), field("Resource"), expected[2], expected[3], $1
     if (field("Sequence") != NR || field("Resource") != expected[1] || field("Action") != "Block") wrong = 1
   }
