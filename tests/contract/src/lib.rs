@@ -8,6 +8,7 @@ mod client;
 pub mod disk;
 mod fixture;
 mod real;
+pub mod reference;
 
 pub use armor_dev_hub::{Credential, DevHub, DevHubConfig, Hub, Role};
 pub use client::{Answer, Client};
