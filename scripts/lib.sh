@@ -55,3 +55,23 @@ build_for_nodes() {
     static_cargo build --quiet --locked --profile image --package armor-agent --bin hzn-armor-agent
   )
 }
+
+# with_docker COMMAND...: with a Docker daemon; one that had to be started for it ends after it.
+with_docker() {
+  local daemon='' log=$target/dockerd.log status=0 deadline=$((SECONDS + 60))
+  if ! docker version >/dev/null 2>&1; then
+    ((EUID == 0)) || { echo "the Docker daemon does not answer: start it, and see that you may use its socket" && return 1; }
+    dockerd >"$log" 2>&1 </dev/null &
+    daemon=$!
+    until docker version >/dev/null 2>&1; do
+      if ((SECONDS > deadline)) || ! kill -0 "$daemon" 2>/dev/null; then
+        tail "$log"
+        return 1
+      fi
+      sleep 0.2
+    done
+  fi
+  "$@" || status=$?
+  [[ ! $daemon ]] || { kill "$daemon" && wait "$daemon"; } || true
+  return "$status"
+}
