@@ -5,6 +5,7 @@
 //!   names). Its name is the object's hash, so an agent takes over exactly what it would have loaded.
 //! - Programs of another version go only after this version's first generation is live: until then both enforce.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, Read as _};
@@ -17,6 +18,7 @@ use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
 
+use crate::container::ContainerId;
 use crate::error::BpfError;
 use crate::event::{Event, Events};
 use crate::home::Home;
@@ -26,12 +28,14 @@ use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 
 /// What is pinned belongs to exactly one object: `abi.h` and the maps may change with any other.
 const VERSION: &str = env!("ARMOR_OBJECT_HASH");
-/// The iterators over what tasks hold, `held.h`.
-const HELD: [&str; 2] = ["held_files", "held_mappings"];
+/// The iterator over all tasks, `container.h`, then those over what tasks hold, `held.h`.
+const ITERATORS: [&str; 3] = ["label_tasks", "held_files", "held_mappings"];
 /// Pages per batch update: 2 MiB at a time.
 const BATCH: usize = 64;
-/// Bytes read from an iterator at a time; no event is longer than the kernel's own buffer, 32 KiB.
-const HELD_CHUNK: usize = 32 * 1024;
+/// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
+const ITERATOR_CHUNK: usize = 32 * 1024;
+/// Times that all tasks are gone through for those that were forked meanwhile.
+const LABEL_PASSES: usize = 16;
 
 /// What happened since the programs were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -50,15 +54,26 @@ pub struct Counters {
     pub unresolved: u64,
 }
 
+/// What going through all tasks has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labelled {
+    /// Tasks that got a label.
+    pub new: usize,
+    /// Domains that tasks are in, [`EXEMPT_DOMAIN`](crate::EXEMPT_DOMAIN) among them.
+    pub domains: BTreeSet<u32>,
+}
+
 /// The loaded and attached programs.
 pub struct Enforcer {
     live: MapHandle,
     labels: MapHandle,
+    containers: MapHandle,
+    entrances: MapHandle,
     linked_files: MapHandle,
     events: MapHandle,
     counters: MapHandle,
-    /// [`HELD`], attached.
-    held: Vec<Link>,
+    /// [`ITERATORS`], attached.
+    iterators: Vec<Link>,
     /// Of the live generation, which alone says so.
     generation: u32,
     /// Empty where the pins hold the programs.
@@ -96,12 +111,14 @@ impl Enforcer {
         let mut enforcer = Self {
             live: handle("live")?,
             labels: handle("labels")?,
+            containers: handle("containers")?,
+            entrances: handle("entrances")?,
             linked_files: handle("linked_files")?,
             events: handle("events")?,
             counters: handle("counters")?,
             generation: 0,
             verified_instructions: verified_instructions(&links),
-            held: Vec::new(),
+            iterators: Vec::new(),
             links: Vec::new(),
             directory: directory.map(Path::to_owned),
             took_over: false,
@@ -109,9 +126,11 @@ impl Enforcer {
         if let Some(directory) = directory {
             pin(&skeleton, &mut links, directory)?;
         }
-        let (held, links): (Vec<_>, Vec<_>) =
-            links.into_iter().partition(|(name, _)| HELD.iter().any(|held| name == held));
-        enforcer.held = held.into_iter().map(|(_, link)| link).collect();
+        let place = |(name, _): &(OsString, Link)| ITERATORS.iter().position(|iterator| name == iterator);
+        let (mut iterators, links): (Vec<_>, Vec<_>) =
+            links.into_iter().partition(|link| place(link).is_some());
+        iterators.sort_by_key(place);
+        enforcer.iterators = iterators.into_iter().map(|(_, link)| link).collect();
         enforcer.links = links.into_iter().map(|(_, link)| link).collect();
         Ok(enforcer)
     }
@@ -128,10 +147,12 @@ impl Enforcer {
         let mut enforcer = Self {
             live: open("live")?,
             labels: open("labels")?,
+            containers: open("containers")?,
+            entrances: open("entrances")?,
             linked_files: open("linked_files")?,
             events: open("events")?,
             counters: open("counters")?,
-            held: HELD.iter().map(iterator).collect::<Result<_, _>>()?,
+            iterators: ITERATORS.iter().map(iterator).collect::<Result<_, _>>()?,
             generation: 0,
             links: Vec::new(),
             directory: Some(directory.to_owned()),
@@ -243,35 +264,100 @@ impl Enforcer {
         Events::new(map)
     }
 
+    /// The containers that are known to the kernel, and their domains.
+    pub fn containers(&self) -> Result<BTreeMap<ContainerId, u32>, BpfError> {
+        let look = || {
+            self.containers
+                .keys()
+                .filter_map(|key| {
+                    let id = ContainerId(key.as_slice().try_into().ok()?);
+                    let domain = self.containers.lookup(&key, MapFlags::ANY).transpose()?;
+                    Some(domain.map(|domain| (id, leading_u32(&domain))))
+                })
+                .collect::<libbpf_rs::Result<_>>()
+        };
+        look().map_err(|source| BpfError::Map { map: "containers", source })
+    }
+
+    /// Puts into a domain what is started in a container from here on. What runs there already is found by
+    /// [`Self::label_running`]. No other container may have had the domain since tasks were last seen in it.
+    pub fn add_container(&self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
+        let failed = |map| move |source| BpfError::Map { map, source };
+        match self.entrances.delete(&domain.to_ne_bytes()) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+                return Err(failed("entrances")(error));
+            }
+            _ => {}
+        }
+        self.containers.update(&id.0, &domain.to_ne_bytes(), MapFlags::ANY).map_err(failed("containers"))
+    }
+
+    /// Forgets a container; tasks that are left of it stay in its domain.
+    pub fn remove_container(&self, id: ContainerId) -> Result<(), BpfError> {
+        match self.containers.delete(&id.0) {
+            Err(source) if source.kind() != libbpf_rs::ErrorKind::NotFound => {
+                Err(BpfError::Map { map: "containers", source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the tasks that run in known containers, and are in no domain yet, into their container's.
+    pub fn label_running(&self) -> Result<Labelled, BpfError> {
+        let mut all = Labelled::default();
+        for _ in 0..LABEL_PASSES {
+            let mut pass = Labelled::default();
+            self.iterate(0, |bytes| {
+                let (task, _) = bytes.split_first_chunk::<8>()?;
+                pass.new += usize::from(leading_u32(&task[4..]) != 0);
+                pass.domains.insert(leading_u32(task));
+                Some(task.len())
+            })?;
+            all.new += pass.new;
+            all.domains = pass.domains;
+            if pass.new == 0 {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
     /// Goes through every descriptor and mapping of every task and hands over those that the live rules would refuse, as the
     /// refused access that there would be. What is obtained meanwhile is decided on where it is obtained; but a task that
     /// forks while this runs can hand what it holds to a child that is not looked at any more.
     pub fn held(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
+        (1..self.iterators.len()).try_for_each(|which| {
+            self.iterate(which, |bytes| {
+                let (event, length) = Event::decode_first(bytes)?;
+                each(event);
+                Some(length)
+            })
+        })
+    }
+
+    /// Runs one of [`ITERATORS`] to its end. `take` gets the bytes at hand and says how many it has taken, `None` for too few.
+    fn iterate(&self, which: usize, mut take: impl FnMut(&[u8]) -> Option<usize>) -> Result<(), BpfError> {
         let failed = |source| BpfError::Iterator { source };
-        let mut buffer = Vec::new();
-        let mut chunk = vec![0; HELD_CHUNK];
-        for link in &self.held {
-            let mut iterator = Iter::new(link).map_err(|error| failed(io::Error::other(error)))?;
-            loop {
-                let read = match iterator.read(&mut chunk) {
-                    Ok(0) => break,
-                    Ok(read) => read,
-                    // EAGAIN: very many objects, and nothing to tell so far.
-                    Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
-                        continue;
-                    }
-                    Err(error) => return Err(failed(error)),
-                };
-                buffer.extend_from_slice(&chunk[..read]);
-                let mut at = 0;
-                while let Some((event, length)) = Event::decode_first(&buffer[at..]) {
-                    each(event);
-                    at += length;
+        let link = self.iterators.get(which).ok_or_else(|| failed(io::Error::from(ErrorKind::NotFound)))?;
+        let mut iterator = Iter::new(link).map_err(|error| failed(io::Error::other(error)))?;
+        let (mut buffer, mut chunk) = (Vec::new(), vec![0; ITERATOR_CHUNK]);
+        loop {
+            let read = match iterator.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                // EAGAIN: very many objects, and nothing to tell so far.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                    continue;
                 }
-                buffer.drain(..at);
+                Err(error) => return Err(failed(error)),
+            };
+            buffer.extend_from_slice(&chunk[..read]);
+            let mut at = 0;
+            while let Some(length) = take(&buffer[at..]) {
+                at += length;
             }
+            buffer.drain(..at);
         }
-        Ok(())
     }
 
     /// What happened since the programs were loaded, by agents before this one too.

@@ -30,7 +30,10 @@ const _: () = assert!(size_of::<types::image_domain>() == DOMAIN_WORDS * 8);
 pub struct Generation<'a> {
     /// Above 0, and above every earlier one's in the same pin directory.
     pub id: u32,
-    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables, and where its root shows its filesystems.
+    /// Inode number of the host's mount namespace, outside of which containers are; 0: no task enters one.
+    pub host_mount_namespace: u32,
+    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables, and where its root shows its filesystems. Tables
+    /// that several refer to are laid down once.
     pub domains: &'a [(u32, &'a Domain, Home)],
     /// Alerts per rule, domain and second before the rest are only counted; 0: unlimited.
     pub alerts_per_second: u32,
@@ -40,21 +43,25 @@ impl Generation<'_> {
     /// The image's words. Fails with [`BpfError::Generation`] when a number is out of range or the tables are too large.
     pub(crate) fn words(&self) -> Result<Vec<u64>, BpfError> {
         let refuse = |reason: String| BpfError::Generation { id: self.id, reason };
-        let count = self.domains.iter().map(|(number, ..)| number + 1).max().unwrap_or(0);
-        if count > MAX_DOMAIN + 1 {
+        if self.domains.iter().any(|(number, ..)| *number > MAX_DOMAIN) {
             return Err(refuse(format!("domains are numbered up to {MAX_DOMAIN}")));
         }
-        // Domain 0's head says which generation this is.
-        let mut words = vec![0; (count.max(1) as usize) * DOMAIN_WORDS];
-        let nobodys = types::image_domain { generation: self.id, ..Default::default() };
+        // Domain 0's head says which generation this is, and where containers begin.
+        let mut words = vec![0; (MAX_DOMAIN as usize + 1) * DOMAIN_WORDS];
+        let nobodys = types::image_domain {
+            generation: self.id,
+            mount_namespace: self.host_mount_namespace,
+            ..Default::default()
+        };
         words[..DOMAIN_WORDS].copy_from_slice(&head_words(&nobodys));
+        let mut laid: Vec<(&Domain, Tables)> = Vec::new();
         for (number, domain, home) in self.domains {
-            let cells = append(&mut words, domain.cells.iter().map(|&vector| cell(vector, domain)));
-            let decisions =
-                |vector: &Vector| vector.0.chunks(2).map(|of| pair(of[0].0, of[1].0)).collect::<Vec<_>>();
-            let vectors = append(&mut words, domain.vectors.iter().flat_map(decisions));
-            let [objects, subjects] =
-                [&domain.objects, &domain.subjects].map(|automaton| append_automaton(&mut words, automaton));
+            let known = laid.iter().find(|(known, _)| std::ptr::eq(*known, *domain));
+            let tables = known.map(|(_, tables)| *tables).unwrap_or_else(|| {
+                let tables = Tables::append(&mut words, domain);
+                laid.push((*domain, tables));
+                tables
+            });
             let homes = homes(domain, home).ok_or_else(|| {
                 refuse(format!("domain {number} has {} filesystems, too many alike", home.filesystems.len()))
             })?;
@@ -62,14 +69,14 @@ impl Generation<'_> {
                 flags: RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 },
                 generation: self.id,
                 object_count: domain.object_count,
-                cells,
-                vectors,
+                cells: tables.cells,
+                vectors: tables.vectors,
                 mount_namespace: home.mount_namespace,
                 alerts_per_second: self.alerts_per_second,
                 homes: append_pairs(&mut words, homes.iter().map(home_words)),
                 homes_mask: homes.len() as u32 - 1,
-                objects,
-                subjects,
+                objects: tables.objects,
+                subjects: tables.subjects,
                 reserved: 0,
             };
             if words.len() > MAX_WORDS {
@@ -82,6 +89,28 @@ impl Generation<'_> {
             words[first..first + DOMAIN_WORDS].copy_from_slice(&head_words(&head));
         }
         Ok(words)
+    }
+}
+
+/// Where a domain's tables lie.
+#[derive(Clone, Copy)]
+struct Tables {
+    cells: u32,
+    vectors: u32,
+    objects: types::image_automaton,
+    subjects: types::image_automaton,
+}
+
+impl Tables {
+    fn append(words: &mut Vec<u64>, domain: &Domain) -> Self {
+        let decisions =
+            |vector: &Vector| vector.0.chunks(2).map(|of| pair(of[0].0, of[1].0)).collect::<Vec<_>>();
+        Self {
+            cells: append(words, domain.cells.iter().map(|&vector| cell(vector, domain))),
+            vectors: append(words, domain.vectors.iter().flat_map(decisions)),
+            objects: append_automaton(words, &domain.objects),
+            subjects: append_automaton(words, &domain.subjects),
+        }
     }
 }
 

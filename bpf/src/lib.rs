@@ -3,6 +3,7 @@
 //! Rules reach the kernel as a [`Generation`], which [`Enforcer::swap`] makes live by one map update: a task sees the
 //! rules of one generation or of the next, never a mix and never none. Pinned, enforcement goes on without any process.
 
+mod container;
 mod enforcer;
 mod error;
 mod event;
@@ -17,7 +18,8 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/armor.skel.rs"));
 }
 
-pub use enforcer::{Counters, Enforcer, detach};
+pub use container::ContainerId;
+pub use enforcer::{Counters, Enforcer, Labelled, detach};
 pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Filesystem, Home, LinkedFile};
@@ -28,5 +30,5 @@ pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub const HOST_DOMAIN: u32 = 0;
 /// A domain that no generation describes: its tasks are under no rules. The agent's own.
 pub const EXEMPT_DOMAIN: u32 = u32::MAX;
-/// Domains are numbered from 0 to here.
-pub const MAX_DOMAIN: u32 = 4095;
+/// Domains are numbered from 0 to here, as in `abi.h`.
+pub const MAX_DOMAIN: u32 = 2047;

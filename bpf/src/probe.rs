@@ -188,7 +188,12 @@ impl Enforcer {
             .map_err(|error| ProofError::Prepare { path: "/proc/self".into(), error: error.into() })?;
 
         // Number 0: an agent that is killed here leaves what the next one finds unproven.
-        self.make_live(&Generation { id: 0, domains: &[(DOMAIN, &domain, home)], alerts_per_second: 0 })?;
+        self.make_live(&Generation {
+            id: 0,
+            host_mount_namespace: 0,
+            domains: &[(DOMAIN, &domain, home)],
+            alerts_per_second: 0,
+        })?;
         let before = self.counters()?.blocked;
         self.label(this.as_fd(), DOMAIN)?;
         let outcome = open();

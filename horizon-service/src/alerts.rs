@@ -3,6 +3,7 @@
 //! The rule that decided comes from the kernel, by its index in the tables of the generation that was live then; names are
 //! looked up in that generation's own table, so an alert never names a rule of a later bundle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use armor_bpf::{Event, HOST_DOMAIN};
@@ -10,6 +11,11 @@ use armor_hub_client::alert::{ALERT_THRESHOLD, Alert};
 use armor_policy::tables::{Domain, Permission, RuleInfo, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::workload::Workload;
+
+/// KubeArmor's word for where containers are that no Kubernetes runs.
+const NAMESPACE: &str = "container_namespace";
 
 /// What every alert of a node says.
 #[derive(Debug, Clone, Default)]
@@ -24,26 +30,44 @@ pub struct Origin {
     pub service: [String; 3],
 }
 
-/// What the rules of one generation are called.
+/// What the rules of one generation are called, and whose they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RuleTable {
     /// Name of the bundle, empty for `try`.
     pub bundle: String,
     /// Its serial.
     pub serial: u64,
-    /// Domain ids and what their rule indices mean.
-    pub domains: Vec<(u32, Vec<RuleInfo>)>,
+    /// What rule indices mean: domains with the same tables share them.
+    pub rules: Vec<Vec<RuleInfo>>,
+    /// The domains with rules.
+    pub domains: Vec<DomainNames>,
+}
+
+/// A domain of a [`RuleTable`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DomainNames {
+    /// Its number.
+    pub number: u32,
+    /// Which of the table's rules are its.
+    pub rules: usize,
+    /// The container that it is of, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Arc<Workload>>,
 }
 
 impl RuleTable {
-    /// The table of a generation with one domain.
-    pub fn of(bundle: &str, serial: u64, domain: u32, tables: &Domain) -> Self {
-        Self { bundle: bundle.to_owned(), serial, domains: vec![(domain, tables.rules.clone())] }
+    /// The table of a generation with one domain, which is no container's.
+    pub fn of(bundle: &str, serial: u64, number: u32, tables: &Domain) -> Self {
+        let domains = vec![DomainNames { number, ..DomainNames::default() }];
+        Self { bundle: bundle.to_owned(), serial, rules: vec![tables.rules.clone()], domains }
+    }
+
+    fn domain(&self, number: u32) -> Option<&DomainNames> {
+        self.domains.iter().find(|domain| domain.number == number)
     }
 
     fn rule(&self, domain: u32, index: u32) -> Option<&RuleInfo> {
-        let (_, rules) = self.domains.iter().find(|(id, _)| *id == domain)?;
-        rules.get(index as usize)
+        self.rules.get(self.domain(domain)?.rules)?.get(index as usize)
     }
 }
 
@@ -102,8 +126,8 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
     } else {
         (event.program.clone(), event.parent_program)
     };
+    let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref());
     Alert {
-        host_name: origin.host_name.clone(),
         host_ppid: event.parent_tgid,
         host_pid: event.tgid,
         ppid: event.ns_parent,
@@ -130,7 +154,30 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
         result: if blocked { "Permission denied" } else { "Passed" }.to_owned(),
         bundle: table.map(|table| table.bundle.clone()).unwrap_or_default(),
         bundle_serial: table.map_or(0, |table| table.serial),
-        ..of_node(origin, clocks.wall_at(event.time_ns))
+        ..of_container(container, of_node(origin, clocks.wall_at(event.time_ns)))
+    }
+}
+
+/// `alert` with what a container is called, and its Horizon service.
+fn of_container(container: Option<&Workload>, alert: Alert) -> Alert {
+    let Some(container) = container else { return alert };
+    let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let horizon = container.horizon.clone().unwrap_or_default();
+    let service = horizon.service.unwrap_or_default();
+    Alert {
+        namespace_name: NAMESPACE.to_owned(),
+        container_id: container.id.clone(),
+        container_name: container.name.clone(),
+        container_image: container.image.clone(),
+        labels: labels.join(","),
+        service_url: if service.url.is_empty() {
+            String::new()
+        } else {
+            format!("{}/{}", service.org, service.url)
+        },
+        service_version: service.version,
+        agreement_id: horizon.agreement,
+        ..alert
     }
 }
 
@@ -192,6 +239,8 @@ pub(crate) mod tests {
     use armor_bpf::Hook;
     use armor_policy::tables::Decision;
 
+    use crate::workload::{HorizonService, ServiceName};
+
     pub(crate) fn event(verdict: Verdict, permission: Permission) -> Event {
         Event {
             time_ns: 0,
@@ -225,7 +274,27 @@ pub(crate) mod tests {
             message: "stay awake".into(),
         };
         let rules = vec![RuleInfo::default(), RuleInfo::default(), rule];
-        RuleTable { bundle: "edge".into(), serial: 4, domains: vec![(HOST_DOMAIN, rules)] }
+        let web = Workload {
+            id: "a".repeat(64),
+            name: "web".into(),
+            image: "shop/web:2".into(),
+            labels: [("app".to_owned(), "web".to_owned()), ("tier".to_owned(), "front".to_owned())].into(),
+            horizon: Some(HorizonService {
+                agreement: "f1".into(),
+                container: "frontend".into(),
+                service: Some(ServiceName {
+                    org: "myorg".into(),
+                    url: "shop".into(),
+                    version: "1.2.0".into(),
+                }),
+            }),
+            ..Workload::default()
+        };
+        let domains = vec![
+            DomainNames { number: HOST_DOMAIN, ..DomainNames::default() },
+            DomainNames { number: 7, rules: 0, container: Some(Arc::new(web)) },
+        ];
+        RuleTable { bundle: "edge".into(), serial: 4, rules: vec![rules], domains }
     }
 
     fn origin() -> Origin {
@@ -256,6 +325,18 @@ pub(crate) mod tests {
         assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
         // Domain 1 is not in the table: the access is told all the same.
         assert!(alert.policy_name.is_empty() && alert.message.contains("generation 3"), "{alert:?}");
+    }
+
+    #[test]
+    fn what_a_container_does_is_told_with_its_names() {
+        let event = Event { domain: 7, ..event(Verdict::Block, Permission::Exec) };
+        let alert = alert(event, Some(&table()), &origin(), &Clocks::now());
+        assert_eq!((alert.policy_name.as_str(), alert.kind.as_str()), ("no-sleep", "MatchedPolicy"));
+        assert_eq!((alert.container_name.as_str(), alert.container_image.as_str()), ("web", "shop/web:2"));
+        assert_eq!((alert.container_id.len(), alert.labels.as_str()), (64, "app=web,tier=front"));
+        assert_eq!((alert.service_url.as_str(), alert.service_version.as_str()), ("myorg/shop", "1.2.0"));
+        assert_eq!((alert.agreement_id.as_str(), alert.host_name.as_str()), ("f1", "gw"));
+        assert_eq!(alert.namespace_name, "container_namespace");
     }
 
     #[test]

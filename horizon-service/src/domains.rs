@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use armor_bpf::LinkedFile;
 use armor_hub_client::bundle::NodeIdentity;
@@ -20,9 +21,12 @@ use serde_json::Value;
 
 use crate::horizon::horizon_arch;
 use crate::root::Root;
+use crate::workload::{Selector, Workload};
 
-/// Directory entries looked at for files with several names.
+/// Directory entries of the host looked at for files with several names.
 const MAX_ENTRIES: usize = 100_000;
+/// The same for a container: others wait meanwhile.
+const MAX_CONTAINER_ENTRIES: usize = 10_000;
 
 /// What policies can call this node.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +66,8 @@ impl NodeNames {
         if host.trim().is_empty() { own } else { host.trim().to_owned() }
     }
 
-    fn selected_by(&self, policy: &Policy) -> bool {
+    /// Whether a policy is for this host.
+    pub fn selected_by(&self, policy: &Policy) -> bool {
         policy.kind == Kind::Host
             && policy.selector.labels.iter().all(|(key, value)| self.carries(key, value))
     }
@@ -91,30 +96,116 @@ impl NodeNames {
     }
 }
 
-/// The policies for this host, and the names of those without a workload here.
-pub fn select<'a>(policies: &'a [Policy], node: &NodeNames) -> (Vec<&'a Policy>, Vec<String>) {
-    let (host, idle): (Vec<_>, Vec<_>) = policies.iter().partition(|policy| node.selected_by(policy));
-    (host, idle.into_iter().map(|policy| policy.name.clone()).collect())
-}
+/// Tables, and the files with several names that they rule.
+pub type Built = (Arc<Domain>, Vec<LinkedFile>);
 
 /// Compiles `policies` for what `root` shows; beside the domain come the files with several names that it rules.
 ///
 /// # Errors
 /// [`CompileError`]: the policies are to blame.
-pub fn build(
-    policies: &[&Policy],
-    posture: Posture,
-    root: &Root,
-) -> Result<(Domain, Vec<LinkedFile>), CompileError> {
+pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Built, CompileError> {
     let domain = compile(policies, &CompileOptions { posture, links: links(root, policies) })?;
-    let (linked, complete) = linked_files(root, policies, &domain, MAX_ENTRIES);
-    if !complete {
-        tracing::warn!(
-            "more than {MAX_ENTRIES} files below the policies' directories: of those beyond, only the name a rule matches \
-             is protected, not hard links that exist already"
-        );
+    let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
+    Ok((Arc::new(domain), linked))
+}
+
+/// The policies of a bundle that containers may be under, and what was compiled of them.
+pub struct ContainerPolicies {
+    policies: Vec<(Policy, Selector)>,
+    posture: Posture,
+    /// For each container as it was when this was last asked.
+    built: BTreeMap<String, (Arc<Workload>, Option<Built>)>,
+    compiled: Vec<Compiled>,
+}
+
+/// One set of policies for roots that are alike.
+struct Compiled {
+    policies: Vec<usize>,
+    links: BTreeMap<String, String>,
+    domain: Arc<Domain>,
+}
+
+impl ContainerPolicies {
+    /// Those of `policies`, which may be for hosts too.
+    ///
+    /// # Errors
+    /// [`CompileError`] if they could not be compiled for a container that all of them select: then they can be for any.
+    pub fn new(policies: &[Policy], posture: Posture) -> Result<Self, CompileError> {
+        let ours: Vec<&Policy> = policies.iter().filter(|policy| policy.kind == Kind::Container).collect();
+        if !ours.is_empty() {
+            compile(&ours, &CompileOptions { posture, links: links(&Root::of_layers(&[]), &ours) })?;
+        }
+        // A policy that was parsed has a selector that reads.
+        let selectable = |policy: &&Policy| Some(((*policy).clone(), Selector::new(policy).ok()?));
+        let policies = ours.iter().filter_map(selectable).collect();
+        Ok(Self { policies, posture, built: BTreeMap::new(), compiled: Vec::new() })
     }
-    Ok((domain, linked))
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// The names of those that select none of `workloads`, and how many select any.
+    pub fn idle<'a>(&self, workloads: impl Iterator<Item = &'a Workload> + Clone) -> (Vec<String>, usize) {
+        let is_idle = |(_, selector): &&(Policy, Selector)| {
+            !workloads.clone().any(|workload| selector.selects(workload))
+        };
+        let idle: Vec<String> =
+            self.policies.iter().filter(is_idle).map(|(policy, _)| policy.name.clone()).collect();
+        let selecting = self.policies.len() - idle.len();
+        (idle, selecting)
+    }
+
+    /// The tables for a container; `None` where no policy selects it.
+    ///
+    /// # Errors
+    /// [`CompileError`].
+    pub fn build(&mut self, workload: &Arc<Workload>) -> Result<Option<Built>, CompileError> {
+        if let Some((as_it_was, built)) = self.built.get(&workload.id)
+            && as_it_was == workload
+        {
+            return Ok(built.clone());
+        }
+        let built = self.build_anew(workload)?;
+        self.built.insert(workload.id.clone(), (Arc::clone(workload), built.clone()));
+        Ok(built)
+    }
+
+    fn build_anew(&mut self, workload: &Workload) -> Result<Option<Built>, CompileError> {
+        let selected: Vec<usize> =
+            (0..self.policies.len()).filter(|at| self.policies[*at].1.selects(workload)).collect();
+        if selected.is_empty() {
+            return Ok(None);
+        }
+        let policies: Vec<&Policy> = selected.iter().map(|at| &self.policies[*at].0).collect();
+        let root = workload.root();
+        let links = links(&root, &policies);
+        let known = self.compiled.iter().find(|known| known.policies == selected && known.links == links);
+        let domain = match known {
+            Some(known) => Arc::clone(&known.domain),
+            None => {
+                let options = CompileOptions { posture: self.posture, links: links.clone() };
+                let domain = Arc::new(compile(&policies, &options)?);
+                let (policies, domain_too) = (selected.clone(), Arc::clone(&domain));
+                self.compiled.push(Compiled { policies, links, domain: domain_too });
+                domain
+            }
+        };
+        let linked = linked_files(&root, &policies, &domain, MAX_CONTAINER_ENTRIES);
+        Ok(Some((domain, linked)))
+    }
+
+    /// Forgets what was built for containers that are gone.
+    pub fn keep<'a>(&mut self, present: impl Iterator<Item = &'a Workload>) {
+        let present: BTreeSet<&str> = present.map(|workload| workload.id.as_str()).collect();
+        self.built.retain(|id, _| present.contains(id.as_str()));
+        let built = &self.built;
+        let is_used = |domain: &Arc<Domain>| {
+            built.values().any(|(_, built)| built.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, domain)))
+        };
+        self.compiled.retain(|known| is_used(&known.domain));
+    }
 }
 
 /// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
@@ -142,7 +233,18 @@ fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, String> {
 /// Files with several names one of which has rules, and whether all were found within `limit` entries. What a pattern
 /// or a directory covers is found by walking; an `execname` has no place to look in. Files of layers that no overlay shows yet
 /// have no device that the kernel would know them by.
-fn linked_files(
+fn linked_files(root: &Root, policies: &[&Policy], domain: &Domain, limit: usize) -> Vec<LinkedFile> {
+    let (linked, complete) = linked_files_within(root, policies, domain, limit);
+    if !complete {
+        tracing::warn!(
+            "more than {limit} files below the policies' directories: of those beyond, only the name a rule matches \
+             is protected, not hard links that exist already"
+        );
+    }
+    linked
+}
+
+fn linked_files_within(
     root: &Root,
     policies: &[&Policy],
     domain: &Domain,
@@ -275,13 +377,33 @@ mod tests {
         }
         let nobody = NodeNames { hostname: "gw-7".into(), ..NodeNames::default() };
         assert!(!nobody.selected_by(&host_policy("horizon.node.id: '*'")));
-        let policies = [
-            parse("  process: {matchPaths: [{path: /x}]}\n"),
-            vec![host_policy("kubearmor.io/hostname: '*'")],
-        ]
-        .concat();
-        let (host, idle) = select(&policies, &node);
-        assert_eq!((host.len(), idle), (1, vec!["p".to_owned()]));
+    }
+
+    #[test]
+    fn containers_with_the_same_policies_and_links_share_tables() {
+        let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: NAME}\nspec:\n  selector: \
+                    {matchLabels: {app: NAME}}\n  process: {matchPaths: [{path: /bin/x}]}\n";
+        let policies: Vec<Policy> = ["web", "db"]
+            .iter()
+            .flat_map(|name| armor_policy::parse("p", &text.replace("NAME", name)).unwrap())
+            .chain([host_policy("kubearmor.io/hostname: '*'")])
+            .collect();
+        let mut containers = ContainerPolicies::new(&policies, Posture::Audit).unwrap();
+        let workload = |app: &str| {
+            let labels = [("app".to_owned(), app.to_owned())].into();
+            Arc::new(Workload { id: app.to_owned(), labels, ..Workload::default() })
+        };
+        let (web, web_too, db, other) = (workload("web"), workload("web"), workload("db"), workload("other"));
+        let web_too = Arc::new(Workload { id: "w2".to_owned(), ..Workload::clone(&web_too) });
+        assert_eq!(containers.idle([&*web, &*other].into_iter()), (vec!["db".to_owned()], 1));
+        let mut domain = |workload| containers.build(workload).unwrap().map(|(domain, _)| domain);
+        let (first, second) = (domain(&web).unwrap(), domain(&web_too).unwrap());
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(!Arc::ptr_eq(&first, &domain(&db).unwrap()));
+        assert!(domain(&other).is_none());
+        drop((first, second));
+        containers.keep([&*web].into_iter());
+        assert_eq!((containers.compiled.len(), containers.built.len()), (1, 1), "the others are gone");
     }
 
     #[test]
@@ -328,7 +450,7 @@ mod tests {
         let all: Vec<&Policy> = policies.iter().collect();
         let domain = compile(&all, &CompileOptions::default()).unwrap();
         let paths = |limit| {
-            let (files, complete) = linked_files(&root, &all, &domain, limit);
+            let (files, complete) = linked_files_within(&root, &all, &domain, limit);
             let mut paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
             paths.sort();
             (paths, complete)

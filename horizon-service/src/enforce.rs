@@ -1,23 +1,28 @@
 //! The kernel side made ready, and from an accepted bundle to a live generation in it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, LinkedFile, ProofError};
+use armor_bpf::{BpfError, ContainerId, Enforcer, Generation, HOST_DOMAIN, Home, Labelled, ProofError};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
+use armor_policy::model::Kind;
 use armor_policy::tables::Domain;
 use armor_policy::{CompileError, Posture};
 use jiff::Timestamp;
 
-use crate::alerts::RuleTable;
-use crate::domains::{self, NodeNames};
+use crate::alerts::{DomainNames, RuleTable};
+use crate::containers::Containers;
+use crate::domains::{self, Built, ContainerPolicies, NodeNames};
 use crate::probe;
 use crate::report::InForce;
 use crate::root::Root;
 use crate::state::{State, StateError};
+use crate::workload::Workload;
 
 /// Alerts a second and rule where the bundle names no other limit.
 const ALERTS_PER_SECOND: u32 = 100;
@@ -59,7 +64,7 @@ pub fn attach(pins: Option<&Path>) -> Result<Enforcer, AttachError> {
     Ok(enforcer)
 }
 
-/// What of the kernel a change of rules needs; tests have another.
+/// What of the kernel a change of rules or containers needs; tests have another.
 pub trait Kernel {
     /// The live generation, 0 if none.
     fn generation(&self) -> u32;
@@ -68,6 +73,23 @@ pub trait Kernel {
     /// # Errors
     /// If the kernel does not take it; the one before is live then.
     fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError>;
+    /// The containers that it knows, with their domains; none if it does not say.
+    fn containers(&self) -> BTreeMap<ContainerId, u32>;
+    /// Puts what is started in a container from here on into a domain.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError>;
+    /// Forgets a container.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError>;
+    /// Puts what runs in known containers already into their domains, and goes through all tasks for that.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    fn label_running(&mut self) -> Result<Labelled, BpfError>;
 }
 
 impl Kernel for Rc<RefCell<Enforcer>> {
@@ -77,6 +99,25 @@ impl Kernel for Rc<RefCell<Enforcer>> {
 
     fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         self.borrow_mut().swap(generation)
+    }
+
+    fn containers(&self) -> BTreeMap<ContainerId, u32> {
+        self.borrow().containers().unwrap_or_else(|error| {
+            tracing::error!("{error}: containers are told to the kernel anew");
+            BTreeMap::new()
+        })
+    }
+
+    fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
+        self.borrow().add_container(id, domain)
+    }
+
+    fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError> {
+        self.borrow().remove_container(id)
+    }
+
+    fn label_running(&mut self) -> Result<Labelled, BpfError> {
+        self.borrow().label_running()
     }
 }
 
@@ -105,16 +146,37 @@ pub struct Prepared {
     serial: u64,
     expires: Timestamp,
     process: &'static str,
-    host: Option<(Domain, Vec<LinkedFile>)>,
-    selected: usize,
-    idle: Vec<String>,
+    host: Option<Built>,
+    host_selected: usize,
+    host_idle: Vec<String>,
+    containers: ContainerPolicies,
     alerts_per_second: u32,
     on_agent_stop: OnAgentStop,
     already_held: AlreadyHeld,
+    live: Vec<Ruled>,
+    /// Containers whose policies do not compile for their roots, and why.
+    not_compiled: Vec<String>,
+}
+
+/// A container under rules, as it is in a generation.
+#[derive(Clone)]
+struct Ruled {
+    number: u32,
+    workload: Arc<Workload>,
+    domain: Arc<Domain>,
+    home: Home,
+}
+
+impl PartialEq for Ruled {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.domain, &other.domain)
+            && (self.number, &self.workload, &self.home) == (other.number, &other.workload, &other.home)
+    }
 }
 
 impl Prepared {
-    /// Compiles a bundle for this node, whose root is that of `process`; takes up to seconds for thousands of rules.
+    /// Compiles a bundle for this node, whose root is that of `process`; takes up to seconds for thousands of rules. Policies
+    /// for containers are compiled once, as if for one that all of them select, and again for each that comes.
     ///
     /// # Errors
     /// [`CompileError`]: the bundle is to blame.
@@ -123,12 +185,13 @@ impl Prepared {
         node: &NodeNames,
         process: &'static str,
     ) -> Result<Self, CompileError> {
-        let (selected, idle) = domains::select(&bundle.policies, node);
         let settings = &bundle.payload.settings;
         let posture = match settings.posture.file {
             BundlePosture::Audit => Posture::Audit,
             BundlePosture::Block => Posture::Block,
         };
+        let hosts = bundle.policies.iter().filter(|policy| policy.kind == Kind::Host);
+        let (selected, idle): (Vec<_>, Vec<_>) = hosts.partition(|policy| node.selected_by(policy));
         let host = match selected.as_slice() {
             [] => None,
             policies => Some(domains::build(policies, posture, &Root::of_process(process))?),
@@ -139,22 +202,34 @@ impl Prepared {
             expires: bundle.payload.expires,
             process,
             host,
-            selected: selected.len(),
-            idle,
+            host_selected: selected.len(),
+            host_idle: idle.into_iter().map(|policy| policy.name.clone()).collect(),
+            containers: ContainerPolicies::new(&bundle.policies, posture)?,
             alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
             on_agent_stop: settings.on_agent_stop,
             already_held: settings.already_held,
+            live: Vec::new(),
+            not_compiled: Vec::new(),
         })
     }
 
+    /// The bundle's name.
+    pub fn bundle(&self) -> &str {
+        &self.bundle
+    }
+
     /// For the report.
-    pub fn in_force(&self) -> InForce {
+    pub fn in_force(&self, containers: &Containers) -> InForce {
+        let (mut idle, selecting) = self.containers.idle(containers.iter().map(|(_, workload)| &**workload));
+        idle.extend_from_slice(&self.host_idle);
         InForce {
             bundle: self.bundle.clone(),
             serial: self.serial,
             expires: self.expires,
-            selected: self.selected,
-            idle: self.idle.clone(),
+            selected: self.host_selected + selecting,
+            idle,
+            for_containers: !self.containers.is_empty(),
+            containers: self.live.len(),
             on_agent_stop: self.on_agent_stop,
             already_held: self.already_held,
         }
@@ -165,22 +240,99 @@ impl Prepared {
     /// # Errors
     /// [`EnforceError`]; what was live before still is, but for [`EnforceError::State`]: then the rules are live, and only their
     /// names could not be written down.
-    pub fn swap(&self, kernel: &mut impl Kernel, state: &State) -> Result<u32, EnforceError> {
+    pub fn swap(
+        &mut self,
+        kernel: &mut impl Kernel,
+        state: &State,
+        containers: &Containers,
+    ) -> Result<u32, EnforceError> {
+        let ruled = self.ruled(containers);
+        self.make_live(kernel, state, ruled)
+    }
+
+    /// The same where containers came, went or changed so that their rules do; the live generation's number otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::swap`].
+    pub fn follow(
+        &mut self,
+        kernel: &mut impl Kernel,
+        state: &State,
+        containers: &Containers,
+    ) -> Result<u32, EnforceError> {
+        let ruled = self.ruled(containers);
+        if ruled == self.live { Ok(kernel.generation()) } else { self.make_live(kernel, state, ruled) }
+    }
+
+    /// Containers whose policies do not compile for their roots, and why: they keep the rules that they had.
+    pub fn not_compiled(&self) -> &[String] {
+        &self.not_compiled
+    }
+
+    fn ruled(&mut self, containers: &Containers) -> Vec<Ruled> {
+        self.containers.keep(containers.iter().map(|(_, workload)| &**workload));
+        self.not_compiled.clear();
+        let mut ruled = Vec::new();
+        for (number, workload) in containers.iter() {
+            match self.containers.build(workload) {
+                Ok(None) => {}
+                Ok(Some((domain, linked))) => {
+                    // One that is not there yet, or just ended: the kernel notes its root when it is entered.
+                    let home = workload.process().and_then(|process| Home::of_process(&process).ok());
+                    let home = Home { linked, ..home.unwrap_or_default() };
+                    ruled.push(Ruled { number, workload: Arc::clone(workload), domain, home });
+                }
+                Err(error) => {
+                    self.not_compiled.push(format!("{}: {error}", workload.name));
+                    ruled.extend(self.live.iter().find(|live| live.number == number).cloned());
+                }
+            }
+        }
+        ruled
+    }
+
+    fn make_live(
+        &mut self,
+        kernel: &mut impl Kernel,
+        state: &State,
+        ruled: Vec<Ruled>,
+    ) -> Result<u32, EnforceError> {
         let id = kernel.generation().max(state.last_generation()) + 1;
+        let process = self.process;
+        let host = Home::of_process(process).map_err(|error| EnforceError::Home { process, error })?;
+        let host_mount_namespace = host.mount_namespace;
         let mut domains = Vec::new();
         if let Some((domain, linked)) = &self.host {
-            let process = self.process;
-            let home = Home::of_process(process).map_err(|error| EnforceError::Home { process, error })?;
-            domains.push((HOST_DOMAIN, domain, Home { linked: linked.clone(), ..home }));
+            domains.push((HOST_DOMAIN, &**domain, Home { linked: linked.clone(), ..host }));
         }
-        let table = match &self.host {
-            Some((domain, _)) => RuleTable::of(&self.bundle, self.serial, HOST_DOMAIN, domain),
-            None => RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() },
+        domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.home.clone())));
+        let generation = Generation {
+            id,
+            host_mount_namespace,
+            domains: &domains,
+            alerts_per_second: self.alerts_per_second,
         };
-        // First the names, or the first alerts would have none; but a full disk must not keep the rules from the kernel.
-        let stored = state.store_generation(id, &table);
-        kernel.swap(&Generation { id, domains: &domains, alerts_per_second: self.alerts_per_second })?;
-        stored?;
+        kernel.swap(&generation)?;
+        self.live = ruled;
+        // Behind the swap, which the first instruction of a container may be waiting for. Events are read later.
+        state.store_generation(id, &self.names())?;
         Ok(id)
+    }
+
+    fn names(&self) -> RuleTable {
+        let mut table =
+            RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() };
+        let host = self.host.iter().map(|(domain, _)| (HOST_DOMAIN, domain, None));
+        let ruled = self.live.iter().map(|ruled| (ruled.number, &ruled.domain, Some(&ruled.workload)));
+        let mut known: Vec<&Arc<Domain>> = Vec::new();
+        for (number, domain, container) in host.chain(ruled) {
+            let rules = known.iter().position(|known| Arc::ptr_eq(known, domain)).unwrap_or_else(|| {
+                known.push(domain);
+                table.rules.push(domain.rules.clone());
+                known.len() - 1
+            });
+            table.domains.push(DomainNames { number, rules, container: container.cloned() });
+        }
+        table
     }
 }

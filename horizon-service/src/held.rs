@@ -1,7 +1,7 @@
 //! What processes hold from before the rules in force: descriptors, mappings and their own programs, which no hook sees again.
 //!
 //! Invariants:
-//! - Looked for once per bundle, and again where the programs were loaded anew.
+//! - Looked for once per bundle, and again where the programs were loaded anew or containers that run came under rules.
 //! - Where the bundle says so, the holders are killed and looked for again until there are none: one that is about to die may
 //!   have handed on what it held. Never process 1, never this process, never a number that may be another process's by now.
 
@@ -24,7 +24,9 @@ pub struct Held {
     /// The bundle that all was told of.
     settled: String,
     rounds: u32,
+    /// What was told, and of which bundle.
     told: BTreeSet<(u32, String, u32)>,
+    told_of: String,
 }
 
 /// What one look found that was not told before.
@@ -40,7 +42,12 @@ pub struct Found {
 impl Held {
     /// A search that is over for the bundle `settled`.
     pub fn new(settled: String) -> Self {
-        Self { settled, rounds: 0, told: BTreeSet::new() }
+        Self { told_of: settled.clone(), settled, rounds: 0, told: BTreeSet::new() }
+    }
+
+    /// Has it begin anew: tasks came under rules while they ran. What was told of them is not told again.
+    pub fn begin_anew(&mut self) {
+        self.settled.clear();
     }
 
     /// Looks at what is held under the live generation, which is of `bundle`; `None` where that is settled.
@@ -50,6 +57,10 @@ impl Held {
     pub fn look(&mut self, enforcer: &Enforcer, bundle: &str, kill: bool) -> Result<Option<Found>, BpfError> {
         if self.settled == bundle {
             return Ok(None);
+        }
+        if self.told_of != bundle {
+            bundle.clone_into(&mut self.told_of);
+            self.told.clear();
         }
         let mut found = Found { events: Vec::new(), more: 0, settled: true };
         let mut holders = BTreeSet::new();
@@ -78,7 +89,6 @@ impl Held {
         if outcome.is_err() || holders.is_empty() || self.rounds == ROUNDS {
             bundle.clone_into(&mut self.settled);
             self.rounds = 0;
-            self.told.clear();
         } else {
             found.settled = false;
         }

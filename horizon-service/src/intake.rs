@@ -8,7 +8,7 @@
 //! - Objects that were acknowledged are looked at once more at the start and when the pinned keys change, so that a key put
 //!   on the node later still makes its bundle acceptable.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,9 +21,11 @@ use armor_hub_client::trust::{TrustError, TrustStore};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::containers::Containers;
 use crate::domains::NodeNames;
 use crate::enforce::{Kernel, Prepared};
 use crate::report::{Offline, Problem, Reporter};
+use crate::runtime::Workloads;
 use crate::state::{State, StateError, Stored};
 
 /// First wait after a failure.
@@ -63,6 +65,10 @@ pub struct Site<K> {
     pub reporter: Rc<Reporter>,
     /// What is in force, ready to be swapped again.
     pub live: Option<Prepared>,
+    /// The node's containers.
+    pub containers: Containers,
+    /// Set when tasks came under rules while they ran: what they hold was never decided on.
+    pub labelled: Rc<Cell<bool>>,
 }
 
 impl<K: Kernel> Site<K> {
@@ -89,9 +95,10 @@ impl<K: Kernel> Site<K> {
     }
 
     /// Makes a bundle live; if the kernel does not take it, that is reported and tried again.
-    fn enforce(&mut self, prepared: Prepared) {
-        let outcome = self.kernel.as_mut().map(|kernel| prepared.swap(kernel, &self.state.borrow()));
-        let facts = prepared.in_force();
+    fn enforce(&mut self, mut prepared: Prepared) {
+        let outcome =
+            self.kernel.as_mut().map(|kernel| prepared.swap(kernel, &self.state.borrow(), &self.containers));
+        let facts = prepared.in_force(&self.containers);
         match outcome {
             Some(Ok(generation)) => {
                 tracing::info!(
@@ -111,21 +118,78 @@ impl<K: Kernel> Site<K> {
         }
         self.live = Some(prepared);
         self.reporter.change(|all| all.in_force = Some(facts));
+        self.settle();
     }
 
     /// Tries again what the kernel did not take.
     fn enforce_again(&mut self) {
-        if self.reporter.facts().problems.contains_key(&Problem::Swap)
+        let problems = self.reporter.facts().problems;
+        if problems.contains_key(&Problem::Swap)
             && let Some(prepared) = self.live.take()
         {
             self.enforce(prepared);
+        } else if problems.contains_key(&Problem::Containers) {
+            self.follow_containers();
         }
+    }
+
+    /// Takes the runtime's word on which containers there are.
+    pub fn follow(&mut self, workloads: &Workloads) {
+        if self.containers.update(workloads) {
+            self.follow_containers();
+        }
+    }
+
+    fn follow_containers(&mut self) {
+        let before = self.kernel.as_ref().map_or(0, Kernel::generation);
+        if let (Some(prepared), Some(kernel)) = (&mut self.live, &mut self.kernel) {
+            match prepared.follow(kernel, &self.state.borrow(), &self.containers) {
+                Ok(generation) if generation != before => {
+                    tracing::info!(generation, "in force for the containers there are");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "not in force for the containers there are");
+                    let reason = format!("not in force for the containers there are: {error}");
+                    self.reporter.problem(Problem::Swap, Some(reason));
+                }
+            }
+        }
+        if let Some(prepared) = &self.live {
+            let facts = prepared.in_force(&self.containers);
+            self.reporter.change(|all| all.in_force = Some(facts));
+        }
+        self.settle();
+    }
+
+    /// Behind each change of rules or containers: has the kernel know the containers, and remembers them.
+    fn settle(&mut self) {
+        let mut problems: Vec<String> =
+            self.live.iter().flat_map(|prepared| prepared.not_compiled().iter().cloned()).collect();
+        if let Some(kernel) = &mut self.kernel {
+            match self.containers.settle(kernel) {
+                Ok(0) => {}
+                Ok(tasks) => {
+                    tracing::info!(tasks, "of containers are under their rules from here on");
+                    self.labelled.set(true);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if let Err(error) = self.state.borrow().store_containers(self.containers.to_remember()) {
+            problems.push(error.to_string());
+        }
+        let text = problems.join("; ");
+        if !text.is_empty() {
+            tracing::error!("containers: {text}");
+        }
+        self.reporter.problem(Problem::Containers, (!text.is_empty()).then(|| format!("containers: {text}")));
     }
 
     fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, StateError> {
         let mut state = self.state.borrow_mut();
         let lifts_another = bundle.policies.is_empty()
-            && self.live.as_ref().is_some_and(|live| live.in_force().bundle != bundle.payload.name);
+            && self.live.as_ref().is_some_and(|live| live.bundle() != bundle.payload.name);
         if lifts_another {
             state.accept(bundle)?;
         } else {
@@ -138,7 +202,8 @@ impl<K: Kernel> Site<K> {
 /// Takes bundles from the ESS.
 pub struct Intake<K> {
     ess: EssClient,
-    site: Site<K>,
+    site: Rc<RefCell<Site<K>>>,
+    reporter: Rc<Reporter>,
     trust: TrustStore,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
     /// Look at acknowledged objects too.
@@ -153,9 +218,15 @@ enum Outcome {
 }
 
 impl<K: Kernel> Intake<K> {
-    /// An intake for `site`. Collectors' keys go to `receipt_keys`.
-    pub fn new(ess: EssClient, site: Site<K>, receipt_keys: watch::Sender<Vec<PublicKey>>) -> Self {
-        let mut intake = Self { ess, site, trust: TrustStore::default(), receipt_keys, look_again: true };
+    /// An intake for `site`, which others may change while it waits. Collectors' keys go to `receipt_keys`.
+    pub fn new(
+        ess: EssClient,
+        site: Rc<RefCell<Site<K>>>,
+        receipt_keys: watch::Sender<Vec<PublicKey>>,
+    ) -> Self {
+        let reporter = Rc::clone(&site.borrow().reporter);
+        let mut intake =
+            Self { ess, site, reporter, trust: TrustStore::default(), receipt_keys, look_again: true };
         intake.reload_trust();
         intake
     }
@@ -184,7 +255,7 @@ impl<K: Kernel> Intake<K> {
     }
 
     fn note_reachable(&self, error: Option<IntakeError>) {
-        self.site.reporter.change(|facts| match error {
+        self.reporter.change(|facts| match error {
             Some(IntakeError::Mms(error)) => {
                 let since = facts.offline.take().map_or_else(Timestamp::now, |offline| offline.since);
                 facts.offline = Some(Offline { since, reason: error.to_string() });
@@ -205,7 +276,7 @@ impl<K: Kernel> Intake<K> {
     /// [`IntakeError`]; whatever was done is done, the rest comes with the next pass.
     pub async fn pass(&mut self) -> Result<(), IntakeError> {
         self.reload_trust();
-        self.site.enforce_again();
+        self.site.borrow_mut().enforce_again();
         let mut objects = self.ess.list(BUNDLE_TYPE, false).await?;
         let fresh: Vec<String> = objects.iter().map(|object| object.object_id.clone()).collect();
         if self.look_again {
@@ -254,12 +325,12 @@ impl<K: Kernel> Intake<K> {
                     serial = bundle.payload.serial,
                     "accepted"
                 );
-                let is_next = self.site.keep(&bytes, &bundle)?;
+                let is_next = self.site.borrow_mut().keep(&bytes, &bundle)?;
                 self.change_trust();
                 if is_next {
-                    self.site.enforce(*prepared);
+                    self.site.borrow_mut().enforce(*prepared);
                 }
-                self.site.reporter.change(|facts| {
+                self.reporter.change(|facts| {
                     facts.refused.retain(|refused| refused.object != *id);
                     facts.problems.remove(&Problem::State);
                 });
@@ -270,8 +341,11 @@ impl<K: Kernel> Intake<K> {
 
     /// Verifies and compiles, beside everything else.
     async fn judge(&self, bytes: Vec<u8>, meta: MetaData) -> Result<(Vec<u8>, Outcome), IntakeError> {
-        let (trust, node, names) = (self.trust.clone(), self.site.node.clone(), self.site.names.clone());
-        let (process, floor) = (self.site.process, self.site.state.borrow().floor().clone());
+        let (trust, node, names, process, floor) = {
+            let site = self.site.borrow();
+            let floor = site.state.borrow().floor().clone();
+            (self.trust.clone(), site.node.clone(), site.names.clone(), site.process, floor)
+        };
         let judged = tokio::task::spawn_blocking(move || {
             let bundle = match verify(&bytes, Some(&meta), &trust, &node, &floor, Timestamp::now()) {
                 Ok(bundle) => bundle,
@@ -290,7 +364,7 @@ impl<K: Kernel> Intake<K> {
     async fn refuse(&self, id: &str, code: &str, reason: &str, is_fresh: bool) -> Result<(), IntakeError> {
         if is_fresh {
             tracing::warn!(object = id, code, reason, "bundle refused; what is in force stays");
-            self.site.reporter.change(|facts| facts.refuse(id, code, reason));
+            self.reporter.change(|facts| facts.refuse(id, code, reason));
         }
         self.acknowledge(id, is_fresh).await
     }
@@ -308,10 +382,11 @@ impl<K: Kernel> Intake<K> {
 
     /// Reads the pinned keys anew: an operator may add and remove files at any time.
     fn reload_trust(&mut self) {
-        let store = match TrustStore::load(&self.site.trust_dir) {
+        let loaded = TrustStore::load(&self.site.borrow().trust_dir);
+        let store = match loaded {
             Ok((store, problems)) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                self.site.reporter.problem(Problem::Trust, (!text.is_empty()).then_some(text));
+                self.reporter.problem(Problem::Trust, (!text.is_empty()).then_some(text));
                 store
             }
             Err(error) => return self.trust_failed(&error),
@@ -325,7 +400,8 @@ impl<K: Kernel> Intake<K> {
 
     /// Makes the key changes of accepted bundles.
     fn change_trust(&mut self) {
-        let mut state = self.site.state.borrow_mut();
+        let state = Rc::clone(&self.site.borrow().state);
+        let mut state = state.borrow_mut();
         let pending = state.pending_trust().to_vec();
         if !pending.is_empty() {
             let outcome = pending.iter().try_for_each(|changes| self.trust.apply(changes));
@@ -347,7 +423,7 @@ impl<K: Kernel> Intake<K> {
     }
 
     fn trust_failed(&self, error: &TrustError) {
-        self.site.reporter.problem(Problem::Trust, Some(error.to_string()));
+        self.reporter.problem(Problem::Trust, Some(error.to_string()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod config;
+pub mod containers;
 pub mod domains;
 pub mod enforce;
 pub mod held;

@@ -1,7 +1,7 @@
 //! From the kernel to the spool: what left the ring is durable before anything else happens to it. What processes hold from
 //! before the rules, which never was in the ring, is told here too.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -85,10 +85,11 @@ pub struct Pump {
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: Held,
+    labelled: Rc<Cell<bool>>,
 }
 
 impl Pump {
-    /// A pump on the ring of `enforcer`; needs tokio's runtime.
+    /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran.
     ///
     /// # Errors
     /// If the ring cannot be waited for.
@@ -97,6 +98,7 @@ impl Pump {
         journal: Journal,
         state: Rc<RefCell<State>>,
         origin: Origin,
+        labelled: Rc<Cell<bool>>,
     ) -> anyhow::Result<Self> {
         let events = enforcer.borrow().events()?;
         let waiting = events.fd().try_clone_to_owned()?;
@@ -105,7 +107,7 @@ impl Pump {
         // Programs that were loaded anew let through what was obtained before.
         let told = if enforcer.borrow().took_over() { state.borrow().told().held } else { String::new() };
         let (tables, held) = (BTreeMap::new(), Held::new(told));
-        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held })
+        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held, labelled })
     }
 
     /// Pumps until the future is dropped.
@@ -157,6 +159,9 @@ impl Pump {
         let kill = self.journal.reporter.facts().in_force.is_some_and(|in_force| {
             (in_force.bundle, in_force.serial) == (name, serial) && in_force.already_held == AlreadyHeld::Kill
         });
+        if self.labelled.take() {
+            self.held.begin_anew();
+        }
         let looked = self.held.look(&self.enforcer.borrow(), &bundle, kill);
         let found = match looked {
             Ok(None) => return,

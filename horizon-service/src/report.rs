@@ -27,6 +27,10 @@ pub enum Problem {
     Pins,
     /// What is in force is not what was accepted last.
     Swap,
+    /// Rules and the containers there are do not fit together.
+    Containers,
+    /// The container runtime does not answer.
+    Runtime,
     /// The agent itself is not exempt from the rules.
     Exemption,
     /// Files of the state directory.
@@ -56,6 +60,10 @@ pub struct InForce {
     pub selected: usize,
     /// Names of those that do not.
     pub idle: Vec<String>,
+    /// Whether it has policies for containers, which may come at any time.
+    pub for_containers: bool,
+    /// Containers under its rules.
+    pub containers: usize,
     /// What becomes of enforcement when the agent is stopped in good order.
     pub on_agent_stop: OnAgentStop,
     /// What becomes of a process that holds what the policies refuse.
@@ -105,7 +113,7 @@ impl Facts {
             None => reasons.push("no bundle was accepted so far: nothing is enforced".to_owned()),
             Some(in_force) => {
                 let count = in_force.idle.len();
-                if in_force.selected == 0 {
+                if in_force.selected == 0 && !in_force.for_containers {
                     degraded |= count > 0;
                     reasons.push(format!(
                         "nothing is enforced: none of the bundle's {count} policies selects this node"
@@ -207,6 +215,8 @@ mod tests {
             expires: "2099-01-01T00:00:00Z".parse().unwrap(),
             selected,
             idle: idle.iter().map(|name| (*name).to_owned()).collect(),
+            for_containers: false,
+            containers: 0,
             on_agent_stop: OnAgentStop::Keep,
             already_held: AlreadyHeld::Report,
         })
@@ -224,6 +234,8 @@ mod tests {
         assert_eq!(facts.report().reasons, ["policy web: no workload selected"]);
         facts.in_force = in_force(0, &["web"]);
         assert_eq!(word(&facts), "degraded", "nothing is enforced although the bundle has policies");
+        facts.in_force = in_force(0, &["web"]).map(|bundle| InForce { for_containers: true, ..bundle });
+        assert_eq!(word(&facts), "enforcing", "its containers may come");
         facts.in_force = in_force(0, &[]);
         assert_eq!(word(&facts), "enforcing", "lifted, as the bundle says");
         facts.problems.insert(Problem::Kernel, "no BPF".into());

@@ -26,15 +26,17 @@ use tokio::task::JoinHandle;
 
 use crate::alerts::{self, Origin};
 use crate::config::Settings;
+use crate::containers::Containers;
 use crate::domains::NodeNames;
 use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::intake::{Intake, Site};
 use crate::pump::{Journal, Pump};
 use crate::report::{Offline, Problem, Reporter};
+use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState};
 use crate::spool::{Spool, SpoolConfig};
 use crate::state::{Lock, State};
-use crate::status::{Figures, Status, StatusFile};
+use crate::status::{ContainerFigures, Figures, Status, StatusFile};
 use crate::uplink::{Uplink, UplinkConfig};
 
 /// How often the status file is looked after.
@@ -68,6 +70,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let node = horizon.as_ref().map(|horizon| horizon.node.clone()).unwrap_or_default();
 
     let enforcer = enforcer(&settings.pin_dir, &reporter);
+    let containers = Containers::restored(enforcer.as_ref(), state.containers());
     let mut site = Site {
         names: NodeNames::of(&node),
         node,
@@ -77,6 +80,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         kernel: enforcer.clone(),
         reporter: Rc::clone(&reporter),
         live: None,
+        containers,
+        labelled: Rc::default(),
     };
     site.restore(stored.as_ref());
     drop(stored);
@@ -147,9 +152,13 @@ async fn serve(
         service: horizon.as_ref().map(service).unwrap_or_default(),
     };
     let mut pump = match &enforcer {
-        Some(enforcer) => {
-            Some(Pump::new(Rc::clone(enforcer), journal.clone(), Rc::clone(&state), origin.clone())?)
-        }
+        Some(enforcer) => Some(Pump::new(
+            Rc::clone(enforcer),
+            journal.clone(),
+            Rc::clone(&state),
+            origin.clone(),
+            Rc::clone(&site.labelled),
+        )?),
         None => None,
     };
 
@@ -169,7 +178,13 @@ async fn serve(
     };
     delivery.begin();
     let ess = horizon.map(|horizon| EssClient::new(horizon.ess)).transpose()?;
-    let mut intake = ess.map(|ess| Intake::new(ess, site, receipt_keys));
+    let site = Rc::new(RefCell::new(site));
+    let mut intake = ess.map(|ess| Intake::new(ess, Rc::clone(&site), receipt_keys));
+
+    let containers = Runtime::new(&settings.runtime_socket, &settings.state_dir);
+    let (mut workloads, workload_count, runtime) =
+        (containers.workloads(), containers.workloads(), containers.state());
+    tokio::spawn(containers.run());
 
     let mut file = StatusFile::new(&settings.state_dir);
     let status = |offline: Option<Offline>| {
@@ -186,9 +201,22 @@ async fn serve(
                 suppressed: kernel.suppressed,
                 dropped: kernel.dropped,
             },
+            containers: ContainerFigures::new(
+                &runtime.borrow(),
+                workload_count.borrow().len(),
+                facts.in_force.as_ref(),
+            ),
             spool: journal.stats(),
             updated: None,
         }
+    };
+    let following = async {
+        // What is known from earlier counts until the runtime answers.
+        while workloads.changed().await.is_ok() {
+            let known = Arc::clone(&workloads.borrow_and_update());
+            site.borrow_mut().follow(&known);
+        }
+        std::future::pending().await
     };
     let pumping = async {
         match &mut pump {
@@ -215,6 +243,7 @@ async fn serve(
                 told = Some((expired.bundle, expired.serial));
             }
             delivery.begin();
+            reporter.problem(Problem::Runtime, lost(&runtime.borrow()));
             file.write(status(delivery.offline()));
             tokio::time::sleep(STATUS).await;
         }
@@ -223,6 +252,7 @@ async fn serve(
         () = pumping => {}
         () = showing => {}
         () = taking => {}
+        () = following => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -319,6 +349,20 @@ impl Delivery {
             tracing::error!("{reason}");
             self.reporter.problem(problem, Some(reason));
         }
+    }
+}
+
+/// What is wrong with the runtime. That there is none is not: a node may be without containers.
+fn lost(runtime: &RuntimeState) -> Option<String> {
+    match runtime {
+        RuntimeState::Lost { since, reason } => Some(format!(
+            "the container runtime does not answer since {since:.0}: {reason}; containers that start meanwhile are under the \
+             host's policies"
+        )),
+        RuntimeState::Connected { left_out, .. } if *left_out > 0 => {
+            Some(format!("{left_out} containers are beyond the {MAX_WORKLOADS} that are looked after"))
+        }
+        _ => None,
     }
 }
 

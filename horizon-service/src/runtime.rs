@@ -34,6 +34,8 @@ use layers::LayerStore;
 
 /// How long a change waits for inspections that may add to it.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The same for the first list: until it is published, what was known before counts.
+const FIRST_SETTLE: Duration = Duration::from_secs(5);
 /// How often everything is listed again: Docker drops events for listeners that it finds slow, without a word.
 const RESYNC: Duration = Duration::from_secs(60);
 /// Longest wait for an answer.
@@ -75,6 +77,7 @@ pub struct Runtime {
     known: Known,
     host: Surroundings,
     workloads: watch::Sender<Arc<Workloads>>,
+    is_published: bool,
     state: watch::Sender<RuntimeState>,
 }
 
@@ -117,6 +120,7 @@ impl Runtime {
             known: Known::default(),
             host: Surroundings { services: Services::open(state_dir), layers: LayerStore::default() },
             workloads: watch::Sender::default(),
+            is_published: false,
             state: watch::Sender::default(),
         }
     }
@@ -206,8 +210,10 @@ impl Runtime {
                 });
             }
             if self.known.has_changed() {
-                let due = *publish.get_or_insert(Instant::now() + SETTLE);
-                if self.known.is_settled() || due <= Instant::now() {
+                let settle = if self.is_published { SETTLE } else { FIRST_SETTLE };
+                let due = *publish.get_or_insert(Instant::now() + settle);
+                let is_settled = self.known.is_settled() && !is_first;
+                if is_settled || due <= Instant::now() {
                     publish = None;
                     self.publish();
                 }
@@ -259,6 +265,7 @@ impl Runtime {
 
     fn publish(&mut self) {
         if let Some(workloads) = self.known.changes() {
+            self.is_published = true;
             self.workloads.send_replace(Arc::new(workloads));
         }
         if let Err(error) = self.host.services.save() {

@@ -6,6 +6,7 @@
 //! <state>/bundles/current      the bundle in force: one line of JSON about it, then its bytes as they came
 //! <state>/bundles/previous     the one before
 //! <state>/generations/<n>.json what the rules of generation n of the kernel's tables are called
+//! <state>/containers.json       the containers that are known, and the numbers of their domains
 //! <state>/counters.json        what was already told: of alerts kept back and lost, of what processes held
 //! <state>/services.json        which Horizon services containers belong to (`services`)
 //! <state>/spool/               the spool
@@ -22,6 +23,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use armor_hub_client::bundle::{Accepted, SerialFloor, VerifiedBundle, reopen};
 use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
@@ -33,10 +35,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::RuleTable;
+use crate::workload::Workload;
 
 const FLOOR_FORMAT: &str = "horizon-armor.floor/1";
 const BUNDLE_FORMAT: &str = "horizon-armor.stored-bundle/1";
-const GENERATION_FORMAT: &str = "horizon-armor.generation/1";
+const GENERATION_FORMAT: &str = "horizon-armor.generation/2";
+const CONTAINERS_FORMAT: &str = "horizon-armor.containers/1";
 const COUNTERS_FORMAT: &str = "horizon-armor.counters/1";
 /// Generations whose names are kept: events of the last ones may still be in the kernel's ring.
 const KEPT_GENERATIONS: usize = 8;
@@ -159,6 +163,12 @@ struct Floor {
 struct GenerationFile {
     format: String,
     table: RuleTable,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ContainersFile {
+    format: String,
+    containers: Vec<(u32, Arc<Workload>)>,
 }
 
 /// What was already told.
@@ -318,7 +328,7 @@ impl State {
         self.dir.join("spool")
     }
 
-    /// Writes down what a generation's rules are called, before it goes live, and forgets old ones.
+    /// Writes down what a generation's rules are called, and forgets old ones.
     ///
     /// # Errors
     /// [`StateError::Io`].
@@ -358,6 +368,32 @@ impl State {
 
     fn generation_file(&self, id: u32) -> PathBuf {
         self.dir.join("generations").join(format!("{id}.json"))
+    }
+
+    /// Writes down the containers that are known, each with its domain's number.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_containers(&self, containers: Vec<(u32, Arc<Workload>)>) -> Result<(), StateError> {
+        let path = self.containers_file();
+        let file = ContainersFile { format: CONTAINERS_FORMAT.to_owned(), containers };
+        replace(&path, &to_json(&path, &file)?)
+    }
+
+    /// The containers that were known; none if that does not read.
+    pub fn containers(&self) -> Vec<(u32, Arc<Workload>)> {
+        let path = self.containers_file();
+        let file = read_json::<ContainersFile>(&path, |file| &file.format, CONTAINERS_FORMAT);
+        file.unwrap_or_else(|error| {
+            tracing::warn!("{error}: containers are under their policies once the runtime names them");
+            None
+        })
+        .map(|file| file.containers)
+        .unwrap_or_default()
+    }
+
+    fn containers_file(&self) -> PathBuf {
+        self.dir.join("containers.json")
     }
 
     /// What was already told; nothing if that is not known any more.
@@ -597,7 +633,7 @@ mod tests {
         let (state, ..) = State::open(dir.path()).unwrap();
         assert_eq!(state.last_generation(), 0);
         let rules = vec![RuleInfo { policy: "p".into(), ..RuleInfo::default() }];
-        let table = RuleTable { bundle: "edge".into(), serial: 1, domains: vec![(0, rules)] };
+        let table = RuleTable { bundle: "edge".into(), serial: 1, rules: vec![rules], domains: Vec::new() };
         for id in 1..=12 {
             state.store_generation(id, &table).unwrap();
         }

@@ -9,7 +9,8 @@ use armor_hub_client::status::{AgentReport, SpoolStats};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::report::Offline;
+use crate::report::{InForce, Offline};
+use crate::runtime::RuntimeState;
 use crate::state::{Lock, write_whole};
 
 const FILE: &str = "status.json";
@@ -28,6 +29,31 @@ pub struct Figures {
     pub dropped: u64,
 }
 
+/// The node's containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerFigures {
+    /// What runs them, in words.
+    pub runtime: String,
+    /// How many are known.
+    pub known: usize,
+    /// How many are under policies of their own.
+    pub ruled: usize,
+}
+
+impl ContainerFigures {
+    /// How it stands.
+    pub fn new(runtime: &RuntimeState, known: usize, in_force: Option<&InForce>) -> Self {
+        let runtime = match runtime {
+            RuntimeState::Starting => "not asked yet".to_owned(),
+            RuntimeState::Absent => "none".to_owned(),
+            RuntimeState::Connected { engine, .. } => engine.clone(),
+            RuntimeState::Lost { since, .. } => format!("lost since {since:.0}"),
+        };
+        Self { runtime, known, ruled: in_force.map_or(0, |bundle| bundle.containers) }
+    }
+}
+
 /// What the agent says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -42,6 +68,8 @@ pub struct Status {
     pub generation: u32,
     /// What the kernel counted.
     pub kernel: Figures,
+    /// The node's containers.
+    pub containers: ContainerFigures,
     /// Alerts on disk.
     pub spool: SpoolStats,
     /// When this was written, which is whenever anything in it changes.
@@ -128,7 +156,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
 }
 
 fn text(found: &Found, pin_dir: &Path) -> String {
-    let Status { report, offline, generation, kernel, spool, updated } = &found.status;
+    let Status { report, offline, generation, kernel, containers, spool, updated } = &found.status;
     let at =
         |moment: &Option<Timestamp>| moment.map_or("unknown".to_owned(), |moment| format!("{moment:.0}"));
     let mut text = String::new();
@@ -164,6 +192,8 @@ fn text(found: &Found, pin_dir: &Path) -> String {
     if let Some(Offline { since, reason }) = offline {
         line("offline", &format!("since {since:.0}: {reason}"));
     }
+    let ContainerFigures { runtime, known, ruled } = containers;
+    line("containers", &format!("{known} known, {ruled} under policies; runtime: {runtime}"));
     line("accesses", &format!("{} blocked, {} audited", kernel.blocked, kernel.audited));
     let waiting = spool.last.saturating_sub(spool.receipted);
     line(

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use armor_bpf::{Enforcer, Events, Generation, Home};
@@ -76,7 +77,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     };
     let (mut domain, linked) = domains::build(&selected, posture, &Root::of_process("self"))?;
     if trial.audit {
-        audit_only(&mut domain);
+        audit_only(Arc::make_mut(&mut domain));
     }
     let output: Box<dyn Write> = match &trial.alerts {
         Some(path) => Box::new(File::create(path).with_context(|| format!("{}", path.display()))?),
@@ -91,9 +92,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     // What an earlier try left behind is nobody's alert.
     while !events.drain(EVENTS)?.is_empty() {}
     let home = Home::of_process("self").context("cannot read this process's mounts")?;
-    let domains = [(DOMAIN, &domain, Home { linked, ..home })];
+    let domains = [(DOMAIN, &*domain, Home { linked, ..home })];
     let id = enforcer.generation() + 1;
-    enforcer.swap(&Generation { id, domains: &domains, alerts_per_second: 0 })?;
+    enforcer.swap(&Generation { id, host_mount_namespace: 0, domains: &domains, alerts_per_second: 0 })?;
     let mut printer = Printer {
         table: RuleTable::of("", 0, DOMAIN, &domain),
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
@@ -118,7 +119,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
     // Programs that stay must not go on holding what the command left behind to its rules.
-    enforcer.swap(&Generation { id: id + 1, domains: &[], alerts_per_second: 0 })?;
+    enforcer.swap(&Generation { id: id + 1, host_mount_namespace: 0, domains: &[], alerts_per_second: 0 })?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         eprintln!(
             "hzn-armor-agent: the command left processes running; they are under no policy from here on"

@@ -13,10 +13,12 @@ use armor_policy::names::{
     SERVICE_VERSION,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::root::Root;
 
-/// A container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A container. What is written down of it is found again by another agent, or after a reboot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     /// 64 hexadecimal digits.
     pub id: String,
@@ -27,6 +29,7 @@ pub struct Workload {
     /// Its labels, the image's among them.
     pub labels: BTreeMap<String, String>,
     /// Its first process in the host's pid namespace; `None` while it does not run, or until that is known.
+    #[serde(skip)]
     pub pid: Option<u32>,
     /// What it is to Horizon, if Horizon started it.
     pub horizon: Option<HorizonService>,
@@ -36,7 +39,7 @@ pub struct Workload {
 }
 
 /// The Horizon service that a container belongs to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HorizonService {
     /// The agreement's id; for a service that others depend on, the key of the instance.
     pub agreement: String,
@@ -47,7 +50,7 @@ pub struct HorizonService {
 }
 
 /// A service by its full name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceName {
     /// The organisation that owns it.
     pub org: String,

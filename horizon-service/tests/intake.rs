@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use armor_agent::containers::Containers;
 use armor_agent::domains::NodeNames;
 use armor_agent::enforce::Kernel;
 use armor_agent::intake::{Intake, Site};
 use armor_agent::report::{Facts, Problem, Reporter};
 use armor_agent::state::State;
-use armor_bpf::{BpfError, Generation};
+use armor_agent::workload::Workload;
+use armor_bpf::{BpfError, ContainerId, Generation, Labelled};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity};
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         keys_change_with_the_bundle_and_stay_changed,
         what_the_kernel_does_not_take_is_said_and_tried_again,
         an_ess_that_is_away_leaves_everything_in_force_and_comes_back,
+        containers_are_under_their_policies_as_they_come_and_before_the_runtime_answers,
     ]])
 }
 
@@ -44,6 +49,7 @@ struct FakeKernel(Rc<RefCell<FakeState>>);
 #[derive(Default)]
 struct FakeState {
     live: (u32, usize),
+    containers: BTreeMap<ContainerId, u32>,
     refuses: bool,
 }
 
@@ -61,12 +67,31 @@ impl Kernel for FakeKernel {
         state.live = (generation.id, generation.domains.len());
         Ok(())
     }
+
+    fn containers(&self) -> BTreeMap<ContainerId, u32> {
+        self.0.borrow().containers.clone()
+    }
+
+    fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
+        self.0.borrow_mut().containers.insert(id, domain);
+        Ok(())
+    }
+
+    fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError> {
+        self.0.borrow_mut().containers.remove(&id);
+        Ok(())
+    }
+
+    fn label_running(&mut self) -> Result<Labelled, BpfError> {
+        Ok(Labelled::default())
+    }
 }
 
 struct Node<H> {
     hub: Fixture<H>,
     css: CssClient,
     kernel: FakeKernel,
+    site: Option<Rc<RefCell<Site<FakeKernel>>>>,
     reporter: Rc<Reporter>,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
     signer: PrivateKey,
@@ -79,6 +104,7 @@ impl<H: Hub> Node<H> {
             css: hub.css().unwrap(),
             hub,
             kernel: FakeKernel::default(),
+            site: None,
             reporter: Rc::default(),
             receipt_keys: watch::Sender::new(Vec::new()),
             signer,
@@ -99,6 +125,7 @@ impl<H: Hub> Node<H> {
         assert!(problems.is_empty(), "{problems:?}");
         self.reporter = Rc::default();
         self.reporter.change(|facts| facts.proven = true);
+        let containers = Containers::restored(Some(&self.kernel), state.containers());
         let mut site = Site {
             node: NodeIdentity {
                 org: "myorg".into(),
@@ -113,9 +140,22 @@ impl<H: Hub> Node<H> {
             kernel: Some(self.kernel.clone()),
             reporter: Rc::clone(&self.reporter),
             live: None,
+            containers,
+            labelled: Rc::default(),
         };
         site.restore(stored.as_ref());
-        Intake::new(self.hub.ess().unwrap(), site, self.receipt_keys.clone())
+        self.site = Some(Rc::new(RefCell::new(site)));
+        Intake::new(self.hub.ess().unwrap(), self.site.clone().unwrap(), self.receipt_keys.clone())
+    }
+
+    /// What the runtime says that there is.
+    fn follow(&self, containers: &[&Workload]) {
+        let workload = |workload: &&Workload| (workload.id.clone(), Arc::new(Workload::clone(workload)));
+        self.site.as_ref().unwrap().borrow_mut().follow(&containers.iter().map(workload).collect());
+    }
+
+    fn known(&self) -> Vec<u32> {
+        self.kernel.0.borrow().containers.values().copied().collect()
     }
 
     async fn publish(&self, id: &str, data: &[u8]) {
@@ -332,4 +372,53 @@ async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(h
         () = intake.run(Duration::from_millis(20)) => {}
         () = story => {}
     }
+}
+
+async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime_answers<H: Hub>(
+    hub: Fixture<H>,
+) {
+    let mut node = Node::new(hub);
+    let mut intake = node.start();
+    let web = Workload {
+        id: "a".repeat(64),
+        name: "web".into(),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        ..Workload::default()
+    };
+    let db = Workload { id: "b".repeat(64), name: "db".into(), ..Workload::default() };
+    let policy = policy(SHELL)
+        .replace("KubeArmorHostPolicy", "KubeArmorPolicy")
+        .replace("nodeSelector", "selector")
+        .replace("kubearmor.io/hostname: '*'", "app: web");
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy]), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    assert_eq!((node.live(), node.reporter.reports().borrow().state.as_str()), ((1, 0), "enforcing"));
+    assert_eq!(node.reporter.facts().in_force.unwrap().idle, ["h"]);
+
+    node.follow(&[&db]);
+    assert_eq!((node.live(), node.known()), ((1, 0), vec![1]), "no rules for it, but not the host's either");
+    node.follow(&[&db, &web]);
+    assert_eq!((node.live(), node.known()), ((2, 1), vec![2, 1]));
+    let in_force = node.reporter.facts().in_force.unwrap();
+    assert_eq!((in_force.selected, in_force.containers, in_force.idle.len()), (1, 1, 0));
+    node.follow(&[&db, &web]);
+    assert_eq!(node.live(), (2, 1), "nothing new");
+    let named = node.site.as_ref().unwrap().borrow().state.borrow().generation(2).unwrap();
+    assert_eq!(named.domains[0].container.as_ref().unwrap().name, "web");
+
+    drop(intake);
+    let intake = node.start();
+    assert_eq!((node.live(), node.known()), ((3, 1), vec![2, 1]), "before the runtime answers");
+    drop(intake);
+    // A reboot: the kernel knows nothing any more.
+    node.kernel = FakeKernel::default();
+    let intake = node.start();
+    assert_eq!((node.live(), node.known()), ((4, 1), vec![2, 1]), "after a reboot too");
+
+    let renamed = Workload { labels: [("app".to_owned(), "shop".to_owned())].into(), ..web };
+    node.follow(&[&renamed]);
+    assert_eq!((node.live(), node.known()), ((5, 0), vec![2]), "the policy selects it no more");
+    node.follow(&[]);
+    assert_eq!((node.live(), node.known()), ((5, 0), vec![]));
+    drop(intake);
 }

@@ -3,7 +3,7 @@
  * What the kernel programs and the Rust side share: the only contract between them.
  *
  * A generation is one array of 64-bit words in pages, the image:
- *   domain d at words [d * IMAGE_DOMAIN_WORDS ..]: a struct image_domain; absent or without DOMAIN_RULED: no rules
+ *   domain d at words [d * IMAGE_DOMAIN_WORDS ..], for all d up to MAX_DOMAIN: a struct image_domain; without DOMAIN_RULED: no rules
  *   automata, cells, vectors and homes anywhere behind, found through the offsets of struct image_domain
  * A word of an automaton is a policy::tables::Slot, check in the low half. A policy::tables::Jump is two words, aligned to
  * two: its bytes as they lie in memory, then `from` in the low half and `to` in the high. A vector is four words, one per
@@ -15,6 +15,8 @@
 #define ARMOR_ABI_H
 
 #define HOST_DOMAIN 0
+/* Every image has a head for each domain up to here. A label with a higher number is that of a task under no rules. */
+#define MAX_DOMAIN 2047
 #define PATH_CAPACITY 4096
 
 /* policy::tables */
@@ -83,7 +85,7 @@ struct image_domain {
 	__u32 object_count;
 	__u32 cells;   /* word of cell (0, 0) */
 	__u32 vectors; /* word of vector 0 */
-	__u32 mount_namespace; /* inode number of the domain's own, 0: any */
+	__u32 mount_namespace; /* inode number of the domain's own, 0: any; in domain 0's whether it has rules or not */
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
 	__u32 homes;	  /* word of home 0 */
 	__u32 homes_mask; /* one less than there is room for, which is a power of two */
@@ -112,6 +114,19 @@ struct label {
 	__u32 generation; /* that `subject` was computed for; 0: none */
 	__u32 subject;
 	__u32 reserved;
+};
+
+/* A container as its control group's name has it: 64 hexadecimal digits as 32 bytes. */
+#define CONTAINER_ID_BYTES 32
+
+struct container_id {
+	__u8 bytes[CONTAINER_ID_BYTES];
+};
+
+/* What the iterator over all tasks yields for one with a label. */
+struct labelled {
+	__u32 domain;
+	__u32 is_new; /* it had none before */
 };
 
 /* A file with several names, one of which the domain's rules give a class. */

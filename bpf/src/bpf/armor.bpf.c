@@ -12,6 +12,7 @@
 
 #include <bpf/bpf_tracing.h>
 
+#include "container.h"
 #include "held.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -21,6 +22,8 @@ struct contract {
 	struct image_domain image_domain;
 	struct image_home image_home;
 	struct label label;
+	struct container_id container_id;
+	struct labelled labelled;
 	struct linked_key linked_key;
 	struct event event;
 };
@@ -200,34 +203,19 @@ int BPF_PROG(task_alloc, struct task_struct *task)
 	return 0;
 }
 
-static __always_inline void label_by_cgroup(struct task_struct *task, __u64 cgroup)
-{
-	__u32 *domain = bpf_map_lookup_elem(&workloads, &cgroup);
-	struct label *label;
-
-	if (!domain)
-		return;
-	label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!label || label->domain == *domain)
-		return;
-	label->domain = *domain;
-	label->generation = 0;
-}
-
-/* A container's first process is moved into its cgroup. */
-SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(cgroup_attach_task, struct cgroup *cgroup, const char *path, struct task_struct *task)
-{
-	label_by_cgroup(task, BPF_CORE_READ(cgroup, kn, id));
-	return 0;
-}
-
-/* A process that was cloned straight into its cgroup raises no attach event. */
+/* The first that is asked about a program which a task starts: from here on it may be a container's. */
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm)
 {
-	label_by_cgroup(bpf_get_current_task_btf(), bpf_get_current_cgroup_id());
-	return 0;
+	return enter_container(bpf_get_current_task_btf());
+}
+
+SEC("iter/task")
+int label_tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	return task ? show_labelled(ctx->meta->seq, task) : 0;
 }
 
 /* Another program: its class is computed here, from the name it was started under, where rules ask for it. */

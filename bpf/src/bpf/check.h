@@ -325,20 +325,6 @@ static __always_inline __u32 owns(struct task_struct *task, struct inode *inode)
 	return !inode || FIELD(inode, inode, i_uid.val) == FIELD(cred, ADDRESS(task_struct, task, cred), fsuid.val);
 }
 
-static __always_inline struct scratch *scratch_at(__u32 slot)
-{
-	return bpf_map_lookup_elem(&scratches, &slot);
-}
-
-/* No slot left means tasks preempting each other in the same place more than SCRATCH_SLOTS deep: refuse, and count it. */
-static __always_inline int refuse_without_scratch(void)
-{
-	count(COUNT_UNRESOLVED);
-	count(COUNT_BLOCKED);
-	count(COUNT_DROPPED);
-	return -EACCES;
-}
-
 /* Sets a name. Its addresses go through memory: the verifier then takes them for plain numbers. */
 static __always_inline void set_name(struct name *name, struct dentry *dentry, struct vfsmount *mnt, __u32 mode, __u32 links)
 {

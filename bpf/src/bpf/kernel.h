@@ -116,15 +116,36 @@ struct pid {
 };
 
 struct kernfs_node {
+	const char *name;
 	__u64 id;
 };
 
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[1]; /* from the root to the group itself */
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+enum cgroup_subsys_id {
+	devices_cgrp_id,
+	CGROUP_SUBSYS_COUNT,
 };
 
 struct css_set {
+	struct cgroup_subsys_state *subsys[CGROUP_SUBSYS_COUNT];
 	struct cgroup *dfl_cgrp;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
+
+struct fs_struct {
+	struct path root;
 };
 
 /* At the start of every seqlock_t. */
@@ -141,6 +162,10 @@ struct task_struct {
 	struct pid *thread_pid;
 	const struct cred *cred;
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
+	struct fs_struct *fs;
+	unsigned int flags;
+	__u64 start_boottime; /* nanoseconds */
 	char comm[16];
 	unsigned int in_execve : 1;
 };
@@ -149,6 +174,11 @@ struct seq_file;
 
 struct bpf_iter_meta {
 	__bpf_md_ptr(struct seq_file *, seq);
+};
+
+struct bpf_iter__task {
+	__bpf_md_ptr(struct bpf_iter_meta *, meta);
+	__bpf_md_ptr(struct task_struct *, task);
 };
 
 struct bpf_iter__task_file {
@@ -207,6 +237,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define FMODE_WRITE (1u << 1)
 #define FMODE_CREATED (1u << 20)
 #define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened by the kernel to execute it; open() cannot ask for it */
+#define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and started no program since */
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f

@@ -28,14 +28,31 @@ struct {
 	__type(value, struct label);
 } labels SEC(".maps");
 
-/* Which domain the tasks of a cgroup (by id) belong to. */
+/* Which domain the tasks of a container belong to. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, __u64);
+	__uint(max_entries, MAX_DOMAIN);
+	__type(key, struct container_id);
 	__type(value, __u32);
-} workloads SEC(".maps");
+} containers SEC(".maps");
+
+/* The root that the program which last entered a container from outside had. */
+struct entrance {
+	__u32 mount_namespace; /* inode number */
+	__u32 device;	       /* of the filesystem whose root it is, 0 where it is another directory */
+	__u32 mount_id;
+	__u32 reserved;
+};
+
+/* By domain. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_DOMAIN + 1);
+	__type(key, __u32);
+	__type(value, struct entrance);
+} entrances SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -145,6 +162,9 @@ struct access {
 	__u32 about_new; /* which of the two names the decision is about */
 };
 
+/* Bytes of a control group's name that are looked at: more than any runtime writes before a container's id. */
+#define GROUP_NAME 128
+
 struct scratch {
 	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
 	/* Where a scan stands: the state or jump that it is at, the page last looked at, and the next byte. */
@@ -155,6 +175,10 @@ struct scratch {
 	__u32 naming_second, naming_home_state;
 	__u32 naming_done;
 	struct name program;   /* the current task's */
+	/* container_of_group(): a control group's name, and where its reading stands. */
+	char group_name[GROUP_NAME];
+	struct container_id container;
+	__u32 container_digits, container_found;
 	struct classes below; /* a directory, for loosened() */
 	struct access access;
 	struct event event;
@@ -206,6 +230,20 @@ static __always_inline void release_scratch(__u32 slot)
 
 	if (claimed)
 		__sync_fetch_and_and(claimed, ~(1u << (slot & 31)));
+}
+
+static __always_inline struct scratch *scratch_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
+
+/* No slot left means tasks preempting each other in the same place more than SCRATCH_SLOTS deep: refuse, and count it. */
+static __always_inline int refuse_without_scratch(void)
+{
+	count(COUNT_UNRESOLVED);
+	count(COUNT_BLOCKED);
+	count(COUNT_DROPPED);
+	return -EACCES;
 }
 
 #endif

@@ -23,7 +23,7 @@ static __always_inline bool enter_scope(struct scope *scope, struct task_struct 
 		return false;
 	scope->label = bpf_task_storage_get(&labels, task, 0, 0);
 	scope->domain = scope->label ? scope->label->domain : HOST_DOMAIN;
-	if (scope->domain > (1u << 20))
+	if (scope->domain > MAX_DOMAIN)
 		return false;
 	scope->rules = (void *)word(scope->image, scope->domain * IMAGE_DOMAIN_WORDS);
 	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
@@ -105,14 +105,24 @@ static __noinline __u32 find_second(struct naming *naming)
 {
 	struct mount *mount = mount_of((void *)naming->name->mnt);
 	struct scope *scope = naming->scope;
-	struct image_home *home = home_of(scope, FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_dev));
+	__u32 device = FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_dev);
+	__u32 namespace = FIELD(mnt_namespace, ADDRESS(mount, mount, mnt_ns), ns.inum);
+	struct entrance *entrance = scope->domain == HOST_DOMAIN ? 0 : bpf_map_lookup_elem(&entrances, &scope->domain);
+	struct image_home *home;
 
+	/* Started since the image was built: all that is known of its root is what it was entered with. */
+	if (entrance && entrance->mount_namespace != scope->rules->mount_namespace) {
+		naming->scratch->naming_home_state = naming->automaton->start;
+		if (device == entrance->device)
+			return entrance->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
+		return namespace == entrance->mount_namespace ? SECOND_SAME : SECOND_NONE;
+	}
+	home = home_of(scope, device);
 	if (home) {
 		naming->scratch->naming_home_state = naming->subjects ? home->subjects_state : home->objects_state;
 		return home->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
 	}
-	if (scope->rules->mount_namespace &&
-	    FIELD(mnt_namespace, ADDRESS(mount, mount, mnt_ns), ns.inum) != scope->rules->mount_namespace)
+	if (scope->rules->mount_namespace && namespace != scope->rules->mount_namespace)
 		return SECOND_NONE;
 	return SECOND_SAME;
 }

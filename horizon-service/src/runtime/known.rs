@@ -20,8 +20,9 @@ pub type Workloads = BTreeMap<String, Arc<Workload>>;
 /// Labels by key.
 pub type Labels = BTreeMap<String, String>;
 
-/// Containers that are looked after.
-pub const MAX_WORKLOADS: usize = 4096;
+/// Containers that are looked after: half as many as there are domains, so that those of containers that are gone may wait for
+/// their last task.
+pub const MAX_WORKLOADS: usize = 1024;
 /// Inspections at a time.
 const MAX_INSPECTIONS: usize = 16;
 
@@ -157,6 +158,8 @@ impl Known {
             self.remove(id);
         }
         self.left_out.retain(|id| list.contains_key(id));
+        // The first one is news, even that there is none.
+        self.changed |= all;
         for (id, facts) in list {
             if touched.contains(&id) {
                 continue;

@@ -3,11 +3,13 @@
 //! - `armor-guest-tests run FOLDER [FILTER...]` runs the cases in FOLDER (`tests/cases`), each under
 //!   `hzn-armor-agent try`; options as those of any Rust test binary (`--list`, `--exact`, `--skip`).
 //! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
+//! - `armor-guest-tests containers [FILTER...]` makes and enters control groups as container runtimes do.
 //! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 //! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
 
 mod case;
+mod containers;
 mod measure;
 mod memory;
 mod race;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
             Some(pid) => report(memory::print(pid)),
             None => usage(),
         },
+        Some("containers") => containers::main(args),
         Some("race") => report(race::main()),
         Some("race-reader") => match args.next() {
             Some(race) => report(race::reader(&race)),
@@ -55,7 +58,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests race|prepare|measure|policy RULES|memory PID"
+        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests containers|race|prepare|measure|policy RULES|memory PID"
     );
     ExitCode::from(2)
 }

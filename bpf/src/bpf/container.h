@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Which container a task is in, and when it comes under that container's rules.
+ *
+ * A container is known by its id, which runtimes write into the name of its control group. Names are read when a task that
+ * is in no container's domain starts a program: there is no table of control groups that could be behind, or hold the number
+ * of one that is gone.
+ *
+ * A runtime prepares a container by tasks in the container's control group. They stay the host's until they start a program
+ * as the container sees it: in a mount namespace that is neither the host's nor their parent's. From there on the label
+ * sticks, whatever namespace or control group the task goes to.
+ */
+#ifndef ARMOR_CONTAINER_H
+#define ARMOR_CONTAINER_H
+
+#include "scope.h"
+
+/* Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's. */
+#define PREPARING 10000000000ull
+
+/* No id: it has another character, or more digits. */
+#define NO_ID (2 * CONTAINER_ID_BYTES + 1)
+
+struct container_search {
+	struct scratch *scratch;
+	struct cgroup *group;
+	__u32 domain;
+};
+
+/* One character of scratch->group_name: an id is what stands behind the name's begin or a '-', up to its end or a '.'. */
+static long read_digit(__u32 position, struct container_search *search)
+{
+	struct scratch *scratch = search->scratch;
+	char digit = scratch->group_name[position & (GROUP_NAME - 1)];
+	__u32 digits = scratch->container_digits, value = 16;
+	__u8 *byte;
+
+	if (!digit || (digit == '.' && digits == 2 * CONTAINER_ID_BYTES)) {
+		scratch->container_found = digits == 2 * CONTAINER_ID_BYTES;
+		return 1;
+	}
+	if (digit >= '0' && digit <= '9')
+		value = digit - '0';
+	else if (digit >= 'a' && digit <= 'f')
+		value = digit - 'a' + 10;
+	if (value < 16 && digits < 2 * CONTAINER_ID_BYTES) {
+		byte = &scratch->container.bytes[digits / 2 & (CONTAINER_ID_BYTES - 1)];
+		*byte = *byte << 4 | value;
+		scratch->container_digits = digits + 1;
+	} else {
+		scratch->container_digits = digit == '-' ? 0 : NO_ID;
+	}
+	return 0;
+}
+
+/* From the root down: of containers in containers only the outermost is the host's. */
+static long search_step(__u32 level, struct container_search *search)
+{
+	__u64 *ancestors = (void *)search->group + bpf_core_field_offset(struct cgroup, ancestors);
+	struct scratch *scratch = search->scratch;
+	struct cgroup *group = 0;
+	__u32 *domain;
+	long length;
+
+	bpf_probe_read_kernel(&group, sizeof(group), &ancestors[level]);
+	length = bpf_probe_read_kernel_str(scratch->group_name, GROUP_NAME, BPF_CORE_READ(group, kn, name));
+	if (length <= 2 * CONTAINER_ID_BYTES || length == GROUP_NAME)
+		return 0;
+	scratch->container_digits = 0;
+	scratch->container_found = 0;
+	bpf_loop(GROUP_NAME, read_digit, search, 0);
+	domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &scratch->container) : 0;
+	if (!domain)
+		return 0;
+	search->domain = *domain;
+	return 1;
+}
+
+static __always_inline __u32 domain_of_group(struct scratch *scratch, struct cgroup *group)
+{
+	struct container_search search = { .scratch = scratch, .group = group };
+
+	bpf_loop((FIELD(cgroup, group, level) & 0xffff) + 1, search_step, &search, 0);
+	return search.domain;
+}
+
+/* The domain of the container that a task is in, HOST_DOMAIN if it is in none that is known. */
+static __noinline __u32 domain_of_container(struct scratch *scratch, struct task_struct *task)
+{
+	struct css_set *groups = ADDRESS(task_struct, task, cgroups);
+	__u32 domain = domain_of_group(scratch, ADDRESS(css_set, groups, dfl_cgrp));
+	struct cgroup_subsys_state **subsystems, *devices = 0;
+
+	if (domain != HOST_DOMAIN || !bpf_core_enum_value_exists(enum cgroup_subsys_id, devices_cgrp_id))
+		return domain;
+	/* Version 1: one hierarchy each, and no runtime does without this one. */
+	subsystems = (void *)groups + bpf_core_field_offset(struct css_set, subsys);
+	bpf_probe_read_kernel(&devices, sizeof(devices),
+			      &subsystems[bpf_core_enum_value(enum cgroup_subsys_id, devices_cgrp_id)]);
+	return domain_of_group(scratch, ADDRESS(cgroup_subsys_state, devices, cgroup));
+}
+
+static __always_inline __u32 number_of(struct mnt_namespace *namespace)
+{
+	return FIELD(mnt_namespace, namespace, ns.inum);
+}
+
+/* Inode number of a task's mount namespace, 0 when it has left it at its end. */
+static __always_inline __u32 mount_namespace_of(struct task_struct *task)
+{
+	return number_of(ADDRESS(nsproxy, ADDRESS(task_struct, task, nsproxy), mnt_ns));
+}
+
+/* The host's, 0 before the first generation. */
+static __always_inline __u32 host_mount_namespace(void)
+{
+	__u32 key = 0;
+	void *image = bpf_map_lookup_elem(&live, &key);
+	struct image_domain *host = image ? (void *)word(image, 0) : 0;
+
+	return host ? host->mount_namespace : 0;
+}
+
+static __always_inline bool in_a_domain(const struct label *label)
+{
+	return label && label->domain != HOST_DOMAIN;
+}
+
+/* Whether the program that a task starts is its first in a container, if it is in one. */
+static __always_inline bool enters(struct task_struct *task)
+{
+	__u32 host = host_mount_namespace(), own = mount_namespace_of(task);
+
+	return host && own && own != host && own != mount_namespace_of(ADDRESS(task_struct, task, real_parent));
+}
+
+/*
+ * Whether a task that was there before its container was known is the container's, if it is in one: not a runtime's, which
+ * has started no program since it was forked, and runs from a file of the host or from a copy of it that is in no mount tree.
+ */
+static __always_inline bool is_inside(struct task_struct *task)
+{
+	__u32 host = host_mount_namespace(), own = mount_namespace_of(task);
+	struct file *exe;
+	struct mount *mount;
+
+	if (!host || !own || own == host)
+		return false;
+	if (!(FIELD(task_struct, task, flags) & PF_FORKNOEXEC))
+		return true;
+	exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
+	mount = mount_of(ADDRESS(file, exe, f_path.mnt));
+	if (place_of(mount) == PLACE_NAMED)
+		return number_of(ADDRESS(mount, mount, mnt_ns)) != host;
+	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > PREPARING;
+}
+
+static __always_inline void note_entrance(struct task_struct *task, __u32 domain)
+{
+	struct fs_struct *fs = ADDRESS(task_struct, task, fs);
+	struct vfsmount *mnt = ADDRESS(fs_struct, fs, root.mnt);
+	struct super_block *sb = ADDRESS(vfsmount, mnt, mnt_sb);
+	struct mount *mount = mount_of(mnt);
+	struct entrance entrance = {
+		.mount_namespace = mount_namespace_of(task),
+		.mount_id = FIELD(mount, mount, mnt_id),
+	};
+
+	if (ADDRESS(super_block, sb, s_root) == ADDRESS(fs_struct, fs, root.dentry))
+		entrance.device = FIELD(super_block, sb, s_dev);
+	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
+}
+
+/* Puts a task into a domain; false when there is no memory for its label. */
+static __always_inline bool set_label(struct task_struct *task, __u32 domain)
+{
+	struct label *label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!label)
+		return false;
+	label->domain = domain;
+	label->generation = 0;
+	return true;
+}
+
+/* Before a program is started: the entrance to a container. */
+static __always_inline int enter_container(struct task_struct *task)
+{
+	struct scratch *scratch;
+	__u32 slot, domain;
+
+	if (in_a_domain(bpf_task_storage_get(&labels, task, 0, 0)) || !enters(task))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	domain = domain_of_container(scratch, task);
+	release_scratch(slot);
+	if (domain == HOST_DOMAIN)
+		return 0;
+	note_entrance(task, domain);
+	return set_label(task, domain) ? 0 : -EACCES;
+}
+
+/* Labels a task that was there before its container was known, and yields each that has a label. */
+static __always_inline int show_labelled(struct seq_file *seq, struct task_struct *task)
+{
+	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
+	struct labelled labelled = {};
+	struct scratch *scratch;
+	__u32 slot;
+
+	if (in_a_domain(label)) {
+		labelled.domain = label->domain;
+		bpf_seq_write(seq, &labelled, sizeof(labelled));
+		return 0;
+	}
+	if (!is_inside(task))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return 1; /* ask again */
+	labelled.domain = domain_of_container(scratch, task);
+	labelled.is_new = 1;
+	release_scratch(slot);
+	/* Where the reader's buffer was full the task is shown again. */
+	if (labelled.domain != HOST_DOMAIN && !bpf_seq_write(seq, &labelled, sizeof(labelled)))
+		set_label(task, labelled.domain);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,226 @@
+//! The node's containers, each with the number of its domain.
+//!
+//! Invariants:
+//! - A container keeps its number for as long as it is known, whatever policies select it and whether it runs: labels in the
+//!   kernel hold the number.
+//! - A number is given again only after its container is gone and all tasks were gone through without one that has it.
+//! - Every known container has one, so that none is under the host's policies, be it under no others.
+//! - What is known is written down: after a restart, or a reboot, containers are under their policies before the runtime
+//!   answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, MAX_DOMAIN};
+
+use crate::enforce::Kernel;
+use crate::runtime::Workloads;
+use crate::workload::Workload;
+
+/// The containers.
+#[derive(Debug, Default)]
+pub struct Containers {
+    known: BTreeMap<ContainerId, (u32, Arc<Workload>)>,
+    /// What the kernel was told.
+    registered: BTreeMap<ContainerId, u32>,
+    /// Numbers of containers that are gone, some of whose tasks may not be.
+    retired: BTreeSet<u32>,
+    /// Whether the runtime has said which containers there are.
+    is_told: bool,
+}
+
+impl Containers {
+    /// Those that an earlier agent knew, with the numbers that the kernel or, after a reboot, the state has for them.
+    pub fn restored(kernel: Option<&impl Kernel>, remembered: Vec<(u32, Arc<Workload>)>) -> Self {
+        let registered = kernel.map(Kernel::containers).unwrap_or_default();
+        let mut taken: BTreeSet<u32> = registered.values().copied().collect();
+        let mut known = BTreeMap::new();
+        for (number, workload) in remembered {
+            let Some(id) = ContainerId::parse(&workload.id) else { continue };
+            let number = match registered.get(&id) {
+                Some(number) => *number,
+                None if (HOST_DOMAIN + 1..=MAX_DOMAIN).contains(&number) && taken.insert(number) => number,
+                None => continue,
+            };
+            known.insert(id, (number, workload));
+        }
+        Self { known, registered, ..Self::default() }
+    }
+
+    /// Takes the runtime's word; whether any is new, gone or called otherwise.
+    pub fn update(&mut self, workloads: &Workloads) -> bool {
+        self.is_told = true;
+        let present: BTreeMap<ContainerId, &Arc<Workload>> = workloads
+            .values()
+            .filter_map(|workload| Some((ContainerId::parse(&workload.id)?, workload)))
+            .collect();
+        let before = self.known.len();
+        self.known.retain(|id, _| present.contains_key(id));
+        let mut changed = self.known.len() != before;
+        for (id, workload) in present {
+            match self.known.get_mut(&id) {
+                Some((_, known)) if known == workload => {}
+                Some((_, known)) => {
+                    changed = true;
+                    known.clone_from(workload);
+                }
+                None => match self.number_for(&id) {
+                    Some(number) => {
+                        changed = true;
+                        self.known.insert(id, (number, Arc::clone(workload)));
+                    }
+                    None => tracing::error!(
+                        container = workload.name,
+                        "no domain is free for it: the host's policies hold in it, and no others"
+                    ),
+                },
+            }
+        }
+        changed
+    }
+
+    fn number_for(&self, id: &ContainerId) -> Option<u32> {
+        let number = self.registered.get(id).copied();
+        number.or_else(|| {
+            let known = self.known.values().map(|(number, _)| number);
+            let taken: BTreeSet<u32> =
+                known.chain(self.registered.values()).chain(&self.retired).copied().collect();
+            (HOST_DOMAIN + 1..=MAX_DOMAIN).find(|number| !taken.contains(number))
+        })
+    }
+
+    /// All of them, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Workload>)> + Clone {
+        self.known.values().map(|(number, workload)| (*number, workload))
+    }
+
+    /// To be written down.
+    pub fn to_remember(&self) -> Vec<(u32, Arc<Workload>)> {
+        self.iter().map(|(number, workload)| (number, Arc::clone(workload))).collect()
+    }
+
+    /// Tells the kernel which containers there are, and has it label what runs in them already; how many tasks that were. Comes
+    /// after the generation that has their rules.
+    ///
+    /// # Errors
+    /// [`BpfError`]; to be repeated.
+    pub fn settle(&mut self, kernel: &mut impl Kernel) -> Result<usize, BpfError> {
+        if self.is_told {
+            let gone = self.registered.iter().filter(|(id, _)| !self.known.contains_key(id));
+            for (id, number) in gone.map(|(id, number)| (*id, *number)).collect::<Vec<_>>() {
+                kernel.remove_container(id)?;
+                self.registered.remove(&id);
+                self.retired.insert(number);
+            }
+        }
+        for (id, (number, _)) in &self.known {
+            if self.registered.get(id) != Some(number) {
+                kernel.add_container(*id, *number)?;
+                self.registered.insert(*id, *number);
+            }
+        }
+        let found = kernel.label_running()?;
+        self.retired.retain(|number| found.domains.contains(number));
+        Ok(found.new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use armor_bpf::{Generation, Labelled};
+
+    #[derive(Default)]
+    struct FakeKernel {
+        containers: BTreeMap<ContainerId, u32>,
+        tasks: BTreeSet<u32>,
+    }
+
+    impl Kernel for FakeKernel {
+        fn generation(&self) -> u32 {
+            1
+        }
+        fn swap(&mut self, _: &Generation<'_>) -> Result<(), BpfError> {
+            Ok(())
+        }
+        fn containers(&self) -> BTreeMap<ContainerId, u32> {
+            self.containers.clone()
+        }
+        fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
+            self.containers.insert(id, domain);
+            Ok(())
+        }
+        fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError> {
+            self.containers.remove(&id);
+            Ok(())
+        }
+        fn label_running(&mut self) -> Result<Labelled, BpfError> {
+            Ok(Labelled { new: 0, domains: self.tasks.clone() })
+        }
+    }
+
+    fn workloads(names: &[&str]) -> Workloads {
+        let workload = |name: &&str| {
+            let id = name.repeat(64);
+            (id.clone(), Arc::new(Workload { id, name: (*name).to_owned(), ..Workload::default() }))
+        };
+        names.iter().map(workload).collect()
+    }
+
+    fn numbers(containers: &Containers) -> Vec<(String, u32)> {
+        containers.iter().map(|(number, workload)| (workload.name.clone(), number)).collect()
+    }
+
+    fn expect(names: &[(&str, u32)]) -> Vec<(String, u32)> {
+        names.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect()
+    }
+
+    #[test]
+    fn a_number_is_given_again_only_after_no_task_has_it() {
+        let mut kernel = FakeKernel::default();
+        let mut containers = Containers::restored(Some(&kernel), Vec::new());
+        assert!(containers.update(&workloads(&["a", "b"])) && !containers.update(&workloads(&["a", "b"])));
+        containers.settle(&mut kernel).unwrap();
+        assert_eq!(numbers(&containers), expect(&[("a", 1), ("b", 2)]));
+        assert_eq!(kernel.containers.len(), 2);
+
+        kernel.tasks = [1, 2].into();
+        assert!(containers.update(&workloads(&["b", "c"])));
+        assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3)]), "the kernel still has a");
+        containers.settle(&mut kernel).unwrap();
+        containers.update(&workloads(&["b", "c", "d"]));
+        assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3), ("d", 4)]), "a task of a is left");
+        kernel.tasks = [2, 3].into();
+        containers.settle(&mut kernel).unwrap();
+        containers.update(&workloads(&["b", "c", "d", "e"]));
+        assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3), ("d", 4), ("e", 1)]));
+    }
+
+    #[test]
+    fn the_next_agent_goes_on_with_the_kernels_numbers_or_those_written_down() {
+        let mut kernel = FakeKernel::default();
+        let mut containers = Containers::restored(Some(&kernel), Vec::new());
+        containers.update(&workloads(&["a", "b"]));
+        containers.settle(&mut kernel).unwrap();
+        let remembered = containers.to_remember();
+        kernel.tasks = [1, 2].into();
+
+        let mut next = Containers::restored(Some(&kernel), remembered[..1].to_vec());
+        next.settle(&mut kernel).unwrap();
+        assert_eq!(kernel.containers.len(), 2, "nobody said that b is gone");
+        next.update(&workloads(&["a", "b", "c"]));
+        assert_eq!(numbers(&next), expect(&[("a", 1), ("b", 2), ("c", 3)]));
+        next.update(&workloads(&["a", "d"]));
+        next.settle(&mut kernel).unwrap();
+        assert_eq!(kernel.containers.values().copied().collect::<Vec<_>>(), [1, 3]);
+
+        let rebooted = Containers::restored(Some(&FakeKernel::default()), remembered);
+        assert_eq!(numbers(&rebooted), expect(&[("a", 1), ("b", 2)]));
+        let nonsense = [(0, workloads(&["a"])), (9999, workloads(&["b"]))];
+        let nonsense = nonsense
+            .into_iter()
+            .flat_map(|(n, all)| all.into_values().map(move |workload| (n, workload)))
+            .collect();
+        assert_eq!(numbers(&Containers::restored(None::<&FakeKernel>, nonsense)), expect(&[]));
+    }
+}

@@ -1,0 +1,477 @@
+//! Containers as the kernel side knows them: control groups with a container's id in their names, entered in every way that
+//! runtimes enter them. What is started in one is under its rules from the first instruction on; what prepares it is not.
+//!
+//! No runtime is needed: the tests make the groups and tell the kernel which containers there are, as the agent does.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::ptr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, bail, ensure};
+use armor_bpf::{ContainerId, Enforcer, Generation, Home, MAX_DOMAIN};
+use armor_policy::tables::Domain;
+use armor_policy::{CompileOptions, Policy, compile};
+use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
+use rustix::mount::{MountFlags, mount};
+
+use crate::run::PROGRAMS;
+
+const POLICY: &str = "\
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: container}
+spec:
+  selector: {matchLabels: {app: container}}
+  process: {matchDirectories: [{dir: /t/c/blocked/}]}
+  file: {matchPaths: [{path: /t/c/secret}]}
+";
+const BLOCKED: &str = "/t/c/blocked/true";
+const FREE: &str = "/t/c/free/true";
+const EACCES: i32 = libc::EACCES;
+/// What a shell ends with when it may not start a program.
+const NOT_STARTED: i32 = 126;
+
+type Test = fn(&mut Node) -> anyhow::Result<()>;
+
+/// Runs all; the output is that of a Rust test.
+pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
+    let mut arguments = Arguments::from_iter(std::iter::once("armor-guest-tests".to_owned()).chain(args));
+    arguments.test_threads = Some(1);
+    arguments.color.get_or_insert(ColorSetting::Never);
+    let node = match Node::new() {
+        Ok(node) => Arc::new(Mutex::new(node)),
+        Err(error) => {
+            eprintln!("armor-guest-tests: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let tests: [(&str, Test); 9] = [
+        ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
+        ("five_hundred_at_once", five_hundred),
+        ("only_ids_that_are_known_count", unknown),
+        ("what_prepares_a_container_is_not_under_its_rules", preparation),
+        ("nothing_leads_out", no_way_out),
+        ("other_names_from_the_first_program_on", other_names),
+        ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
+        ("of_containers_in_containers_the_outermost_counts", nested),
+        ("a_number_that_is_given_again_brings_nothing_along", number_again),
+    ];
+    let trials = tests.map(|(name, test)| {
+        let node = Arc::clone(&node);
+        Trial::test(format!("containers::{name}"), move || {
+            let mut node = node.lock().map_err(|_| Failed::from("a test before panicked"))?;
+            let outcome = test(&mut node);
+            node.forget_all()?;
+            outcome.map_err(|error| format!("{error:#}").into())
+        })
+    });
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
+}
+
+/// A hierarchy of control groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hierarchy {
+    V1,
+    V2,
+}
+
+impl Hierarchy {
+    fn path(self) -> &'static str {
+        match self {
+            Self::V1 => "/run/cgroup-v1",
+            Self::V2 => "/sys/fs/cgroup",
+        }
+    }
+}
+
+/// How a group is entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// Its first task is moved there.
+    Attached,
+    /// Its first task is made there, which raises no event.
+    Cloned,
+}
+
+/// The kernel side, and what the tests made.
+struct Node {
+    enforcer: Enforcer,
+    domain: Domain,
+    groups: Vec<PathBuf>,
+    known: Vec<ContainerId>,
+    next: u32,
+}
+
+impl Node {
+    fn new() -> anyhow::Result<Self> {
+        fs::create_dir_all("/t/c/blocked")?;
+        fs::create_dir_all("/t/c/free")?;
+        fs::create_dir_all("/t/c/elsewhere")?;
+        for program in [BLOCKED, FREE] {
+            fs::copy("/usr/bin/busybox", program)?;
+        }
+        fs::write("/t/c/secret", "secret\n")?;
+        let v1 = Hierarchy::V1.path();
+        fs::create_dir_all(v1)?;
+        mount("none", v1, "cgroup", MountFlags::empty(), Some(c"devices"))
+            .context("a hierarchy of version 1")?;
+        let policies = armor_policy::parse("containers", POLICY)?;
+        let policies: Vec<&Policy> = policies.iter().collect();
+        let domain = compile(&policies, &CompileOptions::default())?;
+        let enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
+        let mut node = Self { enforcer, domain, groups: Vec::new(), known: Vec::new(), next: 1 };
+        node.swap()?;
+        Ok(node)
+    }
+
+    /// Every domain but the last has the same rules, and no home: the containers were not looked at yet.
+    fn swap(&mut self) -> anyhow::Result<()> {
+        let domains: Vec<(u32, &Domain, Home)> =
+            (1..MAX_DOMAIN).map(|number| (number, &self.domain, Home::default())).collect();
+        let generation = Generation {
+            id: self.enforcer.generation() + 1,
+            host_mount_namespace: Home::of_process("1")?.mount_namespace,
+            domains: &domains,
+            alerts_per_second: 0,
+        };
+        Ok(self.enforcer.swap(&generation)?)
+    }
+
+    fn id(&mut self) -> String {
+        self.next += 1;
+        format!("{:064x}", u64::from(self.next).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn add(&mut self, id: &str, number: u32) -> anyhow::Result<()> {
+        let id = ContainerId::parse(id).context("no id")?;
+        self.enforcer.add_container(id, number)?;
+        self.known.push(id);
+        Ok(())
+    }
+
+    fn group(&mut self, hierarchy: Hierarchy, name: &str) -> anyhow::Result<PathBuf> {
+        let path = Path::new(hierarchy.path()).join(name);
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        self.groups.push(path.clone());
+        Ok(path)
+    }
+
+    /// A container that the kernel knows, and its group.
+    fn container(&mut self) -> anyhow::Result<PathBuf> {
+        let id = self.id();
+        self.add(&id, 1)?;
+        self.group(Hierarchy::V2, &format!("docker-{id}.scope"))
+    }
+
+    fn forget_all(&mut self) -> anyhow::Result<()> {
+        for id in self.known.drain(..) {
+            self.enforcer.remove_container(id)?;
+        }
+        for group in self.groups.drain(..).rev() {
+            fs::remove_dir(&group).with_context(|| group.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let id = self.enforcer.generation() + 1;
+        let nothing = Generation { id, host_mount_namespace: 0, domains: &[], alerts_per_second: 0 };
+        if let Err(error) = self.enforcer.swap(&nothing) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// What a container's first task does before it starts the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Gets a mount namespace of its own, as in a container.
+    Enter,
+    /// Stays in the host's.
+    Stay,
+}
+
+/// A process that was started in a group.
+struct Started(i32);
+
+/// Starts a program in a group.
+fn start(group: &Path, entry: Entry, before: Before, program: &[&str]) -> anyhow::Result<Started> {
+    let procs = File::options().write(true).open(group.join("cgroup.procs"))?;
+    let directory = File::open(group)?;
+    let words = program.iter().map(|word| CString::new(*word)).collect::<Result<Vec<_>, _>>()?;
+    let mut argv: Vec<*const libc::c_char> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
+    let path = c"PATH=/usr/bin:/usr/sbin".as_ptr();
+    let env = [path, ptr::null()];
+    let cgroup = (entry == Entry::Cloned).then(|| directory.as_raw_fd());
+    let pid = clone(cgroup)?;
+    if pid == 0 {
+        // SAFETY: between fork and exec only system calls are made, on memory that was there before.
+        unsafe {
+            if entry == Entry::Attached && libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
+                libc::_exit(121);
+            }
+            if before == Before::Enter && libc::unshare(libc::CLONE_NEWNS) != 0 {
+                libc::_exit(122);
+            }
+            libc::execve(argv[0], argv.as_ptr(), env.as_ptr());
+            libc::_exit(*libc::__errno_location());
+        }
+    }
+    Ok(Started(pid))
+}
+
+/// `fork`, into a control group of version 2 where one is named.
+fn clone(cgroup: Option<RawFd>) -> anyhow::Result<i32> {
+    /// `struct clone_args`, include/uapi/linux/sched.h, up to `cgroup`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags: u64,
+        words: [u64; 3],
+        exit_signal: u64,
+        stack: [u64; 5],
+        cgroup: u64,
+    }
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    if let Some(cgroup) = cgroup {
+        args.flags = CLONE_INTO_CGROUP;
+        args.cgroup = u64::try_from(cgroup)?;
+    }
+    // SAFETY: as fork(); the structure is the kernel's, of the size that is told.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) } {
+        -1 => Err(io::Error::last_os_error()).context("clone3"),
+        pid => Ok(i32::try_from(pid)?),
+    }
+}
+
+impl Started {
+    /// The exit status; an errno where the program was not started.
+    fn wait(&self) -> anyhow::Result<i32> {
+        let mut status = 0;
+        // SAFETY: the child is this process's, and the status has a place.
+        ensure!(unsafe { libc::waitpid(self.0, &raw mut status, 0) } == self.0, io::Error::last_os_error());
+        ensure!(libc::WIFEXITED(status), "ended by a signal: {status}");
+        Ok(libc::WEXITSTATUS(status))
+    }
+}
+
+fn run(group: &Path, entry: Entry, program: &[&str]) -> anyhow::Result<i32> {
+    start(group, entry, Before::Enter, program)?.wait()
+}
+
+fn shell(group: &Path, script: &str) -> anyhow::Result<i32> {
+    run(group, Entry::Attached, &["/usr/bin/sh", "-c", script])
+}
+
+/// Group names as runtimes write them.
+const NAMES: [fn(&str) -> String; 5] = [
+    |id| format!("docker-{id}.scope"),
+    str::to_owned,
+    |id| format!("libpod-{id}.scope"),
+    |id| format!("libpod-payload-{id}"),
+    |id| format!("cri-containerd-{id}.scope"),
+];
+
+fn first_programs(node: &mut Node) -> anyhow::Result<()> {
+    let ways =
+        [(Hierarchy::V2, Entry::Attached), (Hierarchy::V2, Entry::Cloned), (Hierarchy::V1, Entry::Attached)];
+    let mut leaks = 0;
+    let mut number = 0;
+    for round in 0..100 {
+        for (hierarchy, entry) in ways {
+            number += 1;
+            let id = node.id();
+            node.add(&id, number)?;
+            let group = node.group(hierarchy, &NAMES[round % NAMES.len()](&id))?;
+            let blocked = run(&group, entry, &[BLOCKED])?;
+            let free = run(&group, entry, &[FREE])?;
+            ensure!(free == 0, "a program that no rule names ended with {free}");
+            ensure!(blocked == 0 || blocked == EACCES, "the blocked program ended with {blocked}");
+            leaks += usize::from(blocked == 0);
+        }
+    }
+    ensure!(leaks == 0, "{leaks} of {number} containers started what they must not");
+    Ok(())
+}
+
+fn five_hundred(node: &mut Node) -> anyhow::Result<()> {
+    let mut groups = Vec::new();
+    for number in 1..=500 {
+        let id = node.id();
+        node.add(&id, number)?;
+        groups.push(node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?);
+    }
+    let mut started = Vec::new();
+    for (at, group) in groups.iter().enumerate() {
+        let entry = if at % 2 == 0 { Entry::Attached } else { Entry::Cloned };
+        started.push(start(group, entry, Before::Enter, &[BLOCKED])?);
+    }
+    for (at, process) in started.iter().enumerate() {
+        let status = process.wait()?;
+        ensure!(status == EACCES, "container {at} of 500 ended with {status}");
+    }
+    Ok(())
+}
+
+fn unknown(node: &mut Node) -> anyhow::Result<()> {
+    let id = node.id();
+    node.add(&id, 1)?;
+    let stranger = node.id();
+    for name in [
+        format!("docker-{stranger}.scope"),
+        format!("docker-{}.scope", &id[1..]),
+        format!("docker-{id}0.scope"),
+        format!("docker-{id}x"),
+        format!("docker{id}.scope"),
+        format!("docker-{}.scope", id.to_uppercase()),
+        format!("{}-{id}", "x".repeat(70)),
+        "plain".to_owned(),
+    ] {
+        let group = node.group(Hierarchy::V2, &name)?;
+        let status = run(&group, Entry::Attached, &[BLOCKED])?;
+        ensure!(status == 0, "{name}: {status}");
+    }
+    let group = node.group(Hierarchy::V2, &format!("a-b-{id}.scope"))?;
+    let status = run(&group, Entry::Attached, &[BLOCKED])?;
+    ensure!(status == EACCES, "the id itself: {status}");
+    Ok(())
+}
+
+fn preparation(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    for entry in [Entry::Attached, Entry::Cloned] {
+        let status = start(&group, entry, Before::Stay, &[BLOCKED])?.wait()?;
+        ensure!(status == 0, "a runtime's own program in the group: {status}");
+        let script = format!("cat /t/c/secret && exec unshare -m {BLOCKED}");
+        let status = start(&group, entry, Before::Stay, &["/usr/bin/sh", "-c", &script])?.wait()?;
+        ensure!(status == NOT_STARTED, "the program that a runtime's ends in: {status}");
+    }
+    Ok(())
+}
+
+fn no_way_out(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    let root = Hierarchy::V2.path();
+    for (way, expected) in [
+        ("cat /t/c/secret", 1),
+        ("unshare -m cat /t/c/secret", 1),
+        ("nsenter -t 1 -m cat /t/c/secret", 1),
+        ("setsid cat /t/c/secret", 1),
+        ("(cat /t/c/secret)", 1),
+        ("chroot / /usr/bin/cat /t/c/secret", 1),
+        (&format!("echo $$ >{root}/cgroup.procs && cat /t/c/secret"), 1),
+        (&format!("echo $$ >{root}/cgroup.procs && exec unshare -m {BLOCKED}"), NOT_STARTED),
+    ] {
+        let status = shell(&group, way)?;
+        ensure!(status == expected, "{way}: {status}");
+    }
+    Ok(())
+}
+
+fn other_names(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    for way in [
+        "mount --bind /t/c/blocked /t/c/elsewhere && exec /t/c/elsewhere/true",
+        "unshare -m sh -c 'mount --bind /t/c/blocked /t/c/elsewhere && exec /t/c/elsewhere/true'",
+        "mv /t/c/blocked /t/c/moved",
+        "exec /proc/self/root/t/c/blocked/true",
+        "exec /proc/1/root/t/c/blocked/true",
+    ] {
+        let status = shell(&group, way)?;
+        let expected = if way.starts_with("mv") { 1 } else { NOT_STARTED };
+        ensure!(status == expected, "{way}: {status}");
+    }
+    Ok(())
+}
+
+fn already_running(node: &mut Node) -> anyhow::Result<()> {
+    let id = node.id();
+    let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
+    let gate = "/t/c/gate";
+    fs::remove_file(gate).ok();
+    rustix::fs::mknodat(rustix::fs::CWD, gate, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
+    let script = format!("read line <{gate}; cat /t/c/secret");
+    let waits = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
+    let open_gate = File::options().write(true).open(gate)?;
+    // One that was forked into it and started nothing since, as a runtime's does before the first program.
+    let (runtime_waits, mut let_it_go) = io::pipe()?;
+    let procs = File::options().write(true).open(group.join("cgroup.procs"))?;
+    let runtime = clone(None)?;
+    if runtime == 0 {
+        // SAFETY: as in start().
+        unsafe {
+            let mut byte = [0_u8; 1];
+            libc::close(let_it_go.as_raw_fd());
+            if libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1
+                || libc::unshare(libc::CLONE_NEWNS) != 0
+                || libc::read(runtime_waits.as_raw_fd(), byte.as_mut_ptr().cast(), 1) != 1
+            {
+                libc::_exit(121);
+            }
+            let secret = libc::open(c"/t/c/secret".as_ptr(), libc::O_RDONLY);
+            libc::_exit(if secret < 0 { *libc::__errno_location() } else { 0 });
+        }
+    }
+    let runtime = Started(runtime);
+    node.add(&id, 1)?;
+    let labelled = node.enforcer.label_running()?;
+    ensure!(labelled.new == 1 && labelled.domains.contains(&1), "{labelled:?}");
+    let again = node.enforcer.label_running()?;
+    ensure!(again.new == 0 && again.domains.contains(&1), "{again:?}");
+    (&open_gate).write_all(b"go\n")?;
+    let_it_go.write_all(b"x")?;
+    let (program, preparing) = (waits.wait()?, runtime.wait()?);
+    ensure!(program == 1, "a program that ran already: {program}");
+    ensure!(preparing == 0, "a runtime that prepares the container: {preparing}");
+    let gone = node.enforcer.label_running()?;
+    ensure!(!gone.domains.contains(&1), "its tasks are gone: {gone:?}");
+    Ok(())
+}
+
+fn nested(node: &mut Node) -> anyhow::Result<()> {
+    let outer = node.container()?;
+    let id = node.id();
+    // Were the inner one's rules asked for, there would be none.
+    let inner_id = ContainerId::parse(&id).context("no id")?;
+    node.enforcer.add_container(inner_id, MAX_DOMAIN)?;
+    node.known.push(inner_id);
+    let inner = outer.join("inner").join(format!("docker-{id}.scope"));
+    fs::create_dir_all(&inner)?;
+    node.groups.push(outer.join("inner"));
+    node.groups.push(inner.clone());
+    for entry in [Entry::Attached, Entry::Cloned] {
+        let status = run(&inner, entry, &[BLOCKED])?;
+        ensure!(status == EACCES, "below a container: {status}");
+    }
+    Ok(())
+}
+
+fn number_again(node: &mut Node) -> anyhow::Result<()> {
+    for _ in 0..3 {
+        let group = node.container()?;
+        // The root of the one before would make another name of this: a filesystem that only it has shown.
+        let status = shell(
+            &group,
+            "mount -t tmpfs none /t/c/elsewhere && cp /t/c/free/true /t/c/elsewhere/ && /t/c/elsewhere/true",
+        )?;
+        ensure!(status == 0, "a filesystem of its own: {status}");
+        let status = run(&group, Entry::Attached, &[BLOCKED])?;
+        ensure!(status == EACCES, "{status}");
+        let id = node.known.pop().context("none is known")?;
+        node.enforcer.remove_container(id)?;
+        let status = run(&group, Entry::Attached, &[BLOCKED])?;
+        if status != 0 {
+            bail!("a container that is gone still counts: {status}");
+        }
+    }
+    Ok(())
+}
