@@ -4,7 +4,8 @@
  *
  * A container is known by its id, which runtimes write into the name of its control group. Names are read when a task that
  * is in no container's domain starts a program: there is no table of control groups that could be behind, or hold the number
- * of one that is gone.
+ * of one that is gone. Only root's names count: whoever may make control groups of his own could otherwise leave the host's
+ * rules for a container's.
  *
  * A runtime prepares a container by tasks in the container's control group. They stay the host's until they start a program
  * as the container sees it: in a mount namespace that is neither the host's nor their parent's. From there on the label
@@ -58,22 +59,26 @@ static long search_step(__u32 level, struct container_search *search)
 {
 	__u64 *ancestors = (void *)search->group + bpf_core_field_offset(struct cgroup, ancestors);
 	struct scratch *scratch = search->scratch;
+	struct kernfs_iattrs *owner;
 	struct cgroup *group = 0;
 	__u32 *domain;
 	long length;
 
 	bpf_probe_read_kernel(&group, sizeof(group), &ancestors[level]);
 	length = bpf_probe_read_kernel_str(scratch->group_name, GROUP_NAME, BPF_CORE_READ(group, kn, name));
-	if (length <= 2 * CONTAINER_ID_BYTES || length == GROUP_NAME)
-		return 0;
-	scratch->container_digits = 0;
-	scratch->container_found = 0;
-	bpf_loop(GROUP_NAME, read_digit, search, 0);
-	domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &scratch->container) : 0;
-	if (!domain)
-		return 0;
-	search->domain = *domain;
-	return 1;
+	if (length > 2 * CONTAINER_ID_BYTES && length < GROUP_NAME) {
+		scratch->container_digits = 0;
+		scratch->container_found = 0;
+		bpf_loop(GROUP_NAME, read_digit, search, 0);
+		domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &scratch->container) : 0;
+		if (domain) {
+			search->domain = *domain;
+			return 1;
+		}
+	}
+	/* Who owns a group names those in it. */
+	owner = ADDRESS(kernfs_node, ADDRESS(cgroup, group, kn), iattr);
+	return owner && FIELD(kernfs_iattrs, owner, ia_uid.val);
 }
 
 static __always_inline __u32 domain_of_group(struct scratch *scratch, struct cgroup *group)

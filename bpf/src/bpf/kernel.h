@@ -115,9 +115,14 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct kernfs_iattrs {
+	kuid_t ia_uid;
+};
+
 struct kernfs_node {
 	const char *name;
 	__u64 id;
+	struct kernfs_iattrs *iattr; /* 0 where owner and mode never were set: root's */
 };
 
 struct cgroup {

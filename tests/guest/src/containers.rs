@@ -50,10 +50,11 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
+        ("only_names_that_root_gave_count", not_roots),
         ("what_prepares_a_container_is_not_under_its_rules", preparation),
         ("nothing_leads_out", no_way_out),
         ("other_names_from_the_first_program_on", other_names),
@@ -343,6 +344,27 @@ fn unknown(node: &mut Node) -> anyhow::Result<()> {
     let group = node.group(Hierarchy::V2, &format!("a-b-{id}.scope"))?;
     let status = run(&group, Entry::Attached, &[BLOCKED])?;
     ensure!(status == EACCES, "the id itself: {status}");
+    Ok(())
+}
+
+fn not_roots(node: &mut Node) -> anyhow::Result<()> {
+    let id = node.id();
+    node.add(&id, 1)?;
+    let name = format!("docker-{id}.scope");
+    let users = node.group(Hierarchy::V2, "user.slice")?;
+    std::os::unix::fs::chown(&users, Some(1000), None)?;
+    for (group, expected) in [(users.join(&name), 0), (users.join("below").join(&name), 0)] {
+        fs::create_dir_all(&group)?;
+        let status = run(&group, Entry::Attached, &[BLOCKED])?;
+        ensure!(status == expected, "{}: {status}", group.display());
+        node.groups.push(group);
+    }
+    node.groups.insert(node.groups.len() - 1, users.join("below"));
+    // A runtime may give the container's own group away, not those above.
+    let roots = node.group(Hierarchy::V2, &name)?;
+    std::os::unix::fs::chown(&roots, Some(1000), None)?;
+    let status = run(&roots, Entry::Attached, &[BLOCKED])?;
+    ensure!(status == EACCES, "a group that a runtime gave away: {status}");
     Ok(())
 }
 
