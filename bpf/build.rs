@@ -4,7 +4,7 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libbpf_cargo::SkeletonBuilder;
 
@@ -31,10 +31,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             format!("the kernel programs do not compile (clang 14 or newer is needed): {error:?}")
         })?;
 
-    // Names the pins of exactly these programs, so that another build's are replaced and this one's taken over.
-    let mut hasher = DefaultHasher::new();
-    fs::read(&object)?.hash(&mut hasher);
-    println!("cargo:rustc-env=ARMOR_OBJECT_HASH={:016x}", hasher.finish());
+    // These name the pins of exactly these programs, so that another build's are replaced and this one's taken over.
+    for (name, file) in [("ARMOR_ABI_HASH", Path::new("src/bpf/abi.h")), ("ARMOR_OBJECT_HASH", &object)] {
+        let mut hasher = DefaultHasher::new();
+        fs::read(file)?.hash(&mut hasher);
+        println!("cargo:rustc-env={name}={:016x}", hasher.finish());
+    }
     println!("cargo:rerun-if-changed=src/bpf");
     Ok(())
 }

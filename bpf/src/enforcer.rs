@@ -1,9 +1,4 @@
-//! Loads, attaches and pins the programs, or takes over what is pinned, and feeds them.
-//!
-//! Invariants:
-//! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place (bpffs knows no dots in
-//!   names). Its name is the object's hash, so an agent takes over exactly what it would have loaded.
-//! - Programs of another version go only after this version's first generation is live: until then both enforce.
+//! Loads and attaches the programs, or takes over what is pinned, and feeds them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -24,10 +19,9 @@ use crate::event::{Event, Events};
 use crate::home::Home;
 use crate::image::{Generation, PAGE_WORDS, generation_of};
 use crate::output;
+use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 
-/// What is pinned belongs to exactly one object: `abi.h` and the maps may change with any other.
-const VERSION: &str = env!("ARMOR_OBJECT_HASH");
 /// The iterator over all tasks, `container.h`, then those over what tasks hold, `held.h`.
 const ITERATORS: [&str; 3] = ["label_tasks", "held_files", "held_mappings"];
 /// Pages per batch update: 2 MiB at a time.
@@ -52,6 +46,29 @@ pub struct Counters {
     pub suppressed: u64,
     /// Objects whose path could not be told.
     pub unresolved: u64,
+}
+
+impl Counters {
+    pub(crate) fn read(map: &MapHandle) -> Result<Self, BpfError> {
+        let read = |which: u32| {
+            let values = map
+                .lookup_percpu(&which.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|source| BpfError::Map { map: "counters", source })?;
+            Ok(values
+                .iter()
+                .flatten()
+                .filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?)))
+                .sum())
+        };
+        Ok(Counters {
+            blocked: read(0)?,
+            audited: read(1)?,
+            reported: read(2)?,
+            dropped: read(3)?,
+            suppressed: read(4)?,
+            unresolved: read(5)?,
+        })
+    }
 }
 
 /// What going through all tasks has found.
@@ -97,7 +114,11 @@ impl Enforcer {
 
     fn load(directory: Option<&Path>) -> Result<Self, BpfError> {
         let mut object = MaybeUninit::uninit();
-        let mut skeleton = open(&mut object)?.load().map_err(BpfError::load)?;
+        let mut skeleton = open(&mut object)?;
+        if let Some(directory) = directory {
+            pins::go_on_with_labels(&mut skeleton, directory)?;
+        }
+        let mut skeleton = skeleton.load().map_err(BpfError::load)?;
         let mut links = Vec::new();
         for program in skeleton.object_mut().progs_mut().filter(|program| program.autoload()) {
             let name = program.name().to_owned();
@@ -124,7 +145,7 @@ impl Enforcer {
             took_over: false,
         };
         if let Some(directory) = directory {
-            pin(&skeleton, &mut links, directory)?;
+            pins::pin(&skeleton, &mut links, directory)?;
         }
         let place = |(name, _): &(OsString, Link)| ITERATORS.iter().position(|iterator| name == iterator);
         let (mut iterators, links): (Vec<_>, Vec<_>) =
@@ -180,7 +201,7 @@ impl Enforcer {
             return Err(BpfError::Generation { id: generation.id, reason });
         }
         self.make_live(generation)?;
-        self.drop_other_versions()
+        self.directory.as_deref().map_or(Ok(()), pins::end_other_versions)
     }
 
     /// Makes a generation live whatever its number, and leaves other versions alone.
@@ -230,16 +251,6 @@ impl Enforcer {
             Ok(page.and_then(|page| generation_of(&page)).unwrap_or(0))
         };
         look().map_err(|source| BpfError::Map { map: "live", source })
-    }
-
-    fn drop_other_versions(&self) -> Result<(), BpfError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        for entry in entries(directory)? {
-            if entry.file_name().is_some_and(|name| name != VERSION) {
-                remove_pins(&entry)?;
-            }
-        }
-        Ok(())
     }
 
     /// Puts one task (not its other threads) and all its later children into a domain.
@@ -360,27 +371,14 @@ impl Enforcer {
         }
     }
 
+    /// What other versions' programs, which are ended, have left to be told.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>, BpfError> {
+        self.directory.as_deref().map_or(Ok(Vec::new()), pins::leftovers)
+    }
+
     /// What happened since the programs were loaded, by agents before this one too.
     pub fn counters(&self) -> Result<Counters, BpfError> {
-        let read = |which: u32| {
-            let values = self
-                .counters
-                .lookup_percpu(&which.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|source| BpfError::Map { map: "counters", source })?;
-            Ok(values
-                .iter()
-                .flatten()
-                .filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?)))
-                .sum())
-        };
-        Ok(Counters {
-            blocked: read(0)?,
-            audited: read(1)?,
-            reported: read(2)?,
-            dropped: read(3)?,
-            suppressed: read(4)?,
-            unresolved: read(5)?,
-        })
+        Counters::read(&self.counters)
     }
 
     /// Counts from 0 again; for when nothing is at work that counts.
@@ -396,40 +394,13 @@ impl Enforcer {
     pub fn unload(self) -> Result<(), BpfError> {
         let pins = self.directory.map(|directory| directory.join(VERSION));
         drop(self.links);
-        pins.filter(|pins| pins.is_dir()).map_or(Ok(()), |pins| remove_pins(&pins))
+        pins.filter(|pins| pins.is_dir()).map_or(Ok(()), |pins| pins::remove(&pins))
     }
 
     /// How many instructions the verifier processed per program; empty where the programs were already running.
     pub fn verified_instructions(&self) -> &[(String, u32)] {
         &self.verified_instructions
     }
-}
-
-/// Ends enforcement: removes all that is pinned below a directory. False when nothing was.
-pub fn detach(directory: &Path) -> Result<bool, BpfError> {
-    if !directory.is_dir() {
-        return Ok(false);
-    }
-    let pins = entries(directory)?;
-    for entry in &pins {
-        lift(entry)?;
-        remove_pins(entry)?;
-    }
-    fs::remove_dir(directory).map_err(|source| pin_error(directory, source))?;
-    Ok(!pins.is_empty())
-}
-
-/// Makes a generation without rules live: programs whose last pin is gone run on until the kernel gets round to them.
-fn lift(version: &Path) -> Result<(), BpfError> {
-    let pin = version.join("maps").join("live");
-    if !pin.exists() {
-        return Ok(());
-    }
-    let nothing = || {
-        let (live, image) = (MapHandle::from_pinned_path(&pin)?, image_map(&[0])?);
-        live.update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
-    };
-    nothing().map_err(|source| BpfError::Map { map: "live", source })
 }
 
 /// Opens the object with the programs left out whose hook this kernel lacks.
@@ -450,63 +421,12 @@ fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapH
     MapHandle::try_from(&map).map_err(|source| BpfError::Map { map: name, source })
 }
 
-/// Pins every map and link below `directory/VERSION`, which appears complete or not at all.
-fn pin(skeleton: &ArmorSkel<'_>, links: &mut [(OsString, Link)], directory: &Path) -> Result<(), BpfError> {
-    let new = directory.join(format!("new-{VERSION}"));
-    if new.is_dir() {
-        remove_pins(&new)?;
-    }
-    for folder in ["maps", "links"] {
-        let folder = new.join(folder);
-        fs::create_dir_all(&folder).map_err(|source| pin_error(&folder, source))?;
-    }
-    for map in skeleton.object().maps() {
-        // libbpf's own maps of .rodata and .bss hold nothing that another process needs.
-        if map.name().as_encoded_bytes().contains(&b'.') {
-            continue;
-        }
-        let path = new.join("maps").join(map.name());
-        let mut map =
-            MapHandle::try_from(&map).map_err(|source| pin_error(&path, io::Error::other(source)))?;
-        map.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
-    }
-    for (name, link) in links {
-        let path = new.join("links").join(name);
-        link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
-    }
-    let complete = directory.join(VERSION);
-    fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
-}
-
-fn pin_error(path: &Path, source: io::Error) -> BpfError {
-    BpfError::Pin { path: path.to_owned(), source }
-}
-
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
-    let read = || fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
-    read().map_err(|source| pin_error(directory, source))
-}
-
-/// Links first: without them the programs end, and then nobody needs the maps.
-fn remove_pins(version: &Path) -> Result<(), BpfError> {
-    for folder in ["links", "maps"] {
-        let folder = version.join(folder);
-        if folder.is_dir() {
-            for pin in entries(&folder)? {
-                fs::remove_file(&pin).map_err(|source| pin_error(&pin, source))?;
-            }
-            fs::remove_dir(&folder).map_err(|source| pin_error(&folder, source))?;
-        }
-    }
-    fs::remove_dir(version).map_err(|source| pin_error(version, source))
-}
-
 fn leading_u32(key: &[u8]) -> u32 {
     key.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
 /// A new inner map of `live` with all words in it.
-fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
+pub(crate) fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
     let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
         map_flags: libbpf_rs::libbpf_sys::BPF_F_INNER_MAP,

@@ -10,6 +10,7 @@ mod event;
 mod home;
 mod image;
 mod output;
+mod pins;
 mod probe;
 
 /// Generated from the C sources by `build.rs`.
@@ -19,11 +20,12 @@ mod skeleton {
 }
 
 pub use container::ContainerId;
-pub use enforcer::{Counters, Enforcer, Labelled, detach};
+pub use enforcer::{Counters, Enforcer, Labelled};
 pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Filesystem, Home, LinkedFile};
 pub use image::Generation;
+pub use pins::{Leftover, detach};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 
 /// The domain of every task without a label.

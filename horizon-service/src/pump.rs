@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use armor_bpf::{Counters, Enforcer, Event, Events};
+use armor_bpf::{BpfError, Counters, Enforcer, Event, Events, Leftover};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::bundle::payload::AlreadyHeld;
 use armor_hub_client::status::SpoolStats;
@@ -20,7 +20,7 @@ use crate::alerts::{self, Clocks, Origin, RuleTable};
 use crate::held::Held;
 use crate::report::{Problem, Reporter};
 use crate::spool::{Spool, SpoolError};
-use crate::state::State;
+use crate::state::{State, Told};
 
 /// Events taken from the ring, and written to the spool, at a time.
 const EVENTS: usize = 512;
@@ -113,8 +113,9 @@ impl Pump {
     /// Pumps until the future is dropped.
     pub async fn run(&mut self) {
         loop {
+            self.tell_leftovers();
             self.drain();
-            self.tell_unseen();
+            self.tell_unseen(self.counters(), 0);
             self.tell_held();
             tokio::select! {
                 ready = self.readable.readable() => match ready {
@@ -143,6 +144,43 @@ impl Pump {
             let alerts: Vec<Alert> = events.into_iter().map(|event| self.alert(event, &clocks)).collect();
             self.journal.append(&alerts);
         }
+    }
+
+    /// Tells what the programs of an earlier version of the agent have left, once they are ended.
+    fn tell_leftovers(&mut self) {
+        let leftovers = match self.enforcer.borrow().leftovers() {
+            Ok(leftovers) => leftovers,
+            Err(error) => return tracing::error!("{error}: what an earlier version has left is not told"),
+        };
+        for leftover in leftovers {
+            if let Err(error) = self.tell_leftover(&leftover).and_then(|()| leftover.remove()) {
+                tracing::error!("{error}: what an earlier version has left is not told");
+                continue;
+            }
+            // The programs that were loaded anew count anew.
+            let mut told = self.state.borrow().told();
+            (told.suppressed, told.dropped) = (0, 0);
+            self.remember(&told);
+        }
+    }
+
+    fn tell_leftover(&mut self, leftover: &Leftover) -> Result<(), BpfError> {
+        if let Some(mut events) = leftover.events()? {
+            loop {
+                let some = events.drain(EVENTS)?;
+                if some.is_empty() {
+                    break;
+                }
+                let clocks = Clocks::now();
+                let alerts: Vec<Alert> = some.into_iter().map(|event| self.alert(event, &clocks)).collect();
+                self.journal.append(&alerts);
+            }
+        }
+        // Of what is left now only the number can be told.
+        let unreadable = leftover.discard_events()?;
+        let counted = leftover.counters()?.unwrap_or_default();
+        self.tell_unseen(counted, unreadable);
+        Ok(())
     }
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
@@ -204,20 +242,24 @@ impl Pump {
         })
     }
 
-    /// Writes an alert about those that were kept back or lost since the last one.
-    fn tell_unseen(&self) {
-        let (mut told, now) = (self.state.borrow().told(), self.counters());
+    /// Writes an alert about those that were kept back or lost since the last one, as the kernel counted `now`, and `more` lost.
+    fn tell_unseen(&self, now: Counters, more: u64) {
+        let mut told = self.state.borrow().told();
         // Lower than before: programs that were loaded anew count anew.
         let since = |now: u64, told: u64| if now < told { now } else { now - told };
         let (suppressed, dropped) =
-            (since(now.suppressed, told.suppressed), since(now.dropped, told.dropped));
+            (since(now.suppressed, told.suppressed), since(now.dropped, told.dropped) + more);
         if (suppressed, dropped) == (0, 0) {
             return;
         }
         tracing::warn!(suppressed, dropped, "alerts that nobody will see");
         self.journal.append(&[alerts::threshold(&self.origin, suppressed, dropped)]);
         (told.suppressed, told.dropped) = (now.suppressed, now.dropped);
-        if let Err(error) = self.state.borrow().tell(&told) {
+        self.remember(&told);
+    }
+
+    fn remember(&self, told: &Told) {
+        if let Err(error) = self.state.borrow().tell(told) {
             tracing::error!("{error}: the same numbers are told again");
         }
     }

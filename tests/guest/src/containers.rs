@@ -50,7 +50,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 11] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
@@ -61,6 +61,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
         ("of_containers_in_containers_the_outermost_counts", nested),
         ("a_number_that_is_given_again_brings_nothing_along", number_again),
+        ("other_programs_go_on_with_the_labels_and_leave_their_alerts", another_version),
     ];
     let trials = tests.map(|(name, test)| {
         let node = Arc::clone(&node);
@@ -418,12 +419,10 @@ fn other_names(node: &mut Node) -> anyhow::Result<()> {
 fn already_running(node: &mut Node) -> anyhow::Result<()> {
     let id = node.id();
     let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
-    let gate = "/t/c/gate";
-    fs::remove_file(gate).ok();
-    rustix::fs::mknodat(rustix::fs::CWD, gate, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
-    let script = format!("read line <{gate}; cat /t/c/secret");
+    let gate = Gate::new()?;
+    let script = format!("{}; cat /t/c/secret", gate.wait);
     let waits = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
-    let open_gate = File::options().write(true).open(gate)?;
+    let open_gate = gate.open()?;
     // One that was forked into it and started nothing since, as a runtime's does before the first program.
     let (runtime_waits, mut let_it_go) = io::pipe()?;
     let procs = File::options().write(true).open(group.join("cgroup.procs"))?;
@@ -496,4 +495,65 @@ fn number_again(node: &mut Node) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// As an upgrade does it: the pins there are become another version's.
+fn another_version(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    let gate = Gate::new()?;
+    let script = format!("echo $$ >{}/cgroup.procs; {}; cat /t/c/secret", Hierarchy::V2.path(), gate.wait);
+    let waits = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
+    let open_gate = gate.open()?;
+    let mut events = node.enforcer.events()?;
+    while !events.drain(64)?.is_empty() {}
+    drop(events);
+    let blocked = run(&group, Entry::Attached, &[BLOCKED])?;
+    ensure!(blocked == EACCES, "{blocked}");
+    let counted = node.enforcer.counters()?.blocked;
+
+    let pins: Vec<PathBuf> =
+        fs::read_dir(PROGRAMS)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    ensure!(pins.len() == 1, "{pins:?}");
+    let name = pins[0].file_name().and_then(|name| name.to_str()).context("no name")?;
+    let (abi, _) = name.split_once('-').context("no version")?;
+    fs::rename(&pins[0], Path::new(PROGRAMS).join(format!("{abi}-older")))?;
+    node.enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
+    ensure!(!node.enforcer.took_over() && node.enforcer.leftovers()?.is_empty(), "both must enforce for now");
+    ensure!(node.enforcer.containers()?.len() == 1, "containers are not known any more");
+    node.swap()?;
+
+    (&open_gate).write_all(b"go\n")?;
+    let status = waits.wait()?;
+    ensure!(status == 1, "a task that left its control group before: {status}");
+    let status = run(&group, Entry::Cloned, &[BLOCKED])?;
+    ensure!(status == EACCES, "a program that is started after: {status}");
+
+    let mut leftovers = node.enforcer.leftovers()?;
+    let leftover = leftovers.pop().context("nothing is left")?;
+    let told = leftover.events()?.context("the same version cannot read it")?.drain(64)?;
+    ensure!(told.len() == 1 && told[0].path == BLOCKED, "{told:?}");
+    ensure!(leftover.counters()?.is_some_and(|counters| counters.blocked == counted), "counted otherwise");
+    leftover.remove()?;
+    ensure!(fs::read_dir(PROGRAMS)?.count() == 1, "the other version is still there");
+    Ok(())
+}
+
+/// What a shell waits at.
+struct Gate {
+    path: &'static str,
+    wait: String,
+}
+
+impl Gate {
+    fn new() -> anyhow::Result<Self> {
+        let path = "/t/c/gate";
+        fs::remove_file(path).ok();
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
+        Ok(Self { path, wait: format!("read line <{path}") })
+    }
+
+    /// Returns once the shell waits; it goes on with the first line.
+    fn open(&self) -> io::Result<File> {
+        File::options().write(true).open(self.path)
+    }
 }
