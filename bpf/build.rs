@@ -1,4 +1,5 @@
-//! Compiles the kernel programs to one CO-RE object and generates its skeleton into `OUT_DIR`.
+//! Compiles the kernel programs to a CO-RE object per supported architecture, `OUT_DIR/ARCH/armor.o`, and generates the
+//! skeleton of the target's into `OUT_DIR`.
 
 use std::env;
 use std::error::Error;
@@ -8,34 +9,46 @@ use std::path::{Path, PathBuf};
 
 use libbpf_cargo::SkeletonBuilder;
 
+/// As Rust calls an architecture, and as libbpf's headers do.
+const ARCHITECTURES: [(&str, &str); 2] = [("x86_64", "x86"), ("aarch64", "arm64")];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let object = out.join("armor.o");
-    let arch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
-        "x86_64" => "-D__TARGET_ARCH_x86",
-        "aarch64" => "-D__TARGET_ARCH_arm64",
-        other => {
-            return Err(format!("no kernel programs for {other}: x86_64 and aarch64 are supported").into());
-        }
-    };
+    let target = env::var("CARGO_CFG_TARGET_ARCH")?;
+    if !ARCHITECTURES.iter().any(|(arch, _)| *arch == target) {
+        return Err(format!("no kernel programs for {target}: x86_64 and aarch64 are supported").into());
+    }
     // <asm/types.h>, which <linux/bpf.h> wants, lies in Debian's multiarch folder, where clang's bpf target does not look.
     let multiarch = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
     // The types name the sources; where those lie must not make another object.
     let sources = format!("-ffile-prefix-map={}=/src/bpf", env::var("CARGO_MANIFEST_DIR")?);
-    SkeletonBuilder::new()
-        .source("src/bpf/armor.bpf.c")
-        .obj(&object)
-        .clang_args([arch, "-mcpu=v3", "-Wall", "-Werror", &multiarch, &sources])
-        .build_and_generate(out.join("armor.skel.rs"))
-        .map_err(|error| {
-            format!("the kernel programs do not compile (clang 14 or newer is needed): {error:?}")
-        })?;
-
-    // These name the pins of exactly these programs, so that another build's are replaced and this one's taken over.
-    for (name, file) in [("ARMOR_ABI_HASH", Path::new("src/bpf/abi.h")), ("ARMOR_OBJECT_HASH", &object)] {
-        let mut hasher = DefaultHasher::new();
-        fs::read(file)?.hash(&mut hasher);
-        println!("cargo:rustc-env={name}={:016x}", hasher.finish());
+    for (arch, name) in ARCHITECTURES {
+        // Its name gets into the skeleton.
+        let object = out.join(arch).join("armor.o");
+        fs::create_dir_all(out.join(arch))?;
+        let define = format!("-D__TARGET_ARCH_{name}");
+        let mut builder = SkeletonBuilder::new();
+        builder
+            .source("src/bpf/armor.bpf.c")
+            .obj(&object)
+            .clang_args([&define, "-mcpu=v3", "-Wall", "-Werror", &multiarch, &sources])
+            .build()
+            .map_err(|error| {
+                format!(
+                    "the kernel programs for {arch} do not compile (clang 14 or newer is needed): {error:?}"
+                )
+            })?;
+        if arch == target {
+            builder.generate(out.join("armor.skel.rs"))?;
+            // These name the pins of exactly these programs, so that another build's are replaced and this one's taken over.
+            for (name, file) in
+                [("ARMOR_ABI_HASH", Path::new("src/bpf/abi.h")), ("ARMOR_OBJECT_HASH", &object)]
+            {
+                let mut hasher = DefaultHasher::new();
+                fs::read(file)?.hash(&mut hasher);
+                println!("cargo:rustc-env={name}={:016x}", hasher.finish());
+            }
+        }
     }
     println!("cargo:rerun-if-changed=src/bpf");
     Ok(())

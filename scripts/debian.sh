@@ -3,6 +3,8 @@
 # apt is not touched. Sourced after lib.sh. Of the rest one run at a time does something, the one that called lock_vm.
 
 vm=$target/vm
+# Of the packages. Who sources this for another has another `vm` too.
+arch=amd64
 
 # lock_vm: waits until no other run fetches or assembles, and keeps others from it until `flock -u "$lock"`.
 lock_vm() {
@@ -28,7 +30,7 @@ private_apt() {
   if [[ ! -e $dir/ready ]]; then
     mkdir -p "$dir"/{lists/partial,archives/partial,etc/empty}
     : >"$dir/status"
-    echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" \
+    echo "deb [arch=$arch signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" \
       >"$dir/etc/sources.list"
     {
       # How this machine reaches the network (proxies, retries) stays as its owner set it.
@@ -39,7 +41,7 @@ Dir::Cache "$dir"; Dir::Cache::archives "archives";
 Dir::Etc "$dir/etc"; Dir::Etc::sourcelist "sources.list"; Dir::Etc::sourceparts "empty";
 Dir::Etc::main "none"; Dir::Etc::parts "empty"; Dir::Etc::trusted "none"; Dir::Etc::trustedparts "empty";
 Dir::Etc::preferences "none"; Dir::Etc::preferencesparts "empty";
-Acquire::Languages "none"; APT::Architecture "amd64"; APT::Sandbox::User "";
+Acquire::Languages "none"; APT::Architecture "$arch"; APT::Architectures { "$arch"; }; APT::Sandbox::User "";
 CONF
     } >"$dir/apt.conf"
     APT_CONFIG=$dir/apt.conf apt-get -qq update || die "apt cannot read Debian $suite's package list"
@@ -63,22 +65,29 @@ unpack() {
 # archive DIRECTORY: as an initramfs. Uncompressed: unpacking costs an emulated processor more than reading does.
 archive() { (cd "$1" && find . -mindepth 1 -print0 | LC_ALL=C sort -z | cpio --quiet -0 -o -H newc -R 0:0 --reproducible); }
 
-# fetch_kernel KERNEL: into target/vm/KERNEL; `vmlinuz`, the initramfs `modules.cpio` with what guests need at least, and all
-# `modules`.
-fetch_kernel() {
-  local kernel_dir=$vm/$1 suite image release parts new modules group module file name
-  [[ ! -d $kernel_dir/modules ]] || return 0
+# unpack_kernel KERNEL DIRECTORY: what its packages hold, and `vmlinuz`. Sets `release`.
+unpack_kernel() {
+  local suite image parts
   suite=$(suite_of "$1")
-  echo "fetching Debian $suite's kernel" >&2
-  image=$(private_apt "$suite" apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
-  [[ $image ]] || die "Debian $suite has no linux-image-cloud-amd64"
+  echo "fetching Debian $suite's kernel for $arch" >&2
+  image=$(private_apt "$suite" apt-cache depends "linux-image-cloud-$arch" |
+    sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
+  [[ $image ]] || die "Debian $suite has no linux-image-cloud-$arch"
   release=${image#linux-image-}
   # From 7.x on the image package is empty and depends on the ones with the kernel and its modules.
   mapfile -t parts < <(private_apt "$suite" apt-cache depends "$image" | sed -n "s/^ *Depends: \(linux-.*-$release\)$/\1/p")
+  unpack "$suite" "$2" "$image" "${parts[@]}"
+  find "$2" -name 'vmlinuz*' -type f -exec mv {} "$2/vmlinuz" \;
+  [[ -e $2/vmlinuz ]] || die "Debian $suite's $image holds no kernel"
+}
+
+# fetch_kernel KERNEL: into target/vm/KERNEL; `vmlinuz`, the initramfs `modules.cpio` with what guests need at least, and all
+# `modules`.
+fetch_kernel() {
+  local kernel_dir=$vm/$1 release new modules group module file name
+  [[ ! -d $kernel_dir/modules ]] || return 0
   new=$kernel_dir.new
-  unpack "$suite" "$new" "$image" "${parts[@]}"
-  find "$new" -name 'vmlinuz*' -type f -exec mv {} "$new/vmlinuz" \;
-  [[ -e $new/vmlinuz ]] || die "Debian $suite's $image holds no kernel"
+  unpack_kernel "$1" "$new"
   # Newer packages install below /usr/lib; depmod and modprobe look below /lib.
   [[ -d $new/lib/modules ]] || ln -sT usr/lib "$new/lib"
   depmod -b "$new" "$release"

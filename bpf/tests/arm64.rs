@@ -1,0 +1,115 @@
+//! The kernel programs for arm64, which nothing here can run. The build compiles them; here libbpf resolves every CO-RE
+//! relocation of the object against the types of Debian's arm64 kernels, and the hooks are looked up there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::{env, fs};
+
+use libbpf_rs::ObjectBuilder;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::{Func, Typedef};
+
+const OBJECT: &str = concat!(env!("OUT_DIR"), "/aarch64/armor.o");
+
+struct Kernel {
+    /// As scripts/arm64-kernel calls it.
+    name: &'static str,
+    /// Programs whose hook it lacks; the loader leaves them out.
+    lacks: &'static [&'static str],
+    /// Whether programs can be attached to its functions: on arm64 since 6.4.
+    attaches: bool,
+}
+
+const KERNELS: [Kernel; 3] = [
+    Kernel { name: "6.1", lacks: &["lsm/file_truncate"], attaches: false },
+    Kernel { name: "6.12", lacks: &[], attaches: true },
+    Kernel { name: "latest", lacks: &[], attaches: true },
+];
+
+/// A file with the types of each of [`KERNELS`].
+static TYPES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| KERNELS.iter().map(types_of).collect());
+
+#[test]
+fn every_relocation_resolves() {
+    for (kernel, types) in KERNELS.iter().zip(&*TYPES) {
+        let said = resolve(types);
+        let mut relocations: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for line in said.lines() {
+            if let Some((relocation, what)) = about(line) {
+                relocations.entry(relocation).or_default().push(what);
+            }
+        }
+        // Few, should bpftool come to say it in another way: then this would show nothing.
+        assert!(relocations.len() > 300, "{}: only {} relocations: {said}", kernel.name, relocations.len());
+        relocations.retain(|_, whats| !whats.iter().any(|what| what.starts_with("matching candidate #")));
+        assert!(relocations.is_empty(), "{}: does not resolve: {relocations:#?}", kernel.name);
+    }
+}
+
+#[test]
+fn the_hooks_are_there() {
+    let object = ObjectBuilder::default().open_file(OBJECT).unwrap();
+    let sections: BTreeSet<_> =
+        object.progs().map(|program| program.section().to_str().unwrap().to_owned()).collect();
+    for (kernel, types) in KERNELS.iter().zip(&*TYPES) {
+        let types = Btf::from_path(types).unwrap();
+        let functions: BTreeSet<_> = types.type_by_kind::<Func<'_>>().filter_map(|it| it.name()).collect();
+        let typedefs: BTreeSet<_> = types.type_by_kind::<Typedef<'_>>().filter_map(|it| it.name()).collect();
+        let function = |name: &str| functions.contains(OsStr::new(name));
+        let hook = |section: &str| match section.split_once('/').unwrap() {
+            ("lsm", name) => function(&format!("bpf_lsm_{name}")),
+            ("iter", name) => function(&format!("bpf_iter_{name}")),
+            ("tp_btf", name) => typedefs.contains(OsStr::new(&format!("btf_trace_{name}"))),
+            _ => panic!("{section}: what hook is that?"),
+        };
+        let missing: Vec<_> = sections.iter().filter(|section| !hook(section)).collect();
+        assert_eq!(missing, kernel.lacks, "{}", kernel.name);
+        // Without it, attaching fails with ENOTSUPP.
+        assert_eq!(function("register_ftrace_direct"), kernel.attaches, "{}", kernel.name);
+    }
+}
+
+/// What libbpf says of each relocation. bpftool collects the types that an object needs, and for that resolves it all.
+fn resolve(types: &Path) -> String {
+    let output = Command::new("bpftool")
+        // Not on every user's PATH.
+        .env("PATH", format!("{}:/usr/sbin", env::var("PATH").unwrap()))
+        .args(["--debug", "gen", "min_core_btf"])
+        .args([types, &types.with_extension("needed")])
+        .arg(OBJECT)
+        .output()
+        .expect("bpftool, which scripts/setup installs");
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {said}", types.display());
+    said
+}
+
+/// `libbpf: prog 'lsm/file_open': relo #3: WHAT`, split before WHAT.
+fn about(line: &str) -> Option<(&str, &str)> {
+    let number = line.find(": relo #")? + 2;
+    let end = number + line[number..].find(": ")?;
+    Some((&line[..end], &line[end + 2..]))
+}
+
+/// Cuts the types of a kernel out of its image.
+fn types_of(kernel: &Kernel) -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/arm64-kernel");
+    let output = Command::new(script).arg(kernel.name).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    let image = fs::read(String::from_utf8(output.stdout).unwrap().trim_end()).unwrap();
+    // struct btf_header: magic, version, flags, its own length; then where types begin, their length, and the same of strings.
+    let header = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
+    let start = image.windows(header.len()).position(|window| window == header);
+    let types =
+        &image[start.unwrap_or_else(|| panic!("{}: no types; is the image compressed?", kernel.name))..];
+    let field = |at: usize| u32::from_le_bytes(types[at..at + 4].try_into().unwrap()) as usize;
+    let length = 24 + field(16) + field(20);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("arm64-{}.btf", kernel.name));
+    fs::write(&file, &types[..length]).unwrap();
+    file
+}
