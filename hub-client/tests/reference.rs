@@ -1,7 +1,8 @@
 //! `docs/reference.md` says what `hzn-armor` has for commands, a bundle for fields, a refusal for codes and an alert for
-//! fields.
+//! fields; the pages that show its commands show none that it does not have.
 #![allow(clippy::unwrap_used)]
 
+use armor_contract_tests::pages;
 use armor_contract_tests::reference::{compare, fields, help, table};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::bundle::dsse::{Envelope, EnvelopeSignature};
@@ -11,6 +12,12 @@ use armor_hub_client::trust::{KeyChanges, TrustChanges};
 #[test]
 fn commands() {
     compare("hzn-armor", &help("hzn-armor", env!("CARGO_BIN_EXE_hzn-armor")).unwrap()).unwrap();
+}
+
+#[test]
+fn commands_in_pages() {
+    let problems = pages::problems("hzn-armor", env!("CARGO_BIN_EXE_hzn-armor").as_ref()).unwrap();
+    assert!(problems.is_empty(), "{problems:#?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod client;
 pub mod disk;
 mod fixture;
+pub mod pages;
 mod real;
 pub mod reference;
 

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use armor_contract_tests::pages::{calls, unknown_option};
 use armor_contract_tests::{Fixture, Hub as _, Outcome, RealHub, eventually, run};
 use armor_hub_client::bundle::{NodeIdentity, Refusal, SerialFloor, VerifiedBundle, verify};
 use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         a_signed_bundle_goes_as_it_is,
         older_serials_of_the_name_are_removed,
         what_no_node_would_accept_is_not_published,
+        the_pages_call_it_as_it_is,
     ];
     let real = trials!["real::": a_plain_bundle_is_accepted_by_an_agent_at_the_real_hub];
     if env::var_os("ARMOR_NO_REAL_HUB").is_some_and(|value| value == "1") {
@@ -401,6 +403,31 @@ fn agent(t: &Fixture<RealHub>) -> Command {
         .env("HZN_ESS_CERT", horizon.join("cert.pem"))
         .stdin(Stdio::null());
     command
+}
+
+/// README.md and docs/operations.md name no command and no option that it does not have.
+async fn the_pages_call_it_as_it_is() {
+    let home = TempDir::new().unwrap();
+    let hzn = Hzn::new(
+        Hzn::find().unwrap(),
+        home.path(),
+        "http://x/v1",
+        "http://x/css",
+        "http://x/agent",
+        "me:password",
+    );
+    let calls = calls("hzn").unwrap();
+    assert!(calls.len() > 5, "{calls:?}");
+    for call in calls {
+        let (options, mut command): (Vec<&str>, Vec<&str>) =
+            call.words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
+        command.truncate(call.words.iter().take_while(|word| !word.starts_with('-')).count());
+        command.push("--help");
+        let help = good(hzn.run(&command).await.unwrap()).to_string();
+        let unknown: Vec<_> =
+            options.into_iter().filter_map(|option| unknown_option(&help, option)).collect();
+        assert!(unknown.is_empty(), "{}: hzn has no {unknown:?}", call.place);
+    }
 }
 
 async fn a_plain_bundle_is_accepted_by_an_agent_at_the_real_hub() {
