@@ -105,15 +105,12 @@ static __noinline __u32 domain_of_container(struct scratch *scratch, struct task
 	return domain_of_group(scratch, ADDRESS(cgroup_subsys_state, devices, cgroup));
 }
 
-static __always_inline __u32 number_of(struct mnt_namespace *namespace)
-{
-	return FIELD(mnt_namespace, namespace, ns.inum);
-}
-
 /* Inode number of a task's mount namespace, 0 when it has left it at its end. */
 static __always_inline __u32 mount_namespace_of(struct task_struct *task)
 {
-	return number_of(ADDRESS(nsproxy, ADDRESS(task_struct, task, nsproxy), mnt_ns));
+	struct nsproxy *namespaces = ADDRESS(task_struct, task, nsproxy);
+
+	return FIELD(mnt_namespace, ADDRESS(nsproxy, namespaces, mnt_ns), ns.inum);
 }
 
 /* The host's, 0 before the first generation. */
@@ -156,7 +153,7 @@ static __always_inline bool is_inside(struct task_struct *task)
 	exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
 	mount = mount_of(ADDRESS(file, exe, f_path.mnt));
 	if (place_of(mount) == PLACE_NAMED)
-		return number_of(ADDRESS(mount, mount, mnt_ns)) != host;
+		return namespace_of_mount(mount) != host;
 	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > PREPARING;
 }
 

@@ -101,12 +101,16 @@ struct naming {
 	__u32 subjects; /* whether `automaton` is theirs */
 };
 
+static __always_inline __u32 namespace_of_mount(struct mount *mount)
+{
+	return FIELD(mnt_namespace, ADDRESS(mount, mount, mnt_ns), ns.inum);
+}
+
 static __noinline __u32 find_second(struct naming *naming)
 {
 	struct mount *mount = mount_of((void *)naming->name->mnt);
 	struct scope *scope = naming->scope;
 	__u32 device = FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_dev);
-	__u32 namespace = FIELD(mnt_namespace, ADDRESS(mount, mount, mnt_ns), ns.inum);
 	struct entrance *entrance = scope->domain == HOST_DOMAIN ? 0 : bpf_map_lookup_elem(&entrances, &scope->domain);
 	struct image_home *home;
 
@@ -115,14 +119,14 @@ static __noinline __u32 find_second(struct naming *naming)
 		naming->scratch->naming_home_state = naming->automaton->start;
 		if (device == entrance->device)
 			return entrance->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
-		return namespace == entrance->mount_namespace ? SECOND_SAME : SECOND_NONE;
+		return namespace_of_mount(mount) == entrance->mount_namespace ? SECOND_SAME : SECOND_NONE;
 	}
 	home = home_of(scope, device);
 	if (home) {
 		naming->scratch->naming_home_state = naming->subjects ? home->subjects_state : home->objects_state;
 		return home->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
 	}
-	if (scope->rules->mount_namespace && namespace != scope->rules->mount_namespace)
+	if (scope->rules->mount_namespace && namespace_of_mount(mount) != scope->rules->mount_namespace)
 		return SECOND_NONE;
 	return SECOND_SAME;
 }
