@@ -111,9 +111,11 @@ static __noinline __u32 find_second(struct naming *naming)
 	struct mount *mount = mount_of((void *)naming->name->mnt);
 	struct scope *scope = naming->scope;
 	__u32 device = FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_dev);
-	struct entrance *entrance = scope->domain == HOST_DOMAIN ? 0 : bpf_map_lookup_elem(&entrances, &scope->domain);
+	struct entrance *entrance = 0;
 	struct image_home *home;
 
+	if (scope->domain != HOST_DOMAIN && namespace_of_mount(mount) != scope->rules->mount_namespace)
+		entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
 	/* Started since the image was built: all that is known of its root is what it was entered with. */
 	if (entrance && entrance->mount_namespace != scope->rules->mount_namespace) {
 		naming->scratch->naming_home_state = naming->automaton->start;
