@@ -11,65 +11,24 @@ use std::path::{Path, PathBuf};
 use armor_policy::tables::Domain;
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, MapType, OpenObject};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, OpenObject};
 
 use crate::container::ContainerId;
+use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::{Event, Events};
 use crate::home::Home;
-use crate::image::{Generation, PAGE_WORDS, generation_of};
+use crate::image::{Generation, generation_of, image_map};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 
 /// The iterator over all tasks, `container.h`, then those over what tasks hold, `held.h`.
 const ITERATORS: [&str; 3] = ["label_tasks", "held_files", "held_mappings"];
-/// Pages per batch update: 2 MiB at a time.
-const BATCH: usize = 64;
 /// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
 const ITERATOR_CHUNK: usize = 32 * 1024;
 /// Times that all tasks are gone through for those that were forked meanwhile.
 const LABEL_PASSES: usize = 16;
-
-/// What happened since the programs were loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counters {
-    /// Accesses refused.
-    pub blocked: u64,
-    /// Accesses permitted with an alert.
-    pub audited: u64,
-    /// Events that the ring took.
-    pub reported: u64,
-    /// Events that the ring had no room for.
-    pub dropped: u64,
-    /// Events past their rule's rate.
-    pub suppressed: u64,
-    /// Objects whose path could not be told.
-    pub unresolved: u64,
-}
-
-impl Counters {
-    pub(crate) fn read(map: &MapHandle) -> Result<Self, BpfError> {
-        let read = |which: u32| {
-            let values = map
-                .lookup_percpu(&which.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|source| BpfError::Map { map: "counters", source })?;
-            Ok(values
-                .iter()
-                .flatten()
-                .filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?)))
-                .sum())
-        };
-        Ok(Counters {
-            blocked: read(0)?,
-            audited: read(1)?,
-            reported: read(2)?,
-            dropped: read(3)?,
-            suppressed: read(4)?,
-            unresolved: read(5)?,
-        })
-    }
-}
 
 /// What going through all tasks has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -423,25 +382,6 @@ fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapH
 
 fn leading_u32(key: &[u8]) -> u32 {
     key.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
-}
-
-/// A new inner map of `live` with all words in it.
-pub(crate) fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
-    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
-        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
-        map_flags: libbpf_rs::libbpf_sys::BPF_F_INNER_MAP,
-        ..Default::default()
-    };
-    let (page_bytes, pages) = (PAGE_WORDS * 8, words.len().div_ceil(PAGE_WORDS));
-    let map = MapHandle::create(MapType::Array, Some("image"), 4, page_bytes as u32, pages as u32, &options)?;
-    for (first, chunk) in (0u32..).step_by(BATCH).zip(words.chunks(BATCH * PAGE_WORDS)) {
-        let count = chunk.len().div_ceil(PAGE_WORDS);
-        let keys: Vec<u8> = (first..).take(count).flat_map(u32::to_ne_bytes).collect();
-        let mut values: Vec<u8> = chunk.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        values.resize(count * page_bytes, 0);
-        map.update_batch(&keys, &values, count as u32, MapFlags::ANY, MapFlags::ANY)?;
-    }
-    Ok(map)
 }
 
 fn verified_instructions(links: &[(OsString, Link)]) -> Vec<(String, u32)> {

@@ -2,6 +2,8 @@
 
 use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
 
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+
 use crate::error::BpfError;
 use crate::home::{Filesystem, Home};
 use crate::{MAX_DOMAIN, skeleton::types};
@@ -9,7 +11,9 @@ use crate::{MAX_DOMAIN, skeleton::types};
 /// Words of a `struct image_domain`.
 const DOMAIN_WORDS: usize = 8;
 /// `IMAGE_PAGE_WORDS` of `abi.h`; the kernel refuses an image with other pages.
-pub(crate) const PAGE_WORDS: usize = 4096;
+const PAGE_WORDS: usize = 4096;
+/// Pages per batch update: 2 MiB at a time.
+const BATCH: usize = 64;
 /// `CELL_BLOCKED` of `abi.h`.
 const CELL_BLOCKED: u32 = 8;
 /// `HOME_PROBES` of `abi.h`.
@@ -185,6 +189,25 @@ fn head_words(head: &types::image_domain) -> [u64; DOMAIN_WORDS] {
         pair(subjects.slots, subjects.jumps),
         pair(subjects.start, head.reserved),
     ]
+}
+
+/// A new inner map of `live` with all words in it.
+pub(crate) fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
+    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
+        map_flags: libbpf_rs::libbpf_sys::BPF_F_INNER_MAP,
+        ..Default::default()
+    };
+    let (page_bytes, pages) = (PAGE_WORDS * 8, words.len().div_ceil(PAGE_WORDS));
+    let map = MapHandle::create(MapType::Array, Some("image"), 4, page_bytes as u32, pages as u32, &options)?;
+    for (first, chunk) in (0u32..).step_by(BATCH).zip(words.chunks(BATCH * PAGE_WORDS)) {
+        let count = chunk.len().div_ceil(PAGE_WORDS);
+        let keys: Vec<u8> = (first..).take(count).flat_map(u32::to_ne_bytes).collect();
+        let mut values: Vec<u8> = chunk.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        values.resize(count * page_bytes, 0);
+        map.update_batch(&keys, &values, count as u32, MapFlags::ANY, MapFlags::ANY)?;
+    }
+    Ok(map)
 }
 
 /// The generation that an image's first page is of.

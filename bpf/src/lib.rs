@@ -4,6 +4,7 @@
 //! rules of one generation or of the next, never a mix and never none. Pinned, enforcement goes on without any process.
 
 mod container;
+mod counters;
 mod enforcer;
 mod error;
 mod event;
@@ -20,7 +21,8 @@ mod skeleton {
 }
 
 pub use container::ContainerId;
-pub use enforcer::{Counters, Enforcer, Labelled};
+pub use counters::Counters;
+pub use enforcer::{Enforcer, Labelled};
 pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Filesystem, Home, LinkedFile};

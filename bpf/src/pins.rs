@@ -23,9 +23,10 @@ use std::rc::Rc;
 use libbpf_rs::skel::{OpenSkel, Skel};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
 
-use crate::enforcer::{Counters, image_map};
+use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::Events;
+use crate::image::image_map;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
 
 /// What is pinned belongs to exactly one object.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, MAX_DOMAIN};
 
-use crate::enforce::Kernel;
+use crate::kernel::Kernel;
 use crate::runtime::Workloads;
 use crate::workload::Workload;
 

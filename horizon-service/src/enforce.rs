@@ -1,13 +1,10 @@
 //! The kernel side made ready, and from an accepted bundle to a live generation in it.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, ContainerId, Enforcer, Generation, HOST_DOMAIN, Home, Labelled, ProofError};
+use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, ProofError};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
@@ -18,6 +15,7 @@ use jiff::Timestamp;
 use crate::alerts::{DomainNames, RuleTable};
 use crate::containers::Containers;
 use crate::domains::{self, Built, ContainerPolicies, NodeNames};
+use crate::kernel::Kernel;
 use crate::probe;
 use crate::report::InForce;
 use crate::root::Root;
@@ -64,63 +62,6 @@ pub fn attach(pins: Option<&Path>) -> Result<Enforcer, AttachError> {
     Ok(enforcer)
 }
 
-/// What of the kernel a change of rules or containers needs; tests have another.
-pub trait Kernel {
-    /// The live generation, 0 if none.
-    fn generation(&self) -> u32;
-    /// Makes a generation live as a whole.
-    ///
-    /// # Errors
-    /// If the kernel does not take it; the one before is live then.
-    fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError>;
-    /// The containers that it knows, with their domains; none if it does not say.
-    fn containers(&self) -> BTreeMap<ContainerId, u32>;
-    /// Puts what is started in a container from here on into a domain.
-    ///
-    /// # Errors
-    /// [`BpfError`].
-    fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError>;
-    /// Forgets a container.
-    ///
-    /// # Errors
-    /// [`BpfError`].
-    fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError>;
-    /// Puts what runs in known containers already into their domains, and goes through all tasks for that.
-    ///
-    /// # Errors
-    /// [`BpfError`].
-    fn label_running(&mut self) -> Result<Labelled, BpfError>;
-}
-
-impl Kernel for Rc<RefCell<Enforcer>> {
-    fn generation(&self) -> u32 {
-        self.borrow().generation()
-    }
-
-    fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
-        self.borrow_mut().swap(generation)
-    }
-
-    fn containers(&self) -> BTreeMap<ContainerId, u32> {
-        self.borrow().containers().unwrap_or_else(|error| {
-            tracing::error!("{error}: containers are told to the kernel anew");
-            BTreeMap::new()
-        })
-    }
-
-    fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
-        self.borrow().add_container(id, domain)
-    }
-
-    fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError> {
-        self.borrow().remove_container(id)
-    }
-
-    fn label_running(&mut self) -> Result<Labelled, BpfError> {
-        self.borrow().label_running()
-    }
-}
-
 /// Why a prepared bundle is not live.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforceError {
@@ -153,6 +94,8 @@ pub struct Prepared {
     alerts_per_second: u32,
     on_agent_stop: OnAgentStop,
     already_held: AlreadyHeld,
+    /// Whether it is, as `live` has it, and its rules' names are written down.
+    is_live: bool,
     live: Vec<Ruled>,
     /// Containers whose policies do not compile for their roots, and why.
     not_compiled: Vec<String>,
@@ -208,6 +151,7 @@ impl Prepared {
             alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
             on_agent_stop: settings.on_agent_stop,
             already_held: settings.already_held,
+            is_live: false,
             live: Vec::new(),
             not_compiled: Vec::new(),
         })
@@ -235,7 +179,8 @@ impl Prepared {
         }
     }
 
-    /// Makes it live under a new generation, whose number is returned. May be repeated after an error.
+    /// Makes it live for the containers there are, under a new generation unless it is live so already; returns the
+    /// generation's number. May be repeated after an error.
     ///
     /// # Errors
     /// [`EnforceError`]; what was live before still is, but for [`EnforceError::State`]: then the rules are live, and only their
@@ -247,21 +192,17 @@ impl Prepared {
         containers: &Containers,
     ) -> Result<u32, EnforceError> {
         let ruled = self.ruled(containers);
-        self.make_live(kernel, state, ruled)
-    }
-
-    /// The same where containers came, went or changed so that their rules do; the live generation's number otherwise.
-    ///
-    /// # Errors
-    /// As [`Self::swap`].
-    pub fn follow(
-        &mut self,
-        kernel: &mut impl Kernel,
-        state: &State,
-        containers: &Containers,
-    ) -> Result<u32, EnforceError> {
-        let ruled = self.ruled(containers);
-        if ruled == self.live { Ok(kernel.generation()) } else { self.make_live(kernel, state, ruled) }
+        if self.is_live && ruled == self.live {
+            return Ok(kernel.generation());
+        }
+        self.is_live = false;
+        let id = kernel.generation().max(state.last_generation()) + 1;
+        self.make_live(kernel, id, &ruled)?;
+        self.live = ruled;
+        // Behind the swap, which the first instruction of a container may be waiting for. Events are read later.
+        state.store_generation(id, &self.names())?;
+        self.is_live = true;
+        Ok(id)
     }
 
     /// Containers whose policies do not compile for their roots, and why: they keep the rules that they had.
@@ -291,13 +232,7 @@ impl Prepared {
         ruled
     }
 
-    fn make_live(
-        &mut self,
-        kernel: &mut impl Kernel,
-        state: &State,
-        ruled: Vec<Ruled>,
-    ) -> Result<u32, EnforceError> {
-        let id = kernel.generation().max(state.last_generation()) + 1;
+    fn make_live(&self, kernel: &mut impl Kernel, id: u32, ruled: &[Ruled]) -> Result<(), EnforceError> {
         let process = self.process;
         let host = Home::of_process(process).map_err(|error| EnforceError::Home { process, error })?;
         let host_mount_namespace = host.mount_namespace;
@@ -306,17 +241,8 @@ impl Prepared {
             domains.push((HOST_DOMAIN, &**domain, Home { linked: linked.clone(), ..host }));
         }
         domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.home.clone())));
-        let generation = Generation {
-            id,
-            host_mount_namespace,
-            domains: &domains,
-            alerts_per_second: self.alerts_per_second,
-        };
-        kernel.swap(&generation)?;
-        self.live = ruled;
-        // Behind the swap, which the first instruction of a container may be waiting for. Events are read later.
-        state.store_generation(id, &self.names())?;
-        Ok(id)
+        let alerts_per_second = self.alerts_per_second;
+        Ok(kernel.swap(&Generation { id, host_mount_namespace, domains: &domains, alerts_per_second })?)
     }
 
     fn names(&self) -> RuleTable {

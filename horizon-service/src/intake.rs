@@ -23,7 +23,8 @@ use tokio::sync::watch;
 
 use crate::containers::Containers;
 use crate::domains::NodeNames;
-use crate::enforce::{Kernel, Prepared};
+use crate::enforce::Prepared;
+use crate::kernel::Kernel;
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::Workloads;
 use crate::state::{State, StateError, Stored};
@@ -94,69 +95,55 @@ impl<K: Kernel> Site<K> {
         }
     }
 
-    /// Makes a bundle live; if the kernel does not take it, that is reported and tried again.
-    fn enforce(&mut self, mut prepared: Prepared) {
-        let outcome =
-            self.kernel.as_mut().map(|kernel| prepared.swap(kernel, &self.state.borrow(), &self.containers));
-        let facts = prepared.in_force(&self.containers);
-        match outcome {
-            Some(Ok(generation)) => {
-                tracing::info!(
-                    bundle = facts.bundle,
-                    serial = facts.serial,
-                    generation,
-                    policies = facts.selected,
-                    "in force"
-                );
-                self.reporter.problem(Problem::Swap, None);
-            }
-            Some(Err(error)) => {
-                tracing::error!(%error, bundle = facts.bundle, serial = facts.serial, "accepted, but not in force");
-                self.reporter.problem(Problem::Swap, Some(format!("accepted, but not in force: {error}")));
-            }
-            None => {}
-        }
+    /// Makes a bundle live.
+    fn enforce(&mut self, prepared: Prepared) {
         self.live = Some(prepared);
-        self.reporter.change(|all| all.in_force = Some(facts));
-        self.settle();
+        self.put_in_force();
     }
 
     /// Tries again what the kernel did not take.
     fn enforce_again(&mut self) {
         let problems = self.reporter.facts().problems;
-        if problems.contains_key(&Problem::Swap)
-            && let Some(prepared) = self.live.take()
-        {
-            self.enforce(prepared);
-        } else if problems.contains_key(&Problem::Containers) {
-            self.follow_containers();
+        if problems.contains_key(&Problem::Swap) || problems.contains_key(&Problem::Containers) {
+            self.put_in_force();
         }
     }
 
     /// Takes the runtime's word on which containers there are.
     pub fn follow(&mut self, workloads: &Workloads) {
         if self.containers.update(workloads) {
-            self.follow_containers();
+            self.put_in_force();
         }
     }
 
-    fn follow_containers(&mut self) {
-        let before = self.kernel.as_ref().map_or(0, Kernel::generation);
-        if let (Some(prepared), Some(kernel)) = (&mut self.live, &mut self.kernel) {
-            match prepared.follow(kernel, &self.state.borrow(), &self.containers) {
-                Ok(generation) if generation != before => {
-                    tracing::info!(generation, "in force for the containers there are");
+    /// Has the kernel enforce what was accepted, for the containers there are; if it does not take that, it is reported and
+    /// tried again.
+    fn put_in_force(&mut self) {
+        if let Some(prepared) = &mut self.live {
+            let (before, outcome) = match &mut self.kernel {
+                Some(kernel) => {
+                    let before = kernel.generation();
+                    (before, Some(prepared.swap(kernel, &self.state.borrow(), &self.containers)))
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(%error, "not in force for the containers there are");
-                    let reason = format!("not in force for the containers there are: {error}");
+                None => (0, None),
+            };
+            let facts = prepared.in_force(&self.containers);
+            let (bundle, serial) = (&facts.bundle, facts.serial);
+            match outcome {
+                Some(Ok(generation)) => {
+                    if generation != before {
+                        let (policies, containers) = (facts.selected, facts.containers);
+                        tracing::info!(bundle, serial, generation, policies, containers, "in force");
+                    }
+                    self.reporter.problem(Problem::Swap, None);
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%error, bundle, serial, "accepted, but not in force");
+                    let reason = format!("accepted, but not in force: {error}");
                     self.reporter.problem(Problem::Swap, Some(reason));
                 }
+                None => {}
             }
-        }
-        if let Some(prepared) = &self.live {
-            let facts = prepared.in_force(&self.containers);
             self.reporter.change(|all| all.in_force = Some(facts));
         }
         self.settle();

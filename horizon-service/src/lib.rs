@@ -8,6 +8,7 @@ pub mod enforce;
 pub mod held;
 pub mod horizon;
 pub mod intake;
+pub mod kernel;
 pub mod probe;
 pub mod pump;
 pub mod report;

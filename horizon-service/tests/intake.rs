@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use armor_agent::containers::Containers;
 use armor_agent::domains::NodeNames;
-use armor_agent::enforce::Kernel;
 use armor_agent::intake::{Intake, Site};
+use armor_agent::kernel::Kernel;
 use armor_agent::report::{Facts, Problem, Reporter};
 use armor_agent::state::State;
 use armor_agent::workload::Workload;
