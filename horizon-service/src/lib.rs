@@ -9,6 +9,7 @@ pub mod held;
 pub mod horizon;
 pub mod intake;
 pub mod kernel;
+pub mod owner;
 pub mod probe;
 pub mod pump;
 pub mod report;

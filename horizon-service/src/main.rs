@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
-use armor_agent::state::Lock;
+use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -101,8 +101,10 @@ fn log(filter: &str) -> anyhow::Result<()> {
 }
 
 fn detach(settings: &Settings) -> anyhow::Result<u8> {
-    if let Some(pid) = Lock::holder(&settings.state_dir)? {
-        bail!("the agent runs, with pid {pid}: stop it first");
+    for claim in [Claim::State(&settings.state_dir), Claim::Tables(&settings.pin_dir)] {
+        if let Some(holder) = claim.holder()? {
+            bail!("{holder}: stop it first");
+        }
     }
     let pins = settings.pin_dir.display();
     if armor_bpf::detach(&settings.pin_dir)? {

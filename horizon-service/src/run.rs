@@ -1,8 +1,8 @@
 //! `run`: the daemon.
 //!
-//! Start order: the one lock, the state, the kernel, the proof that it really denies, exemption of the agent's own tasks, the
-//! stored bundle in force; only then threads, network and everything that may wait. Enforcement of what was accepted needs
-//! none of the latter.
+//! Start order: the locks, where who finds one taken stands by; the state, the kernel, the proof that it really denies,
+//! exemption of the agent's own tasks, the stored bundle in force; only then threads, network and everything that may wait.
+//! Enforcement of what was accepted needs none of the latter.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd as _;
@@ -31,11 +31,12 @@ use crate::domains::NodeNames;
 use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::intake::{Intake, Site};
+use crate::owner::Claim;
 use crate::pump::{Journal, Pump};
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState};
 use crate::spool::{Spool, SpoolConfig};
-use crate::state::{Lock, State};
+use crate::state::State;
 use crate::status::{ContainerFigures, Figures, Status, StatusFile};
 use crate::uplink::{Uplink, UplinkConfig};
 
@@ -47,13 +48,24 @@ type SharedEnforcer = Rc<RefCell<Enforcer>>;
 /// Runs until it is told to stop.
 ///
 /// # Errors
-/// If there is nothing the agent could do: the lock is taken, or the state directory cannot be used.
+/// If there is nothing the agent could do: the state directory cannot be used.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
-    let _lock = Lock::take(&settings.state_dir)?;
-    // Over what an earlier run said, and first of all: from here on it would be taken for this one's word.
-    let starting =
-        AgentReport { state: "starting".to_owned(), since: Some(Timestamp::now()), ..AgentReport::default() };
-    StatusFile::new(&settings.state_dir).write(Status { report: starting, ..Status::default() });
+    let Some(_state) = Claim::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
+    // The tables may be those of an agent that has another state directory.
+    let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
+        first_status(&settings.state_dir, "degraded", Some(format!("{holder}: standing by to take over")));
+    });
+    let _tables = match tables {
+        Ok(Some(tables)) => Some(tables),
+        Ok(None) => return Ok(()),
+        // Nothing can be pinned there either, which is reported where it is tried.
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    };
+    // Over what an earlier run said: from here on it would be taken for this one's word.
+    first_status(&settings.state_dir, "starting", None);
     let (state, stored, problems) = State::open(&settings.state_dir)?;
     let reporter = Rc::new(Reporter::new());
     if !problems.is_empty() {
@@ -92,6 +104,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(serve(settings, site, enforcer, horizon))
+}
+
+/// What `status` shows before there is anybody to report.
+fn first_status(state_dir: &Path, state: &str, reason: Option<String>) {
+    let report = AgentReport {
+        state: state.to_owned(),
+        since: Some(Timestamp::now()),
+        reasons: reason.into_iter().collect(),
+        ..AgentReport::default()
+    };
+    StatusFile::new(state_dir).write(Status { report, ..Status::default() });
 }
 
 /// The kernel side, seen to deny and with this process exempt from it; `None`, with the reason reported, where nothing can be

@@ -1,6 +1,7 @@
 //! What the node remembers, on disk.
 //!
 //! ```text
+//! <state>/lock                 locked by the agent that runs (`owner`)
 //! <state>/node.key             the node's Ed25519 key
 //! <state>/floor.json           last accepted serial and digest of every bundle name; key changes not yet made
 //! <state>/bundles/current      the bundle in force: one line of JSON about it, then its bytes as they came
@@ -29,8 +30,6 @@ use armor_hub_client::bundle::{Accepted, SerialFloor, VerifiedBundle, reopen};
 use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
 use armor_hub_client::trust::TrustChanges;
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -64,73 +63,11 @@ pub enum StateError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Another agent uses the directory.
-    #[error("{}: held by the agent with pid {holder}: only one may run on a node", path.display())]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-        /// What the file says about its holder.
-        holder: String,
-    },
     /// The node's key cannot be used or made.
     #[error(
         "node key: {0}; a new one would be a new node to the collector, so put back a good copy or remove the file"
     )]
     Key(#[from] KeyError),
-}
-
-/// The proof that no other agent uses a state directory; let go with the process.
-pub struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// Takes the lock of `dir`, which is made if it is not there.
-    ///
-    /// # Errors
-    /// [`StateError::Locked`] if another agent has it.
-    pub fn take(dir: &Path) -> Result<Self, StateError> {
-        make_dir(dir)?;
-        let path = lock_file(dir);
-        let io = |error| StateError::Io { path: path.clone(), error };
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(StateError::Locked { holder: holder(&path), path }),
-            Err(error) => return Err(io(error.into())),
-        }
-        // For whoever asks who holds it; a full disk is no reason not to.
-        file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).ok();
-        Ok(Self { _file: file })
-    }
-
-    /// The pid of the agent that has the lock of `dir`, if one has.
-    ///
-    /// # Errors
-    /// [`StateError::Io`] if the directory cannot be looked at.
-    pub fn holder(dir: &Path) -> Result<Option<String>, StateError> {
-        let path = lock_file(dir);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StateError::Io { path, error }),
-        };
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(None),
-            Err(Errno::WOULDBLOCK) => Ok(Some(holder(&path))),
-            Err(error) => Err(StateError::Io { path, error: error.into() }),
-        }
-    }
-}
-
-fn lock_file(dir: &Path) -> PathBuf {
-    dir.join("lock")
-}
-
-fn holder(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    if text.trim().is_empty() { "unknown".to_owned() } else { text.trim().to_owned() }
 }
 
 /// A stored bundle's first line.
@@ -612,19 +549,6 @@ mod tests {
         assert_eq!(state.pending_trust().len(), 1);
         state.trust_is_changed().unwrap();
         assert!(State::open(dir.path()).unwrap().0.pending_trust().is_empty());
-    }
-
-    #[test]
-    fn one_agent_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Lock::holder(dir.path()).unwrap(), None);
-        let lock = Lock::take(dir.path()).unwrap();
-        let second = Lock::take(dir.path()).err().unwrap().to_string();
-        assert!(second.contains(&std::process::id().to_string()), "{second}");
-        assert_eq!(Lock::holder(dir.path()).unwrap(), Some(std::process::id().to_string()));
-        drop(lock);
-        assert_eq!(Lock::holder(dir.path()).unwrap(), None);
-        Lock::take(dir.path()).unwrap();
     }
 
     #[test]

@@ -9,9 +9,10 @@ use armor_hub_client::status::{AgentReport, SpoolStats};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::owner::Claim;
 use crate::report::{InForce, Offline};
 use crate::runtime::RuntimeState;
-use crate::state::{Lock, write_whole};
+use crate::state::write_whole;
 
 const FILE: &str = "status.json";
 
@@ -143,7 +144,7 @@ pub fn show(state_dir: &Path, pin_dir: &Path, json: bool) -> anyhow::Result<u8> 
 }
 
 fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
-    let pid = Lock::holder(state_dir)?;
+    let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
     let path = state_dir.join(FILE);
     let mut status = match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?,
@@ -221,7 +222,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pins = dir.path().join("pins");
         let state = dir.path().join("state");
-        let lock = Lock::take(&state).unwrap();
+        let lock = Claim::State(&state).take().unwrap().unwrap();
         let mut file = StatusFile::new(&state);
         let report = AgentReport {
             state: "enforcing".into(),

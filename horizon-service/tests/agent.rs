@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,11 +21,34 @@ const AGENT: &str = env!("CARGO_BIN_EXE_hzn-armor-agent");
 
 fn main() -> ExitCode {
     let both = both_hubs![the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death];
-    run_all([both, no_hub![bad_settings_and_policies_end_it_with_their_names]])
+    let alone = no_hub![
+        bad_settings_and_policies_end_it_with_their_names,
+        a_second_agent_stands_by_and_takes_over,
+        an_agent_with_another_state_directory_stands_by_for_the_tables,
+    ];
+    run_all([both, alone])
 }
 
 /// A daemon that ends with the test.
 struct Running(Child);
+
+impl Running {
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    /// Tells it to stop; it must do so in good order.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -34,23 +58,35 @@ impl Drop for Running {
     }
 }
 
+#[derive(Clone)]
 struct Agent {
     dir: PathBuf,
+    state: PathBuf,
+    log: PathBuf,
     socket: PathBuf,
 }
 
 impl Agent {
+    fn new(dir: &Path, socket: PathBuf) -> Self {
+        Self { dir: dir.to_owned(), state: dir.join("state"), log: dir.join("log"), socket }
+    }
+
+    fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let horizon = self.dir.join("horizon");
         let mut command = Command::new(AGENT);
         command
             .args(arguments)
-            .env("HZN_ARMOR_STATE_DIR", self.dir.join("state"))
+            .env("HZN_ARMOR_STATE_DIR", &self.state)
             // No BPF file system: nothing of a test outlives it.
             .env("HZN_ARMOR_PIN_DIR", self.dir.join("pins"))
             .env("HZN_ARMOR_POLL_SECONDS", "1")
             .env("HZN_ORGANIZATION", "myorg")
             .env("HZN_NODE_ID", "node1")
+            .env("HZN_AGREEMENTID", "the-agreement")
             .env("HZN_ESS_API_PROTOCOL", "secure-unix")
             .env("HZN_ESS_API_ADDRESS", &self.socket)
             .env("HZN_ESS_AUTH", horizon.join("auth.json"))
@@ -60,7 +96,7 @@ impl Agent {
     }
 
     fn start(&self) -> Running {
-        let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let log = fs::File::options().create(true).append(true).open(&self.log).unwrap();
         Running(self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
@@ -79,8 +115,7 @@ impl Agent {
             if expected(&status) {
                 return status;
             }
-            let log = || fs::read_to_string(self.dir.join("log")).unwrap();
-            assert!(Instant::now() < deadline, "{status:#}\n{}", log());
+            assert!(Instant::now() < deadline, "{status:#}\n{}", self.logged());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -101,7 +136,7 @@ fn bundle(key: &PrivateKey) -> Vec<u8> {
 
 async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: Hub>(hub: Fixture<H>) {
     let (css, dir) = (hub.css().unwrap(), hub.dir());
-    let agent = Agent { dir: dir.to_owned(), socket: hub.hub.ess_socket() };
+    let agent = Agent::new(dir, hub.hub.ess_socket());
     let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
     let trust = dir.join("state/trust/trust.d");
     fs::create_dir_all(&trust).unwrap();
@@ -114,12 +149,9 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
     };
     css.publish(&object, &bundle(&key)).await.unwrap();
 
-    let mut first = agent.start();
+    let first = agent.start();
     let status = agent.until(|status| status["BundleSerial"] == 1).await;
     assert_eq!((&status["State"], &status["Running"]), (&"degraded".into(), &true.into()), "{status:#}");
-    let second = agent.output(&["run"]);
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert!(!second.status.success() && said.contains(&first.0.id().to_string()), "{said}");
     assert!(!agent.output(&["detach"]).status.success(), "not under a running agent");
 
     // The hub hears the same, signed.
@@ -139,8 +171,7 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    first.0.kill().unwrap();
-    first.0.wait().unwrap();
+    first.kill();
     let status = agent.until(|status| status["Running"] == false).await;
     assert_eq!((&status["State"], &status["Bundle"]), (&"not running".into(), &"edge".into()));
     assert_eq!(agent.output(&["status"]).status.code(), Some(1));
@@ -149,17 +180,78 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
     hub.hub.ess_down().await.unwrap();
     hub.hub.hub_down().await.unwrap();
     fs::remove_file(dir.join("state/status.json")).unwrap();
-    let mut third = agent.start();
+    let second = agent.start();
     let status = agent.until(|status| status["BundleSerial"] == 1 && !status["Offline"].is_null()).await;
     assert_eq!(status["Running"], true);
-    let pid = rustix::process::Pid::from_child(&third.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert!(third.0.wait().unwrap().success());
+    second.stop();
+}
+
+/// Starts an agent that must stand by for `first`, and shows that it said so and did nothing else.
+async fn stands_by(agent: &Agent, first: &Running) -> Running {
+    let second = agent.start();
+    let deadline = Instant::now() + PATIENCE;
+    while !agent.logged().contains("standing by") {
+        assert!(Instant::now() < deadline, "{}", agent.logged());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (said, holder) = (agent.logged(), format!("pid {} (agreement the-agreement)", first.pid()));
+    assert!(said.contains(&holder) && said.lines().count() == 1, "{said}");
+    let threads = fs::read_dir(format!("/proc/{}/task", second.pid())).unwrap();
+    assert_eq!(threads.count(), 1, "labels are per task");
+    second
+}
+
+async fn a_second_agent_stands_by_and_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::new(dir.path(), dir.path().join("none"));
+    let first = agent.start();
+    agent.until(|status| status["State"] == "degraded" && !status["Offline"].is_null()).await;
+    let seen = || {
+        let names = fs::read_dir(&agent.state).unwrap().map(|entry| entry.unwrap().file_name());
+        let files: BTreeSet<_> = names.filter(|name| !name.as_encoded_bytes().ends_with(b".new")).collect();
+        (agent.status()["Pid"].clone(), files)
+    };
+    let before = seen();
+    let others = ["second", "third"].map(|log| Agent { log: dir.path().join(log), ..agent.clone() });
+    let second = stands_by(&others[0], &first).await;
+    let third = stands_by(&others[1], &first).await;
+    assert_eq!(seen(), before, "what the first one says and has is left alone");
+    assert_eq!(before.0, first.pid());
+    third.stop();
+
+    first.kill();
+    agent.until(|status| status["Pid"] == second.pid() && status["State"] == "degraded").await;
+    second.stop();
+    agent.until(|status| status["Running"] == false).await;
+}
+
+async fn an_agent_with_another_state_directory_stands_by_for_the_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::new(dir.path(), dir.path().join("none"));
+    let first = agent.start();
+    agent.until(|status| status["State"] == "degraded").await;
+    let other = Agent { state: dir.path().join("other"), log: dir.path().join("second"), ..agent.clone() };
+    let second = stands_by(&other, &first).await;
+    let status = other.until(|status| status["State"] == "degraded").await;
+    let reason = status["Reasons"][0].as_str().unwrap();
+    assert!(reason.contains("pins belongs to") && reason.contains(&first.pid()), "{reason}");
+    assert_eq!(agent.status()["Pid"], first.pid());
+
+    first.kill();
+    let stands_by = |status: &Value| status["Reasons"].to_string().contains("standing by");
+    other.until(|status| status["State"] == "degraded" && !stands_by(status)).await;
+    let held = agent.output(&["detach"]);
+    let said = String::from_utf8(held.stderr).unwrap();
+    assert!(
+        !held.status.success() && said.contains(&second.pid()),
+        "not under another's running agent: {said}"
+    );
+    second.stop();
 }
 
 async fn bad_settings_and_policies_end_it_with_their_names() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent { dir: dir.path().to_owned(), socket: dir.path().join("none") };
+    let agent = Agent::new(dir.path(), dir.path().join("none"));
     let settings = dir.path().join("agent.toml");
     fs::write(&settings, "stat_dir = '/x'").unwrap();
     let policy = dir.path().join("p.yaml");

@@ -106,6 +106,20 @@ end_agent KILL 137
 blocked "after SIGKILL"
 held "keep: a killed agent leaves enforcement"
 
+start_agent
+within 60 enforces_serial 2
+HZN_ARMOR_STATE_DIR=$PWD/other hzn-armor-agent run >other.log 2>&1 &
+other=$!
+within 20 grep -q "/sys/fs/bpf/hzn-armor belongs to the agent with pid $agent: standing by" other.log
+end_agent KILL 137
+agent=$other
+within 20 grep -q 'took_over=true' other.log
+blocked "after another agent took over"
+! said=$(hzn-armor-agent detach 2>&1) || fail "detach under an agent with another state directory"
+end_agent TERM 0
+blocked "after the other agent"
+held "a second agent leaves the tables to the first, and takes over from it"
+
 must hzn-armor-agent detach
 permitted
 held "detach ends what a stopped agent left"
