@@ -8,6 +8,9 @@
 //!   is durable.
 //! - A batch counts for the node that the hub names as its owner, and only if that node's pinned key signed it. The first
 //!   key seen for a node is pinned; another one is reported, and taken only if the operator names it.
+//! - A machine that is no Horizon node leaves its objects at the hub itself ([`HUB_TYPE`]), under a user of its own name. There
+//!   anyone may put other data into an object without becoming its owner; so a key counts that the status's metadata names
+//!   too. Such an object is not consumed but deleted.
 //! - Nothing is skipped silently: what is lost, forged, copied, overwritten, removed or consumed by others is a
 //!   [`Finding`]. A finding may be reported twice if the collector ends in between.
 
@@ -25,7 +28,9 @@ use serde::Serialize;
 use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
 use crate::css::{CssClient, NewObject};
 use crate::keys::{KeyId, PrivateKey};
-use crate::mms::{ALERTS_TYPE, DestinationPolicy, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE, check_name};
+use crate::mms::{
+    ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE, check_name,
+};
 use crate::receipt::{MAX_HELD, Range, Receipt};
 use crate::signed::SignedError;
 use crate::status::{self, NodeStatus};
@@ -42,7 +47,7 @@ const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
 /// sent, until the deletion arrives too.
 const EMPTY_LIMIT: i64 = 600;
 
-/// How receipts reach their node.
+/// How receipts reach their node. For a machine that is no Horizon node they stay at the hub, whatever this says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiptRoute {
     /// Straight to the node, whose destination type this is: `openhorizon.edgenode`, or a pattern's name.
@@ -358,7 +363,7 @@ impl<S: Steps> Collector<S> {
             self.release(&mut stream)?;
         }
         self.read_statuses().await?;
-        let mut objects = self.css.list(ALERTS_TYPE).await?;
+        let mut objects = self.list(ALERTS_TYPE).await?;
         self.listed.extend(objects.iter().map(name_of));
         let listed = std::mem::take(&mut self.listed);
         self.reported.retain(|id| listed.contains(id));
@@ -366,7 +371,7 @@ impl<S: Steps> Collector<S> {
         objects.sort_by_cached_key(|object| (object.owner_id.clone(), first_of(&object.object_id)));
         for object in objects {
             if self.take(&object).await? == Verdict::Consume {
-                unless_refused(self.css.consumed(ALERTS_TYPE, &object.object_id).await)?;
+                self.consume(&object).await?;
                 self.steps.reached("consumed");
             }
         }
@@ -374,6 +379,23 @@ impl<S: Steps> Collector<S> {
             self.publish_receipt(&stream).await?;
         }
         Ok(self.summary)
+    }
+
+    /// What nodes sent and machines left of a type.
+    async fn list(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
+        let mut objects = self.css.list(object_type).await?;
+        objects.extend(self.css.list_staying(object_type, None).await?);
+        Ok(objects)
+    }
+
+    /// Removes an object from the hub, whose sender sees that.
+    async fn consume(&self, object: &MetaData) -> Result<(), MmsError> {
+        let MetaData { object_type, object_id, .. } = object;
+        if stays(object) {
+            self.css.delete(object_type, object_id).await
+        } else {
+            unless_refused(self.css.consumed(object_type, object_id).await)
+        }
     }
 
     fn find(&mut self, finding: &Finding) {
@@ -394,7 +416,7 @@ impl<S: Steps> Collector<S> {
     }
 
     async fn read_statuses(&mut self) -> Result<(), CollectorError> {
-        let objects = self.css.list(STATUS_TYPE).await?;
+        let objects = self.list(STATUS_TYPE).await?;
         self.listed.extend(objects.iter().map(name_of));
         for object in objects {
             let id = &object.object_id;
@@ -413,6 +435,11 @@ impl<S: Steps> Collector<S> {
                     }
                 }
                 Ok(data) => self.read_status(&object, &data)?,
+                Err(MmsError::UnknownObject { .. }) if stays(&object) => {
+                    if self.without_data(&object)? == Verdict::Leave {
+                        continue;
+                    }
+                }
                 Err(MmsError::UnknownObject { .. }) => continue,
                 Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
                     self.out_of_reach(&object, &error);
@@ -421,7 +448,7 @@ impl<S: Steps> Collector<S> {
                 Err(error @ MmsError::TooLarge { .. }) => self.forged(&object, error.to_string()),
                 Err(error) => return Err(error.into()),
             }
-            unless_refused(self.css.consumed(STATUS_TYPE, id).await)?;
+            self.consume(&object).await?;
         }
         Ok(())
     }
@@ -437,6 +464,10 @@ impl<S: Steps> Collector<S> {
         let node = status.node.clone();
         if status.org != self.config.org || self.node_of(&object.owner_id) != Some(&node) {
             self.forged(object, format!("it claims to be of {}/{node}", status.org));
+            return Ok(());
+        }
+        if stays(object) && object.description != key.id().as_str() {
+            self.forged(object, format!("its metadata names the key {:?}", object.description));
             return Ok(());
         }
         let pinned = self.ledger.stream(&node)?.map(|stream| stream.key);
@@ -455,6 +486,7 @@ impl<S: Steps> Collector<S> {
                 }
             }
         }
+        self.ledger.set_at_hub(&status.node, stays(object))?;
         self.find(&Finding::Status(Box::new(status)));
         Ok(())
     }
@@ -512,6 +544,7 @@ impl<S: Steps> Collector<S> {
         let data = match self.css.data(ALERTS_TYPE, id, batch::MAX_OBJECT as u64).await {
             Ok(data) if data.is_empty() => return self.without_data(object),
             Ok(data) => data,
+            Err(MmsError::UnknownObject { .. }) if stays(object) => return self.without_data(object),
             Err(MmsError::UnknownObject { .. }) => return Ok(Verdict::Leave),
             Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
                 self.out_of_reach(object, &error);
@@ -667,6 +700,9 @@ impl<S: Steps> Collector<S> {
         };
         let data = receipt.sign(&self.key)?;
         let (destination, destination_policy) = match &self.config.route {
+            _ if self.ledger.is_at_hub(&stream.node)? => {
+                (Some((HUB_TYPE.to_owned(), stream.node.clone())), None)
+            }
             ReceiptRoute::Node(kind) => (Some((kind.clone(), stream.node.clone())), None),
             ReceiptRoute::Policy(policy) => (None, Some(policy.clone())),
         };
@@ -710,6 +746,11 @@ fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
         }
         done => done,
     }
+}
+
+/// Whether the object was left at the hub itself, by a machine that is no Horizon node.
+fn stays(object: &MetaData) -> bool {
+    object.destination_type == HUB_TYPE
 }
 
 fn name_of(object: &MetaData) -> String {

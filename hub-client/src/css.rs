@@ -1,14 +1,20 @@
-//! Client of the hub's Cloud Sync Service, for an operator or a collector with a user's credentials.
+//! Client of the hub's Cloud Sync Service with a user's credentials: for an operator, a collector, and a machine that is no
+//! Horizon node.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::ess::MAX_PUT;
 use crate::http::{self, Peer};
-use crate::mms::{Credentials, Destination, DestinationPolicy, MetaData, MmsError, ObjectStatus, check_name};
+use crate::mms::{
+    Credentials, Destination, DestinationPolicy, HUB_TYPE, MetaData, MmsError, ObjectStatus, check_name,
+};
 use crate::tls;
 
 /// Time for one request where nothing else is configured; a bundle of several megabytes is one request.
@@ -39,6 +45,36 @@ impl std::fmt::Debug for CssConfig {
             .field("org", &self.org)
             .field("user", &user)
             .finish_non_exhaustive()
+    }
+}
+
+impl CssConfig {
+    /// Reads the variables that `hzn` reads: `HZN_FSS_CSSURL`, `HZN_ORG_ID`, `HZN_EXCHANGE_USER_AUTH` and, if it is set,
+    /// `HZN_MGMT_HUB_CERT_PATH`.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, MmsError> {
+        let get = |name: &str| {
+            var(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+                MmsError::Config(format!("{name} is not set: the hub's sync service needs it"))
+            })
+        };
+        Ok(Self {
+            url: get("HZN_FSS_CSSURL")?,
+            org: get("HZN_ORG_ID")?,
+            user: get("HZN_EXCHANGE_USER_AUTH")?,
+            ca_file: get("HZN_MGMT_HUB_CERT_PATH").ok().map(PathBuf::from),
+            timeout: DEFAULT_TIMEOUT,
+        })
+    }
+
+    /// Whom the hub takes the requests for, `org/user`, and the password.
+    pub fn login(&self) -> Result<(String, &str), MmsError> {
+        let (user, password) = self.user.split_once(':').ok_or_else(|| {
+            MmsError::Config(
+                "HZN_EXCHANGE_USER_AUTH has no colon: user:password or org/user:password".to_owned(),
+            )
+        })?;
+        let user = if user.contains('/') { user.to_owned() } else { format!("{}/{user}", self.org) };
+        Ok((user, password))
     }
 }
 
@@ -104,12 +140,7 @@ impl CssClient {
             )));
         }
         check_name(&config.org).map_err(|e| MmsError::Config(format!("HZN_ORG_ID: {e}")))?;
-        let (user, password) = config.user.split_once(':').ok_or_else(|| {
-            MmsError::Config(
-                "HZN_EXCHANGE_USER_AUTH has no colon: user:password or org/user:password".to_owned(),
-            )
-        })?;
-        let user = if user.contains('/') { user.to_owned() } else { format!("{}/{user}", config.org) };
+        let (user, password) = config.login()?;
         let tls = match &config.ca_file {
             _ if parsed.scheme() == "http" => tls::nobody(),
             None => tls::hub(None),
@@ -140,6 +171,47 @@ impl CssClient {
     pub async fn list_all(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
         check_name(object_type)?;
         self.json_list(&format!("?filters=true&objectType={object_type}")).await
+    }
+
+    /// Objects of the type that stay at the hub ([`HUB_TYPE`]); with a node, those that are for it.
+    pub async fn list_staying(
+        &self,
+        object_type: &str,
+        node: Option<&str>,
+    ) -> Result<Vec<MetaData>, MmsError> {
+        check_name(object_type)?;
+        let mut query = format!("?filters=true&objectType={object_type}&destinationType={HUB_TYPE}");
+        if let Some(node) = node {
+            check_name(node)?;
+            query.push_str("&destinationID=");
+            query.push_str(node);
+        }
+        self.json_list(&query).await
+    }
+
+    /// Leaves an object at the hub that goes to no node ([`HUB_TYPE`]), at most [`MAX_PUT`] bytes; one of that id is replaced.
+    /// Any user of the org may put other data into it, but the `description` only together with his own name as the owner.
+    pub async fn put_staying(
+        &self,
+        object_type: &str,
+        id: &str,
+        description: &str,
+        data: &[u8],
+    ) -> Result<(), MmsError> {
+        if data.len() as u64 > MAX_PUT {
+            return Err(MmsError::TooLarge { limit: MAX_PUT });
+        }
+        let body = serde_json::json!({
+            "meta": {
+                "objectID": id,
+                "objectType": object_type,
+                "destinationType": HUB_TYPE,
+                "description": description,
+            },
+            "data": STANDARD.encode(data),
+        });
+        let response = self.object(Method::PUT, object_type, id, "", Some(body.to_string().into())).await?;
+        self.peer.done(response).await
     }
 
     /// The data of an object, at most `limit` bytes.

@@ -17,6 +17,12 @@ pub const STATUS_TYPE: &str = "hzn-armor.status";
 /// Signed receipts for alerts, hub to node.
 pub const RECEIPT_TYPE: &str = "hzn-armor.receipt";
 
+/// Destination type of objects that stay at the hub: no node has it. An object without any destination goes to every node.
+///
+/// A machine that is no Horizon node, and so has no ESS, leaves what it reports at the CSS under this type, and finds there what
+/// is for it, with its name as the destination's id.
+pub const HUB_TYPE: &str = "hzn-armor.hub";
+
 /// The longest object type or id that is sent, in bytes.
 pub const MAX_NAME: usize = 200;
 /// The most that an answer other than an object's data may have, in bytes: some 10,000 metadata records.

@@ -21,7 +21,7 @@ use armor_hub_client::collector::{
 use armor_hub_client::css::CssClient;
 use armor_hub_client::ess::EssClient;
 use armor_hub_client::keys::{KeyId, KeyType, PrivateKey};
-use armor_hub_client::mms::{ALERTS_TYPE, RECEIPT_TYPE, STATUS_TYPE};
+use armor_hub_client::mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, RECEIPT_TYPE, STATUS_TYPE, ServiceId};
 use armor_hub_client::receipt::{MAX_OBJECT, Range, Receipt};
 use node::{Sealed, Stream};
 use tokio::process::Command;
@@ -36,6 +36,8 @@ fn main() -> ExitCode {
         alerts_wait_at_the_hub_until_the_key_is_known,
         forgeries_and_copies_are_named_and_removed,
         an_object_without_data_is_left_for_a_while_and_then_named,
+        a_machine_without_an_ess_leaves_its_objects_at_the_hub_and_finds_its_receipt_there,
+        what_others_make_of_objects_left_at_the_hub_is_not_believed,
         lost_alerts_are_named,
         a_fresh_state_goes_on_where_the_nodes_receipts_end,
         a_node_set_back_is_named_and_not_believed,
@@ -324,6 +326,103 @@ async fn an_object_without_data_is_left_for_a_while_and_then_named<H: Hub>(hub: 
     let db = rusqlite::Connection::open(world.hub.dir().join("state/collector.db")).unwrap();
     let left: u32 = db.query_row("SELECT COUNT(*) FROM empty", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 0, "nor in the ledger");
+}
+
+async fn leave(css: &CssClient, object_type: &str, id: &str, stream: &Stream, data: &[u8]) {
+    css.put_staying(object_type, id, stream.key.public().id().as_str(), data).await.unwrap();
+}
+
+async fn a_machine_without_an_ess_leaves_its_objects_at_the_hub_and_finds_its_receipt_there<H: Hub>(
+    hub: Fixture<H>,
+) {
+    let (mut world, mut node) = (World::new(hub), Stream::new());
+    let machine = CssClient::new(&world.hub.machine_config().unwrap()).unwrap();
+    let [first, second] = [(); 2].map(|()| node.next(0, 2, "x"));
+    leave(&machine, ALERTS_TYPE, &second.id, &node, &second.object).await;
+    leave(&machine, STATUS_TYPE, "node1.status", &node, &node.status()).await;
+    world.collect().await;
+    leave(&machine, ALERTS_TYPE, &first.id, &node, &first.object).await;
+    // Whatever way nodes' receipts take, and also where another run of the collector publishes it.
+    let service = ServiceId {
+        org_id: "myorg".into(),
+        arch: "*".into(),
+        service_name: "hzn-armor".into(),
+        version: "1.0.0".into(),
+    };
+    let policy = DestinationPolicy { services: vec![service], ..DestinationPolicy::default() };
+    let config = CollectorConfig { route: ReceiptRoute::Policy(policy), ..world.config() };
+    world.open(config).unwrap().collect_once().await.unwrap();
+    assert_eq!(world.sequences(), [1, 2, 3, 4]);
+    let key = node.key.public().id().clone();
+    let pinned = Finding::KeyPinned { node: "node1".into(), key: key.clone() };
+    assert_eq!(world.findings(), [pinned, Finding::Gap { node: "node1".into(), first: 1, last: 2 }]);
+    for object_type in [ALERTS_TYPE, STATUS_TYPE] {
+        assert_eq!(machine.list_all(object_type).await.unwrap(), [], "nothing is left at the hub");
+    }
+    let receipts = machine.list_staying(RECEIPT_TYPE, Some("node1")).await.unwrap();
+    assert_eq!(receipts.len(), 1, "the older one is gone");
+    let data = machine.data(RECEIPT_TYPE, &receipts[0].object_id, MAX_OBJECT).await.unwrap();
+    let collector = PrivateKey::load(&world.key).unwrap();
+    let receipt = Receipt::verify(&data, [collector.public()], ("myorg", "node1", &key)).unwrap();
+    assert_eq!(receipt.up_to, second.end);
+
+    // The machine becomes a node; only that the hub knows by the same name.
+    world.send_status(&node).await;
+    world.send(&node.next(0, 1, "x")).await;
+    world.collect().await;
+    world.receipt(&node, 5).await;
+    assert_eq!(machine.list_staying(RECEIPT_TYPE, Some("node1")).await.unwrap(), []);
+}
+
+async fn what_others_make_of_objects_left_at_the_hub_is_not_believed<H: Hub>(hub: Fixture<H>) {
+    let (world, mut node, mut stranger) = (World::new(hub), Stream::new(), Stream::new());
+    let machine = CssClient::new(&world.hub.machine_config().unwrap()).unwrap();
+    let other = async |object_type: &str, id: &str, data: &[u8]| {
+        let path = format!("{object_type}/{id}/data");
+        assert_eq!(world.hub.operator.put(&path, data.to_vec()).await.unwrap(), 204);
+    };
+    // Another's status put into the machine's object, and under a name of one's own.
+    leave(&machine, STATUS_TYPE, "node1.a", &node, &node.status()).await;
+    other(STATUS_TYPE, "node1.a", &stranger.status()).await;
+    leave(&world.css, STATUS_TYPE, "node1.b", &stranger, &stranger.status()).await;
+    let sealed = node.next(0, 1, "x");
+    leave(&machine, ALERTS_TYPE, &sealed.id, &node, &sealed.object).await;
+    world.collect().await;
+    let findings = world.findings();
+    let forged = |id: &str, part: &str| {
+        let is = |finding: &&Finding| matches!(finding, Finding::Forged { object, reason, .. } if object == id && reason.contains(part));
+        assert!(findings.iter().any(|finding| is(&finding)), "{id}: {findings:?}");
+    };
+    forged("node1.a", "its metadata names the key");
+    forged("node1.b", "it claims to be of myorg/node1");
+    assert!(matches!(&findings[2..], [Finding::KeyUnknown { .. }]), "{findings:?}");
+    assert_eq!(world.css.list_all(STATUS_TYPE).await.unwrap(), []);
+
+    leave(&machine, STATUS_TYPE, "node1.c", &node, &node.status()).await;
+    let forgery = stranger.next(0, 1, "x");
+    leave(&machine, ALERTS_TYPE, "node1.2-2.x", &node, &sealed.object).await;
+    other(ALERTS_TYPE, "node1.2-2.x", &forgery.object).await;
+    leave(&world.css, ALERTS_TYPE, "node1.3-3.x", &node, &sealed.object).await;
+    assert_eq!(world.collect().await.alerts, 1);
+    let findings = world.findings();
+    let forged = |id: &str| {
+        matches!(
+            findings.iter().find(|finding| format!("{finding:?}").contains(id)),
+            Some(Finding::Forged { .. })
+        )
+    };
+    assert!(forged("node1.2-2.x") && forged("node1.3-3.x"), "{findings:?}");
+
+    // One without data is nobody's alert; it does not stay for ever either.
+    let meta = serde_json::json!({"objectID": "node1.parked", "objectType": ALERTS_TYPE, "destinationType": HUB_TYPE});
+    let body = serde_json::json!({"meta": meta}).to_string();
+    assert_eq!(world.hub.operator.put(&format!("{ALERTS_TYPE}/node1.parked"), body).await.unwrap(), 204);
+    world.collect().await;
+    let db = rusqlite::Connection::open(world.hub.dir().join("state/collector.db")).unwrap();
+    db.execute("UPDATE empty SET since = since - 601", []).unwrap();
+    drop(db);
+    world.collect().await;
+    assert_eq!(world.css.list_all(ALERTS_TYPE).await.unwrap(), []);
 }
 
 async fn lost_alerts_are_named<H: Hub>(hub: Fixture<H>) {

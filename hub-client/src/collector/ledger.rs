@@ -1,6 +1,6 @@
 //! What the collector remembers, in an SQLite file of its own: per node the pinned key, how far its alerts are written and
 //! the chain there, what is held beyond a gap, and how long the output was when that was true. Besides, which objects at the
-//! hub have no data, since when.
+//! hub have no data, since when, and which nodes talk to the hub themselves.
 //!
 //! Invariants:
 //! - A stream is a node with one key. Its mark moves only together with the recorded length of the output, in one
@@ -39,9 +39,11 @@ CREATE TABLE held (
 CREATE TABLE output (file INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;
 CREATE TABLE receipt (id TEXT PRIMARY KEY, stream INTEGER NOT NULL) STRICT;
 ";
-/// Version 0.1.0 had no such table and does not mind it: the schema's version stays.
-const CREATE_EMPTY: &str =
-    "CREATE TABLE IF NOT EXISTS empty (name TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT";
+/// Version 0.1.0 had no such tables and does not mind them: the schema's version stays.
+const CREATE_LATER: &str = "
+CREATE TABLE IF NOT EXISTS empty (name TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS at_hub (node TEXT PRIMARY KEY) STRICT;
+";
 
 /// Why the collector's state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +119,7 @@ impl Ledger {
                 tx.pragma_update(None, "user_version", SCHEMA)?;
             }
             if found <= SCHEMA {
-                tx.execute_batch(CREATE_EMPTY)?;
+                tx.execute_batch(CREATE_LATER)?;
             }
             tx.commit()?;
             Ok((db, found))
@@ -174,6 +176,22 @@ impl Ledger {
             )
         })
         .map(|_| ())
+    }
+
+    /// Remembers whether a node has its receipts left at the hub, where it looks itself.
+    pub(super) fn set_at_hub(&mut self, node: &str, at_hub: bool) -> Result<()> {
+        let change = match at_hub {
+            true => "INSERT OR IGNORE INTO at_hub VALUES (?1)",
+            false => "DELETE FROM at_hub WHERE node = ?1",
+        };
+        self.write(|tx| tx.execute(change, [node])).map(|_| ())
+    }
+
+    /// Whether a node's receipts are left at the hub.
+    pub(super) fn is_at_hub(&self, node: &str) -> Result<bool> {
+        self.run(|db| {
+            db.query_row("SELECT EXISTS (SELECT 1 FROM at_hub WHERE node = ?1)", [node], |row| row.get(0))
+        })
     }
 
     /// Moves the stream to `mark`; with `batch`, remembers its end and id, and with `output`, the file's length.

@@ -18,6 +18,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 const SERVICE_TOKEN: &str = "service-token";
 const OPERATOR_PASSWORD: &str = "operator-password";
+const MACHINE_PASSWORD: &str = "machine-password";
 
 /// A hub with one service on its node and one operator, each with a bare client and with the product's own.
 pub struct Fixture<H> {
@@ -130,6 +131,16 @@ impl<H: Hub> Fixture<H> {
     /// When it cannot be made.
     pub fn css(&self) -> Result<CssClient, MmsError> {
         CssClient::new(&self.css_config())
+    }
+
+    /// How a machine of the node's name reaches the CSS that is no Horizon node: as a user of that name.
+    ///
+    /// # Errors
+    /// When the user cannot be kept.
+    pub fn machine_config(&self) -> io::Result<CssConfig> {
+        let name = self.hub.node();
+        self.hub.add_user(&name, MACHINE_PASSWORD, Role::User)?;
+        Ok(CssConfig { user: format!("{name}:{MACHINE_PASSWORD}"), ..self.css_config() })
     }
 
     /// The node as a destination of objects: its type and its id.

@@ -55,6 +55,8 @@ fn main() -> ExitCode {
         squatted_id_refuses_the_hub,
         other_service_may_meddle_with_alerts,
         any_user_may_meddle_with_alerts,
+        object_for_a_type_without_nodes_stays,
+        data_changes_hands_without_the_owner,
         large_objects_pass,
         range_upload_fails_at_the_ess,
         certificate_can_be_replaced,

@@ -297,6 +297,19 @@ impl Call<'_> {
     fn filtered(&self, query: &HashMap<&str, &str>) -> Answer {
         let store = lock(self.store());
         let given = |name, value: &str| query.get(name).is_none_or(|wanted| *wanted == value);
+        let is_destined = |meta: &MetaData| {
+            let Some(kind) = query.get("destinationType") else { return true };
+            match &meta.destinations_list {
+                _ if !meta.destination_type.is_empty() => {
+                    meta.destination_type == *kind && given("destinationID", &meta.destination_id)
+                }
+                Some(list) => list
+                    .iter()
+                    .filter_map(|destination| destination.split_once(':'))
+                    .any(|(listed, id)| listed == *kind && given("destinationID", id)),
+                None => false,
+            }
+        };
         let objects: Vec<&MetaData> = store
             .objects
             .iter()
@@ -307,6 +320,7 @@ impl Call<'_> {
                     && given("objectID", &meta.object_id)
                     && given("deleted", &meta.deleted.to_string())
                     && given("noData", &meta.no_data.to_string())
+                    && is_destined(meta)
                     && given("destinationPolicy", &meta.destination_policy.is_some().to_string())
                     && self.reads(object)
             })

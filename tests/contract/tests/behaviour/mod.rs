@@ -4,11 +4,13 @@ mod alerts;
 mod basics;
 mod bundles;
 mod development;
+mod staying;
 
 pub use alerts::*;
 pub use basics::*;
 pub use bundles::*;
 pub use development::*;
+pub use staying::*;
 
 use armor_contract_tests::{Answer, Client, Fixture, Hub, eventually};
 use base64::Engine as _;
