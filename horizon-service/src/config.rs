@@ -8,8 +8,16 @@ use serde::Deserialize;
 /// Where the file is looked for if none is named; it need not be there.
 pub const DEFAULT_FILE: &str = "/etc/hzn-armor/agent.toml";
 const PREFIX: &str = "HZN_ARMOR";
-const KEYS: [&str; 7] =
-    ["log", "pin_dir", "poll_seconds", "runtime_socket", "spool_max_bytes", "state_dir", "trust_dir"];
+const KEYS: [&str; 8] = [
+    "bundle_dir",
+    "log",
+    "pin_dir",
+    "poll_seconds",
+    "runtime_socket",
+    "spool_max_bytes",
+    "state_dir",
+    "trust_dir",
+];
 
 /// The agent's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -18,13 +26,15 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Pinned keys; `trust` in the state directory where absent.
     trust_dir: Option<PathBuf>,
+    /// Where bundles lie as files, beside what a hub has; need not be there.
+    pub bundle_dir: PathBuf,
     /// Directory on a BPF file system where enforcement outlives the agent.
     pub pin_dir: PathBuf,
     /// Where Docker, or Podman's compatible service, answers; containers are protected where there is one.
     pub runtime_socket: PathBuf,
     /// Bytes that alerts may take on disk.
     pub spool_max_bytes: u64,
-    /// Seconds between two looks at what the ESS has; at least 1.
+    /// Seconds between two looks for bundles and receipts; at least 1.
     pub poll_seconds: u64,
     /// What is logged, as `tracing-subscriber` filters: `info`, `armor_agent=debug,warn`.
     pub log: String,
@@ -77,6 +87,7 @@ impl Settings {
         }
         let settings: Self = Config::builder()
             .set_default("state_dir", "/var/lib/hzn-armor")?
+            .set_default("bundle_dir", "/etc/hzn-armor/bundles")?
             .set_default("pin_dir", "/sys/fs/bpf/hzn-armor")?
             .set_default("runtime_socket", "/var/run/docker.sock")?
             .set_default("spool_max_bytes", 64_u64 << 20)?
@@ -104,6 +115,7 @@ impl Settings {
         }
         let paths = [
             ("state_dir", &self.state_dir),
+            ("bundle_dir", &self.bundle_dir),
             ("pin_dir", &self.pin_dir),
             ("runtime_socket", &self.runtime_socket),
         ];
@@ -154,6 +166,7 @@ mod tests {
             ("poll_seconds = 'often'", "poll_seconds"),
             ("spool_max_bytes = 5", "spool_max_bytes = 5"),
             ("state_dir = 'here'", "state_dir = here"),
+            ("bundle_dir = ''", "bundle_dir = : an absolute path"),
             ("runtime_socket = 'docker.sock'", "runtime_socket = docker.sock"),
             ("= 3", "agent.toml"),
         ] {

@@ -1,11 +1,21 @@
-//! What the Open Horizon agent tells a service it starts: who the node is and how the ESS is reached.
+//! Who this machine is and how it reaches the hub: what the Open Horizon agent tells a service that it starts or, on a machine
+//! where none runs, what the operator says in the variables that `hzn` reads.
 
 use std::path::Path;
 
 use armor_hub_client::bundle::NodeIdentity;
+use armor_hub_client::css::CssConfig;
 use armor_hub_client::ess::EssConfig;
 use armor_hub_client::mms::{MmsError, check_name};
 use serde_json::Value;
+
+use crate::hub::HubConfig;
+
+/// Any of these says that Horizon runs the agent.
+const ESS_VARIABLES: [&str; 4] =
+    ["HZN_ESS_API_PROTOCOL", "HZN_ESS_API_ADDRESS", "HZN_ESS_AUTH", "HZN_ESS_CERT"];
+/// Where the variables come from.
+const MEANS: &str = "the Open Horizon agent sets it for the services it starts; on another machine /etc/hzn-armor/hub.env does";
 
 /// A built-in node property, the variable that carries it, and how that reads.
 type Property = (&'static str, &'static str, fn(&str) -> Option<Value>);
@@ -17,51 +27,85 @@ const PROPERTIES: [Property; 4] = [
     ("openhorizon.allowPrivileged", "HZN_PRIVILEGED", |text| text.parse::<bool>().ok().map(Value::from)),
 ];
 
-/// The service's place in Horizon.
+/// Where this machine stands with Horizon.
 #[derive(Debug, Clone)]
 pub struct Horizon {
-    /// The node.
+    /// What bundles and the collector know it by.
     pub node: NodeIdentity,
-    /// How to reach the ESS.
-    pub ess: EssConfig,
+    /// How to reach the hub; `None` where no variable says anything of one.
+    pub hub: Option<HubConfig>,
     /// Agreement that the agent runs under; empty outside one.
     pub agreement: String,
 }
 
 impl Horizon {
-    /// Reads the process's variables.
+    /// Reads the process's variables: those that the Open Horizon agent gives its services, or else those that `hzn` reads.
+    /// `host_name` names a machine that nothing else names.
     ///
     /// # Errors
     /// [`MmsError`] naming the variable that is missing or of no use.
-    pub fn from_env() -> Result<Self, MmsError> {
-        Self::from_vars(|name| std::env::var(name).ok())
+    pub fn from_env(host_name: &str) -> Result<Self, MmsError> {
+        Self::from_vars(host_name, |name| std::env::var(name).ok())
     }
 
     /// As [`Self::from_env`], with the variables from `var`.
-    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, MmsError> {
+    pub fn from_vars(host_name: &str, var: impl Fn(&str) -> Option<String>) -> Result<Self, MmsError> {
         let get = |name: &str| var(name).filter(|value| !value.is_empty());
-        let name = |name: &str| {
-            let value = get(name).ok_or_else(|| {
-                MmsError::Config(format!(
-                    "{name} is not set: the Open Horizon agent sets it for the services it starts"
-                ))
-            })?;
+        let checked = |name: &str, value: Option<String>| {
+            let value = value.ok_or_else(|| MmsError::Config(format!("{name} is not set: {MEANS}")))?;
             check_name(&value).map_err(|e| MmsError::Config(format!("{name}: {e}")))?;
             Ok::<_, MmsError>(value)
+        };
+        let hub = if ESS_VARIABLES.iter().any(|name| get(name).is_some()) {
+            Some(HubConfig::Ess(EssConfig::from_vars(&var)?))
+        } else if get("HZN_FSS_CSSURL").is_some() {
+            Some(HubConfig::Css(CssConfig::from_vars(&var)?))
+        } else {
+            None
+        };
+        let id = match &hub {
+            Some(HubConfig::Ess(_)) => checked("HZN_NODE_ID", get("HZN_NODE_ID"))?,
+            Some(HubConfig::Css(config)) => user_of_its_own(config, get("HZN_NODE_ID"))?,
+            None => {
+                let id = get("HZN_NODE_ID").unwrap_or_else(|| host_name.to_owned());
+                checked("HZN_NODE_ID, or else the host's name", Some(id))?
+            }
+        };
+        let org = match &hub {
+            Some(HubConfig::Ess(_)) => checked("HZN_ORGANIZATION", get("HZN_ORGANIZATION"))?,
+            _ => checked("HZN_ORG_ID", get("HZN_ORG_ID").or_else(|| get("HZN_ORGANIZATION")))?,
         };
         let properties = PROPERTIES
             .iter()
             .filter_map(|(property, variable, read)| Some(((*property).to_owned(), read(&get(variable)?)?)));
         Ok(Self {
             node: NodeIdentity {
-                org: name("HZN_ORGANIZATION")?,
-                id: name("HZN_NODE_ID")?,
+                org,
+                id,
                 arch: get("HZN_ARCH").unwrap_or_else(|| horizon_arch().to_owned()),
                 properties: properties.collect(),
             },
-            ess: EssConfig::from_vars(&var)?,
+            hub,
             agreement: get("HZN_AGREEMENTID").unwrap_or_default(),
         })
+    }
+}
+
+/// The machine's name at the CSS, which is its user's: whoever logs in as another one is another one to the collector.
+fn user_of_its_own(config: &CssConfig, node: Option<String>) -> Result<String, MmsError> {
+    let (login, _) = config.login()?;
+    let user = login.strip_prefix(&format!("{}/", config.org)).filter(|user| check_name(user).is_ok());
+    match (user, node) {
+        (Some(user), None) => Ok(user.to_owned()),
+        (Some(user), Some(node)) if user == node => Ok(node),
+        (Some(user), Some(node)) => Err(MmsError::Config(format!(
+            "HZN_NODE_ID={node}, but the hub knows this machine as the user {user}: give it a user {node}, or leave the variable out"
+        ))),
+        (None, _) => Err(MmsError::Config(format!(
+            "HZN_EXCHANGE_USER_AUTH: the user {login} cannot be a machine's: it needs one of the org {} for itself, named with \
+             A-Z a-z 0-9 . _ -",
+            config.org
+        ))),
     }
 }
 
@@ -92,7 +136,7 @@ pub fn service(auth_file: &Path) -> (String, String) {
 mod tests {
     use super::*;
 
-    const VARIABLES: [(&str, &str); 9] = [
+    const NODE: &[(&str, &str)] = &[
         ("HZN_ORGANIZATION", "myorg"),
         ("HZN_NODE_ID", "node1"),
         ("HZN_ARCH", "arm64"),
@@ -103,17 +147,24 @@ mod tests {
         ("HZN_ESS_AUTH", "/ess-auth/auth.json"),
         ("HZN_ESS_CERT", "/ess-cert/cert.pem"),
     ];
+    const MACHINE: &[(&str, &str)] = &[
+        ("HZN_ORG_ID", "myorg"),
+        ("HZN_EXCHANGE_USER_AUTH", "gw7:secret"),
+        ("HZN_FSS_CSSURL", "https://hub.example.com/edge-css"),
+    ];
 
-    fn without(missing: &str) -> Result<Horizon, MmsError> {
-        Horizon::from_vars(|name| {
-            let found = VARIABLES.iter().find(|(key, _)| *key == name && name != missing)?;
+    fn read(variables: &[(&str, &str)], changes: &[(&str, &str)]) -> Result<Horizon, MmsError> {
+        Horizon::from_vars("gateway", |name| {
+            let found = changes.iter().chain(variables).find(|(key, _)| *key == name)?;
             Some(found.1.to_owned())
         })
     }
 
     #[test]
     fn reads_what_the_agent_sets() {
-        let horizon = without("").unwrap();
+        // What hzn reads may be there too.
+        let horizon = read(NODE, MACHINE).unwrap();
+        assert!(matches!(horizon.hub, Some(HubConfig::Ess(_))));
         assert_eq!((horizon.node.org.as_str(), horizon.node.id.as_str()), ("myorg", "node1"));
         assert_eq!(horizon.node.arch, "arm64");
         assert_eq!(horizon.node.properties["openhorizon.cpu"], 4);
@@ -122,9 +173,39 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_without_an_ess_is_the_user_that_it_logs_in_as() {
+        for changes in [&[][..], &[("HZN_NODE_ID", "gw7")], &[("HZN_EXCHANGE_USER_AUTH", "myorg/gw7:x")]] {
+            let horizon = read(MACHINE, changes).unwrap();
+            assert!(matches!(&horizon.hub, Some(HubConfig::Css(config)) if config.org == "myorg"));
+            assert_eq!((horizon.node.org.as_str(), horizon.node.id.as_str()), ("myorg", "gw7"));
+        }
+        let auth = "HZN_EXCHANGE_USER_AUTH";
+        for (change, part) in [
+            (("HZN_NODE_ID", "node1"), "knows this machine as the user gw7"),
+            ((auth, "otherorg/gw7:x"), "the user otherorg/gw7 cannot be a machine's"),
+            ((auth, "me@example.com:x"), "cannot be a machine's"),
+            ((auth, "gw7"), "no colon"),
+            ((auth, ""), auth),
+            (("HZN_ORG_ID", ""), "HZN_ORG_ID"),
+        ] {
+            let error = read(MACHINE, &[change]).unwrap_err().to_string();
+            assert!(error.contains(part), "{change:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn without_a_hub_a_machine_has_a_name_all_the_same() {
+        let horizon = read(&[("HZN_ORG_ID", "myorg")], &[]).unwrap();
+        assert!(horizon.hub.is_none());
+        assert_eq!((horizon.node.org.as_str(), horizon.node.id.as_str()), ("myorg", "gateway"));
+        assert_eq!(read(&[("HZN_ORG_ID", "myorg")], &[("HZN_NODE_ID", "gw7")]).unwrap().node.id, "gw7");
+        assert!(read(&[], &[]).unwrap_err().to_string().contains("HZN_ORG_ID is not set"));
+    }
+
+    #[test]
     fn names_what_is_missing() {
         for name in ["HZN_ORGANIZATION", "HZN_NODE_ID", "HZN_ESS_API_ADDRESS", "HZN_ESS_AUTH"] {
-            assert!(without(name).unwrap_err().to_string().contains(name), "{name}");
+            assert!(read(NODE, &[(name, "")]).unwrap_err().to_string().contains(name), "{name}");
         }
     }
 

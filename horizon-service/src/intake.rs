@@ -1,29 +1,33 @@
-//! From what the ESS lists to what is in force: verify, compile, write down, change keys, swap, acknowledge, report.
+//! From what the hub lists, or a directory holds, to what is in force: verify, compile, write down, change keys, swap,
+//! acknowledge, report.
 //!
 //! Invariants:
+//! - A bundle is judged alike wherever it comes from. Files are only read: nothing is acknowledged there.
 //! - A refused bundle changes nothing but the report; it is acknowledged, so that it is not fetched again and again.
 //! - A bundle is acknowledged only after it is on disk; an object that comes again is normal.
 //! - A deleted object lifts nothing: only a signed bundle without policies does, for bundles of its name.
 //! - One bundle is in force: the one accepted last.
-//! - Objects that were acknowledged are looked at once more at the start and when the pinned keys change, so that a key put
-//!   on the node later still makes its bundle acceptable.
+//! - Objects that were acknowledged, and files that were looked at, are looked at once more at the start and when the pinned
+//!   keys change, so that a key put on the node later still makes its bundle acceptable.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
-use armor_hub_client::ess::EssClient;
 use armor_hub_client::keys::{KeyId, PublicKey};
-use armor_hub_client::mms::{BUNDLE_TYPE, MetaData, MmsError};
+use armor_hub_client::mms::{MetaData, MmsError};
 use armor_hub_client::trust::{TrustError, TrustStore};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::containers::Containers;
+use crate::directory::Directory;
 use crate::domains::NodeNames;
 use crate::enforce::Prepared;
+use crate::hub::Hub;
 use crate::kernel::Kernel;
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::Workloads;
@@ -37,7 +41,7 @@ const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
 /// Why a pass ended early; the next one begins anew.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The ESS did not do what it was asked.
+    /// The hub did not do what it was asked.
     #[error(transparent)]
     Mms(#[from] MmsError),
     /// The node's disk did not.
@@ -186,34 +190,47 @@ impl<K: Kernel> Site<K> {
     }
 }
 
-/// Takes bundles from the ESS.
+/// Takes bundles from where they come.
 pub struct Intake<K> {
-    ess: EssClient,
+    /// `None` where there is no hub.
+    hub: Option<Arc<Hub>>,
+    directory: Directory,
     site: Rc<RefCell<Site<K>>>,
     reporter: Rc<Reporter>,
     trust: TrustStore,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
     /// Look at acknowledged objects too.
-    look_again: bool,
+    objects_again: bool,
+    /// Look at all files.
+    files_again: bool,
 }
 
-/// What became of an object.
+/// What became of a bundle.
 enum Outcome {
     Accepted(Box<VerifiedBundle>, Box<Prepared>),
     Refused(&'static str, String),
-    Known,
+    NothingToDo,
 }
 
 impl<K: Kernel> Intake<K> {
     /// An intake for `site`, which others may change while it waits. Collectors' keys go to `receipt_keys`.
     pub fn new(
-        ess: EssClient,
+        hub: Option<Arc<Hub>>,
+        directory: Directory,
         site: Rc<RefCell<Site<K>>>,
         receipt_keys: watch::Sender<Vec<PublicKey>>,
     ) -> Self {
         let reporter = Rc::clone(&site.borrow().reporter);
-        let mut intake =
-            Self { ess, site, reporter, trust: TrustStore::default(), receipt_keys, look_again: true };
+        let mut intake = Self {
+            hub,
+            directory,
+            site,
+            reporter,
+            trust: TrustStore::default(),
+            receipt_keys,
+            objects_again: true,
+            files_again: true,
+        };
         intake.reload_trust();
         intake
     }
@@ -264,35 +281,69 @@ impl<K: Kernel> Intake<K> {
     pub async fn pass(&mut self) -> Result<(), IntakeError> {
         self.reload_trust();
         self.site.borrow_mut().enforce_again();
-        let mut objects = self.ess.list(BUNDLE_TYPE, false).await?;
+        self.take_files().await?;
+        self.take_objects().await
+    }
+
+    async fn take_files(&mut self) -> Result<(), IntakeError> {
+        let mut problems = Vec::new();
+        if self.hub.is_none() && !self.directory.path().is_dir() {
+            problems.push(format!(
+                "no bundle can come: there is no hub, and no directory {}",
+                self.directory.path().display()
+            ));
+        }
+        let files = self.directory.list(self.files_again).unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            Vec::new()
+        });
+        for file in files {
+            match file.read(MAX_BUNDLE) {
+                Ok(bytes) => {
+                    self.settle(&file.path.to_string_lossy(), bytes, None, file.is_fresh).await?;
+                    self.directory.looked_at(&file);
+                }
+                // In nobody's way: it is tried again with every pass.
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        self.files_again = false;
+        let text = problems.join("; ");
+        self.reporter.problem(Problem::Directory, (!text.is_empty()).then_some(text));
+        Ok(())
+    }
+
+    async fn take_objects(&mut self) -> Result<(), IntakeError> {
+        let Some(hub) = self.hub.clone() else { return Ok(()) };
+        let mut objects = hub.bundles(false).await?;
         let fresh: Vec<String> = objects.iter().map(|object| object.object_id.clone()).collect();
-        if self.look_again {
-            objects = self.ess.list(BUNDLE_TYPE, true).await?;
+        if self.objects_again {
+            objects = hub.bundles(true).await?;
         }
         // In the order in which they were published.
         objects.sort_by_key(|object| object.instance_id);
         for object in objects {
-            let is_fresh = fresh.contains(&object.object_id);
             if object.deleted {
                 tracing::info!(object = object.object_id, "deleted at the hub; what is in force stays");
-                pass_over_delay(self.ess.deleted(BUNDLE_TYPE, &object.object_id).await)?;
+                pass_over_delay(hub.deleted(&object).await)?;
             } else {
-                self.take(&object, is_fresh).await?;
+                let is_fresh = fresh.contains(&object.object_id);
+                self.take(&hub, &object, is_fresh).await?;
             }
         }
-        self.look_again = false;
+        self.objects_again = false;
         Ok(())
     }
 
-    async fn take(&mut self, object: &MetaData, is_fresh: bool) -> Result<(), IntakeError> {
+    async fn take(&mut self, hub: &Hub, object: &MetaData, is_fresh: bool) -> Result<(), IntakeError> {
         let id = &object.object_id;
-        let bytes = match self.ess.data(BUNDLE_TYPE, id, MAX_BUNDLE as u64).await {
-            Ok(bytes) => bytes,
+        match hub.data(object, MAX_BUNDLE as u64).await {
+            Ok(bytes) => self.settle(id, bytes, Some(object.clone()), is_fresh).await?,
             // Replaced or deleted meanwhile: listed anew.
             Err(MmsError::UnknownObject { .. }) => return Ok(()),
             Err(error @ MmsError::TooLarge { .. }) => {
                 let code = Refusal::TooLarge { size: MAX_BUNDLE, max: MAX_BUNDLE }.code();
-                return self.refuse(id, code, &error.to_string(), is_fresh).await;
+                self.refuse(id, code, &error.to_string(), is_fresh);
             }
             Err(error) if error.is_transient() => return Err(error.into()),
             // In nobody's way: it is tried again with every pass.
@@ -300,14 +351,32 @@ impl<K: Kernel> Intake<K> {
                 tracing::warn!(object = id, %error, "cannot be fetched");
                 return Ok(());
             }
-        };
-        let (bytes, outcome) = self.judge(bytes, object.clone()).await?;
+        }
+        if !is_fresh {
+            return Ok(());
+        }
+        match pass_over_delay(hub.received(object).await) {
+            // Deleted or replaced meanwhile: listed anew.
+            Err(MmsError::UnknownObject { .. } | MmsError::Rejected { status: 400, .. }) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Judges a bundle and does what follows from that. When this is done without an error, it may be acknowledged.
+    async fn settle(
+        &mut self,
+        name: &str,
+        bytes: Vec<u8>,
+        meta: Option<MetaData>,
+        is_fresh: bool,
+    ) -> Result<(), IntakeError> {
+        let (bytes, outcome) = self.judge(bytes, meta).await?;
         match outcome {
-            Outcome::Known => self.acknowledge(id, is_fresh).await,
-            Outcome::Refused(code, reason) => self.refuse(id, code, &reason, is_fresh).await,
+            Outcome::NothingToDo => {}
+            Outcome::Refused(code, reason) => self.refuse(name, code, &reason, is_fresh),
             Outcome::Accepted(bundle, prepared) => {
                 tracing::info!(
-                    object = id,
+                    object = name,
                     bundle = bundle.payload.name,
                     serial = bundle.payload.serial,
                     "accepted"
@@ -318,25 +387,27 @@ impl<K: Kernel> Intake<K> {
                     self.site.borrow_mut().enforce(*prepared);
                 }
                 self.reporter.change(|facts| {
-                    facts.refused.retain(|refused| refused.object != *id);
+                    facts.refused.retain(|refused| refused.object != name);
                     facts.problems.remove(&Problem::State);
                 });
-                self.acknowledge(id, is_fresh).await
             }
         }
+        Ok(())
     }
 
     /// Verifies and compiles, beside everything else.
-    async fn judge(&self, bytes: Vec<u8>, meta: MetaData) -> Result<(Vec<u8>, Outcome), IntakeError> {
+    async fn judge(&self, bytes: Vec<u8>, meta: Option<MetaData>) -> Result<(Vec<u8>, Outcome), IntakeError> {
         let (trust, node, names, process, floor) = {
             let site = self.site.borrow();
             let floor = site.state.borrow().floor().clone();
             (self.trust.clone(), site.node.clone(), site.names.clone(), site.process, floor)
         };
+        let among_others = meta.is_some() && self.hub.as_deref().is_some_and(Hub::shows_those_of_others);
         let judged = tokio::task::spawn_blocking(move || {
-            let bundle = match verify(&bytes, Some(&meta), &trust, &node, &floor, Timestamp::now()) {
+            let bundle = match verify(&bytes, meta.as_ref(), &trust, &node, &floor, Timestamp::now()) {
                 Ok(bundle) => bundle,
-                Err(Refusal::AlreadyAccepted { .. }) => return (bytes, Outcome::Known),
+                Err(Refusal::AlreadyAccepted { .. }) => return (bytes, Outcome::NothingToDo),
+                Err(Refusal::WrongTarget(_)) if among_others => return (bytes, Outcome::NothingToDo),
                 Err(refusal) => return (bytes, Outcome::Refused(refusal.code(), refusal.to_string())),
             };
             match Prepared::new(&bundle, &names, process) {
@@ -348,22 +419,10 @@ impl<K: Kernel> Intake<K> {
     }
 
     /// One that was refused before and still is was reported then.
-    async fn refuse(&self, id: &str, code: &str, reason: &str, is_fresh: bool) -> Result<(), IntakeError> {
+    fn refuse(&self, name: &str, code: &str, reason: &str, is_fresh: bool) {
         if is_fresh {
-            tracing::warn!(object = id, code, reason, "bundle refused; what is in force stays");
-            self.reporter.change(|facts| facts.refuse(id, code, reason));
-        }
-        self.acknowledge(id, is_fresh).await
-    }
-
-    async fn acknowledge(&self, id: &str, is_fresh: bool) -> Result<(), IntakeError> {
-        if !is_fresh {
-            return Ok(());
-        }
-        match pass_over_delay(self.ess.received(BUNDLE_TYPE, id).await) {
-            // Deleted or replaced meanwhile: listed anew.
-            Err(MmsError::UnknownObject { .. } | MmsError::Rejected { status: 400, .. }) => Ok(()),
-            other => Ok(other?),
+            tracing::warn!(object = name, code, reason, "bundle refused; what is in force stays");
+            self.reporter.change(|facts| facts.refuse(name, code, reason));
         }
     }
 
@@ -380,7 +439,9 @@ impl<K: Kernel> Intake<K> {
         };
         let ids =
             |store: &TrustStore| -> Vec<KeyId> { store.bundle_keys().map(|key| key.id().clone()).collect() };
-        self.look_again |= ids(&store) != ids(&self.trust);
+        if ids(&store) != ids(&self.trust) {
+            (self.objects_again, self.files_again) = (true, true);
+        }
         self.trust = store;
         self.change_trust();
     }

@@ -3,10 +3,12 @@
 pub mod alerts;
 pub mod config;
 pub mod containers;
+pub mod directory;
 pub mod domains;
 pub mod enforce;
 pub mod held;
 pub mod horizon;
+pub mod hub;
 pub mod intake;
 pub mod kernel;
 pub mod owner;

@@ -37,6 +37,8 @@ pub enum Problem {
     State,
     /// Bundles cannot be taken.
     Intake,
+    /// Files in the directory of bundles.
+    Directory,
     /// Pinned keys.
     Trust,
     /// Alerts cannot be kept.
@@ -70,7 +72,7 @@ pub struct InForce {
     pub already_held: AlreadyHeld,
 }
 
-/// Since when and why the ESS does not answer, or nothing gets to the hub.
+/// Since when and why ESS or hub do not answer, or nothing gets to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Offline {
@@ -91,7 +93,7 @@ pub struct Facts {
     pub in_force: Option<InForce>,
     /// The latest refused bundles.
     pub refused: VecDeque<Refused>,
-    /// Whether the ESS answers.
+    /// Whether the ESS, or the hub, answers.
     pub offline: Option<Offline>,
 }
 

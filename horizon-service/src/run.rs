@@ -15,7 +15,6 @@ use anyhow::Context as _;
 use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
 use armor_hub_client::batch::Sealer;
 use armor_hub_client::bundle::payload::OnAgentStop;
-use armor_hub_client::ess::EssClient;
 use armor_hub_client::keys::PublicKey;
 use armor_hub_client::status::AgentReport;
 use jiff::Timestamp;
@@ -27,9 +26,11 @@ use tokio::task::JoinHandle;
 use crate::alerts::{self, Origin};
 use crate::config::Settings;
 use crate::containers::Containers;
+use crate::directory::Directory;
 use crate::domains::NodeNames;
 use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
+use crate::hub::{Hub, HubConfig};
 use crate::intake::{Intake, Site};
 use crate::owner::Claim;
 use crate::pump::{Journal, Pump};
@@ -73,9 +74,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         tracing::error!("{text}; moved aside, going on with what reads");
         reporter.problem(Problem::State, Some(text));
     }
-    let horizon = Horizon::from_env();
+    let horizon = Horizon::from_env(&NodeNames::hostname());
     if let Err(error) = &horizon {
-        tracing::error!("{error}; no bundles are taken and no alerts sent");
+        tracing::error!("{error}; no bundles are taken from a hub and no alerts sent");
         reporter.problem(Problem::Horizon, Some(error.to_string()));
     }
     let horizon = horizon.ok();
@@ -187,7 +188,10 @@ async fn serve(
 
     let poll = Duration::from_secs(settings.poll_seconds);
     let (receipt_keys, pinned) = watch::channel(Vec::new());
-    let uplink_ess = horizon.as_ref().map(|horizon| EssClient::new(horizon.ess.clone())).transpose()?;
+    let hub = match horizon {
+        Some(Horizon { hub: Some(config), node, .. }) => Some(Arc::new(Hub::new(config, &node)?)),
+        _ => None,
+    };
     let mut delivery = Delivery {
         journal: journal.clone(),
         reporter: Rc::clone(&reporter),
@@ -196,13 +200,13 @@ async fn serve(
         config: UplinkConfig { poll, ..UplinkConfig::default() },
         receipt_keys: pinned,
         spool_is_open: false,
-        ess: uplink_ess,
+        hub: hub.clone(),
         uplink: None,
     };
     delivery.begin();
-    let ess = horizon.map(|horizon| EssClient::new(horizon.ess)).transpose()?;
     let site = Rc::new(RefCell::new(site));
-    let mut intake = ess.map(|ess| Intake::new(ess, Rc::clone(&site), receipt_keys));
+    let directory = Directory::new(settings.bundle_dir.clone());
+    let mut intake = Intake::new(hub, directory, Rc::clone(&site), receipt_keys);
 
     let containers = Runtime::new(&settings.runtime_socket, &settings.state_dir);
     let (mut workloads, workload_count, runtime) =
@@ -247,12 +251,6 @@ async fn serve(
             None => std::future::pending().await,
         }
     };
-    let taking = async {
-        match &mut intake {
-            Some(intake) => intake.run(poll).await,
-            None => std::future::pending().await,
-        }
-    };
     let showing = async {
         let mut told = None;
         loop {
@@ -274,7 +272,7 @@ async fn serve(
     tokio::select! {
         () = pumping => {}
         () = showing => {}
-        () = taking => {}
+        () = intake.run(poll) => {}
         () = following => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -307,7 +305,7 @@ struct Delivery {
     receipt_keys: watch::Receiver<Vec<PublicKey>>,
     spool_is_open: bool,
     /// Until the uplink runs; `None` too where there is no hub.
-    ess: Option<EssClient>,
+    hub: Option<Arc<Hub>>,
     uplink: Option<(JoinHandle<()>, watch::Receiver<Option<Offline>>)>,
 }
 
@@ -321,8 +319,8 @@ impl Delivery {
         if !self.spool_is_open {
             self.spool_is_open = self.open_spool();
         }
-        if let Some(ess) = self.ess.take() {
-            self.start_uplink(ess);
+        if let Some(hub) = self.hub.take() {
+            self.start_uplink(hub);
         }
     }
 
@@ -343,11 +341,11 @@ impl Delivery {
         }
     }
 
-    fn start_uplink(&mut self, ess: EssClient) {
+    fn start_uplink(&mut self, hub: Arc<Hub>) {
         let key = match self.state.borrow().node_key() {
             Ok(key) => key,
             Err(error) => {
-                self.ess = Some(ess);
+                self.hub = Some(hub);
                 return self.fails(Problem::NodeKey, &error, "nothing is sent until there is a key");
             }
         };
@@ -355,7 +353,7 @@ impl Delivery {
         let (org, node) = self.node.clone();
         let uplink = Uplink::new(
             self.config.clone(),
-            ess,
+            hub,
             Arc::clone(&self.journal.spool),
             Arc::new(Sealer { org, node, key }),
             self.receipt_keys.clone(),
@@ -390,6 +388,9 @@ fn lost(runtime: &RuntimeState) -> Option<String> {
 }
 
 fn service(horizon: &Horizon) -> [String; 3] {
-    let (id, version) = horizon::service(&horizon.ess.auth_file);
+    let (id, version) = match &horizon.hub {
+        Some(HubConfig::Ess(ess)) => horizon::service(&ess.auth_file),
+        Some(HubConfig::Css(_)) | None => Default::default(),
+    };
     [id, version, horizon.agreement.clone()]
 }

@@ -2,15 +2,15 @@
 //!
 //! Invariants:
 //! - Nothing leaves the spool but by a receipt signed with a pinned key, naming this node and its key, whose chain is the
-//!   spool's own. What the ESS says about an object only decides when to send again.
+//!   spool's own. What the hub says about an object only decides when to send again.
 //! - At most [`crate::spool::MAX_OPEN`] batches are on their way: with the hub away the ESS hangs on the fourth PUT.
-//! - A batch is sent again under its own id after a restart, after a PUT that got no answer, and when the ESS does not
-//!   have it (any more). When no receipt comes although the ESS has it, or after somebody consumed it, it is sent under a
-//!   new id that names the old one, so that the collector learns of what never reached it. Waits double up to a bound.
-//! - The ESS does not say whether it reaches the hub, and `ready` means nothing. But where it cannot connect to the hub
-//!   it answers no PUT any more once its queue is full, at the latest when the first batch is sent anew. That, or no answer
-//!   at all, is [`Offline`].
-//! - Every request ends (the ESS client's timeout); after a failure the next pass waits, twice as long each time, so an ESS
+//! - A batch is sent again under its own id after a restart, after a PUT that got no answer, and when it is not there. When
+//!   no receipt comes although it is, or after somebody took it, it is sent under a new id that names the old one, so that
+//!   the collector learns of what never reached it. Waits double up to a bound.
+//! - The ESS does not say whether it reaches the hub, and `ready` means nothing. But where it cannot connect to the hub it
+//!   answers no PUT any more once its queue is full, at the latest when the first batch is sent anew. That, or no answer at
+//!   all, of the ESS or of the hub itself, is [`Offline`].
+//! - Every request ends (the client's timeout); after a failure the next pass waits, twice as long each time, so a hub or ESS
 //!   that is down costs nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -18,9 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armor_hub_client::batch::Sealer;
-use armor_hub_client::ess::EssClient;
 use armor_hub_client::keys::PublicKey;
-use armor_hub_client::mms::{ALERTS_TYPE, MmsError, ObjectStatus, RECEIPT_TYPE, STATUS_TYPE, check_name};
+use armor_hub_client::mms::{ALERTS_TYPE, MmsError, STATUS_TYPE, check_name};
 use armor_hub_client::receipt::{self, Range, Receipt};
 use armor_hub_client::signed::SignedError;
 use armor_hub_client::status::{AgentReport, NodeStatus};
@@ -29,6 +28,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::hub::{Hub, Sent};
 use crate::report::Offline;
 use crate::spool::{BatchInfo, Outgoing, Spool, SpoolError};
 
@@ -44,7 +44,7 @@ pub struct UplinkConfig {
     pub poll: Duration,
     /// How long alerts gather before a batch is made of them.
     pub linger: Duration,
-    /// How long a batch that the ESS says it has waits for its receipt before it is sent again under a new id.
+    /// How long a batch that the hub or ESS says it has waits for its receipt before it is sent again under a new id.
     pub resend_after: Duration,
     /// How long a batch that somebody consumed waits for its receipt before it is sent again under a new id.
     pub receipt_grace: Duration,
@@ -73,7 +73,7 @@ impl Default for UplinkConfig {
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
-    /// The ESS did not do what it was asked; most often it or the hub is away.
+    /// The hub did not do what it was asked; most often it is away.
     #[error(transparent)]
     Mms(#[from] MmsError),
     /// The spool failed.
@@ -88,14 +88,14 @@ pub enum UplinkError {
 struct Flight {
     /// Last PUT.
     at: Instant,
-    /// The ESS answered it.
+    /// It was answered.
     stored: bool,
 }
 
 /// Sends what the spool holds.
 pub struct Uplink<S = NoSteps> {
     config: UplinkConfig,
-    ess: EssClient,
+    hub: Arc<Hub>,
     spool: Arc<Mutex<Spool>>,
     sealer: Arc<Sealer>,
     receipt_keys: watch::Receiver<Vec<PublicKey>>,
@@ -120,13 +120,13 @@ impl Uplink {
     /// agent says about enforcement.
     pub fn new(
         config: UplinkConfig,
-        ess: EssClient,
+        hub: Arc<Hub>,
         spool: Arc<Mutex<Spool>>,
         sealer: Arc<Sealer>,
         receipt_keys: watch::Receiver<Vec<PublicKey>>,
         report: watch::Receiver<AgentReport>,
     ) -> Self {
-        Self::with_steps(config, ess, spool, sealer, receipt_keys, report, NoSteps)
+        Self::with_steps(config, hub, spool, sealer, receipt_keys, report, NoSteps)
     }
 }
 
@@ -135,7 +135,7 @@ impl<S: Steps> Uplink<S> {
     /// `status`.
     pub fn with_steps(
         config: UplinkConfig,
-        ess: EssClient,
+        hub: Arc<Hub>,
         spool: Arc<Mutex<Spool>>,
         sealer: Arc<Sealer>,
         receipt_keys: watch::Receiver<Vec<PublicKey>>,
@@ -144,7 +144,7 @@ impl<S: Steps> Uplink<S> {
     ) -> Self {
         Self {
             config,
-            ess,
+            hub,
             spool,
             sealer,
             receipt_keys,
@@ -197,8 +197,10 @@ impl<S: Steps> Uplink<S> {
             Ok(()) => *offline = None,
             Err(UplinkError::Mms(error)) => {
                 let since = offline.take().map_or_else(Timestamp::now, |offline| offline.since);
-                let meaning = match error {
-                    MmsError::Timeout { .. } => ", which is what it does while the hub is away",
+                let meaning = match (&*self.hub, error) {
+                    (Hub::Ess(_), MmsError::Timeout { .. }) => {
+                        ", which is what it does while the hub is away"
+                    }
                     _ => "",
                 };
                 *offline = Some(Offline { since, reason: format!("{error}{meaning}") });
@@ -243,7 +245,8 @@ impl<S: Steps> Uplink<S> {
 
     async fn put(&mut self, outgoing: &Outgoing) -> Result<(), UplinkError> {
         // An id that was consumed cannot be put again: its state tells, and is looked at next.
-        let done = unless_refused(self.ess.put(ALERTS_TYPE, &outgoing.id, &outgoing.content).await);
+        let key = self.sealer.key.public().id();
+        let done = unless_refused(self.hub.put(ALERTS_TYPE, &outgoing.id, &outgoing.content, key).await);
         self.flights.insert(outgoing.id.clone(), Flight { at: Instant::now(), stored: done.is_ok() });
         self.steps.reached("put");
         Ok(done?)
@@ -275,24 +278,22 @@ impl<S: Steps> Uplink<S> {
     /// Looks after a batch on its way.
     async fn follow_up(&mut self, batch: &BatchInfo, now: Timestamp) -> Result<(), UplinkError> {
         let Some(flight) = self.flights.get(&batch.id) else {
-            // Stored by an earlier run: the ESS may never have got it, or lost what it had queued.
+            // Stored by an earlier run: an ESS may never have got it, or lost what it had queued.
             return self.put_again(&batch.id).await;
         };
         let (waited, stored) = (flight.at.elapsed(), flight.stored);
         if self.missing.contains(&batch.range.first) && waited >= self.config.poll {
             return self.reissue(batch, now).await;
         }
-        match self.ess.status(ALERTS_TYPE, &batch.id).await? {
-            Some(ObjectStatus::ConsumedByDest | ObjectStatus::Consumed) => {
+        match self.hub.sent(ALERTS_TYPE, &batch.id, stored).await? {
+            Sent::Taken => {
                 self.with_spool(|spool| spool.mark_taken(&batch.id, now))?;
                 self.flights.remove(&batch.id);
                 self.steps.reached("taken");
                 Ok(())
             }
-            None | Some(ObjectStatus::Deleted | ObjectStatus::NotReady)
-                if waited >= self.config.poll.min(self.config.resend_after) =>
-            {
-                tracing::warn!(id = batch.id, "the ESS does not have a batch that was sent: sent again");
+            Sent::Missing if waited >= self.config.poll.min(self.config.resend_after) => {
+                tracing::warn!(id = batch.id, "the hub does not have a batch that was sent: sent again");
                 self.put_again(&batch.id).await
             }
             _ if !stored => self.put_again(&batch.id).await,
@@ -327,7 +328,7 @@ impl<S: Steps> Uplink<S> {
     }
 
     async fn read_receipts(&mut self) -> Result<(), UplinkError> {
-        for object in self.ess.list(RECEIPT_TYPE, false).await? {
+        for object in self.hub.receipts().await? {
             let id = &object.object_id;
             if check_name(id).is_err() {
                 // No receipt of a collector, and nothing that can be asked for or removed by this name.
@@ -335,10 +336,10 @@ impl<S: Steps> Uplink<S> {
                 continue;
             }
             if object.deleted {
-                unless_refused(self.ess.deleted(RECEIPT_TYPE, id).await)?;
+                unless_refused(self.hub.deleted(&object).await)?;
                 continue;
             }
-            match self.ess.data(RECEIPT_TYPE, id, receipt::MAX_OBJECT).await {
+            match self.hub.data(&object, receipt::MAX_OBJECT).await {
                 Ok(data) => self.apply_receipt(id, &data)?,
                 // Replaced by a newer one meanwhile, or too large to be a receipt.
                 Err(error @ (MmsError::UnknownObject { .. } | MmsError::TooLarge { .. })) => {
@@ -347,7 +348,7 @@ impl<S: Steps> Uplink<S> {
                 Err(error) => return Err(error.into()),
             }
             self.steps.reached("receipt");
-            unless_refused(self.ess.consumed(RECEIPT_TYPE, id).await)?;
+            unless_refused(self.hub.consumed(&object).await)?;
         }
         Ok(())
     }
@@ -392,7 +393,7 @@ impl<S: Steps> Uplink<S> {
 
     async fn delete_stale(&mut self) -> Result<(), UplinkError> {
         for (object_type, id) in self.with_spool(Spool::stale)? {
-            unless_refused(self.ess.delete(&object_type, &id).await)?;
+            unless_refused(self.hub.delete(&object_type, &id).await)?;
             self.steps.reached("deleted");
             self.with_spool(|spool| spool.forget_stale(&object_type, &id))?;
         }
@@ -420,7 +421,7 @@ impl<S: Steps> Uplink<S> {
         let id = self.status_id.get_or_insert_with(|| status.object_id()).clone();
         // The hub is told all the same; the id is used again until the spool knows it.
         let known = self.with_spool(|spool| spool.replace_status(&id));
-        match self.ess.put(STATUS_TYPE, &id, &object).await {
+        match self.hub.put(STATUS_TYPE, &id, &object, self.sealer.key.public().id()).await {
             Err(MmsError::Rejected { status: 400, .. }) => {
                 tracing::debug!(id, "consumed already: the next status gets another id");
                 self.status_id = None;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
@@ -10,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
+use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
 use armor_hub_client::css::NewObject;
 use armor_hub_client::keys::{KeyType, PrivateKey};
-use armor_hub_client::mms::{BUNDLE_TYPE, STATUS_TYPE};
+use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, STATUS_TYPE};
 use armor_hub_client::status::{self, NodeStatus};
 use serde_json::Value;
 
@@ -20,7 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AGENT: &str = env!("CARGO_BIN_EXE_hzn-armor-agent");
 
 fn main() -> ExitCode {
-    let both = both_hubs![the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death];
+    let both = both_hubs![
+        the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death,
+        a_machine_that_is_no_node_has_its_bundles_from_css_and_files_and_reports_to_the_css,
+    ];
     let alone = no_hub![
         bad_settings_and_policies_end_it_with_their_names,
         a_second_agent_stands_by_and_takes_over,
@@ -63,12 +68,29 @@ struct Agent {
     dir: PathBuf,
     state: PathBuf,
     log: PathBuf,
-    socket: PathBuf,
+    variables: Vec<(&'static str, OsString)>,
 }
 
 impl Agent {
+    /// As Horizon runs it.
     fn new(dir: &Path, socket: PathBuf) -> Self {
-        Self { dir: dir.to_owned(), state: dir.join("state"), log: dir.join("log"), socket }
+        let horizon = dir.join("horizon");
+        Self::with_variables(
+            dir,
+            vec![
+                ("HZN_ORGANIZATION", "myorg".into()),
+                ("HZN_NODE_ID", "node1".into()),
+                ("HZN_AGREEMENTID", "the-agreement".into()),
+                ("HZN_ESS_API_PROTOCOL", "secure-unix".into()),
+                ("HZN_ESS_API_ADDRESS", socket.into()),
+                ("HZN_ESS_AUTH", horizon.join("auth.json").into()),
+                ("HZN_ESS_CERT", horizon.join("cert.pem").into()),
+            ],
+        )
+    }
+
+    fn with_variables(dir: &Path, variables: Vec<(&'static str, OsString)>) -> Self {
+        Self { dir: dir.to_owned(), state: dir.join("state"), log: dir.join("log"), variables }
     }
 
     fn logged(&self) -> String {
@@ -76,21 +98,15 @@ impl Agent {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let horizon = self.dir.join("horizon");
         let mut command = Command::new(AGENT);
         command
             .args(arguments)
             .env("HZN_ARMOR_STATE_DIR", &self.state)
             // No BPF file system: nothing of a test outlives it.
             .env("HZN_ARMOR_PIN_DIR", self.dir.join("pins"))
+            .env("HZN_ARMOR_BUNDLE_DIR", self.dir.join("bundles"))
             .env("HZN_ARMOR_POLL_SECONDS", "1")
-            .env("HZN_ORGANIZATION", "myorg")
-            .env("HZN_NODE_ID", "node1")
-            .env("HZN_AGREEMENTID", "the-agreement")
-            .env("HZN_ESS_API_PROTOCOL", "secure-unix")
-            .env("HZN_ESS_API_ADDRESS", &self.socket)
-            .env("HZN_ESS_AUTH", horizon.join("auth.json"))
-            .env("HZN_ESS_CERT", horizon.join("cert.pem"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -121,11 +137,11 @@ impl Agent {
     }
 }
 
-fn bundle(key: &PrivateKey) -> Vec<u8> {
+fn bundle(key: &PrivateKey, serial: u64) -> Vec<u8> {
     let policy = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: h}\nspec:\n  \
                   nodeSelector: {matchLabels: {kubearmor.io/hostname: node1}}\n  file: {matchPaths: [{path: /no/such/file}]}\n";
     let payload = serde_json::json!({
-        "format": "horizon-armor.bundle/1", "name": "edge", "serial": 1, "created": "2026-01-01T00:00:00Z",
+        "format": "horizon-armor.bundle/1", "name": "edge", "serial": serial, "created": "2026-01-01T00:00:00Z",
         "expires": "2099-01-01T00:00:00Z", "target": {"org": "myorg"}, "policies": [{"file": "h.yaml", "text": policy}],
     })
     .to_string();
@@ -134,20 +150,26 @@ fn bundle(key: &PrivateKey) -> Vec<u8> {
     serde_json::to_vec(&envelope).unwrap()
 }
 
+/// A key for bundles that is pinned on the machine.
+fn pinned_key(agent: &Agent) -> PrivateKey {
+    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    let trust = agent.state.join("trust/trust.d");
+    fs::create_dir_all(&trust).unwrap();
+    fs::write(trust.join("operator.pem"), key.public().to_pem()).unwrap();
+    key
+}
+
 async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: Hub>(hub: Fixture<H>) {
     let (css, dir) = (hub.css().unwrap(), hub.dir());
     let agent = Agent::new(dir, hub.hub.ess_socket());
-    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
-    let trust = dir.join("state/trust/trust.d");
-    fs::create_dir_all(&trust).unwrap();
-    fs::write(trust.join("operator.pem"), key.public().to_pem()).unwrap();
+    let key = pinned_key(&agent);
     let object = NewObject {
         object_id: "edge.1.a".into(),
         object_type: BUNDLE_TYPE.into(),
         destination: Some(hub.destination()),
         ..NewObject::default()
     };
-    css.publish(&object, &bundle(&key)).await.unwrap();
+    css.publish(&object, &bundle(&key, 1)).await.unwrap();
 
     let first = agent.start();
     let status = agent.until(|status| status["BundleSerial"] == 1).await;
@@ -184,6 +206,56 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
     let status = agent.until(|status| status["BundleSerial"] == 1 && !status["Offline"].is_null()).await;
     assert_eq!(status["Running"], true);
     second.stop();
+}
+
+async fn a_machine_that_is_no_node_has_its_bundles_from_css_and_files_and_reports_to_the_css<H: Hub>(
+    hub: Fixture<H>,
+) {
+    let (css, dir, config) = (hub.css().unwrap(), hub.dir(), hub.machine_config().unwrap());
+    let agent = Agent::with_variables(
+        dir,
+        vec![
+            ("HZN_ORG_ID", config.org.clone().into()),
+            ("HZN_EXCHANGE_USER_AUTH", config.user.into()),
+            ("HZN_FSS_CSSURL", config.url.into()),
+        ],
+    );
+    let key = pinned_key(&agent);
+    let object = NewObject {
+        object_id: "edge.1.a".into(),
+        object_type: BUNDLE_TYPE.into(),
+        destination_policy: Some(DestinationPolicy::default()),
+        ..NewObject::default()
+    };
+    css.publish(&object, &bundle(&key, 1)).await.unwrap();
+    let running = agent.start();
+    agent.until(|status| status["BundleSerial"] == 1 && status["Offline"].is_null()).await;
+    fs::create_dir(dir.join("bundles")).unwrap();
+    fs::write(dir.join("bundles/edge"), bundle(&key, 2)).unwrap();
+    agent.until(|status| status["BundleSerial"] == 2).await;
+
+    let config = CollectorConfig {
+        org: config.org,
+        state_dir: dir.to_owned(),
+        output: OutputConfig::File(dir.join("alerts")),
+        route: ReceiptRoute::Node("openhorizon.edgenode".into()),
+        accept_keys: vec![],
+    };
+    let (report, reported) = std::sync::mpsc::channel();
+    let report = Box::new(move |finding: &Finding| report.send(finding.to_string()).unwrap());
+    let receipts = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    let mut collector = Collector::open(config, hub.css().unwrap(), receipts, report).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = Vec::new();
+    while !said.iter().any(|finding: &String| finding.contains("bundle edge serial 2")) {
+        assert!(Instant::now() < deadline, "{said:?}\n{}", agent.logged());
+        collector.collect_once().await.unwrap();
+        said.extend(reported.try_iter());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(said[0].contains("node1: first key seen"), "{said:?}");
+    assert!(!agent.logged().contains("password"), "the password is in nobody's log");
+    running.stop();
 }
 
 /// Starts an agent that must stand by for `first`, and shows that it said so and did nothing else.

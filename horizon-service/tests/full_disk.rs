@@ -148,6 +148,7 @@ async fn an_agent_without_spool_stays_up_and_tells_the_hub<H: Hub>(hub: Fixture<
             .env("HZN_ARMOR_STATE_DIR", disk.dir())
             // No BPF file system: nothing of a test outlives it.
             .env("HZN_ARMOR_PIN_DIR", hub.dir().join("pins"))
+            .env("HZN_ARMOR_BUNDLE_DIR", hub.dir().join("bundles"))
             .env("HZN_ARMOR_POLL_SECONDS", "1")
             .env("HZN_ORGANIZATION", "myorg")
             .env("HZN_NODE_ID", "node1")
@@ -204,8 +205,8 @@ async fn the_hub_is_told<H: Hub>(hub: Fixture<H>) {
     let (_, keys) = watch::channel(vec![]);
     let (_, report) = watch::channel(AgentReport::default());
     let config = UplinkConfig { status_every: Duration::ZERO, ..UplinkConfig::default() };
-    let ess = hub.ess().unwrap();
-    let mut uplink = Uplink::new(config, ess, Arc::clone(&spool), Arc::clone(&sealer), keys, report);
+    let way = Arc::new(armor_agent::hub::Hub::Ess(hub.ess().unwrap()));
+    let mut uplink = Uplink::new(config, way, Arc::clone(&spool), Arc::clone(&sealer), keys, report);
     let (_, lost) = append_until_full(&mut spool.lock().unwrap(), &disk);
     let deadline = Instant::now() + PATIENCE;
     let told = async || {

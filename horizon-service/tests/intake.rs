@@ -5,13 +5,16 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use armor_agent::containers::Containers;
+use armor_agent::directory::{Directory, MAX_FILES};
 use armor_agent::domains::NodeNames;
+use armor_agent::hub::{Hub as Way, HubConfig};
 use armor_agent::intake::{Intake, Site};
 use armor_agent::kernel::Kernel;
 use armor_agent::report::{Facts, Problem, Reporter};
@@ -23,7 +26,7 @@ use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity};
 use armor_hub_client::css::{CssClient, NewObject};
 use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
-use armor_hub_client::mms::BUNDLE_TYPE;
+use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, ServiceId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
         what_the_kernel_does_not_take_is_said_and_tried_again,
         an_ess_that_is_away_leaves_everything_in_force_and_comes_back,
         containers_are_under_their_policies_as_they_come_and_before_the_runtime_answers,
+        a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are,
+        files_are_judged_as_objects_are_and_beside_them,
     ]])
 }
 
@@ -87,6 +92,11 @@ impl Kernel for FakeKernel {
     }
 }
 
+fn identity() -> NodeIdentity {
+    let [org, id, arch] = ["myorg", "node1", "amd64"].map(str::to_owned);
+    NodeIdentity { org, id, arch, ..NodeIdentity::default() }
+}
+
 struct Node<H> {
     hub: Fixture<H>,
     css: CssClient,
@@ -119,20 +129,20 @@ impl<H: Hub> Node<H> {
         fs::write(dir.join(format!("{}.pem", &key.id().as_str()[7..15])), key.to_pem()).unwrap();
     }
 
-    /// An agent that starts, with all that its earlier runs left.
+    /// An agent on a node that starts, with all that its earlier runs left.
     fn start(&mut self) -> Intake<FakeKernel> {
+        let ess = self.hub.ess().unwrap();
+        self.start_with(Some(Way::Ess(ess)))
+    }
+
+    fn start_with(&mut self, way: Option<Way>) -> Intake<FakeKernel> {
         let (state, stored, problems) = State::open(&self.hub.dir().join("state")).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
         self.reporter = Rc::default();
         self.reporter.change(|facts| facts.proven = true);
         let containers = Containers::restored(Some(&self.kernel), state.containers());
         let mut site = Site {
-            node: NodeIdentity {
-                org: "myorg".into(),
-                id: "node1".into(),
-                arch: "amd64".into(),
-                ..NodeIdentity::default()
-            },
+            node: identity(),
             names: NodeNames { hostname: "gw".into(), id: "node1".into(), ..NodeNames::default() },
             process: "self",
             trust_dir: self.hub.dir().join("trust"),
@@ -144,8 +154,14 @@ impl<H: Hub> Node<H> {
             labelled: Rc::default(),
         };
         site.restore(stored.as_ref());
-        self.site = Some(Rc::new(RefCell::new(site)));
-        Intake::new(self.hub.ess().unwrap(), self.site.clone().unwrap(), self.receipt_keys.clone())
+        let site = Rc::new(RefCell::new(site));
+        self.site = Some(Rc::clone(&site));
+        let directory = Directory::new(self.directory());
+        Intake::new(way.map(Arc::new), directory, site, self.receipt_keys.clone())
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.hub.dir().join("bundles")
     }
 
     /// What the runtime says that there is.
@@ -421,4 +437,154 @@ async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime
     node.follow(&[]);
     assert_eq!((node.live(), node.known()), ((5, 0), vec![]));
     drop(intake);
+}
+
+async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let (css, config) = (node.hub.css().unwrap(), node.hub.machine_config().unwrap());
+    let way = || Some(Way::new(HubConfig::Css(config.clone()), &identity()).unwrap());
+    let object = |id: &str| NewObject {
+        object_id: id.into(),
+        object_type: BUNDLE_TYPE.into(),
+        ..NewObject::default()
+    };
+    // As `bundle publish` does it.
+    let publish = async |id: &str, constraints: &[&str], data: &[u8]| {
+        let [org_id, arch, service_name, version] = ["myorg", "*", "hzn-armor", "0.0.0"].map(str::to_owned);
+        let policy = DestinationPolicy {
+            constraints: constraints.iter().map(|&text| text.to_owned()).collect(),
+            services: vec![ServiceId { org_id, arch, service_name, version }],
+            ..DestinationPolicy::default()
+        };
+        let object = NewObject { destination_policy: Some(policy), ..object(id) };
+        css.publish(&object, data).await.unwrap();
+    };
+    let mut elsewhere = payload("other", 1, &[]);
+    elsewhere["target"]["nodes"] = json!(["node7"]);
+    let (elsewhere, edge) = (signed(&elsewhere, &node.signer), |node: &Node<H>, serial| {
+        signed(&payload("edge", serial, &[policy(SHELL)]), &node.signer)
+    });
+    // Two that say themselves that they are for others, one whose target alone says so, one for everybody, one for this machine.
+    publish("arm", &["openhorizon.arch == arm64"], b"x").await;
+    let node7 = Some(("openhorizon.edgenode".to_owned(), "node7".to_owned()));
+    css.publish(&NewObject { destination: node7, ..object("node7") }, b"x").await.unwrap();
+    publish("other.1.a", &[], &elsewhere).await;
+    css.publish(&object("junk"), b"policies, please").await.unwrap();
+    publish("edge.1.a", &["openhorizon.arch == amd64", "what is this"], &edge(&node, 1)).await;
+    let mut intake = node.start_with(way());
+    node.until_serial(&mut intake, 1).await;
+    let refused = |node: &Node<H>| -> Vec<String> {
+        node.reporter.facts().refused.iter().map(|refused| refused.object.clone()).collect()
+    };
+    assert_eq!(refused(&node), ["junk"]);
+    assert_eq!(node.live(), (1, 1));
+
+    // Each is dealt with once. What is published anew is looked at again, and what goes lifts nothing.
+    node.reporter.change(|facts| facts.refused.clear());
+    intake.pass().await.unwrap();
+    assert!(refused(&node).is_empty());
+    css.publish(&object("junk"), b"policies, please!").await.unwrap();
+    node.until_refused(&mut intake, "junk").await;
+    publish("edge.2.b", &[], &edge(&node, 2)).await;
+    node.until_serial(&mut intake, 2).await;
+    for id in ["edge.1.a", "edge.2.b"] {
+        css.delete(BUNDLE_TYPE, id).await.unwrap();
+    }
+    intake.pass().await.unwrap();
+    assert_eq!(node.live(), (2, 1));
+
+    // The hub knows of none of this: the node gets what is for everybody as if no machine had looked.
+    let deadline = Instant::now() + PATIENCE;
+    let ess = node.hub.ess().unwrap();
+    while !ess.list(BUNDLE_TYPE, false).await.unwrap().iter().any(|object| object.object_id == "junk") {
+        assert!(Instant::now() < deadline, "it does not reach the node");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // An agent that starts has its bundle in force before it asks, whether or not the hub answers.
+    node.hub.hub.hub_down().await.unwrap();
+    let mut intake = node.start_with(way());
+    assert_eq!(node.live(), (3, 1));
+    assert!(intake.pass().await.is_err());
+    node.hub.hub.hub_up().await.unwrap();
+    assert_eq!(node.until_refused(&mut intake, "junk").await, "not-json");
+}
+
+async fn files_are_judged_as_objects_are_and_beside_them<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let dir = node.directory();
+    let write = |name: &str, data: &[u8]| {
+        // As rsync does: under a name of its own until it is whole.
+        let new = dir.join(format!(".{name}"));
+        fs::write(&new, data).unwrap();
+        fs::rename(&new, dir.join(name)).unwrap();
+    };
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let problem = |node: &Node<H>| node.reporter.facts().problems.get(&Problem::Directory).cloned();
+    let edge = |node: &Node<H>, serial| signed(&payload("edge", serial, &[policy(SHELL)]), &node.signer);
+
+    let mut intake = node.start_with(None);
+    intake.pass().await.unwrap();
+    assert!(problem(&node).unwrap().contains(dir.to_str().unwrap()), "no hub and no directory");
+    fs::create_dir(&dir).unwrap();
+    write("edge", &edge(&node, 1));
+    node.until_serial(&mut intake, 1).await;
+    assert_eq!((problem(&node), node.reporter.reports().borrow().state.as_str()), (None, "enforcing"));
+
+    // Refused with the codes of objects, each once.
+    let stranger = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    let mut elsewhere = payload("edge", 2, &[]);
+    elsewhere["target"]["nodes"] = json!(["node2"]);
+    let files = [
+        ("not-json", b"policies, please".to_vec()),
+        ("unsigned", payload("edge", 2, &[]).to_string().into_bytes()),
+        ("unknown-signer", signed(&payload("edge", 2, &[]), &stranger)),
+        ("serial-reused", signed(&payload("edge", 1, &[]), &node.signer)),
+        ("wrong-target", signed(&elsewhere, &node.signer)),
+        ("too-large", vec![b'{'; MAX_BUNDLE + 1]),
+    ];
+    for (code, data) in &files {
+        write(code, data);
+        assert_eq!(node.until_refused(&mut intake, &path(code)).await, *code);
+    }
+    node.reporter.change(|facts| facts.refused.clear());
+    intake.pass().await.unwrap();
+    assert!(node.reporter.facts().refused.is_empty());
+    assert_eq!(node.live(), (1, 1));
+
+    // A key that is pinned later makes a file acceptable; a file that is replaced is looked at again; none that goes lifts.
+    write("unknown-signer", &signed(&payload("edge", 3, &[policy(SHELL)]), &stranger));
+    assert_eq!(node.until_refused(&mut intake, &path("unknown-signer")).await, "unknown-signer");
+    node.pin("trust.d", stranger.public());
+    node.until_serial(&mut intake, 3).await;
+    assert!(node.reporter.facts().refused.is_empty());
+    write("edge", &edge(&node, 4));
+    node.until_serial(&mut intake, 4).await;
+    for (code, _) in &files {
+        fs::remove_file(dir.join(code)).unwrap();
+    }
+    fs::remove_file(dir.join("edge")).unwrap();
+    intake.pass().await.unwrap();
+    assert_eq!(node.live(), (3, 1));
+    for number in 0..=MAX_FILES {
+        write(&number.to_string(), b"x");
+    }
+    intake.pass().await.unwrap();
+    assert!(problem(&node).unwrap().contains("more than 100 files"));
+    for number in 0..=MAX_FILES {
+        fs::remove_file(dir.join(number.to_string())).unwrap();
+    }
+
+    // Beside a hub: one floor of serials for both, and neither waits for the other.
+    let mut intake = node.start();
+    node.publish("edge.5.a", &edge(&node, 5)).await;
+    node.until_serial(&mut intake, 5).await;
+    write("edge", &edge(&node, 4));
+    assert_eq!(node.until_refused(&mut intake, &path("edge")).await, "serial-too-low");
+    node.hub.hub.ess_down().await.unwrap();
+    write("edge", &edge(&node, 6));
+    let deadline = Instant::now() + PATIENCE;
+    while node.reporter.facts().in_force.unwrap().serial != 6 {
+        assert!(Instant::now() < deadline);
+        assert!(intake.pass().await.is_err());
+    }
 }

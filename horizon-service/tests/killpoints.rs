@@ -22,7 +22,7 @@ use armor_hub_client::css::{CssClient, CssConfig};
 use armor_hub_client::ess::{EssClient, EssConfig};
 use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::ALERTS_TYPE;
-use lives::{Life, Order, Role, State};
+use lives::{Life, Order, Role, State, Way};
 
 /// Every step of the way; the suite must kill at each.
 const NODE_STEPS: [&str; 8] =
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
     ];
-    run_all([killed, both_hubs![each_way_to_meddle_is_named]])
+    run_all([killed, both_hubs![each_way_to_meddle_is_named, each_way_to_meddle_at_the_css_is_named]])
 }
 
 /// A small generator (splitmix64): the same seed, the same scenario.
@@ -218,9 +218,13 @@ impl Hubside {
 struct Meddler {
     css: CssClient,
     ess: EssClient,
+    /// The alerts' node is a machine at the CSS.
+    at_css: bool,
     /// Objects meddled with.
     touched: BTreeSet<String>,
 }
+
+const NOTHING: &[u8] = b"nothing to see here";
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Meddling {
@@ -232,15 +236,18 @@ enum Meddling {
 impl Meddler {
     /// True if the object was at the hub, and the meddling done.
     async fn meddle(&mut self, id: &str, how: Meddling) -> bool {
-        let listed = self.css.list(ALERTS_TYPE).await.unwrap_or_default();
+        let mut listed = self.css.list(ALERTS_TYPE).await.unwrap_or_default();
+        listed.extend(self.css.list_staying(ALERTS_TYPE, None).await.unwrap_or_default());
         if !listed.iter().any(|object| object.object_id == id && !object.deleted) {
             return false;
         }
         let done = match how {
+            Meddling::Overwrite if self.at_css => self.css.put_staying(ALERTS_TYPE, id, "", NOTHING).await,
             // Another service on the same node writes under the id that it read there.
-            Meddling::Overwrite => self.ess.put(ALERTS_TYPE, id, b"nothing to see here").await,
-            Meddling::Delete => self.css.delete(ALERTS_TYPE, id).await,
-            Meddling::Consume => self.css.consumed(ALERTS_TYPE, id).await,
+            Meddling::Overwrite => self.ess.put(ALERTS_TYPE, id, NOTHING).await,
+            // What was made at the hub cannot be consumed there.
+            Meddling::Consume if !self.at_css => self.css.consumed(ALERTS_TYPE, id).await,
+            Meddling::Delete | Meddling::Consume => self.css.delete(ALERTS_TYPE, id).await,
         };
         if done.is_ok() {
             self.touched.insert(id.to_owned());
@@ -256,7 +263,7 @@ struct World {
 }
 
 impl World {
-    fn new<H: Hub>(hub: &Fixture<H>) -> Self {
+    fn new<H: Hub>(hub: &Fixture<H>, at_css: bool) -> Self {
         let root = hub.dir();
         let mallory = hub.hub.add_user("mallory", "mallory-password", UserRole::User).unwrap();
         let other = hub.hub.add_service("other-service", "1.0.0", "other-token").unwrap();
@@ -269,10 +276,15 @@ impl World {
             PrivateKey::generate(KeyType::Ed25519).unwrap().save_new(&path).unwrap();
             path
         });
+        let way = if at_css {
+            let CssConfig { url, user, .. } = hub.machine_config().unwrap();
+            Way::Css { url, user }
+        } else {
+            Way::Ess { socket: hub.hub.ess_socket(), horizon_files: hub.horizon_files() }
+        };
         let node = Node::new(Role::Node {
             dir: root.join("node"),
-            socket: hub.hub.ess_socket(),
-            horizon_files: hub.horizon_files(),
+            way,
             org: hub.hub.org(),
             node: hub.hub.node(),
             node_key,
@@ -300,6 +312,7 @@ impl World {
         let meddler = Meddler {
             css: CssClient::new(&css).unwrap(),
             ess: EssClient::new(ess).unwrap(),
+            at_css,
             touched: BTreeSet::new(),
         };
         Self { node, hubside, meddler }
@@ -345,9 +358,10 @@ impl World {
     }
 }
 
-/// One scenario: alerts, kills, an outage and meddling as the seed says. Answers where it was killed.
+/// One scenario: alerts, kills, an outage and meddling as the seed says; of a node, or of a machine at the CSS. Answers where it
+/// was killed.
 async fn scenario<H: Hub>(hub: Fixture<H>, seed: u64) -> Vec<&'static str> {
-    let mut world = World::new(&hub);
+    let mut world = World::new(&hub, seed % 2 == 1);
     let mut random = Random(seed);
     for _ in 0..5 {
         world.node.process.doom(&mut random);
@@ -408,7 +422,15 @@ fn scenarios<H: Hub>(
 
 /// Each way to meddle, with nobody killed: the alerts arrive, and the object is named.
 async fn each_way_to_meddle_is_named<H: Hub>(hub: Fixture<H>) {
-    let mut world = World::new(&hub);
+    meddle_in_each_way(&hub, false).await;
+}
+
+async fn each_way_to_meddle_at_the_css_is_named<H: Hub>(hub: Fixture<H>) {
+    meddle_in_each_way(&hub, true).await;
+}
+
+async fn meddle_in_each_way<H: Hub>(hub: &Fixture<H>, at_css: bool) {
+    let mut world = World::new(hub, at_css);
     world.node.append(1);
     world.until_delivered().await;
     for how in [Meddling::Overwrite, Meddling::Delete, Meddling::Consume] {
@@ -427,9 +449,7 @@ async fn each_way_to_meddle_is_named<H: Hub>(hub: Fixture<H>) {
         if how == Meddling::Overwrite {
             // The collector must see the overwritten one.
             let deadline = Instant::now() + PATIENCE;
-            while world.meddler.css.data(ALERTS_TYPE, &id, 1 << 20).await.ok().as_deref()
-                != Some(b"nothing to see here")
-            {
+            while world.meddler.css.data(ALERTS_TYPE, &id, 1 << 20).await.ok().as_deref() != Some(NOTHING) {
                 assert!(Instant::now() < deadline, "{id} is not overwritten");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

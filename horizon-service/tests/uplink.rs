@@ -10,11 +10,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use armor_agent::hub::{Hub, HubConfig};
 use armor_agent::spool::{Spool, SpoolConfig};
 use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
-use armor_contract_tests::{DevHub, Fixture, Hub, both_hubs, dev_hub, run_all};
+use armor_contract_tests::{DevHub, Fixture, both_hubs, dev_hub, run_all};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{Mark, Sealer};
+use armor_hub_client::bundle::NodeIdentity;
+use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
 use armor_hub_client::css::NewObject;
 use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
 use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
         a_receipt_whose_name_cannot_be_used_is_in_nobodys_way,
         a_hub_that_is_away_is_seen_by_what_the_ess_holds_back,
         a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor,
+        a_machine_at_the_css_sends_its_alerts_and_forgets_what_the_receipt_covers,
+        what_others_took_from_the_css_is_sent_again,
+        a_machine_at_the_css_sees_at_once_that_the_hub_is_away,
     ];
     run_all([both, dev_hub![an_ess_that_hangs_up_is_asked_ever_less_often]])
 }
@@ -48,14 +54,14 @@ fn sealer() -> Arc<Sealer> {
 
 fn uplink(
     config: UplinkConfig,
-    ess: EssClient,
+    hub: Hub,
     spool: &Arc<Mutex<Spool>>,
     sealer: &Arc<Sealer>,
     pinned: Vec<PublicKey>,
 ) -> Uplink {
     let (_, keys) = watch::channel(pinned);
     let (_, report) = watch::channel(AgentReport { state: "enforcing".into(), ..AgentReport::default() });
-    Uplink::new(config, ess, Arc::clone(spool), Arc::clone(sealer), keys, report)
+    Uplink::new(config, Arc::new(hub), Arc::clone(spool), Arc::clone(sealer), keys, report)
 }
 
 /// Of the hub, only the certificate is used: it must read before anything is tried.
@@ -78,7 +84,7 @@ async fn an_ess_that_hangs_up_is_asked_ever_less_often(hub: Fixture<DevHub>) {
     let spool = spool(hub.dir());
     let appended = Arc::new(Notify::new());
     let ess = EssConfig { address: EssAddress::Unix(socket), ..hub.ess_config() };
-    let uplink = uplink(config, EssClient::new(ess).unwrap(), &spool, &sealer(), vec![]);
+    let uplink = uplink(config, Hub::Ess(EssClient::new(ess).unwrap()), &spool, &sealer(), vec![]);
     let begin = Instant::now();
     let run = tokio::spawn(uplink.run(Arc::clone(&appended)));
     while connections.load(Ordering::SeqCst) < 8 {
@@ -92,7 +98,7 @@ async fn an_ess_that_hangs_up_is_asked_ever_less_often(hub: Fixture<DevHub>) {
     assert!(begin.elapsed() >= Duration::from_millis((20 + 40 + 80) * 3 / 4), "{:?}", begin.elapsed());
 }
 
-async fn an_alert_is_sent_as_soon_as_it_is_appended<H: Hub>(hub: Fixture<H>) {
+async fn an_alert_is_sent_as_soon_as_it_is_appended<H: armor_contract_tests::Hub>(hub: Fixture<H>) {
     let css = hub.css().unwrap();
     let (spool, appended) = (spool(hub.dir()), Arc::new(Notify::new()));
     let config = UplinkConfig {
@@ -100,7 +106,7 @@ async fn an_alert_is_sent_as_soon_as_it_is_appended<H: Hub>(hub: Fixture<H>) {
         linger: Duration::from_millis(1),
         ..UplinkConfig::default()
     };
-    let uplink = uplink(config, hub.ess().unwrap(), &spool, &sealer(), vec![]);
+    let uplink = uplink(config, Hub::Ess(hub.ess().unwrap()), &spool, &sealer(), vec![]);
     let run = tokio::spawn(uplink.run(Arc::clone(&appended)));
     let deadline = Instant::now() + PATIENCE;
     while css.list(STATUS_TYPE).await.unwrap().is_empty() {
@@ -116,7 +122,9 @@ async fn an_alert_is_sent_as_soon_as_it_is_appended<H: Hub>(hub: Fixture<H>) {
     run.abort();
 }
 
-async fn a_hub_that_is_away_is_seen_by_what_the_ess_holds_back<H: Hub>(hub: Fixture<H>) {
+async fn a_hub_that_is_away_is_seen_by_what_the_ess_holds_back<H: armor_contract_tests::Hub>(
+    hub: Fixture<H>,
+) {
     let spool = spool(hub.dir());
     let config = UplinkConfig {
         poll: Duration::from_millis(20),
@@ -127,7 +135,7 @@ async fn a_hub_that_is_away_is_seen_by_what_the_ess_holds_back<H: Hub>(hub: Fixt
         ..UplinkConfig::default()
     };
     let ess = EssConfig { timeout: Duration::from_millis(500), ..hub.ess_config() };
-    let uplink = uplink(config, EssClient::new(ess).unwrap(), &spool, &sealer(), vec![]);
+    let uplink = uplink(config, Hub::Ess(EssClient::new(ess).unwrap()), &spool, &sealer(), vec![]);
     hub.hub.hub_down().await.unwrap();
     spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
     let mut offline = uplink.offline();
@@ -141,12 +149,14 @@ async fn a_hub_that_is_away_is_seen_by_what_the_ess_holds_back<H: Hub>(hub: Fixt
     run.abort();
 }
 
-async fn a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported<H: Hub>(hub: Fixture<H>) {
+async fn a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported<H: armor_contract_tests::Hub>(
+    hub: Fixture<H>,
+) {
     let css = hub.css().unwrap();
     let (spool, sealer) = (spool(hub.dir()), sealer());
     let [collector, stranger] = [(); 2].map(|()| PrivateKey::generate(KeyType::Ed25519).unwrap());
     let config = UplinkConfig { status_every: Duration::ZERO, ..UplinkConfig::default() };
-    let ess = hub.ess().unwrap();
+    let ess = Hub::Ess(hub.ess().unwrap());
     let mut uplink = uplink(config, ess, &spool, &sealer, vec![collector.public().clone()]);
     spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
     uplink.pass(Timestamp::now()).await.unwrap();
@@ -201,7 +211,9 @@ async fn a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported<H: H
     assert!(css.list(RECEIPT_TYPE).await.unwrap().is_empty());
 }
 
-async fn a_receipt_whose_name_cannot_be_used_is_in_nobodys_way<H: Hub>(hub: Fixture<H>) {
+async fn a_receipt_whose_name_cannot_be_used_is_in_nobodys_way<H: armor_contract_tests::Hub>(
+    hub: Fixture<H>,
+) {
     let css = hub.css().unwrap();
     let meta = serde_json::json!({"objectID": "a@b", "objectType": RECEIPT_TYPE,
         "destinationType": "openhorizon.edgenode", "destinationID": "node1"});
@@ -214,7 +226,7 @@ async fn a_receipt_whose_name_cannot_be_used_is_in_nobodys_way<H: Hub>(hub: Fixt
     }
     let spool = spool(hub.dir());
     spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
-    uplink(UplinkConfig::default(), hub.ess().unwrap(), &spool, &sealer(), vec![])
+    uplink(UplinkConfig::default(), Hub::Ess(hub.ess().unwrap()), &spool, &sealer(), vec![])
         .pass(Timestamp::now())
         .await
         .unwrap();
@@ -224,12 +236,16 @@ async fn a_receipt_whose_name_cannot_be_used_is_in_nobodys_way<H: Hub>(hub: Fixt
     }
 }
 
-async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor<H: Hub>(hub: Fixture<H>) {
+async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor<
+    H: armor_contract_tests::Hub,
+>(
+    hub: Fixture<H>,
+) {
     let css = hub.css().unwrap();
     let ess =
         || EssClient::new(EssConfig { timeout: Duration::from_millis(500), ..hub.ess_config() }).unwrap();
     let spool = spool(hub.dir());
-    let mut uplink = uplink(UplinkConfig::default(), ess(), &spool, &sealer(), vec![]);
+    let mut uplink = uplink(UplinkConfig::default(), Hub::Ess(ess()), &spool, &sealer(), vec![]);
     // With the hub away, the ESS answers a few PUTs and then none.
     hub.hub.hub_down().await.unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -266,4 +282,143 @@ async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor
         uplink.pass(Timestamp::now()).await.unwrap();
     }
     assert_ne!(arrives(STATUS_TYPE).await, first);
+}
+
+/// The machine's way to the CSS.
+fn at_the_css<H: armor_contract_tests::Hub>(hub: &Fixture<H>) -> Hub {
+    let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
+    Hub::new(HubConfig::Css(hub.machine_config().unwrap()), &node).unwrap()
+}
+
+/// A collector; its findings, as text, go to the list.
+fn collector<H: armor_contract_tests::Hub>(
+    hub: &Fixture<H>,
+    key: PrivateKey,
+) -> (Collector, Arc<Mutex<Vec<String>>>) {
+    let config = CollectorConfig {
+        org: "myorg".into(),
+        state_dir: hub.dir().to_owned(),
+        output: OutputConfig::File(hub.dir().join("alerts.ndjson")),
+        route: ReceiptRoute::Node("openhorizon.edgenode".into()),
+        accept_keys: vec![],
+    };
+    let findings = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&findings);
+    let report = Box::new(move |finding: &Finding| list.lock().unwrap().push(finding.to_string()));
+    (Collector::open(config, hub.css().unwrap(), key, report).unwrap(), findings)
+}
+
+async fn a_machine_at_the_css_sends_its_alerts_and_forgets_what_the_receipt_covers<
+    H: armor_contract_tests::Hub,
+>(
+    hub: Fixture<H>,
+) {
+    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    let (spool, sealer) = (spool(hub.dir()), sealer());
+    let mut uplink =
+        uplink(UplinkConfig::default(), at_the_css(&hub), &spool, &sealer, vec![key.public().clone()]);
+    let (mut collector, findings) = collector(&hub, key);
+    for round in 1..=2 {
+        let alerts = vec![Alert::at(Timestamp::now()); 3];
+        spool.lock().unwrap().append(&alerts).unwrap();
+        uplink.pass(Timestamp::now()).await.unwrap();
+        let summary = collector.collect_once().await.unwrap();
+        // The first batch waits for nothing: the key came with the status of the same pass.
+        assert_eq!((summary.alerts, summary.receipts), (3, 1), "{:?}", findings.lock().unwrap());
+        uplink.pass(Timestamp::now()).await.unwrap();
+        let stats = spool.lock().unwrap().stats().unwrap();
+        assert_eq!((stats.records, stats.receipted), (0, round * 3));
+    }
+    let findings = findings.lock().unwrap().clone();
+    assert!(findings[0].contains("first key seen") && findings[1].contains("enforcing"), "{findings:?}");
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    // The node whose ESS is there got nothing of this, which a later object shows.
+    let object = NewObject {
+        object_id: "later".into(),
+        object_type: "later".into(),
+        destination: Some(hub.destination()),
+        ..NewObject::default()
+    };
+    hub.css().unwrap().publish(&object, b"x").await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while hub.ess().unwrap().list("later", true).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "it does not reach the node");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for object_type in [ALERTS_TYPE, STATUS_TYPE, RECEIPT_TYPE] {
+        assert_eq!(hub.ess().unwrap().list(object_type, true).await.unwrap(), [], "{object_type}");
+    }
+}
+
+async fn what_others_took_from_the_css_is_sent_again<H: armor_contract_tests::Hub>(hub: Fixture<H>) {
+    let css = hub.css().unwrap();
+    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
+    let config = UplinkConfig {
+        poll: Duration::from_millis(1),
+        receipt_grace: Duration::from_millis(1),
+        ..UplinkConfig::default()
+    };
+    let (spool, sealer) = (spool(hub.dir()), sealer());
+    let mut uplink = uplink(config, at_the_css(&hub), &spool, &sealer, vec![key.public().clone()]);
+    let (mut collector, findings) = collector(&hub, key);
+    let the_only = async || {
+        let listed = css.list_staying(ALERTS_TYPE, None).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        listed[0].object_id.clone()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    for overwritten in [false, true] {
+        spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
+        uplink.pass(Timestamp::now()).await.unwrap();
+        let first = the_only().await;
+        if overwritten {
+            css.put_staying(ALERTS_TYPE, &first, "", b"nothing to see here").await.unwrap();
+            assert_eq!(collector.collect_once().await.unwrap().alerts, 0);
+        } else {
+            css.delete(ALERTS_TYPE, &first).await.unwrap();
+        }
+        while css.list_staying(ALERTS_TYPE, None).await.unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "nothing is sent again");
+            uplink.pass(Timestamp::now()).await.unwrap();
+        }
+        assert_ne!(the_only().await, first);
+        assert_eq!(collector.collect_once().await.unwrap().alerts, 1);
+        uplink.pass(Timestamp::now()).await.unwrap();
+        assert_eq!(spool.lock().unwrap().stats().unwrap().records, 0);
+        let findings = std::mem::take(&mut *findings.lock().unwrap());
+        let named =
+            |part: &str| findings.iter().any(|finding| finding.contains(part) && finding.contains(&first));
+        assert!(named("was consumed by somebody else"), "{findings:?}");
+        assert_eq!(named("forged or overwritten"), overwritten, "{findings:?}");
+    }
+}
+
+async fn a_machine_at_the_css_sees_at_once_that_the_hub_is_away<H: armor_contract_tests::Hub>(
+    hub: Fixture<H>,
+) {
+    let spool = spool(hub.dir());
+    let config = UplinkConfig {
+        backoff: Duration::from_millis(20),
+        backoff_limit: Duration::from_millis(100),
+        poll: Duration::from_millis(20),
+        ..UplinkConfig::default()
+    };
+    let uplink = uplink(config, at_the_css(&hub), &spool, &sealer(), vec![]);
+    spool.lock().unwrap().append(&[Alert::at(Timestamp::now())]).unwrap();
+    let mut offline = uplink.offline();
+    hub.hub.hub_down().await.unwrap();
+    let run = tokio::spawn(uplink.run(Arc::default()));
+    let away =
+        tokio::time::timeout(PATIENCE, offline.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+    let reason = away.unwrap().reason;
+    assert!(reason.contains("CSS http") && reason.contains("cannot be reached"), "{reason}");
+    hub.hub.hub_up().await.unwrap();
+    tokio::time::timeout(PATIENCE, offline.wait_for(Option::is_none)).await.unwrap().unwrap();
+    let css = hub.css().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while css.list_staying(ALERTS_TYPE, None).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the alert does not arrive");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    run.abort();
 }

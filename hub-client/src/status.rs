@@ -20,7 +20,7 @@ pub const MAX_OBJECT: u64 = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Refused {
-    /// Id of the bundle's object.
+    /// Id of the bundle's object, or the path of its file.
     pub object: String,
     /// The refusal's stable code.
     pub code: String,

@@ -30,6 +30,7 @@ trap 'exit 130' HUP INT TERM
 cat >agent.toml <<EOF
 state_dir = "$work/state"
 pin_dir = "$pins"
+bundle_dir = "$work/none"
 runtime_socket = "$work/none"
 poll_seconds = 1
 EOF

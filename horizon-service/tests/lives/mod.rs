@@ -12,15 +12,17 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use armor_agent::hub::{Hub, HubConfig};
 use armor_agent::spool::{Spool, SpoolConfig};
 use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::Sealer;
+use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, CollectorError, Finding, OutputConfig, ReceiptRoute, Report,
 };
 use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
+use armor_hub_client::ess::{EssAddress, EssConfig};
 use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::status::AgentReport;
 use armor_hub_client::steps::Steps;
@@ -38,8 +40,7 @@ pub enum Role {
     Node {
         /// Of the spool.
         dir: PathBuf,
-        socket: PathBuf,
-        horizon_files: PathBuf,
+        way: Way,
         org: String,
         node: String,
         /// Private keys.
@@ -58,6 +59,30 @@ pub enum Role {
         /// Findings, a JSON line each.
         report: PathBuf,
     },
+}
+
+/// How a node reaches the hub.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Way {
+    Ess { socket: PathBuf, horizon_files: PathBuf },
+    Css { url: String, user: String },
+}
+
+impl Way {
+    fn config(self, org: &str) -> HubConfig {
+        let timeout = Duration::from_secs(2);
+        match self {
+            Self::Ess { socket, horizon_files } => HubConfig::Ess(EssConfig {
+                address: EssAddress::Unix(socket),
+                auth_file: horizon_files.join("auth.json"),
+                cert_file: horizon_files.join("cert.pem"),
+                timeout,
+            }),
+            Self::Css { url, user } => {
+                HubConfig::Css(CssConfig { url, org: org.to_owned(), user, ca_file: None, timeout })
+            }
+        }
+    }
 }
 
 /// What a process is to do.
@@ -179,18 +204,12 @@ pub fn live() -> bool {
 }
 
 fn node(role: Role, runtime: tokio::runtime::Runtime, mut kills: Kills) -> Box<dyn FnMut(Order) -> State> {
-    let Role::Node { dir, socket, horizon_files, org, node, node_key, collector_key } = role else {
-        unreachable!()
-    };
+    let Role::Node { dir, way, org, node, node_key, collector_key } = role else { unreachable!() };
     let spool = Spool::open(&dir, SpoolConfig { max_bytes: 1 << 20 }).unwrap();
     assert_eq!(spool.recovered(), None, "a kill damages nothing");
     let spool = Arc::new(Mutex::new(spool));
-    let ess = EssClient::new(EssConfig {
-        address: EssAddress::Unix(socket),
-        auth_file: horizon_files.join("auth.json"),
-        cert_file: horizon_files.join("cert.pem"),
-        timeout: Duration::from_secs(2),
-    });
+    let identity = NodeIdentity { org: org.clone(), id: node.clone(), ..NodeIdentity::default() };
+    let hub = Arc::new(Hub::new(way.config(&org), &identity).unwrap());
     let config = UplinkConfig {
         poll: Duration::from_millis(50),
         resend_after: Duration::from_millis(1500),
@@ -201,7 +220,7 @@ fn node(role: Role, runtime: tokio::runtime::Runtime, mut kills: Kills) -> Box<d
     let (_, report) = watch::channel(AgentReport { state: "enforcing".into(), ..AgentReport::default() });
     let sealer = Arc::new(Sealer { org, node, key: PrivateKey::load(&node_key).unwrap() });
     let shared = Arc::clone(&spool);
-    let mut uplink = Uplink::with_steps(config, ess.unwrap(), shared, sealer, keys, report, kills.clone());
+    let mut uplink = Uplink::with_steps(config, hub, shared, sealer, keys, report, kills.clone());
     Box::new(move |order| {
         match order {
             Order::Append { resources } => {

@@ -394,6 +394,7 @@ fn agent(t: &Fixture<RealHub>) -> Command {
         .env("HZN_ARMOR_STATE_DIR", t.dir().join("state"))
         // No BPF file system: nothing of a test outlives it.
         .env("HZN_ARMOR_PIN_DIR", t.dir().join("pins"))
+        .env("HZN_ARMOR_BUNDLE_DIR", t.dir().join("bundles"))
         .env("HZN_ARMOR_POLL_SECONDS", "1")
         .env("HZN_ORGANIZATION", "myorg")
         .env("HZN_NODE_ID", "node1")

@@ -1,0 +1,216 @@
+//! Bundles from a directory of the machine: beside a hub, or where there is none.
+//!
+//! Invariants:
+//! - The directory is only read. A file that goes away lifts nothing.
+//! - Regular files alone count, up to [`MAX_FILES`] of them. A name that begins with a dot is that of a file which somebody is
+//!   still writing, as rsync and editors do.
+//! - A file is looked at when it is new and whenever it changed: written, replaced, or touched.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+
+/// The most files that are looked at.
+pub const MAX_FILES: usize = 100;
+
+/// What changes with every change of a file: device, inode, size, and when content and inode changed.
+type Stamp = (u64, u64, u64, [i64; 4]);
+
+/// The directory, and what was looked at in it.
+pub struct Directory {
+    path: PathBuf,
+    seen: HashMap<PathBuf, Stamp>,
+}
+
+/// A file to look at.
+#[derive(Debug)]
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// It is new, or changed since it was looked at.
+    pub is_fresh: bool,
+    stamp: Stamp,
+}
+
+/// Why a file, or all of them, cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The system does not let it be read.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// There are more files than are looked at; none is, as it is not clear which should be.
+    #[error("{}: more than {MAX_FILES} files: remove those that are no bundles, and old ones", path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Directory {
+    /// The directory at `path`, which need not be there.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, seen: HashMap::new() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files to look at, in the order in which they were written: those that changed, or with `again` all. One that is
+    /// being written to may be listed again.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]; a directory that is not there has no files.
+    pub fn list(&mut self, again: bool) -> Result<Vec<Found>, DirectoryError> {
+        let failed = |error| DirectoryError::Io { path: self.path.clone(), error };
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.seen.clear();
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut files = HashMap::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            // Not followed; one that is gone by now is no file.
+            let Ok(meta) = entry.metadata() else { continue };
+            if !meta.is_file() || entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if files.len() == MAX_FILES {
+                return Err(DirectoryError::TooMany { path: self.path.clone() });
+            }
+            files.insert(entry.path(), stamp(&meta));
+        }
+        self.seen.retain(|path, _| files.contains_key(path));
+        let mut found: Vec<Found> = files
+            .into_iter()
+            .map(|(path, stamp)| Found { is_fresh: self.seen.get(&path) != Some(&stamp), path, stamp })
+            .filter(|file| again || file.is_fresh)
+            .collect();
+        found.sort_by(|a, b| (a.stamp.3, &a.path).cmp(&(b.stamp.3, &b.path)));
+        Ok(found)
+    }
+
+    /// Remembers that this state of the file was looked at.
+    pub fn looked_at(&mut self, file: &Found) {
+        self.seen.insert(file.path.clone(), file.stamp);
+    }
+}
+
+impl Found {
+    /// The file's content, but no more than `limit` bytes and one: more than it may have.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`].
+    pub fn read(&self, limit: usize) -> Result<Vec<u8>, DirectoryError> {
+        read(&self.path, limit).map_err(|error| DirectoryError::Io { path: self.path.clone(), error })
+    }
+}
+
+fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    // What was a regular file may be something else by now: a link is not followed, a pipe not waited for.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("no regular file any more"));
+    }
+    let mut content = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn stamp(meta: &Metadata) -> Stamp {
+    (meta.dev(), meta.ino(), meta.size(), [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &mut Directory, again: bool) -> Vec<String> {
+        let found = directory.list(again).unwrap();
+        for file in &found {
+            directory.looked_at(file);
+        }
+        found.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_file_is_looked_at_when_it_is_new_and_when_it_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut directory = Directory::new(dir.path().join("bundles"));
+        assert!(names(&mut directory, true).is_empty(), "no directory, no files");
+        fs::create_dir(dir.path().join("bundles")).unwrap();
+        let file = |name: &str| dir.path().join("bundles").join(name);
+        for name in ["b", "a"] {
+            fs::write(file(name), "1").unwrap();
+            // The one that was written first comes first.
+            let later = fs::metadata(file(name)).unwrap().modified().unwrap();
+            File::open(file(name))
+                .unwrap()
+                .set_modified(later + std::time::Duration::from_secs(if name == "a" { 2 } else { 1 }))
+                .unwrap();
+        }
+        assert_eq!(names(&mut directory, false), ["b", "a"]);
+        assert!(names(&mut directory, false).is_empty());
+        assert_eq!(names(&mut directory, true), ["b", "a"]);
+        assert!(!directory.list(true).unwrap()[0].is_fresh);
+
+        fs::write(file("a"), "12").unwrap();
+        assert_eq!(names(&mut directory, false), ["a"]);
+        // The same size and time, but another file.
+        let kept = fs::metadata(file("b")).unwrap().modified().unwrap();
+        fs::write(file(".b"), "2").unwrap();
+        File::open(file(".b")).unwrap().set_modified(kept).unwrap();
+        assert!(names(&mut directory, false).is_empty());
+        fs::rename(file(".b"), file("b")).unwrap();
+        assert_eq!(names(&mut directory, false), ["b"]);
+
+        fs::remove_file(file("a")).unwrap();
+        assert!(names(&mut directory, false).is_empty());
+        fs::write(file("a"), "12").unwrap();
+        assert_eq!(names(&mut directory, false), ["a"]);
+    }
+
+    #[test]
+    fn only_regular_files_of_bounded_number_and_size_count() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("link")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("pipe"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        fs::write(dir.path().join("file"), "content").unwrap();
+        let mut directory = Directory::new(dir.path().to_owned());
+        assert_eq!(names(&mut directory, false), ["file"]);
+        let found = directory.list(true).unwrap();
+        assert_eq!((found[0].read(7).unwrap().len(), found[0].read(3).unwrap().len()), (7, 4));
+        for other in ["link", "pipe"] {
+            fs::rename(dir.path().join(other), &found[0].path).unwrap();
+            let error = found[0].read(7).unwrap_err().to_string();
+            assert!(error.contains(found[0].path.to_str().unwrap()), "{error}");
+        }
+        for number in 0..=MAX_FILES {
+            fs::write(dir.path().join(number.to_string()), "").unwrap();
+        }
+        assert!(directory.list(false).unwrap_err().to_string().contains("more than 100 files"));
+    }
+}
