@@ -1,6 +1,6 @@
 #!/bin/sh
-# What becomes of enforcement when the agent ends, in each way it can, and of what processes hold from before a policy. Run
-# as root in a guest by scripts/test, with a hub that brings the bundles. Says what held as a Rust test does, and ends with the agent's log where something did not.
+# What becomes of enforcement when the agent ends, in each way it can, and of what processes hold from before a policy; and the
+# agent on a machine that is no Horizon node. Run as root in a guest by scripts/test, with a hub that brings the bundles. Says what held as a Rust test does, and ends with the agent's log where something did not.
 set -u
 exec 2>&1
 mkdir /run/agent-stop && cd /run/agent-stop || exit
@@ -68,7 +68,8 @@ EOF
 must hzn-armor keys generate operator
 mkdir -p /var/lib/hzn-armor/trust/trust.d
 cp operator.pem /var/lib/hzn-armor/trust/trust.d
-hzn-armor-dev-hub --dir hub --org test --node node --service hzn-armor:1.0.0:token --user operator:password >hub.log 2>&1 &
+hzn-armor-dev-hub --dir hub --org test --node node --service hzn-armor:1.0.0:token --user operator:password --user gateway:password \
+  >hub.log 2>&1 &
 within 20 grep -q ^ready hub.log
 
 start_agent
@@ -173,4 +174,39 @@ within 30 gone
 kill -0 1 || fail "process 1 is gone"
 held "where the bundle says so, the holders are killed"
 end_agent TERM 0
+must hzn-armor-agent detach
+
+# A machine that is no Horizon node: a user of the org, whose password systemd would read from a file. It starts anew.
+for name in $(env | sed -n 's/^\(HZN_ESS[A-Z_]*\|HZN_ORGANIZATION\|HZN_NODE_ID\)=.*/\1/p'); do unset "$name"; done
+export HZN_ARMOR_STATE_DIR="$PWD/machine" HZN_EXCHANGE_USER_AUTH=gateway:password
+must hzn-armor keys generate receipts
+mkdir -p machine/trust/trust.d machine/trust/receipt.d
+cp operator.pem machine/trust/trust.d && cp receipts.pem machine/trust/receipt.d
+operator() { HZN_EXCHANGE_USER_AUTH=operator:password must "$@"; }
+build_for() {
+  must hzn-armor bundle build --name "$1" --serial "$2" --node "$1" --out payload.json policy.yaml
+  must hzn-armor bundle sign --key operator.key --out "$1.bundle" payload.json
+}
+build_for elsewhere 1 && operator hzn-armor bundle publish --service hzn-armor elsewhere.bundle
+build_for gateway 1 && operator hzn-armor bundle publish --service hzn-armor gateway.bundle
+start_agent
+within 120 enforces_serial 1
+status_has '"Bundle": "gateway"' || fail "not the machine's own bundle: $(cat status.json)"
+! grep -q elsewhere status.json || fail "a bundle for another node is reported: $(cat status.json)"
+blocked "on a machine without an ESS"
+collected() {
+  operator hzn-armor alerts collect --key receipts.key --state collector --out alerts.jsonl
+  grep -q '"NodeID":"gateway"' alerts.jsonl && status_has '"Receipted": 1,'
+}
+mkdir collector
+within 60 collected
+held "a machine without an ESS is served by the CSS, and so are its alerts"
+
+build_for gateway 2
+mkdir -p /etc/hzn-armor/bundles && cp gateway.bundle /etc/hzn-armor/bundles
+within 30 enforces_serial 2
+blocked "under a bundle from a file"
+end_agent TERM 0
+must hzn-armor-agent detach
+held "bundles come from a directory too"
 echo "test result: ok. $passed passed; 0 failed"
