@@ -1,0 +1,175 @@
+# shellcheck shell=dash
+# A node in a guest: what its operator, Open Horizon's agent and its hub do there, for the stories beside this file. Sourced by
+# them as root; /node holds what tests/node/run brought, /var/story what is to outlive a reboot.
+set -u
+exec 2>&1
+mkdir -p /var/story && cd /var/story || exit
+
+export PATH=$PATH:/node
+org=myorg node=node1 css=http://127.0.0.1:8580
+# The operator's variables, as `hzn` reads them.
+export HZN_ORG_ID=$org HZN_EXCHANGE_USER_AUTH=operator:operator-password HZN_FSS_CSSURL=$css
+# Where Open Horizon's agent has things.
+horizon=/var/horizon auth=/var/horizon/ess-auth socket_dir=/var/run/horizon
+passed=0
+
+fail() {
+  printf 'FAILED: %s\n' "$*"
+  for agent in $(docker ps --all --quiet --filter label=openhorizon.anax.service_name=hzn-armor-agent); do
+    echo "--- the agent's log, container $agent" && docker logs --tail 40 "$agent"
+  done
+  for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
+  echo "test result: FAILED. $passed passed; 1 failed"
+  exit 1
+}
+must() { "$@" >must.out 2>&1 || fail "'$*' ended with status $?: $(cat must.out)"; }
+within() {
+  limit=$1 until=$(($(date +%s) + $1))
+  shift
+  until "$@"; do
+    [ "$(date +%s)" -lt "$until" ] || fail "not within $limit s: $*"
+    sleep 0.2
+  done
+}
+held() { passed=$((passed + 1)) && echo "test $* ... ok"; }
+finished() { echo "test result: ok. $passed passed; 0 failed"; }
+
+# Daemons are no children of the story, which waits for its own. Nothing here is about networks, and iptables takes seconds,
+# emulated.
+start_dockerd() {
+  (dockerd --iptables=false --ip6tables=false >>dockerd.log 2>&1 &)
+  within 120 docker_answers
+}
+docker_answers() { docker version >/dev/null 2>&1; }
+
+# credential ID ROLE IDENTITY TOKEN: whom the hub knows; replaced as a whole, for it is read at any time.
+credential() {
+  [ -e credentials.json ] || echo "{\"hub\":\"$org/openhorizon.edgenode/$node\",\"credentials\":{}}" >credentials.json
+  jq --arg id "$1" --arg role "$2" --arg identity "$3" --arg token "$4" --arg org $org \
+    '.credentials[$id] = {$token, $role, $org, $identity}' credentials.json >credentials.new
+  mv credentials.new credentials.json
+}
+
+# start_hub: the CSS, and the node's ESS as Open Horizon's agent has it: state, socket and certificate at its places.
+start_hub() {
+  credential "$org/openhorizon.edgenode/$node" node "openhorizon.edgenode/$node" node-token
+  credential "$org/hub-admin" admin hub-admin hub-admin-token
+  credential "$org/operator" user operator operator-password
+  mkdir -p $horizon/css $horizon/ess-store $auth/SSL/cert $socket_dir
+  rm -f $socket_dir/essapi.sock
+  cat >css.conf <<CONF
+NodeType CSS
+ListeningType unsecure
+ListeningAddress 127.0.0.1
+UnsecureListeningPort 8580
+CommunicationProtocol http
+StorageProvider bolt
+PersistenceRootPath $horizon/css
+LogTraceDestination stdout
+ResendInterval 1
+CONF
+  cat >ess.conf <<CONF
+NodeType ESS
+DestinationType openhorizon.edgenode
+DestinationId $node
+OrgId $org
+ListeningType secure-unix
+ListeningAddress $socket_dir/essapi.sock
+UnixSocketFilePermissions 0666
+CommunicationProtocol http
+HTTPCSSHost 127.0.0.1
+HTTPCSSPort 8580
+HTTPPollingInterval 1
+StorageProvider bolt
+PersistenceRootPath $horizon/ess-store
+LogTraceDestination stdout
+ResendInterval 1
+EnableDataChunk true
+MaxDataChunkSize 5242880
+CONF
+  (/node/real-hub -c css.conf -auth credentials.json >>css.log 2>&1 &)
+  within 60 css_answers
+  (/node/real-hub -c ess.conf -auth credentials.json >>ess.log 2>&1 &)
+  within 60 test -S $socket_dir/essapi.sock
+  must cp $horizon/ess-store/sync/certs/cert.pem $auth/SSL/cert/cert.pem
+}
+css_answers() { admin -O /dev/null "$css/api/v1/health" 2>/dev/null; }
+admin() { wget -q --header "Authorization: Basic $(printf %s "$org/hub-admin:hub-admin-token" | base64)" "$@"; }
+
+# operator: keys, their public halves pinned on the node, and a bundle of the policies.
+set_up_operator() {
+  must hzn-armor keys generate operator
+  must hzn-armor keys generate receipts
+  mkdir -p /var/lib/hzn-armor/trust/trust.d /var/lib/hzn-armor/trust/receipt.d
+  cp operator.pem /var/lib/hzn-armor/trust/trust.d
+  cp receipts.pem /var/lib/hzn-armor/trust/receipt.d
+}
+# publish SERIAL: by the operator; the destination is what Open Horizon's agbot finds.
+publish() {
+  must hzn-armor bundle build --name edge --serial "$1" --out payload.json /node/policies.yaml
+  must hzn-armor bundle sign --key operator.key --out edge.bundle payload.json
+  must hzn-armor bundle publish --service hzn-armor edge.bundle
+  object=$(sed -n 's/^published //p' must.out)
+  within 30 placed "$object"
+}
+placed() {
+  admin -O /dev/null --post-data "{\"action\":\"add\",\"destinations\":[\"openhorizon.edgenode:$node\"]}" \
+    "$css/api/v1/objects/$org/$1/destinations"
+}
+# collect: what is at the hub; each alert once in alerts.jsonl, the nodes' statuses and what else is found in findings.jsonl.
+collect() { must hzn-armor alerts collect --key receipts.key --state collector --out alerts.jsonl --report findings.jsonl; }
+
+load_images() {
+  must docker load --input /node/agent.tar
+  mkdir -p /run/web/bin /run/web/srv
+  cp /usr/bin/busybox /node/web.sh /run/web/bin/
+  # The one that must not run is a file of its own.
+  cp /usr/bin/busybox /run/web/bin/id
+  for applet in sh cat sleep; do ln -s busybox /run/web/bin/$applet; done
+  echo secret >/run/web/srv/secret
+  tar -c -C /run/web . | docker import - workload:1 >must.out || fail "cannot import the workload's image"
+}
+
+# agreement WORD: its id.
+agreement() { printf %s "$1" | sha256sum | cut -c1-64; }
+# agree AGREEMENT URL VERSION TOKEN: the service's credentials under an agreement.
+agree() {
+  mkdir -p "$auth/$1"
+  printf '{"id":"%s/%s","token":"%s","version":"%s"}' $org "$2" "$4" "$3" >"$auth/$1/auth.json"
+}
+# given AGREEMENT NAME: what Open Horizon's agent adds to a container, as docker's arguments.
+given() {
+  for label in service_name="$2" agreement_id="$1" variation= deployment_description_hash=; do
+    echo "--label=openhorizon.anax.$label"
+  done
+  for variable in AGREEMENTID="$1" NODE_ID=$node DEVICE_ID=$node ORGANIZATION=$org PATTERN= EXCHANGE_URL=http://127.0.0.1:1/v1 \
+    ESS_API_PROTOCOL=secure-unix ESS_API_ADDRESS=$socket_dir/essapi.sock ESS_API_PORT=0 ESS_AUTH=/ess-auth/auth.json \
+    ESS_CERT=/ess-cert/cert.pem ARCH=amd64 CPUS=2 RAM=2048 HARDWAREID=node1 PRIVILEGED=true HOST_IPS=127.0.0.1; do
+    echo "--env=HZN_$variable"
+  done
+  echo "--volume=$socket_dir:$socket_dir"
+  echo "--volume=$auth/$1:/ess-auth:ro"
+  echo "--volume=$auth/SSL/cert:/ess-cert:ro"
+}
+# start AGREEMENT NAME ARGUMENT...: a container as Open Horizon's agent starts it.
+start() {
+  id=$1 name=$2
+  shift 2
+  # shellcheck disable=SC2046
+  must docker run --detach --name "$id-$name" --restart always --log-driver json-file $(given "$id" "$name") "$@"
+}
+# start_agent AGREEMENT: /node/definition has what the service's definition says. The token of an earlier agreement ends.
+start_agent() {
+  agree "$1" hzn-armor 0.1.0 "token-of-$1"
+  credential "$org/hzn-armor" service "$org/0.1.0/hzn-armor" "token-of-$1"
+  # shellcheck disable=SC2046
+  start "$1" hzn-armor-agent $(cat /node/definition)
+  agent=$1-hzn-armor-agent
+}
+# end_agreement CONTAINER: as Open Horizon's agent ends one.
+end_agreement() {
+  must docker kill "$1"
+  must docker rm "$1"
+}
+# status_is FILTER: of jq, for the status of an agent that runs.
+status_is() { docker exec "$agent" /hzn-armor-agent status --json >status.json 2>&1 && jq -e "$1" status.json >/dev/null; }

@@ -1,0 +1,75 @@
+#!/bin/sh
+# The agent's life on a node: placed, enforcing in the workloads that its bundle selects, killed as its agreement ends, placed
+# again under another. reboot.sh goes on where this ends.
+. /node/guest.sh
+. /node/tries.sh
+
+start_dockerd
+start_hub
+set_up_operator
+load_images
+echo secret >/srv/secret
+echo secret >/srv/node-secret
+mkdir -p /srv/web
+
+start_agent "$(agreement agent-1)"
+start_workload web "$web_agreement" --volume /srv/web:/data workload:1 /bin/sh /bin/web.sh
+start_workload beside "$(agreement beside)" workload:1 /bin/sleep 100000
+publish 1
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+held "the agent's container enforces the bundle from the hub"
+
+denied "the node's secret" cat /srv/node-secret
+before=$(tries blocked)
+within 30 more blocked $((before + 2))
+permitted=$(tries permitted)
+denied "a program" docker exec "$web" /bin/id
+denied "a file" docker exec "$web" /bin/cat /srv/secret
+held "a policy for a Horizon service blocks a program and a file in its container, also for docker exec"
+
+must docker exec "$beside" /bin/id
+must docker exec "$beside" /bin/cat /srv/secret
+must id
+must cat /srv/secret
+held "it blocks neither in the container beside it nor on the node"
+
+# Four at a time, each with an agreement of its own and no time to get known: what it is started for is what is forbidden.
+new=0
+while [ $new -lt 20 ]; do
+  for forbidden in /bin/id "/bin/cat /srv/secret" /bin/id "/bin/cat /srv/secret"; do
+    new=$((new + 1))
+    # shellcheck disable=SC2086
+    new_web $new $forbidden &
+  done
+  wait
+done
+for number in $(seq $new); do refused "new container $number" "new-$number"; done
+held "$new new containers are refused what they begin with"
+
+be_quiet
+within 60 all_collected
+for forbidden in "Process /bin/id" "File /srv/secret"; do
+  of_web "${forbidden% *}" "${forbidden#* }" >/dev/null || fail "no alert of $forbidden names the container and its service"
+done
+held "alerts name the container, its image and its service"
+
+end_agreement "$agent"
+rm /srv/web/quiet
+before=$(tries blocked)
+within 30 more blocked $((before + 2))
+denied "the node's secret" cat /srv/node-secret
+denied "a program" docker exec "$web" /bin/id
+denied "a file" docker exec "$web" /bin/cat /srv/secret
+be_quiet
+restart_web
+[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
+held "without an agent, all of it stays blocked, also for a container that starts again"
+
+start_agent "$(agreement agent-2)"
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container did not take over what was enforced"
+within 60 all_collected
+held "under another agreement the agent takes over, and no alert of meanwhile is lost"
+
+sync
+finished

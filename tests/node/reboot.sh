@@ -1,0 +1,22 @@
+#!/bin/sh
+# The node of life.sh after the power went, at first without a hub.
+. /node/guest.sh
+. /node/tries.sh
+agent=$(agreement agent-2)-hzn-armor-agent
+
+start_dockerd
+within 180 status_is '.State == "offline" and .BundleSerial == 1 and .Generation > 0'
+denied "the node's secret" cat /srv/node-secret
+held "after a reboot without a hub, the agent's container enforces what was in force"
+
+permitted=$(tries permitted)
+restart_web
+[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
+denied "a program" docker exec "$web" /bin/id
+must docker exec "$beside" /bin/id
+held "the policy holds in the workload from its start on"
+
+start_hub
+within 60 all_collected
+held "with the hub back, no alert is lost or doubled"
+finished

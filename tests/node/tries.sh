@@ -1,0 +1,70 @@
+# shellcheck shell=dash disable=SC2154
+# Accesses that must be refused, counted, and their alerts. Sourced after guest.sh.
+
+web_agreement=$(agreement web)
+web=$web_agreement-web beside=$(agreement beside)-beside
+
+# start_workload NAME AGREEMENT ARGUMENT...: a Horizon service of that name, and its one container of that name.
+start_workload() {
+  workload=$1 workload_agreement=$2
+  shift 2
+  agree "$workload_agreement" "$workload" 1.0.0 token
+  start "$workload_agreement" "$workload" "$@"
+}
+# new_web NUMBER COMMAND...: a new container of the service, under an agreement of its own, until it ends.
+new_web() {
+  number=$1 new_agreement=$(agreement "web-$1")
+  shift
+  agree "$new_agreement" web 1.0.0 token
+  # shellcheck disable=SC2046
+  docker run --name "$new_agreement-web" --network none $(given "$new_agreement" web) workload:1 "$@" >"new-$number" 2>&1
+}
+
+# refused WHAT FILE: what a command said, which must be that it was refused.
+refused() {
+  ! grep -q '^secret\|uid=' "$2" || fail "$1: permitted"
+  grep -qi 'permission denied' "$2" || fail "$1: $(cat "$2")"
+  echo "$1" >>refused
+}
+# denied WHAT COMMAND...
+denied() {
+  denied=$1
+  shift
+  ! "$@" >said 2>&1 || fail "$denied: permitted"
+  refused "$denied" said
+}
+
+# tries WORD: how often the service's container wrote that.
+tries() { grep -c "^$1" /srv/web/tries; }
+more() { [ "$(tries "$1")" -gt "$2" ]; }
+# be_quiet: lets it end its last try.
+be_quiet() {
+  before=$(tries waits)
+  touch /srv/web/quiet
+  within 30 more waits "$before"
+}
+# restart_web: Docker starts it again, as it ended by itself. While it is quiet it tries once.
+restart_web() {
+  before=$(tries blocked)
+  must kill -9 "$(docker inspect --format '{{.State.Pid}}' "$web")"
+  within 60 more blocked "$before"
+}
+
+# all_collected: every refusal so far has one alert at the hub, and alerts are there in the order of their numbers.
+all_collected() {
+  collect
+  touch alerts.jsonl
+  expected=$(($(wc -l <refused) + $(tries blocked)))
+  found=$(jq -s 'map(select(.PolicyName | IN("node-secret", "web-secret"))) | length' alerts.jsonl)
+  [ "$found" -le $expected ] || fail "$expected accesses were refused, but there are $found alerts: $(tally)"
+  [ "$found" -eq $expected ] && jq -es 'map(.Sequence) == [range(1; length + 1)]' alerts.jsonl >/dev/null
+}
+tally() { jq -cs 'group_by([.PolicyName, .ContainerName, .Resource]) | .[] | [length, (.[0] | .PolicyName, .ContainerName, .Resource)]' alerts.jsonl; }
+# of_web OPERATION RESOURCE: whether such an alert says all of the service's container.
+of_web() {
+  jq -es --arg id "$(docker inspect --format '{{.Id}}' "$web")" --arg name "$web" --arg agreement "$web_agreement" \
+    --arg operation "$1" --arg resource "$2" \
+    'any(.ContainerID == $id and .ContainerName == $name and .ContainerImage == "workload:1" and .AgreementID == $agreement
+      and .ServiceURL == "web" and .ServiceVersion == "1.0.0" and .HostName == "node" and .Operation == $operation
+      and .Resource == $resource and .PolicyName == "web-secret" and .Action == "Block")' alerts.jsonl
+}
