@@ -19,12 +19,12 @@ publish 1
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 held "the agent's container enforces the bundle from the hub"
 
-denied "the node's secret" cat /srv/node-secret
+denied /srv/node-secret cat /srv/node-secret
 before=$(tries blocked)
 within 30 more blocked $((before + 2))
 permitted=$(tries permitted)
-denied "a program" docker exec "$web" /bin/id
-denied "a file" docker exec "$web" /bin/cat /srv/secret
+denied /bin/id docker exec "$web" /bin/id
+denied /srv/secret docker exec "$web" /bin/cat /srv/secret
 held "a policy for a Horizon service blocks a program and a file in its container, also for docker exec"
 
 must docker exec "$beside" /bin/id
@@ -43,7 +43,11 @@ while [ $new -lt 20 ]; do
   done
   wait
 done
-for number in $(seq $new); do refused "new container $number" "new-$number"; done
+for number in $(seq $new); do
+  forbidden=/srv/secret
+  [ $((number % 2)) -eq 0 ] || forbidden=/bin/id
+  refused $forbidden "new-$number"
+done
 held "$new new containers are refused what they begin with"
 
 be_quiet
@@ -57,9 +61,9 @@ end_agreement "$agent"
 rm /srv/web/quiet
 before=$(tries blocked)
 within 30 more blocked $((before + 2))
-denied "the node's secret" cat /srv/node-secret
-denied "a program" docker exec "$web" /bin/id
-denied "a file" docker exec "$web" /bin/cat /srv/secret
+denied /srv/node-secret cat /srv/node-secret
+denied /bin/id docker exec "$web" /bin/id
+denied /srv/secret docker exec "$web" /bin/cat /srv/secret
 be_quiet
 restart_web
 [ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"

@@ -6,13 +6,13 @@ agent=$(agreement agent-2)-hzn-armor-agent
 
 start_dockerd
 within 180 status_is '.State == "offline" and .BundleSerial == 1 and .Generation > 0'
-denied "the node's secret" cat /srv/node-secret
+denied /srv/node-secret cat /srv/node-secret
 held "after a reboot without a hub, the agent's container enforces what was in force"
 
 permitted=$(tries permitted)
 restart_web
 [ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
-denied "a program" docker exec "$web" /bin/id
+denied /bin/id docker exec "$web" /bin/id
 must docker exec "$beside" /bin/id
 held "the policy holds in the workload from its start on"
 
