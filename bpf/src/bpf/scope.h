@@ -90,8 +90,11 @@ static __always_inline __u32 classes_at(void *image, const struct image_automato
 	return record ? *record >> 32 : 0;
 }
 
-/* Tries before a path that renames keep tearing counts as one that cannot be told. */
-#define WALK_TRIES 3
+/*
+ * Tries before a path that renames keep tearing counts as one that cannot be told. Some milliseconds' worth: in a virtual
+ * machine the processor that holds one of the locks may not run for as long.
+ */
+#define WALK_TRIES 1000
 
 struct naming {
 	struct scope *scope;
