@@ -96,8 +96,11 @@ CONF
 css_answers() { admin -O /dev/null "$css/api/v1/health" 2>/dev/null; }
 admin() { wget -q --header "Authorization: Basic $(printf %s "$org/hub-admin:hub-admin-token" | base64)" "$@"; }
 
-# operator: keys, their public halves pinned on the node, and a bundle of the policies.
-set_up_operator() {
+# set_up: a node and its hub, with the operator's keys, whose public halves are pinned on the node, and the images.
+set_up() {
+  start_dockerd
+  start_hub
+  load_images
   must hzn-armor keys generate operator
   must hzn-armor keys generate receipts
   mkdir -p /var/lib/hzn-armor/trust/trust.d /var/lib/hzn-armor/trust/receipt.d
@@ -119,11 +122,12 @@ placed() {
 # collect: what is at the hub; each alert once in alerts.jsonl, the nodes' statuses and what else is found in findings.jsonl.
 collect() { must hzn-armor alerts collect --key receipts.key --state collector --out alerts.jsonl --report findings.jsonl; }
 
+# load_images: the agent's, and one of a workload with a program and a file that web.sh must not get at.
 load_images() {
   must docker load --input /node/agent.tar
   mkdir -p /run/web/bin /run/web/srv
   cp /usr/bin/busybox /node/web.sh /run/web/bin/
-  # The one that must not run is a file of its own.
+  # The one that must not run is no link to the others.
   cp /usr/bin/busybox /run/web/bin/id
   for applet in sh cat sleep; do ln -s busybox /run/web/bin/$applet; done
   echo secret >/run/web/srv/secret

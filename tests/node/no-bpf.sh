@@ -2,10 +2,7 @@
 # The agent's container on a kernel whose list of security modules lacks bpf.
 . /node/guest.sh
 
-start_dockerd
-start_hub
-set_up_operator
-load_images
+set_up
 start_agent "$(agreement agent-1)"
 publish 1
 within 120 status_is '.State == "degraded" and .BundleSerial == 1'

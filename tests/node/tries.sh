@@ -1,6 +1,8 @@
 # shellcheck shell=dash disable=SC2154
 # Accesses that must be refused, counted, and their alerts. Sourced after guest.sh.
 
+mkdir -p /srv/web
+touch refused /srv/web/tries alerts.jsonl
 web_agreement=$(agreement web)
 web=$web_agreement-web beside=$(agreement beside)-beside
 
@@ -10,14 +12,6 @@ start_workload() {
   shift 2
   agree "$workload_agreement" "$workload" 1.0.0 token
   start "$workload_agreement" "$workload" "$@"
-}
-# new_web NUMBER COMMAND...: a new container of the service, under an agreement of its own, until it ends.
-new_web() {
-  number=$1 new_agreement=$(agreement "web-$1")
-  shift
-  agree "$new_agreement" web 1.0.0 token
-  # shellcheck disable=SC2046
-  docker run --name "$new_agreement-web" --network none $(given "$new_agreement" web) workload:1 "$@" >"new-$number" 2>&1
 }
 
 # refused PATH FILE: what a command said, which must be that it was refused the path.
@@ -53,7 +47,6 @@ restart_web() {
 # order of their numbers.
 all_collected() {
   collect
-  touch alerts.jsonl
   expected=$(($(wc -l <refused) + $(tries blocked)))
   found=$(wc -l <alerts.jsonl)
   jq -es 'all(.Resource | IN("/srv/node-secret", "/srv/secret", "/bin/id")) and map(.Sequence) == [range(1; length + 1)]' \
