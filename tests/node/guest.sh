@@ -115,6 +115,17 @@ publish() {
   object=$(sed -n 's/^published //p' must.out)
   within 30 placed "$object"
 }
+# publish_by_hzn SERIAL: by a publisher, as a plain payload that hzn signs. The key is pinned as any other.
+publish_by_hzn() {
+  must hzn-armor keys generate --type rsa publisher
+  cp publisher.pem /var/lib/hzn-armor/trust/trust.d
+  must hzn-armor bundle build --name edge --serial "$1" --out payload.json /node/policies.yaml
+  export HZN_EXCHANGE_URL=http://127.0.0.1:1/v1 SERVICE_NAME=hzn-armor BUNDLE_NAME=edge BUNDLE_SERIAL="$1"
+  BUNDLE_ID=edge.$1.$(sha256sum payload.json | cut -c1-12) && export BUNDLE_ID
+  must hzn mms object publish --def /node/bundle.object.json --object payload.json --disableChunkUpload --hashAlgo SHA256 \
+    --private-key-file publisher.key
+  within 30 placed "hzn-armor.bundle/$BUNDLE_ID"
+}
 placed() {
   admin -O /dev/null --post-data "{\"action\":\"add\",\"destinations\":[\"openhorizon.edgenode:$node\"]}" \
     "$css/api/v1/objects/$org/$1/destinations"

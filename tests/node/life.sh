@@ -51,5 +51,14 @@ docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container 
 within 60 all_collected
 held "under another agreement the agent takes over, and no alert of meanwhile is lost"
 
+if [ -e /node/hzn ]; then
+  publish_by_hzn 2
+  within 60 status_is '.State == "enforcing" and .BundleSerial == 2'
+  denied /srv/node-secret cat /srv/node-secret
+  denied /bin/id docker exec "$web" /bin/id
+  within 60 all_collected
+  held "a bundle that hzn signed and published comes into force"
+fi
+
 sync
 finished

@@ -429,6 +429,36 @@ static __always_inline void remember(const struct scope *scope, struct inode *in
 	bpf_spin_unlock(&cache->lock);
 }
 
+#define FOUR(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)
+
+/* Whether a program is called as one of those that start containers; on the host only root chooses that. */
+static __always_inline bool is_runtime(struct file *exe)
+{
+	struct dentry *dentry = ADDRESS(file, exe, f_path.dentry);
+	__u32 name[2] = {};
+
+	if (bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name)) != 5)
+		return false;
+	return name[0] == FOUR('r', 'u', 'n', 'c') || name[0] == FOUR('c', 'r', 'u', 'n');
+}
+
+/*
+ * Container runtimes start a copy of themselves that no container can write to: a memfd, or a file of an overlay that is mounted
+ * nowhere. Refused, no container would start, the agent's own among them. So on the host, outside of every container, root is not
+ * refused to start what has no path: it is told of, unless a runtime does it.
+ */
+static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_struct *task, __u32 decision)
+{
+	const struct cred *cred = ADDRESS(task_struct, task, cred);
+
+	if (scope->domain != HOST_DOMAIN || FIELD(cred, cred, uid.val) || FIELD(cred, cred, fsuid.val) ||
+	    mount_namespace_of(task) != host_mount_namespace())
+		return decision;
+	if (is_runtime(ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file)))
+		return 0;
+	return VERDICT_AUDIT << VERDICT_SHIFT | (decision & RULE_MASK);
+}
+
 /* The check of every hook that gets an open file: the only one that asks the cache. */
 static __noinline int check_file(struct file *file, __u32 hook, __u32 permissions)
 {
@@ -478,6 +508,9 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		goto out;
 	scratch->access.name.classes = classes;
 	decision = decide(&scope, scratch, &scratch->access.name.classes, permissions, owns(task, inode));
+	if (hook == BPRM_CHECK_SECURITY && blocks(decision) &&
+	    (classes.view == OBJECT_ANONYMOUS || classes.view == OBJECT_UNRESOLVED))
+		decision = spare_hosts_root(&scope, task, decision);
 	/* The name of a file made by this open was told of when it was made. */
 	if (hook == FILE_OPEN && !blocks(decision) && file->f_mode & FMODE_CREATED)
 		goto out;

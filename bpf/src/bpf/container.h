@@ -105,24 +105,6 @@ static __noinline __u32 domain_of_container(struct scratch *scratch, struct task
 	return domain_of_group(scratch, ADDRESS(cgroup_subsys_state, devices, cgroup));
 }
 
-/* Inode number of a task's mount namespace, 0 when it has left it at its end. */
-static __always_inline __u32 mount_namespace_of(struct task_struct *task)
-{
-	struct nsproxy *namespaces = ADDRESS(task_struct, task, nsproxy);
-
-	return FIELD(mnt_namespace, ADDRESS(nsproxy, namespaces, mnt_ns), ns.inum);
-}
-
-/* The host's, 0 before the first generation. */
-static __always_inline __u32 host_mount_namespace(void)
-{
-	__u32 key = 0;
-	void *image = bpf_map_lookup_elem(&live, &key);
-	struct image_domain *host = image ? (void *)word(image, 0) : 0;
-
-	return host ? host->mount_namespace : 0;
-}
-
 static __always_inline bool in_a_domain(const struct label *label)
 {
 	return label && label->domain != HOST_DOMAIN;

@@ -32,6 +32,24 @@ static __always_inline bool enter_scope(struct scope *scope, struct task_struct 
 	return true;
 }
 
+/* Inode number of a task's mount namespace, 0 when it has left it at its end. */
+static __always_inline __u32 mount_namespace_of(struct task_struct *task)
+{
+	struct nsproxy *namespaces = ADDRESS(task_struct, task, nsproxy);
+
+	return FIELD(mnt_namespace, ADDRESS(nsproxy, namespaces, mnt_ns), ns.inum);
+}
+
+/* The host's, 0 before the first generation. */
+static __always_inline __u32 host_mount_namespace(void)
+{
+	__u32 key = 0;
+	void *image = bpf_map_lookup_elem(&live, &key);
+	struct image_domain *host = image ? (void *)word(image, 0) : 0;
+
+	return host ? host->mount_namespace : 0;
+}
+
 enum place {
 	PLACE_NAMED,	 /* in a mount tree */
 	PLACE_BACKING,	 /* the layer below an overlay, opened by the kernel: its overlay was already decided on */

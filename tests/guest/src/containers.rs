@@ -13,8 +13,8 @@ use std::ptr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{ContainerId, Enforcer, Generation, Home, MAX_DOMAIN};
-use armor_policy::tables::Domain;
+use armor_bpf::{ContainerId, Enforcer, Generation, HOST_DOMAIN, Home, MAX_DOMAIN};
+use armor_policy::tables::{Domain, Verdict};
 use armor_policy::{CompileOptions, Policy, compile};
 use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
 use rustix::mount::{MountFlags, mount};
@@ -50,7 +50,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 12] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
@@ -61,6 +61,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
         ("of_containers_in_containers_the_outermost_counts", nested),
         ("a_number_that_is_given_again_brings_nothing_along", number_again),
+        ("on_the_host_only_root_starts_what_has_no_path", without_path),
         ("other_programs_go_on_with_the_labels_and_leave_their_alerts", another_version),
     ];
     let trials = tests.map(|(name, test)| {
@@ -106,6 +107,7 @@ struct Node {
     domain: Domain,
     groups: Vec<PathBuf>,
     known: Vec<ContainerId>,
+    rules_the_host: bool,
     next: u32,
 }
 
@@ -126,18 +128,25 @@ impl Node {
         let policies: Vec<&Policy> = policies.iter().collect();
         let domain = compile(&policies, &CompileOptions::default())?;
         let enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
-        let mut node = Self { enforcer, domain, groups: Vec::new(), known: Vec::new(), next: 1 };
+        let mut node =
+            Self { enforcer, domain, groups: Vec::new(), known: Vec::new(), rules_the_host: false, next: 1 };
         node.swap()?;
         Ok(node)
     }
 
-    /// Every domain but the last has the same rules, and no home: the containers were not looked at yet.
+    /// Every domain but the last, and the host's if it is to, has the same rules; containers have no home, as they were not
+    /// looked at yet.
     fn swap(&mut self) -> anyhow::Result<()> {
-        let domains: Vec<(u32, &Domain, Home)> =
+        let host = Home::of_process("1")?;
+        let host_mount_namespace = host.mount_namespace;
+        let mut domains: Vec<(u32, &Domain, Home)> =
             (1..MAX_DOMAIN).map(|number| (number, &self.domain, Home::default())).collect();
+        if self.rules_the_host {
+            domains.push((HOST_DOMAIN, &self.domain, host));
+        }
         let generation = Generation {
             id: self.enforcer.generation() + 1,
-            host_mount_namespace: Home::of_process("1")?.mount_namespace,
+            host_mount_namespace,
             domains: &domains,
             alerts_per_second: 0,
         };
@@ -495,6 +504,41 @@ fn number_again(node: &mut Node) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn without_path(node: &mut Node) -> anyhow::Result<()> {
+    const RUNTIME: &str = "/t/c/free/runc";
+    const OTHER: &str = "/usr/bin/armor-guest-tests";
+    fs::copy(OTHER, RUNTIME)?;
+    node.rules_the_host = true;
+    node.swap()?;
+    let outcome = (|| {
+        let mut events = node.enforcer.events()?;
+        while !events.drain(64)?.is_empty() {}
+        let start = |program: &str, who: &[&str]| {
+            let words = [who, &[program, "do", "memfd-exec", FREE]].concat();
+            Ok::<_, io::Error>(std::process::Command::new(words[0]).args(&words[1..]).status()?.code())
+        };
+        let own = start(RUNTIME, &[])?;
+        ensure!(own == Some(0), "a runtime's copy of itself: {own:?}");
+        ensure!(events.drain(64)?.is_empty(), "a runtime's copy of itself was told of");
+        ensure!(start(OTHER, &[])? == Some(0), "root was refused");
+        let told = events.drain(64)?;
+        ensure!(told.len() == 1 && told[0].decision.verdict() == Verdict::Audit, "{told:?}");
+        let other_user = start(RUNTIME, &[OTHER, "do", "as", "1000"])?;
+        ensure!(other_user == Some(EACCES), "another user, by a program named as a runtime: {other_user:?}");
+        let other_place = start(RUNTIME, &["/usr/bin/unshare", "-m"])?;
+        ensure!(other_place == Some(EACCES), "root in another mount namespace: {other_place:?}");
+        let status = std::process::Command::new(BLOCKED).status();
+        ensure!(
+            status.is_err_and(|error| error.raw_os_error() == Some(EACCES)),
+            "root and a rule's own path"
+        );
+        Ok(())
+    })();
+    node.rules_the_host = false;
+    node.swap()?;
+    outcome
 }
 
 /// As an upgrade does it: the pins there are become another version's.
