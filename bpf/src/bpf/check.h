@@ -429,17 +429,36 @@ static __always_inline void remember(const struct scope *scope, struct inode *in
 	bpf_spin_unlock(&cache->lock);
 }
 
-#define FOUR(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)
+#define FOUR(a, b, c, d) ((__u32)(a) | (b) << 8 | (c) << 16 | (d) << 24)
 
-/* Whether a program is called as one of those that start containers; on the host only root chooses that. */
-static __always_inline bool is_runtime(struct file *exe)
+static __always_inline bool names_runtime(__u32 four)
 {
-	struct dentry *dentry = ADDRESS(file, exe, f_path.dentry);
-	__u32 name[2] = {};
+	return four == FOUR('r', 'u', 'n', 'c') || four == FOUR('c', 'r', 'u', 'n');
+}
 
-	if (bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name)) != 5)
+/*
+ * Whether root runs a program that is called as those are which start containers, or a memfd that is: on the host only root
+ * chooses such names for root.
+ */
+static __always_inline bool is_runtime(struct task_struct *task)
+{
+	const struct cred *cred = ADDRESS(task_struct, task, cred);
+	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
+	struct dentry *dentry = ADDRESS(file, exe, f_path.dentry);
+	__u32 name[3] = {};
+	long length = bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name));
+
+	if (FIELD(cred, cred, uid.val) || FIELD(cred, cred, fsuid.val))
 		return false;
-	return name[0] == FOUR('r', 'u', 'n', 'c') || name[0] == FOUR('c', 'r', 'u', 'n');
+	if (length == 5)
+		return names_runtime(name[0]);
+	return name[0] == FOUR('m', 'e', 'm', 'f') && (__u16)name[1] == (__u16)FOUR('d', ':', 0, 0) &&
+	       names_runtime(name[1] >> 16 | name[2] << 16);
+}
+
+static __always_inline bool has_no_path(const struct classes *classes)
+{
+	return classes->view == OBJECT_ANONYMOUS || classes->view == OBJECT_UNRESOLVED;
 }
 
 /*
@@ -454,7 +473,7 @@ static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_
 	if (scope->domain != HOST_DOMAIN || FIELD(cred, cred, uid.val) || FIELD(cred, cred, fsuid.val) ||
 	    mount_namespace_of(task) != host_mount_namespace())
 		return decision;
-	if (is_runtime(ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file)))
+	if (is_runtime(task))
 		return 0;
 	return VERDICT_AUDIT << VERDICT_SHIFT | (decision & RULE_MASK);
 }
@@ -508,8 +527,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		goto out;
 	scratch->access.name.classes = classes;
 	decision = decide(&scope, scratch, &scratch->access.name.classes, permissions, owns(task, inode));
-	if (hook == BPRM_CHECK_SECURITY && blocks(decision) &&
-	    (classes.view == OBJECT_ANONYMOUS || classes.view == OBJECT_UNRESOLVED))
+	if (hook == BPRM_CHECK_SECURITY && blocks(decision) && has_no_path(&classes))
 		decision = spare_hosts_root(&scope, task, decision);
 	/* The name of a file made by this open was told of when it was made. */
 	if (hook == FILE_OPEN && !blocks(decision) && file->f_mode & FMODE_CREATED)

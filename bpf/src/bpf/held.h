@@ -43,6 +43,9 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 	decision = decide(&scope, scratch, &name->classes, permissions, owns(task, inode));
 	if (!blocks(decision))
 		goto out;
+	/* A runtime's copy of itself, as spare_hosts_root() lets it start. */
+	if (hook == HELD_MAPPING && scope.domain == HOST_DOMAIN && has_no_path(&name->classes) && is_runtime(task))
+		goto out;
 	note_decision(&scope, &scratch->access, decision);
 	length = write_event(scratch);
 	if (length <= EVENT_STRINGS)
