@@ -29,12 +29,13 @@ static __noinline __u32 linked_class(const struct scope *scope, struct inode *in
 /* Fills in what `name` resolves to; false when the kernel opened it for itself and nothing is to be decided. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
-	enum place place = place_of(mount_of((void *)name->mnt));
+	__u32 place = place_of(mount_of((void *)name->mnt));
 	struct dentry *dentry = (void *)name->dentry;
 
 	if (place == PLACE_BACKING)
 		return false;
-	if (place == PLACE_NAMED && find_classes(scope, scratch, name, false)) {
+	name->place = place;
+	if (is_named(place) && find_classes(scope, scratch, name, false)) {
 		name->classes.linked = name->classes.view;
 		if (name->several)
 			name->classes.linked = linked_class(scope, ADDRESS(dentry, dentry, d_inode), name->classes.view);

@@ -126,16 +126,16 @@ static __always_inline bool is_inside(struct task_struct *task)
 {
 	__u32 host = host_mount_namespace(), own = mount_namespace_of(task);
 	struct file *exe;
-	struct mount *mount;
+	__u32 place;
 
 	if (!host || !own || own == host)
 		return false;
 	if (!(FIELD(task_struct, task, flags) & PF_FORKNOEXEC))
 		return true;
 	exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
-	mount = mount_of(ADDRESS(file, exe, f_path.mnt));
-	if (place_of(mount) == PLACE_NAMED)
-		return namespace_of_mount(mount) != host;
+	place = place_of(mount_of(ADDRESS(file, exe, f_path.mnt)));
+	if (is_named(place))
+		return place != host;
 	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > PREPARING;
 }
 

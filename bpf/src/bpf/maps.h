@@ -140,6 +140,7 @@ struct classes {
 struct name {
 	__u64 dentry; /* addresses, 0: no such name */
 	__u64 mnt;
+	__u32 place; /* enum place, or the mount namespace that shows it */
 	struct classes classes;
 	/* Directories: the states behind their paths, and the classes of all that can lie below. */
 	__u32 view_state, home_state;

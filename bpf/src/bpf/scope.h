@@ -50,14 +50,14 @@ static __always_inline __u32 host_mount_namespace(void)
 	return host ? host->mount_namespace : 0;
 }
 
+/* Where a mount is; any other number is that of the mount namespace whose tree it is in. */
 enum place {
-	PLACE_NAMED,	 /* in a mount tree */
 	PLACE_BACKING,	 /* the layer below an overlay, opened by the kernel: its overlay was already decided on */
 	PLACE_ANONYMOUS, /* memfd, pipe, socket: no path by nature */
 	PLACE_DETACHED,	 /* in no mount tree that a task is in */
 };
 
-static __noinline enum place place_of(struct mount *mount)
+static __noinline __u32 place_of(struct mount *mount)
 {
 	struct mnt_namespace *ns = ADDRESS(mount, mount, mnt_ns);
 	__u32 number;
@@ -70,7 +70,12 @@ static __noinline enum place place_of(struct mount *mount)
 	if (!ns)
 		return PLACE_DETACHED;
 	number = FIELD(mnt_namespace, ns, ns.inum);
-	return number && number != MNT_NS_ANON_INO ? PLACE_NAMED : PLACE_DETACHED;
+	return number > PLACE_DETACHED && number != MNT_NS_ANON_INO ? number : PLACE_DETACHED;
+}
+
+static __always_inline bool is_named(__u32 place)
+{
+	return place > PLACE_DETACHED;
 }
 
 /*
@@ -122,11 +127,6 @@ struct naming {
 	__u32 subjects; /* whether `automaton` is theirs */
 };
 
-static __always_inline __u32 namespace_of_mount(struct mount *mount)
-{
-	return FIELD(mnt_namespace, ADDRESS(mount, mount, mnt_ns), ns.inum);
-}
-
 static __noinline __u32 find_second(struct naming *naming)
 {
 	struct mount *mount = mount_of((void *)naming->name->mnt);
@@ -135,21 +135,21 @@ static __noinline __u32 find_second(struct naming *naming)
 	struct entrance *entrance = 0;
 	struct image_home *home;
 
-	if (scope->domain != HOST_DOMAIN && namespace_of_mount(mount) != scope->rules->mount_namespace)
+	if (scope->domain != HOST_DOMAIN && naming->name->place != scope->rules->mount_namespace)
 		entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
 	/* Started since the image was built: all that is known of its root is what it was entered with. */
 	if (entrance && entrance->mount_namespace != scope->rules->mount_namespace) {
 		naming->scratch->naming_home_state = naming->automaton->start;
 		if (device == entrance->device)
 			return entrance->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
-		return namespace_of_mount(mount) == entrance->mount_namespace ? SECOND_SAME : SECOND_NONE;
+		return naming->name->place == entrance->mount_namespace ? SECOND_SAME : SECOND_NONE;
 	}
 	home = home_of(scope, device);
 	if (home) {
 		naming->scratch->naming_home_state = naming->subjects ? home->subjects_state : home->objects_state;
 		return home->mount_id == FIELD(mount, mount, mnt_id) ? SECOND_SAME : SECOND_HOME;
 	}
-	if (scope->rules->mount_namespace && namespace_of_mount(mount) != scope->rules->mount_namespace)
+	if (scope->rules->mount_namespace && naming->name->place != scope->rules->mount_namespace)
 		return SECOND_NONE;
 	return SECOND_SAME;
 }
@@ -223,7 +223,10 @@ static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch,
 	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
 	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
 	name->directory = 0;
-	if (!name->mnt || place_of(mount_of((void *)name->mnt)) != PLACE_NAMED)
+	if (!name->mnt)
+		return SUBJECT_NONE;
+	name->place = place_of(mount_of((void *)name->mnt));
+	if (!is_named(name->place))
 		return SUBJECT_NONE;
 	if (!find_classes(scope, scratch, name, true))
 		return SUBJECT_TORN;
