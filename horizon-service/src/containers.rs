@@ -9,6 +9,7 @@
 //!   answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, MAX_DOMAIN};
@@ -16,6 +17,9 @@ use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, MAX_DOMAIN};
 use crate::kernel::Kernel;
 use crate::runtime::Workloads;
 use crate::workload::Workload;
+
+/// What containers' domains are numbered with: the last one is that of the proof that the kernel denies.
+const NUMBERS: Range<u32> = HOST_DOMAIN + 1..MAX_DOMAIN;
 
 /// The containers.
 #[derive(Debug, Default)]
@@ -39,7 +43,7 @@ impl Containers {
             let Some(id) = ContainerId::parse(&workload.id) else { continue };
             let number = match registered.get(&id) {
                 Some(number) => *number,
-                None if (HOST_DOMAIN + 1..=MAX_DOMAIN).contains(&number) && taken.insert(number) => number,
+                None if NUMBERS.contains(&number) && taken.insert(number) => number,
                 None => continue,
             };
             known.insert(id, (number, workload));
@@ -85,7 +89,8 @@ impl Containers {
             let known = self.known.values().map(|(number, _)| number);
             let taken: BTreeSet<u32> =
                 known.chain(self.registered.values()).chain(&self.retired).copied().collect();
-            (HOST_DOMAIN + 1..=MAX_DOMAIN).find(|number| !taken.contains(number))
+            let mut numbers = NUMBERS;
+            numbers.find(|number| !taken.contains(number))
         })
     }
 
