@@ -187,6 +187,15 @@ int BPF_PROG(inode_link, struct dentry *old_dentry)
 	return 0;
 }
 
+/* An inode's end: its address may become another's. */
+SEC("lsm/inode_free_security")
+int BPF_PROG(inode_free_security, struct inode *inode)
+{
+	if ((inode->i_mode & S_IFMT) == S_IFDIR)
+		forget_folder((__u64)PLAIN(inode));
+	return 0;
+}
+
 SEC("lsm/task_alloc")
 int BPF_PROG(task_alloc, struct task_struct *task)
 {

@@ -333,6 +333,8 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 	name->mnt = (__u64)mnt;
 	name->directory = (mode & S_IFMT) == S_IFDIR;
 	name->several = !name->directory && links > 1;
+	name->folder.known = 0;
+	name->folder.view_state = NO_STATE;
 }
 
 /*
@@ -430,6 +432,63 @@ static __always_inline void remember(const struct scope *scope, struct inode *in
 	bpf_spin_unlock(&cache->lock);
 }
 
+static __always_inline struct folder_cache *folder_cache_of(__u64 inode)
+{
+	__u32 slot = (inode >> 4) * FOLDER_HASH_FACTOR >> (64 - FOLDERS_LOG2);
+
+	return bpf_map_lookup_elem(&folders, &slot);
+}
+
+/* Sets `folder` to what the cache holds of the folder with this inode, if that is so now. */
+static __always_inline void recall_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
+					  struct folder *folder)
+{
+	struct folder_cache *cache = folder_cache_of(inode);
+
+	if (!cache || !quiet(now))
+		return;
+	bpf_spin_lock(&cache->lock);
+	if (cache->inode == inode && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
+	    cache->mount == (__u64)mnt)
+		*folder = cache->folder;
+	bpf_spin_unlock(&cache->lock);
+}
+
+/*
+ * The file holds its folder for as long as it stays there. Had it left before this, and the folder gone, then what is
+ * remembered is as of epochs that are over.
+ */
+static __always_inline void remember_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs before,
+					    const struct folder *folder)
+{
+	struct folder_cache *cache = folder_cache_of(inode);
+
+	if (!cache || folder->known || folder->view_state == NO_STATE)
+		return;
+	bpf_spin_lock(&cache->lock);
+	cache->generation = scope->rules->generation;
+	cache->inode = inode;
+	cache->mount = (__u64)mnt;
+	cache->domain = scope->domain;
+	cache->folder = *folder;
+	cache->folder.renames = before.renames;
+	cache->folder.mounts = before.mounts;
+	cache->folder.known = 1;
+	bpf_spin_unlock(&cache->lock);
+}
+
+static __always_inline void forget_folder(__u64 inode)
+{
+	struct folder_cache *cache = folder_cache_of(inode);
+
+	if (!cache)
+		return;
+	bpf_spin_lock(&cache->lock);
+	if (cache->inode == inode)
+		cache->inode = 0;
+	bpf_spin_unlock(&cache->lock);
+}
+
 #define FOUR(a, b, c, d) ((__u32)(a) | (b) << 8 | (c) << 16 | (d) << 24)
 
 static __always_inline bool names_runtime(__u32 four)
@@ -518,11 +577,21 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	if (!subject_known)
 		find_subject(&scope, scratch);
 	if (!known) {
-		if (!resolve(&scope, scratch, &scratch->access.name))
+		struct name *name = &scratch->access.name;
+		struct dentry *dentry = file->f_path.dentry;
+		/* A mount's root has its name elsewhere. */
+		__u64 folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+
+		if (folder)
+			recall_folder(&scope, folder, mnt, before, &name->folder);
+		if (!resolve(&scope, scratch, name))
 			goto out;
-		if (settled(before))
-			remember(&scope, inode, mnt, before, &scratch->access.name);
-		classes = scratch->access.name.classes;
+		if (settled(before)) {
+			remember(&scope, inode, mnt, before, name);
+			if (folder)
+				remember_folder(&scope, folder, mnt, before, &name->folder);
+		}
+		classes = name->classes;
 	}
 	if (silently_allowed(&scope, &classes, permissions))
 		goto out;

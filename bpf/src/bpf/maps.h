@@ -87,6 +87,41 @@ struct {
 	__type(value, struct verdict_cache);
 } inodes SEC(".maps");
 
+/* What the names in a folder have in common: where their paths, up to the slash before the last name, led. */
+struct folder {
+	__u32 renames, mounts; /* the epochs that this is as of */
+	__u32 second;	       /* enum second_name */
+	__u32 view_state;
+	__u32 home_state; /* of SECOND_HOME alone */
+	__u32 known;	  /* it comes from the cache */
+};
+
+/*
+ * The folders that files were found in, so that a file's first open scans its last name alone. Valid under the same
+ * conditions as a verdict_cache, and only for as long as the inode lives: forgotten in inode_free_security. Not storage of
+ * the inode, because of a file's folder the verifier cannot tell that it is held.
+ */
+struct folder_cache {
+	struct bpf_spin_lock lock;
+	__u32 generation;
+	__u64 inode; /* address, 0: empty */
+	__u64 mount;
+	__u32 domain;
+	struct folder folder;
+};
+
+#define FOLDERS_LOG2 12
+
+#define FOLDER_HASH_FACTOR 11400714819323198485ull /* 2^64 / golden ratio */
+
+/* By the hash of the inode's address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << FOLDERS_LOG2);
+	__type(key, __u32);
+	__type(value, struct folder_cache);
+} folders SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -147,6 +182,7 @@ struct name {
 	__u32 view_below, home_below;
 	__u32 directory;
 	__u32 several; /* it is a file that has other names too */
+	struct folder folder;
 };
 
 /* What an alert is about. */
@@ -168,12 +204,13 @@ struct access {
 
 struct scratch {
 	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
-	/* Where a scan stands: the state or jump that it is at, the page last looked at, and the next byte. */
-	__u32 scan_at, scan_page, scan_position;
+	/* Where a scan stands: the state or jump that it is at, the page last looked at, the next byte and the last. */
+	__u32 scan_at, scan_page, scan_position, scan_end;
 	__u32 fence; /* written by load_fence() */
-	/* How far find_classes() is: the epochs at its start, whether there is a second name and the state that it begins at. */
+	/* How far find_classes() is: the epochs at its start, the state that a second name begins at, where the last name does. */
 	__u32 naming_renames, naming_mounts;
-	__u32 naming_second, naming_home_state;
+	__u32 naming_home_state, naming_last;
+	__u32 naming_inside, naming_is_last; /* which of its four steps this is */
 	__u32 naming_done;
 	struct name program;   /* the current task's */
 	/* container_of_group(): a control group's name, and where its reading stands. */

@@ -197,7 +197,7 @@ static __always_inline bool advance(struct scan *scan)
 	__u32 position = scratch->scan_position, at = scratch->scan_at, index;
 	__u64 slot;
 
-	if (position >= PATH_CAPACITY)
+	if (position >= scratch->scan_end)
 		return true;
 	asm volatile("" : "+r"(position)); /* or clang drops the mask that the verifier asks for */
 	position &= PATH_CAPACITY - 1;
@@ -220,8 +220,7 @@ static __always_inline bool advance(struct scan *scan)
 		index = scan->jumps + 2 * (at & ~SLOT_JUMP);
 		jump = WORD_AT(index & ~1u);
 		at = jump[1];
-		/* Behind the path the buffer holds nothing that could match: no path has a byte 0. */
-		if (*(__u64 *)&scratch->path[position] == jump[0]) {
+		if (position + JUMP_BYTES <= scratch->scan_end && *(__u64 *)&scratch->path[position] == jump[0]) {
 			scratch->scan_at = jump[1] >> 32;
 			scratch->scan_position = position + JUMP_BYTES;
 			return false;
@@ -251,21 +250,27 @@ static long scan_step(__u32 step, struct scan *scan)
 	return advance(scan) || advance(scan) || advance(scan) || advance(scan);
 }
 
-/* The state that the path in scratch reaches from `at`, a state or a jump. */
-static __noinline __u32 scan_path(void *image, struct scratch *scratch, const struct image_automaton *automaton, __u32 at, __u32 start)
+/* The state that the path in scratch reaches at scan_end from scan_at, a state or a jump, at scan_position. */
+static __noinline __u32 scan_path(void *image, struct scratch *scratch, const struct image_automaton *automaton)
 {
-	struct scan scan = { .image = image, .scratch = scratch, .slots = automaton->slots, .jumps = automaton->jumps };
+	struct scan scan = {
+		.image = image,
+		.scratch = scratch,
+		.slots = automaton->slots,
+		.jumps = automaton->jumps,
+	};
 	__u64 *jump;
+	__u32 at = scratch->scan_at, start = scratch->scan_position, end = scratch->scan_end;
 
-	if (start > PATH_CAPACITY)
+	if (!at || at == NO_STATE)
+		return at;
+	if (start > end || end > PATH_CAPACITY)
 		return NO_STATE;
-	scratch->scan_at = at;
-	scratch->scan_position = start;
 	scratch->scan_page = scan.slots / IMAGE_PAGE_WORDS;
 	scan.page = bpf_map_lookup_elem(image, &scratch->scan_page);
 	if (!scan.page)
 		return NO_STATE;
-	bpf_loop(PATH_CAPACITY - start, scan_step, &scan, 0);
+	bpf_loop(end - start, scan_step, &scan, 0);
 	if (scan.broken)
 		return NO_STATE;
 	if (!(scratch->scan_at & SLOT_JUMP))

@@ -154,42 +154,114 @@ static __noinline __u32 find_second(struct naming *naming)
 	return SECOND_SAME;
 }
 
-/* An even step takes the name in the mount tree, an odd one the second name where there is another. */
-static long naming_step(__u32 step, struct naming *naming)
+/*
+ * Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told.
+ * Global, as write_path().
+ */
+__noinline __u32 write_last(struct scratch *scratch, __u64 address, __u32 directory)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	__u32 length = FIELD(dentry, dentry, d_name.len), start;
+
+	if (!scratch || !length || length > NAME_MAX)
+		return PATH_CAPACITY;
+	start = PATH_CAPACITY - (directory & 1) - length;
+	if (directory)
+		scratch->path[PATH_CAPACITY - 1] = '/';
+	if (bpf_probe_read_kernel(&scratch->path[start & (PATH_CAPACITY - 1)], length & NAME_MAX, ADDRESS(dentry, dentry, d_name.name)))
+		return PATH_CAPACITY;
+	return start;
+}
+
+/* Sets what is to be scanned: a whole path but for its last name, or that name, behind the folder's. */
+static __always_inline void write_part(struct scratch *scratch, struct name *name, __u32 start_state)
+{
+	__u32 inside = scratch->naming_inside, start, length;
+
+	if (scratch->naming_is_last) {
+		scratch->scan_at = inside ? name->folder.home_state : name->folder.view_state;
+		scratch->scan_position = scratch->naming_last;
+		scratch->scan_end = PATH_CAPACITY;
+		return;
+	}
+	start = write_path(scratch, name->dentry, name->mnt, inside, name->directory);
+	length = FIELD(dentry, (void *)name->dentry, d_name.len) + (name->directory & 1);
+	scratch->scan_at = start_state;
+	scratch->scan_position = start;
+	scratch->scan_end = PATH_CAPACITY - length;
+	/* At a mount's root the path ends in another name: to part it anywhere does no harm there. */
+	if (scratch->scan_end < start || scratch->scan_end > PATH_CAPACITY)
+		scratch->scan_end = start;
+	scratch->naming_last = scratch->scan_end;
+}
+
+static __always_inline void begin_naming(struct naming *naming)
 {
 	struct scratch *scratch = naming->scratch;
 	struct name *name = naming->name;
-	__u32 inside = step & 1, state, classes, start;
+	struct folder *folder = &name->folder;
+	struct epochs before = read_epochs();
 
-	if (!inside) {
-		struct epochs before = read_epochs();
-
-		scratch->naming_renames = before.renames;
-		scratch->naming_mounts = before.mounts;
-		load_fence(scratch);
-		scratch->naming_second = find_second(naming);
-	} else if (scratch->naming_second != SECOND_HOME) {
-		return 0;
+	scratch->naming_renames = before.renames;
+	scratch->naming_mounts = before.mounts;
+	load_fence(scratch);
+	if (folder->known && folder->renames == before.renames && folder->mounts == before.mounts) {
+		scratch->naming_last = write_last(scratch, name->dentry, name->directory);
+		if (scratch->naming_last < PATH_CAPACITY)
+			return;
 	}
-	start = write_path(scratch, name->dentry, name->mnt, inside, name->directory);
-	state = scan_path(naming->scope->image, scratch, naming->automaton,
-			  inside ? scratch->naming_home_state : naming->automaton->start, start);
+	folder->known = 0;
+	folder->second = find_second(naming);
+}
+
+/* Keeps the state behind a part of a path; true when that was the last. */
+static __always_inline bool keep_state(struct naming *naming, __u32 state)
+{
+	struct scratch *scratch = naming->scratch;
+	struct name *name = naming->name;
+	__u32 inside = scratch->naming_inside, classes;
+
+	if (!scratch->naming_is_last) {
+		name->folder.home_state = state;
+		if (!inside)
+			name->folder.view_state = state;
+		return false;
+	}
 	classes = state == NO_STATE ? OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED
 				    : classes_at(naming->scope->image, naming->automaton, state);
 	name->home_state = state;
 	name->home_below = classes >> 16;
 	name->classes.home = classes & 0xffff;
-	if (!inside) {
-		name->view_state = name->home_state;
-		name->view_below = name->home_below;
-		name->classes.view = name->classes.home;
-		if (scratch->naming_second == SECOND_HOME)
-			return 0;
-		if (scratch->naming_second == SECOND_NONE) {
-			name->home_state = NO_STATE;
-			name->home_below = name->classes.home = OBJECT_NONE;
-		}
+	if (inside)
+		return true;
+	name->view_state = name->home_state;
+	name->view_below = name->home_below;
+	name->classes.view = name->classes.home;
+	if (name->folder.second == SECOND_NONE) {
+		name->home_state = NO_STATE;
+		name->home_below = name->classes.home = OBJECT_NONE;
 	}
+	return name->folder.second != SECOND_HOME;
+}
+
+/*
+ * Of four steps two take the name in the mount tree and two the second name where there is another: each the folder's path
+ * where that is not known, then the last name.
+ */
+static long naming_step(__u32 step, struct naming *naming)
+{
+	struct scratch *scratch = naming->scratch;
+	struct folder *folder = &naming->name->folder;
+
+	scratch->naming_inside = step & 2;
+	scratch->naming_is_last = step & 1;
+	if (!(step & 3))
+		begin_naming(naming);
+	if ((scratch->naming_inside && folder->second != SECOND_HOME) || (!scratch->naming_is_last && folder->known))
+		return 0;
+	write_part(scratch, naming->name, scratch->naming_inside ? scratch->naming_home_state : naming->automaton->start);
+	if (!keep_state(naming, scan_path(naming->scope->image, scratch, naming->automaton)))
+		return 0;
 	load_fence(scratch);
 	scratch->naming_done = settled((struct epochs){ scratch->naming_renames, scratch->naming_mounts });
 	return scratch->naming_done;
@@ -207,7 +279,7 @@ static __noinline bool find_classes(struct scope *scope, struct scratch *scratch
 	};
 
 	scratch->naming_done = 0;
-	bpf_loop(2 * WALK_TRIES, naming_step, &naming, 0);
+	bpf_loop(4 * WALK_TRIES, naming_step, &naming, 0);
 	return scratch->naming_done;
 }
 
@@ -223,6 +295,7 @@ static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch,
 	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
 	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
 	name->directory = 0;
+	name->folder.known = 0;
 	if (!name->mnt)
 		return SUBJECT_NONE;
 	name->place = place_of(mount_of((void *)name->mnt));

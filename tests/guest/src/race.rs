@@ -25,6 +25,8 @@ const FREE: &str = "/t/race/free";
 const GUARDED: &str = "/t/race/guarded";
 const SHARED: &str = "/t/race/shared";
 const ROUNDS: u64 = 300;
+/// That [`make_anew`] makes.
+const FOLDERS: u32 = 16;
 /// Opens that the reader ends in each stable turn, so that the cache holds its verdict.
 const OPENS: u64 = 4;
 /// Enough for the verifier to take the programs first, on a busy machine.
@@ -32,10 +34,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 const STOP: u64 = u64::MAX;
 
 /// The races, each named by what moves.
-const RACES: [Race; 4] = [
+const RACES: [Race; 5] = [
     Race { name: "rename-of-the-file", object: "f", free: 0, moves: rename_file },
     Race { name: "rename-of-the-parent", object: "d/f", free: 0, moves: rename_parent },
     Race { name: "move-of-the-mount", object: "m/f", free: 0, moves: move_mount },
+    Race { name: "folders-made-anew", object: "0/f", free: 0, moves: make_anew },
     Race { name: "link", object: "f", free: Errno::NOENT.raw_os_error(), moves: link },
 ];
 
@@ -64,6 +67,21 @@ fn rename_parent(guard: bool) -> io::Result<()> {
 fn move_mount(guard: bool) -> io::Result<()> {
     let (free, guarded) = (format!("{FREE}/m"), format!("{GUARDED}/m"));
     Ok(if guard { mount_move(free, guarded) } else { mount_move(guarded, free) }?)
+}
+
+/// Folders that go and come, so that the kernel uses the memory of the old ones for the new: no name moves.
+fn make_anew(guard: bool) -> io::Result<()> {
+    let (from, to) = if guard { (FREE, GUARDED) } else { (GUARDED, FREE) };
+    for folder in 0..FOLDERS {
+        match fs::remove_dir_all(format!("{from}/{folder}")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    (0..FOLDERS).try_for_each(|folder| {
+        fs::create_dir(format!("{to}/{folder}"))?;
+        fs::write(format!("{to}/{folder}/f"), "x")
+    })
 }
 
 /// A new file each time: one that ever had a second name is not cached again.
@@ -153,6 +171,9 @@ fn prepare(race: &Race) -> anyhow::Result<()> {
     if race.name == "move-of-the-mount" {
         mount("race", format!("{FREE}/m"), "tmpfs", MountFlags::empty(), None)?;
     }
+    if race.name == "folders-made-anew" {
+        make_anew(false)?;
+    }
     fs::write(Path::new(FREE).join(race.object), "x")?;
     Ok(fs::write(SHARED, [0; 4096])?)
 }
@@ -192,15 +213,21 @@ pub fn reader(name: &str) -> anyhow::Result<()> {
         if before == STOP {
             return Ok(());
         }
-        let found = if name == "link" {
-            // Fills the cache by the free name, then asks by the other.
-            open(&format!("{FREE}/f"));
-            open(&format!("{GUARDED}/f"))
-        } else {
-            open(&through)
+        let expected = if before % 4 == 0 { race.free } else { Errno::ACCESS.raw_os_error() };
+        let found = match name {
+            "link" => {
+                // Fills the cache by the free name, then asks by the other.
+                open(&format!("{FREE}/f"));
+                open(&format!("{GUARDED}/f"))
+            }
+            "folders-made-anew" => {
+                let place = if before % 4 == 0 { FREE } else { GUARDED };
+                let mut found = (0..FOLDERS).map(|folder| open(&format!("{place}/{folder}/f")));
+                found.find(|&found| found != expected).unwrap_or(expected)
+            }
+            _ => open(&through),
         };
         if shared.turn.load(SeqCst) == before && before.is_multiple_of(2) {
-            let expected = if before % 4 == 0 { race.free } else { Errno::ACCESS.raw_os_error() };
             ensure!(found == expected, "errno {found} instead of {expected} in turn {before}");
         }
         shared.opens.fetch_add(1, SeqCst);
