@@ -19,6 +19,8 @@ pub struct Counters {
     pub suppressed: u64,
     /// Objects whose path could not be told.
     pub unresolved: u64,
+    /// First programs of containers that had not been named.
+    pub strangers: u64,
 }
 
 impl Counters {
@@ -40,6 +42,7 @@ impl Counters {
             dropped: read(3)?,
             suppressed: read(4)?,
             unresolved: read(5)?,
+            strangers: read(6)?,
         })
     }
 }

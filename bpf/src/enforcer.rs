@@ -23,8 +23,12 @@ use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 
-/// The iterator over all tasks, `container.h`, then those over what tasks hold, `held.h`.
-const ITERATORS: [&str; 3] = ["label_tasks", "held_files", "held_mappings"];
+/// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
+const ITERATORS: [&str; 4] = ["held_files", "held_mappings", LABEL, RELEASE];
+const LABEL: &str = "label_tasks";
+const RELEASE: &str = "release_strangers";
+/// How many of them show what is held.
+const HELD: usize = 2;
 /// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
 const ITERATOR_CHUNK: usize = 32 * 1024;
 /// Times that all tasks are gone through for those that were forked meanwhile.
@@ -272,12 +276,24 @@ impl Enforcer {
         }
     }
 
-    /// Puts the tasks that run in known containers, and are in no domain yet, into their container's.
+    /// Puts the tasks that run in known containers, and are in no domain yet or in that of the strangers, into their
+    /// container's.
     pub fn label_running(&self) -> Result<Labelled, BpfError> {
+        self.label_all(LABEL)
+    }
+
+    /// The same, and puts those that have been strangers for 10 s under the host's rules: to be called by who knows all
+    /// containers that he wants to name.
+    pub fn release_strangers(&self) -> Result<Labelled, BpfError> {
+        self.label_all(RELEASE)
+    }
+
+    fn label_all(&self, iterator: &str) -> Result<Labelled, BpfError> {
+        let which = ITERATORS.iter().position(|name| *name == iterator).unwrap_or(ITERATORS.len());
         let mut all = Labelled::default();
         for _ in 0..LABEL_PASSES {
             let mut pass = Labelled::default();
-            self.iterate(0, |bytes| {
+            self.iterate(which, |bytes| {
                 let (task, _) = bytes.split_first_chunk::<8>()?;
                 pass.new += usize::from(leading_u32(&task[4..]) != 0);
                 pass.domains.insert(leading_u32(task));
@@ -296,7 +312,7 @@ impl Enforcer {
     /// refused access that there would be. What is obtained meanwhile is decided on where it is obtained; but a task that
     /// forks while this runs can hand what it holds to a child that is not looked at any more.
     pub fn held(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
-        (1..self.iterators.len()).try_for_each(|which| {
+        (0..HELD).try_for_each(|which| {
             self.iterate(which, |bytes| {
                 let (event, length) = Event::decode_first(bytes)?;
                 each(event);

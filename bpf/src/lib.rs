@@ -34,5 +34,7 @@ pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub const HOST_DOMAIN: u32 = 0;
 /// A domain that no generation describes: its tasks are under no rules. The agent's own.
 pub const EXEMPT_DOMAIN: u32 = u32::MAX;
+/// The domain of containers that were not named yet when their first program was started.
+pub const STRANGERS_DOMAIN: u32 = MAX_DOMAIN - 1;
 /// Domains are numbered from 0 to here, as in `abi.h`.
 pub const MAX_DOMAIN: u32 = 2047;

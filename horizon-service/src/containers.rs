@@ -5,6 +5,8 @@
 //!   kernel hold the number.
 //! - A number is given again only after its container is gone and all tasks were gone through without one that has it.
 //! - Every known container has one, so that none is under the host's policies, be it under no others.
+//! - One that is entered before it is known is a stranger, under all policies for containers, until it is known or has not
+//!   become so for 10 s while the runtime says which containers there are.
 //! - What is known is written down: after a restart, or a reboot, containers are under their policies before the runtime
 //!   answers.
 
@@ -12,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, MAX_DOMAIN};
+use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, STRANGERS_DOMAIN};
 
 use crate::kernel::Kernel;
 use crate::runtime::Workloads;
 use crate::workload::Workload;
 
-/// What containers' domains are numbered with: the last one is that of the proof that the kernel denies.
-const NUMBERS: Range<u32> = HOST_DOMAIN + 1..MAX_DOMAIN;
+/// What containers' domains are numbered with: above are the strangers' and that of the proof that the kernel denies.
+const NUMBERS: Range<u32> = HOST_DOMAIN + 1..STRANGERS_DOMAIN;
 
 /// The containers.
 #[derive(Debug, Default)]
@@ -31,6 +33,8 @@ pub struct Containers {
     retired: BTreeSet<u32>,
     /// Whether the runtime has said which containers there are.
     is_told: bool,
+    /// How many strangers the kernel had counted when there was none left.
+    strangers: u64,
 }
 
 impl Containers {
@@ -94,6 +98,11 @@ impl Containers {
         })
     }
 
+    /// Whether there is a runtime that names containers: without one nobody would ever name a stranger.
+    pub fn are_named(&self) -> bool {
+        self.is_told || !self.known.is_empty()
+    }
+
     /// All of them, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Workload>)> + Clone {
         self.known.values().map(|(number, workload)| (*number, workload))
@@ -128,6 +137,24 @@ impl Containers {
         self.retired.retain(|number| found.domains.contains(number));
         Ok(found.new)
     }
+
+    /// If there were strangers since this last found none left: puts them into their domains, and lets go those that the
+    /// runtime, which `answers` now, has not named for long. How many tasks came into their domains.
+    ///
+    /// # Errors
+    /// [`BpfError`]; to be repeated.
+    pub fn look_for_strangers(&mut self, kernel: &mut impl Kernel, answers: bool) -> Result<usize, BpfError> {
+        let strangers = kernel.strangers();
+        if strangers == self.strangers {
+            return Ok(0);
+        }
+        let found =
+            if answers && self.is_told { kernel.release_strangers()? } else { kernel.label_running()? };
+        if !found.domains.contains(&STRANGERS_DOMAIN) {
+            self.strangers = strangers;
+        }
+        Ok(found.new)
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +166,9 @@ mod tests {
     struct FakeKernel {
         containers: BTreeMap<ContainerId, u32>,
         tasks: BTreeSet<u32>,
+        strangers: u64,
+        /// That label, and that let strangers go too.
+        passes: (u32, u32),
     }
 
     impl Kernel for FakeKernel {
@@ -160,7 +190,15 @@ mod tests {
             Ok(())
         }
         fn label_running(&mut self) -> Result<Labelled, BpfError> {
+            self.passes.0 += 1;
             Ok(Labelled { new: 0, domains: self.tasks.clone() })
+        }
+        fn release_strangers(&mut self) -> Result<Labelled, BpfError> {
+            self.passes.1 += 1;
+            Ok(Labelled { new: 0, domains: self.tasks.clone() })
+        }
+        fn strangers(&self) -> u64 {
+            self.strangers
         }
     }
 
@@ -199,6 +237,29 @@ mod tests {
         containers.settle(&mut kernel).unwrap();
         containers.update(&workloads(&["b", "c", "d", "e"]));
         assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3), ("d", 4), ("e", 1)]));
+    }
+
+    #[test]
+    fn strangers_are_let_go_while_the_runtime_answers_and_looked_for_until_there_are_none() {
+        let tasks = [STRANGERS_DOMAIN].into();
+        let mut kernel = FakeKernel { strangers: 1, tasks, ..FakeKernel::default() };
+        let mut containers = Containers::restored(Some(&kernel), Vec::new());
+        assert!(!containers.are_named());
+        let look = |containers: &mut Containers, kernel: &mut FakeKernel, answers| {
+            kernel.passes = (0, 0);
+            containers.look_for_strangers(kernel, answers).unwrap();
+            kernel.passes
+        };
+        assert_eq!(look(&mut containers, &mut kernel, true), (1, 0), "it has not said which there are");
+        containers.update(&workloads(&[]));
+        assert!(containers.are_named());
+        assert_eq!(look(&mut containers, &mut kernel, false), (1, 0));
+        assert_eq!(look(&mut containers, &mut kernel, true), (0, 1));
+        kernel.tasks.clear();
+        assert_eq!(look(&mut containers, &mut kernel, true), (0, 1));
+        assert_eq!(look(&mut containers, &mut kernel, true), (0, 0), "none left");
+        kernel.strangers = 2;
+        assert_eq!(look(&mut containers, &mut kernel, true), (0, 1), "another one");
     }
 
     #[test]

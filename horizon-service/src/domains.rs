@@ -113,6 +113,7 @@ pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Buil
 pub struct ContainerPolicies {
     policies: Vec<(Policy, Selector)>,
     posture: Posture,
+    strangers: Option<Arc<Domain>>,
     /// For each container as it was when this was last asked.
     built: BTreeMap<String, (Arc<Workload>, Option<Built>)>,
     compiled: Vec<Compiled>,
@@ -132,18 +133,28 @@ impl ContainerPolicies {
     /// [`CompileError`] if they could not be compiled for a container that all of them select: then they can be for any.
     pub fn new(policies: &[Policy], posture: Posture) -> Result<Self, CompileError> {
         let ours: Vec<&Policy> = policies.iter().filter(|policy| policy.kind == Kind::Container).collect();
+        let mut strangers = None;
         if !ours.is_empty() {
-            compile(&ours, &CompileOptions { posture, links: links(&Root::of_layers(&[]), &ours) })?;
+            let mut options = CompileOptions { posture, links: links(&Root::of_layers(&[]), &ours) };
+            compile(&ours, &options)?;
+            options.posture = Posture::Allow;
+            strangers = Some(Arc::new(compile(&ours, &options)?));
         }
         // A policy that was parsed has a selector that reads.
         let selectable = |policy: &&Policy| Some(((*policy).clone(), Selector::new(policy).ok()?));
         let policies = ours.iter().filter_map(selectable).collect();
-        Ok(Self { policies, posture, built: BTreeMap::new(), compiled: Vec::new() })
+        Ok(Self { policies, posture, strangers, built: BTreeMap::new(), compiled: Vec::new() })
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()
+    }
+
+    /// The tables for containers that nobody has named yet, so that any of the policies may be theirs: all of them, but that
+    /// what an allow-list leaves out is permitted.
+    pub fn strangers(&self) -> Option<&Arc<Domain>> {
+        self.strangers.as_ref()
     }
 
     /// The names of those that select none of `workloads`, and how many select any.

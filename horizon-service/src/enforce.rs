@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, ProofError};
+use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, ProofError, STRANGERS_DOMAIN};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
@@ -97,6 +97,8 @@ pub struct Prepared {
     /// Whether it is, as `live` has it, and its rules' names are written down.
     is_live: bool,
     live: Vec<Ruled>,
+    /// Whether it has rules for containers that are not named yet.
+    rules_strangers: bool,
     /// Containers whose policies do not compile for their roots, and why.
     not_compiled: Vec<String>,
 }
@@ -153,6 +155,7 @@ impl Prepared {
             already_held: settings.already_held,
             is_live: false,
             live: Vec::new(),
+            rules_strangers: false,
             not_compiled: Vec::new(),
         })
     }
@@ -192,10 +195,12 @@ impl Prepared {
         containers: &Containers,
     ) -> Result<u32, EnforceError> {
         let ruled = self.ruled(containers);
-        if self.is_live && ruled == self.live {
+        let rules_strangers = containers.are_named() && self.containers.strangers().is_some();
+        if self.is_live && ruled == self.live && rules_strangers == self.rules_strangers {
             return Ok(kernel.generation());
         }
         self.is_live = false;
+        self.rules_strangers = rules_strangers;
         let id = kernel.generation().max(state.last_generation()) + 1;
         self.make_live(kernel, id, &ruled)?;
         self.live = ruled;
@@ -241,8 +246,13 @@ impl Prepared {
             domains.push((HOST_DOMAIN, &**domain, Home { linked: linked.clone(), ..host }));
         }
         domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.home.clone())));
+        domains.extend(self.strangers().map(|domain| (STRANGERS_DOMAIN, &**domain, Home::default())));
         let alerts_per_second = self.alerts_per_second;
         Ok(kernel.swap(&Generation { id, host_mount_namespace, domains: &domains, alerts_per_second })?)
+    }
+
+    fn strangers(&self) -> Option<&Arc<Domain>> {
+        self.containers.strangers().filter(|_| self.rules_strangers)
     }
 
     fn names(&self) -> RuleTable {
@@ -251,7 +261,8 @@ impl Prepared {
         let host = self.host.iter().map(|(domain, _)| (HOST_DOMAIN, domain, None));
         let ruled = self.live.iter().map(|ruled| (ruled.number, &ruled.domain, Some(&ruled.workload)));
         let mut known: Vec<&Arc<Domain>> = Vec::new();
-        for (number, domain, container) in host.chain(ruled) {
+        let strangers = self.strangers().map(|domain| (STRANGERS_DOMAIN, domain, None));
+        for (number, domain, container) in host.chain(ruled).chain(strangers) {
             let rules = known.iter().position(|known| Arc::ptr_eq(known, domain)).unwrap_or_else(|| {
                 known.push(domain);
                 table.rules.push(domain.rules.clone());

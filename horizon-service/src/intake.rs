@@ -120,6 +120,21 @@ impl<K: Kernel> Site<K> {
         }
     }
 
+    /// Looks after containers that were entered before they were named, while the runtime `answers` or not.
+    pub fn look_for_strangers(&mut self, answers: bool) {
+        let Some(kernel) = &mut self.kernel else { return };
+        match self.containers.look_for_strangers(kernel, answers) {
+            Ok(0) => {}
+            Ok(tasks) => self.have_labelled(tasks),
+            Err(error) => tracing::error!("containers that are not named yet: {error}"),
+        }
+    }
+
+    fn have_labelled(&self, tasks: usize) {
+        tracing::info!(tasks, "of containers are under their rules from here on");
+        self.labelled.set(true);
+    }
+
     /// Has the kernel enforce what was accepted, for the containers there are; if it does not take that, it is reported and
     /// tried again.
     fn put_in_force(&mut self) {
@@ -160,10 +175,7 @@ impl<K: Kernel> Site<K> {
         if let Some(kernel) = &mut self.kernel {
             match self.containers.settle(kernel) {
                 Ok(0) => {}
-                Ok(tasks) => {
-                    tracing::info!(tasks, "of containers are under their rules from here on");
-                    self.labelled.set(true);
-                }
+                Ok(tasks) => self.have_labelled(tasks),
                 Err(error) => problems.push(error.to_string()),
             }
         }

@@ -32,6 +32,13 @@ pub trait Kernel {
     /// # Errors
     /// [`BpfError`].
     fn label_running(&mut self) -> Result<Labelled, BpfError>;
+    /// The same; containers that are not known for 10 s come under the host's rules.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    fn release_strangers(&mut self) -> Result<Labelled, BpfError>;
+    /// How often a container was entered that is not known.
+    fn strangers(&self) -> u64;
 }
 
 impl Kernel for Rc<RefCell<Enforcer>> {
@@ -60,5 +67,13 @@ impl Kernel for Rc<RefCell<Enforcer>> {
 
     fn label_running(&mut self) -> Result<Labelled, BpfError> {
         self.borrow().label_running()
+    }
+
+    fn release_strangers(&mut self) -> Result<Labelled, BpfError> {
+        self.borrow().release_strangers()
+    }
+
+    fn strangers(&self) -> u64 {
+        self.borrow().counters().map_or(0, |counters| counters.strangers)
     }
 }

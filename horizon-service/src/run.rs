@@ -43,6 +43,8 @@ use crate::uplink::{Uplink, UplinkConfig};
 
 /// How often the status file is looked after.
 const STATUS: Duration = Duration::from_secs(1);
+/// Between looks at containers that were entered before the runtime named them.
+const STRANGERS: Duration = Duration::from_secs(5);
 
 type SharedEnforcer = Rc<RefCell<Enforcer>>;
 
@@ -239,8 +241,16 @@ async fn serve(
     };
     let following = async {
         // What is known from earlier counts until the runtime answers.
-        while workloads.changed().await.is_ok() {
-            let known = Arc::clone(&workloads.borrow_and_update());
+        loop {
+            let known = match tokio::time::timeout(STRANGERS, workloads.changed()).await {
+                Ok(Ok(())) => Arc::clone(&workloads.borrow_and_update()),
+                Ok(Err(_)) => break,
+                Err(_) => {
+                    let answers = matches!(*runtime.borrow(), RuntimeState::Connected { .. });
+                    site.borrow_mut().look_for_strangers(answers);
+                    continue;
+                }
+            };
             site.borrow_mut().follow(&known);
         }
         std::future::pending().await

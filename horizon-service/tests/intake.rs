@@ -90,6 +90,14 @@ impl Kernel for FakeKernel {
     fn label_running(&mut self) -> Result<Labelled, BpfError> {
         Ok(Labelled::default())
     }
+
+    fn release_strangers(&mut self) -> Result<Labelled, BpfError> {
+        self.label_running()
+    }
+
+    fn strangers(&self) -> u64 {
+        0
+    }
 }
 
 fn identity() -> NodeIdentity {
@@ -412,30 +420,34 @@ async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime
     assert_eq!(node.reporter.facts().in_force.unwrap().idle, ["h"]);
 
     node.follow(&[&db]);
-    assert_eq!((node.live(), node.known()), ((1, 0), vec![1]), "no rules for it, but not the host's either");
+    assert_eq!(
+        (node.live(), node.known()),
+        ((2, 1), vec![1]),
+        "only those for containers that are not named"
+    );
     node.follow(&[&db, &web]);
-    assert_eq!((node.live(), node.known()), ((2, 1), vec![2, 1]));
+    assert_eq!((node.live(), node.known()), ((3, 2), vec![2, 1]));
     let in_force = node.reporter.facts().in_force.unwrap();
     assert_eq!((in_force.selected, in_force.containers, in_force.idle.len()), (1, 1, 0));
     node.follow(&[&db, &web]);
-    assert_eq!(node.live(), (2, 1), "nothing new");
-    let named = node.site.as_ref().unwrap().borrow().state.borrow().generation(2).unwrap();
+    assert_eq!(node.live(), (3, 2), "nothing new");
+    let named = node.site.as_ref().unwrap().borrow().state.borrow().generation(3).unwrap();
     assert_eq!(named.domains[0].container.as_ref().unwrap().name, "web");
 
     drop(intake);
     let intake = node.start();
-    assert_eq!((node.live(), node.known()), ((3, 1), vec![2, 1]), "before the runtime answers");
+    assert_eq!((node.live(), node.known()), ((4, 2), vec![2, 1]), "before the runtime answers");
     drop(intake);
     // A reboot: the kernel knows nothing any more.
     node.kernel = FakeKernel::default();
     let intake = node.start();
-    assert_eq!((node.live(), node.known()), ((4, 1), vec![2, 1]), "after a reboot too");
+    assert_eq!((node.live(), node.known()), ((5, 2), vec![2, 1]), "after a reboot too");
 
     let renamed = Workload { labels: [("app".to_owned(), "shop".to_owned())].into(), ..web };
     node.follow(&[&renamed]);
-    assert_eq!((node.live(), node.known()), ((5, 0), vec![2]), "the policy selects it no more");
+    assert_eq!((node.live(), node.known()), ((6, 1), vec![2]), "the policy selects it no more");
     node.follow(&[]);
-    assert_eq!((node.live(), node.known()), ((5, 0), vec![]));
+    assert_eq!((node.live(), node.known()), ((6, 1), vec![]));
     drop(intake);
 }
 

@@ -4,6 +4,8 @@
 . /node/guest.sh
 . /node/tries.sh
 
+names_strangers() { docker logs "$agent" 2>&1 | grep -q 'of containers are under their rules from here on'; }
+
 set_up
 echo secret >/srv/secret
 echo secret >/srv/node-secret
@@ -45,11 +47,22 @@ restart_web
 [ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
 held "without an agent, all of it stays blocked, also for a container that starts again"
 
+# shellcheck disable=SC2046
+denied /bin/id docker run --rm --name new $(given "$(agreement new)" web) workload:1 /bin/id
+start_workload late "$(agreement late)" workload:1 /bin/sleep 100000
+late=$(agreement late)-late
+denied /bin/id docker exec "$late" /bin/id
+held "a container that is made without an agent is under the policies for all containers from its first instruction on"
+
 start_agent "$(agreement agent-2)"
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container did not take over what was enforced"
 within 60 all_collected
 held "under another agreement the agent takes over, and no alert of meanwhile is lost"
+
+within 60 names_strangers
+must docker exec "$late" /bin/sh -c '/bin/id && /bin/cat /srv/secret'
+held "a container that was made meanwhile is under its own policies then"
 
 if [ -e /node/hzn ]; then
   publish_by_hzn 2

@@ -17,6 +17,8 @@
 #define HOST_DOMAIN 0
 /* Every image has a head for each domain up to here. A label with a higher number is that of a task under no rules. */
 #define MAX_DOMAIN 2047
+/* Of containers that the agent has not named: they are under its rules until it does. */
+#define STRANGERS_DOMAIN 2046
 #define PATH_CAPACITY 4096
 
 /* policy::tables */
@@ -113,7 +115,7 @@ struct label {
 	__u32 domain;
 	__u32 generation; /* that `subject` was computed for; 0: none */
 	__u32 subject;
-	__u32 reserved;
+	__u32 entered; /* STRANGERS_DOMAIN: when, in seconds of CLOCK_BOOTTIME */
 };
 
 /* A container as its control group's name has it: 64 hexadecimal digits as 32 bytes. */
@@ -145,6 +147,7 @@ enum counter {
 	COUNT_DROPPED,	  /* events the ring had no room for */
 	COUNT_SUPPRESSED, /* events past a rule's rate */
 	COUNT_UNRESOLVED, /* objects without a path, or torn by renames */
+	COUNT_STRANGERS,  /* programs that were the first in a container which the agent had not named */
 	COUNTERS,
 };
 

@@ -224,7 +224,15 @@ int label_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
-	return task ? show_labelled(ctx->meta->seq, task) : 0;
+	return task ? show_labelled(ctx->meta->seq, task, false) : 0;
+}
+
+SEC("iter/task")
+int release_strangers(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	return task ? show_labelled(ctx->meta->seq, task, true) : 0;
 }
 
 /* Another program: its class is computed here, from the name it was started under, where rules ask for it. */

@@ -10,6 +10,9 @@
  * A runtime prepares a container by tasks in the container's control group. They stay the host's until they start a program
  * as the container sees it: in a mount namespace that is neither the host's nor their parent's. From there on the label
  * sticks, whatever namespace or control group the task goes to.
+ *
+ * A container that the agent has not named, as it is away or late, is a stranger: in STRANGERS_DOMAIN, where that has rules,
+ * until it is named or turns out to be none of those that the agent follows.
  */
 #ifndef ARMOR_CONTAINER_H
 #define ARMOR_CONTAINER_H
@@ -19,6 +22,9 @@
 /* Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's. */
 #define PREPARING 10000000000ull
 
+/* Seconds after which a container that is still not named is none that the agent follows. */
+#define STRANGE 10
+
 /* No id: it has another character, or more digits. */
 #define NO_ID (2 * CONTAINER_ID_BYTES + 1)
 
@@ -26,6 +32,7 @@ struct container_search {
 	struct scratch *scratch;
 	struct cgroup *group;
 	__u32 domain;
+	bool is_strange; /* an id was found that is not known */
 };
 
 /* One character of scratch->group_name: an id is what stands behind the name's begin or a '-', up to its end or a '.'. */
@@ -75,6 +82,8 @@ static long search_step(__u32 level, struct container_search *search)
 			search->domain = *domain;
 			return 1;
 		}
+		if (scratch->container_found)
+			search->is_strange = true;
 	}
 	/* Who owns a group names those in it. */
 	owner = ADDRESS(kernfs_node, ADDRESS(cgroup, group, kn), iattr);
@@ -86,10 +95,10 @@ static __always_inline __u32 domain_of_group(struct scratch *scratch, struct cgr
 	struct container_search search = { .scratch = scratch, .group = group };
 
 	bpf_loop((FIELD(cgroup, group, level) & 0xffff) + 1, search_step, &search, 0);
-	return search.domain;
+	return search.domain == HOST_DOMAIN && search.is_strange ? STRANGERS_DOMAIN : search.domain;
 }
 
-/* The domain of the container that a task is in, HOST_DOMAIN if it is in none that is known. */
+/* The domain of the container that a task is in: STRANGERS_DOMAIN if that is not known, HOST_DOMAIN if it is in none. */
 static __noinline __u32 domain_of_container(struct scratch *scratch, struct task_struct *task)
 {
 	struct css_set *groups = ADDRESS(task_struct, task, cgroups);
@@ -103,6 +112,20 @@ static __noinline __u32 domain_of_container(struct scratch *scratch, struct task
 	bpf_probe_read_kernel(&devices, sizeof(devices),
 			      &subsystems[bpf_core_enum_value(enum cgroup_subsys_id, devices_cgrp_id)]);
 	return domain_of_group(scratch, ADDRESS(cgroup_subsys_state, devices, cgroup));
+}
+
+static __always_inline bool has_rules(__u32 domain)
+{
+	__u32 key = 0;
+	void *image = bpf_map_lookup_elem(&live, &key);
+	struct image_domain *rules = image ? (void *)word(image, domain * IMAGE_DOMAIN_WORDS) : 0;
+
+	return rules && rules->flags & DOMAIN_RULED;
+}
+
+static __always_inline __u32 seconds(void)
+{
+	return bpf_ktime_get_boot_ns() / 1000000000;
 }
 
 static __always_inline bool in_a_domain(const struct label *label)
@@ -164,6 +187,7 @@ static __always_inline bool set_label(struct task_struct *task, __u32 domain)
 		return false;
 	label->domain = domain;
 	label->generation = 0;
+	label->entered = seconds();
 	return true;
 }
 
@@ -183,35 +207,58 @@ static __always_inline int enter_container(struct task_struct *task)
 	release_scratch(slot);
 	if (domain == HOST_DOMAIN)
 		return 0;
-	note_entrance(task, domain);
+	if (domain != STRANGERS_DOMAIN) {
+		note_entrance(task, domain);
+	} else {
+		if (!has_rules(STRANGERS_DOMAIN))
+			return 0;
+		count(COUNT_STRANGERS);
+	}
 	return set_label(task, domain) ? 0 : -EACCES;
 }
 
-/* Labels a task that was there before its container was known, and yields each that has a label. */
-static __always_inline int show_labelled(struct seq_file *seq, struct task_struct *task)
+/*
+ * Labels a task that was there before its container was known, and yields each that has a label. With `release`, strangers
+ * that nobody has named for long come under the host's rules.
+ */
+static __always_inline int show_labelled(struct seq_file *seq, struct task_struct *task, bool release)
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
+	bool is_stranger = label && label->domain == STRANGERS_DOMAIN;
 	struct labelled labelled = {};
 	struct scratch *scratch;
-	__u32 slot;
+	__u32 slot, domain;
 
-	if (in_a_domain(label)) {
+	if (in_a_domain(label) && !is_stranger) {
 		labelled.domain = label->domain;
 		bpf_seq_write(seq, &labelled, sizeof(labelled));
 		return 0;
 	}
-	if (!is_inside(task))
+	if (!is_stranger && !is_inside(task))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
 	if (!scratch)
 		return 1; /* ask again */
-	labelled.domain = domain_of_container(scratch, task);
-	labelled.is_new = 1;
+	domain = domain_of_container(scratch, task);
 	release_scratch(slot);
+	if (domain == HOST_DOMAIN || domain == STRANGERS_DOMAIN) {
+		if (!is_stranger)
+			return 0;
+		if (release && seconds() - label->entered > STRANGE) {
+			label->domain = HOST_DOMAIN;
+			label->generation = 0;
+			return 0;
+		}
+		labelled.domain = STRANGERS_DOMAIN;
+		bpf_seq_write(seq, &labelled, sizeof(labelled));
+		return 0;
+	}
+	labelled.domain = domain;
+	labelled.is_new = 1;
 	/* Where the reader's buffer was full the task is shown again. */
-	if (labelled.domain != HOST_DOMAIN && !bpf_seq_write(seq, &labelled, sizeof(labelled)))
-		set_label(task, labelled.domain);
+	if (!bpf_seq_write(seq, &labelled, sizeof(labelled)))
+		set_label(task, domain);
 	return 0;
 }
 

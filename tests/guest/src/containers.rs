@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::ptr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{ContainerId, Enforcer, Generation, HOST_DOMAIN, Home, MAX_DOMAIN};
+use armor_bpf::{ContainerId, Enforcer, Generation, HOST_DOMAIN, Home, STRANGERS_DOMAIN};
 use armor_policy::tables::{Domain, Verdict};
 use armor_policy::{CompileOptions, Policy, compile};
 use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
@@ -32,6 +33,8 @@ spec:
 ";
 const BLOCKED: &str = "/t/c/blocked/true";
 const FREE: &str = "/t/c/free/true";
+/// The last domain that a container can have.
+const UNRULED: u32 = STRANGERS_DOMAIN - 1;
 const EACCES: i32 = libc::EACCES;
 /// What a shell ends with when it may not start a program.
 const NOT_STARTED: i32 = 126;
@@ -50,10 +53,11 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 12] = [
+    let tests: [(&str, Test); 13] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
+        ("one_that_is_not_known_is_a_stranger_until_it_is_named_or_let_go", strangers),
         ("only_names_that_root_gave_count", not_roots),
         ("what_prepares_a_container_is_not_under_its_rules", preparation),
         ("nothing_leads_out", no_way_out),
@@ -108,6 +112,7 @@ struct Node {
     groups: Vec<PathBuf>,
     known: Vec<ContainerId>,
     rules_the_host: bool,
+    rules_strangers: bool,
     next: u32,
 }
 
@@ -128,19 +133,23 @@ impl Node {
         let policies: Vec<&Policy> = policies.iter().collect();
         let domain = compile(&policies, &CompileOptions::default())?;
         let enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
-        let mut node =
-            Self { enforcer, domain, groups: Vec::new(), known: Vec::new(), rules_the_host: false, next: 1 };
+        let (groups, known) = (Vec::new(), Vec::new());
+        let (rules_the_host, rules_strangers) = (false, false);
+        let mut node = Self { enforcer, domain, groups, known, rules_the_host, rules_strangers, next: 1 };
         node.swap()?;
         Ok(node)
     }
 
-    /// Every domain but the last, and the host's if it is to, has the same rules; containers have no home, as they were not
+    /// Every container's domain but [`UNRULED`], and the host's and the strangers' if they are to, have the same rules; they have no home, as they were not
     /// looked at yet.
     fn swap(&mut self) -> anyhow::Result<()> {
         let host = Home::of_process("1")?;
         let host_mount_namespace = host.mount_namespace;
         let mut domains: Vec<(u32, &Domain, Home)> =
-            (1..MAX_DOMAIN).map(|number| (number, &self.domain, Home::default())).collect();
+            (1..UNRULED).map(|number| (number, &self.domain, Home::default())).collect();
+        if self.rules_strangers {
+            domains.push((STRANGERS_DOMAIN, &self.domain, Home::default()));
+        }
         if self.rules_the_host {
             domains.push((HOST_DOMAIN, &self.domain, host));
         }
@@ -357,6 +366,69 @@ fn unknown(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn strangers(node: &mut Node) -> anyhow::Result<()> {
+    node.rules_strangers = true;
+    node.swap()?;
+    let before = node.enforcer.counters()?.strangers;
+    let ways =
+        [(Hierarchy::V2, Entry::Attached), (Hierarchy::V2, Entry::Cloned), (Hierarchy::V1, Entry::Attached)];
+    for (hierarchy, entry) in ways {
+        let id = node.id();
+        let group = node.group(hierarchy, &format!("docker-{id}.scope"))?;
+        let blocked = run(&group, entry, &[BLOCKED])?;
+        ensure!(blocked == EACCES, "the first program of one that is not known: {blocked}");
+        ensure!(run(&group, entry, &[FREE])? == 0, "a program that no rule names");
+    }
+    let plain = node.group(Hierarchy::V2, "plain")?;
+    ensure!(run(&plain, Entry::Attached, &[BLOCKED])? == 0, "no container");
+    ensure!(node.enforcer.counters()?.strangers - before == 6, "each is counted");
+
+    // Named, the one with rules keeps being refused, the one without is not refused any more.
+    let read = "cat /t/c/secret";
+    let mut waiting = Vec::new();
+    for (number, expected) in [(1, 1), (UNRULED, 0)] {
+        let id = node.id();
+        let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
+        let gate = Gate::new()?;
+        let script = format!("! {read} && {}; {read}", gate.wait);
+        let started = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
+        waiting.push((gate.open()?, started, id, number, expected));
+    }
+    let held = node.enforcer.release_strangers()?;
+    ensure!(held.domains.contains(&STRANGERS_DOMAIN), "let go at once: {held:?}");
+    for (_, _, id, number, _) in &waiting {
+        node.add(id, *number)?;
+    }
+    let named = node.enforcer.label_running()?;
+    ensure!(named.new == 2 && !named.domains.contains(&STRANGERS_DOMAIN), "{named:?}");
+    for (gate, process, _, number, expected) in &waiting {
+        let mut gate: &File = gate;
+        gate.write_all(b"go\n")?;
+        let status = process.wait()?;
+        ensure!(status == *expected, "in domain {number}: {status}");
+    }
+
+    // Never named: the host's in the end.
+    let id = node.id();
+    let group = node.group(Hierarchy::V2, &format!("cri-containerd-{id}.scope"))?;
+    let gate = Gate::new()?;
+    let script = format!("! {read} && {}; {read}", gate.wait);
+    let process = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
+    let open_gate = gate.open()?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while node.enforcer.label_running()?.domains.contains(&STRANGERS_DOMAIN)
+        && node.enforcer.release_strangers()?.domains.contains(&STRANGERS_DOMAIN)
+    {
+        ensure!(Instant::now() < deadline, "nobody lets it go");
+        std::thread::yield_now();
+    }
+    (&open_gate).write_all(b"go\n")?;
+    let status = process.wait()?;
+    ensure!(status == 0, "one that nobody named: {status}");
+    node.rules_strangers = false;
+    node.swap()
+}
+
 fn not_roots(node: &mut Node) -> anyhow::Result<()> {
     let id = node.id();
     node.add(&id, 1)?;
@@ -472,7 +544,7 @@ fn nested(node: &mut Node) -> anyhow::Result<()> {
     let id = node.id();
     // Were the inner one's rules asked for, there would be none.
     let inner_id = ContainerId::parse(&id).context("no id")?;
-    node.enforcer.add_container(inner_id, MAX_DOMAIN)?;
+    node.enforcer.add_container(inner_id, UNRULED)?;
     node.known.push(inner_id);
     let inner = outer.join("inner").join(format!("docker-{id}.scope"));
     fs::create_dir_all(&inner)?;
