@@ -12,7 +12,8 @@
  * sticks, whatever namespace or control group the task goes to.
  *
  * A container that the agent has not named, as it is away or late, is a stranger: in STRANGERS_DOMAIN, where that has rules,
- * until it is named or turns out to be none of those that the agent follows.
+ * until it is named or turns out to be none of those that the agent follows. Not so one that has the host's processes before it
+ * and all rights over them: the agent's own is one, and must come up whatever rules there are.
  */
 #ifndef ARMOR_CONTAINER_H
 #define ARMOR_CONTAINER_H
@@ -123,6 +124,16 @@ static __always_inline bool has_rules(__u32 domain)
 	return rules && rules->flags & DOMAIN_RULED;
 }
 
+static __always_inline bool may_be_the_agents(struct task_struct *task)
+{
+	const struct cred *cred = ADDRESS(task_struct, task, cred);
+	__u32 capabilities[2] = {};
+
+	bpf_core_read(capabilities, sizeof(capabilities), &cred->cap_effective);
+	return capabilities[0] & 1u << CAP_SYS_ADMIN && !BPF_CORE_READ(cred, user_ns, level) &&
+	       !BPF_CORE_READ(task, thread_pid, level);
+}
+
 static __always_inline __u32 seconds(void)
 {
 	return bpf_ktime_get_boot_ns() / 1000000000;
@@ -210,7 +221,7 @@ static __always_inline int enter_container(struct task_struct *task)
 	if (domain != STRANGERS_DOMAIN) {
 		note_entrance(task, domain);
 	} else {
-		if (!has_rules(STRANGERS_DOMAIN))
+		if (!has_rules(STRANGERS_DOMAIN) || may_be_the_agents(task))
 			return 0;
 		count(COUNT_STRANGERS);
 	}

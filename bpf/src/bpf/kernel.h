@@ -98,9 +98,20 @@ struct linux_binprm {
 	struct file *file;
 };
 
+struct user_namespace {
+	int level;
+};
+
+/* 64 bits, as one number since 6.3 and as two before. */
+typedef struct {
+	__u32 cap[2];
+} kernel_cap_t;
+
 struct cred {
 	kuid_t uid;
 	kuid_t fsuid;
+	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
 };
 
 struct pid_namespace;
@@ -253,6 +264,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
 #define EACCES 13
+#define CAP_SYS_ADMIN 21
 #define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* A mount namespace that no task is in (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */

@@ -212,11 +212,16 @@ impl Drop for Node {
 /// What a container's first task does before it starts the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
-    /// Gets a mount namespace of its own, as in a container.
+    /// Gets a mount namespace of its own and gives up rights over the host, as in a container.
     Enter,
+    /// Keeps the rights, as in one that is privileged.
+    EnterPrivileged,
     /// Stays in the host's.
     Stay,
 }
+
+/// `struct __user_cap_header_struct`, include/uapi/linux/capability.h, for the caller.
+const CAPABILITIES_V3: [u32; 2] = [0x2008_0522, 0];
 
 /// A process that was started in a group.
 struct Started(i32);
@@ -238,8 +243,11 @@ fn start(group: &Path, entry: Entry, before: Before, program: &[&str]) -> anyhow
             if entry == Entry::Attached && libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
                 libc::_exit(121);
             }
-            if before == Before::Enter && libc::unshare(libc::CLONE_NEWNS) != 0 {
+            if before != Before::Stay && libc::unshare(libc::CLONE_NEWNS) != 0 {
                 libc::_exit(122);
+            }
+            if before == Before::Enter && libc::syscall(libc::SYS_capset, &CAPABILITIES_V3, &[0_u32; 6]) != 0 {
+                libc::_exit(123);
             }
             libc::execve(argv[0], argv.as_ptr(), env.as_ptr());
             libc::_exit(*libc::__errno_location());
@@ -379,6 +387,10 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
         ensure!(blocked == EACCES, "the first program of one that is not known: {blocked}");
         ensure!(run(&group, entry, &[FREE])? == 0, "a program that no rule names");
     }
+    let id = node.id();
+    let privileged = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
+    let agents = start(&privileged, Entry::Attached, Before::EnterPrivileged, &[BLOCKED])?.wait()?;
+    ensure!(agents == 0, "one that may be the agent's own: {agents}");
     let plain = node.group(Hierarchy::V2, "plain")?;
     ensure!(run(&plain, Entry::Attached, &[BLOCKED])? == 0, "no container");
     ensure!(node.enforcer.counters()?.strangers - before == 6, "each is counted");
