@@ -187,12 +187,11 @@ int BPF_PROG(inode_link, struct dentry *old_dentry)
 	return 0;
 }
 
-/* An inode's end: its address may become another's. */
-SEC("lsm/inode_free_security")
-int BPF_PROG(inode_free_security, struct inode *inode)
+/* Before a folder goes, whoever removes it: its inode's number and address may become another's. */
+SEC("lsm/inode_rmdir")
+int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
-	if ((inode->i_mode & S_IFMT) == S_IFDIR)
-		forget_folder((__u64)PLAIN(inode));
+	__sync_fetch_and_add(&removals, 1);
 	return 0;
 }
 

@@ -444,48 +444,41 @@ static __always_inline void recall_folder(const struct scope *scope, __u64 inode
 					  struct folder *folder)
 {
 	struct folder_cache *cache = folder_cache_of(inode);
+	__u64 number = FIELD(inode, inode, i_ino);
 
+	folder->removals = *(volatile __u32 *)&removals;
 	if (!cache || !quiet(now))
 		return;
 	bpf_spin_lock(&cache->lock);
-	if (cache->inode == inode && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
-	    cache->mount == (__u64)mnt)
+	if (cache->inode == inode && cache->number == number && cache->generation == scope->rules->generation &&
+	    cache->domain == scope->domain && cache->mount == (__u64)mnt && cache->folder.removals == folder->removals)
 		*folder = cache->folder;
 	bpf_spin_unlock(&cache->lock);
 }
 
 /*
- * The file holds its folder for as long as it stays there. Had it left before this, and the folder gone, then what is
- * remembered is as of epochs that are over.
+ * Remembers the folder of a name, as of the epochs that recall_folder() found. A name that still is in its folder (d_unhashed() of
+ * include/linux/dcache.h) keeps that from being removed: no removal that counts was begun before.
  */
 static __always_inline void remember_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs before,
-					    const struct folder *folder)
+					    const struct name *name)
 {
+	const struct folder *folder = &name->folder;
 	struct folder_cache *cache = folder_cache_of(inode);
+	__u64 number = FIELD(inode, inode, i_ino);
 
-	if (!cache || folder->known || folder->view_state == NO_STATE)
+	if (!cache || folder->known || folder->view_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev))
 		return;
 	bpf_spin_lock(&cache->lock);
 	cache->generation = scope->rules->generation;
 	cache->inode = inode;
+	cache->number = number;
 	cache->mount = (__u64)mnt;
 	cache->domain = scope->domain;
 	cache->folder = *folder;
 	cache->folder.renames = before.renames;
 	cache->folder.mounts = before.mounts;
 	cache->folder.known = 1;
-	bpf_spin_unlock(&cache->lock);
-}
-
-static __always_inline void forget_folder(__u64 inode)
-{
-	struct folder_cache *cache = folder_cache_of(inode);
-
-	if (!cache)
-		return;
-	bpf_spin_lock(&cache->lock);
-	if (cache->inode == inode)
-		cache->inode = 0;
 	bpf_spin_unlock(&cache->lock);
 }
 
@@ -589,7 +582,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		if (settled(before)) {
 			remember(&scope, inode, mnt, before, name);
 			if (folder)
-				remember_folder(&scope, folder, mnt, before, &name->folder);
+				remember_folder(&scope, folder, mnt, before, name);
 		}
 		classes = name->classes;
 	}

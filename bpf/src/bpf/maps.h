@@ -89,22 +89,26 @@ struct {
 
 /* What the names in a folder have in common: where their paths, up to the slash before the last name, led. */
 struct folder {
-	__u32 renames, mounts; /* the epochs that this is as of */
+	__u32 renames, mounts, removals; /* the epochs that this is as of */
 	__u32 second;	       /* enum second_name */
 	__u32 view_state;
 	__u32 home_state; /* of SECOND_HOME alone */
 	__u32 known;	  /* it comes from the cache */
 };
 
+/* Moved before each removal of a folder. */
+__u32 removals;
+
 /*
  * The folders that files were found in, so that a file's first open scans its last name alone. Valid under the same
- * conditions as a verdict_cache, and only for as long as the inode lives: forgotten in inode_free_security. Not storage of
- * the inode, because of a file's folder the verifier cannot tell that it is held.
+ * conditions as a verdict_cache. Not storage of the inode, because of a file's folder the verifier cannot tell that it is
+ * held: an address may come to be another inode's, but then that has another number, or the folder was removed.
  */
 struct folder_cache {
 	struct bpf_spin_lock lock;
 	__u32 generation;
 	__u64 inode; /* address, 0: empty */
+	__u64 number;
 	__u64 mount;
 	__u32 domain;
 	struct folder folder;

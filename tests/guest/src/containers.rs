@@ -246,7 +246,8 @@ fn start(group: &Path, entry: Entry, before: Before, program: &[&str]) -> anyhow
             if before != Before::Stay && libc::unshare(libc::CLONE_NEWNS) != 0 {
                 libc::_exit(122);
             }
-            if before == Before::Enter && libc::syscall(libc::SYS_capset, &CAPABILITIES_V3, &[0_u32; 6]) != 0 {
+            if before == Before::Enter && libc::syscall(libc::SYS_capset, &CAPABILITIES_V3, &[0_u32; 6]) != 0
+            {
                 libc::_exit(123);
             }
             libc::execve(argv[0], argv.as_ptr(), env.as_ptr());

@@ -4,6 +4,8 @@
 //! Both share a turn: the object is free, on its way, guarded, on its way back, and so on. What the reader finds counts if
 //! the turn was the same before and after: free objects open, guarded ones never do. With two processors a decision can
 //! be under way, and the verdict cache be filled, at any point of a move.
+//!
+//! On /disk, a filesystem that gives inode numbers again, as most on disk do: scripts/vm --disk.
 
 use std::fs;
 use std::io;
@@ -20,10 +22,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
 use crate::run::PROGRAMS;
 
-const FOLDER: &str = "/t/race";
-const FREE: &str = "/t/race/free";
-const GUARDED: &str = "/t/race/guarded";
-const SHARED: &str = "/t/race/shared";
+const FOLDER: &str = "/disk/race";
+const FREE: &str = "/disk/race/free";
+const GUARDED: &str = "/disk/race/guarded";
+const SHARED: &str = "/disk/race/shared";
 const ROUNDS: u64 = 300;
 /// That [`make_anew`] makes.
 const FOLDERS: u32 = 16;
