@@ -10,24 +10,10 @@ export HZN_ORGANIZATION=test HZN_NODE_ID=node HZN_ARCH=amd64
 export HZN_ESS_API_PROTOCOL=secure-unix HZN_ESS_API_ADDRESS="$PWD/hub/essapi.sock"
 export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cert/cert.pem"
 export HZN_ARMOR_POLL_SECONDS=1
-secret=$PWD/secret passed=0
+secret=$PWD/secret
 
-fail() {
-  printf 'FAILED: %s\n' "$*"
-  for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done
-  echo "test result: FAILED. $passed passed; 1 failed"
-  exit 1
-}
-must() { "$@" >must.out 2>&1 || fail "'$*' ended with status $?: $(cat must.out)"; }
-within() {
-  limit=$1 until=$(($(date +%s) + $1))
-  shift
-  until "$@"; do
-    [ "$(date +%s)" -lt $until ] || fail "not within $limit s: $*"
-    sleep 0.2
-  done
-}
-held() { passed=$((passed + 1)) && echo "test $* ... ok"; }
+. /stories/story.sh
+tell_more() { for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done; }
 
 start_agent() {
   hzn-armor-agent run >agent.log 2>&1 &
@@ -209,4 +195,4 @@ blocked "under a bundle from a file"
 end_agent TERM 0
 must hzn-armor-agent detach
 held "bundles come from a directory too"
-echo "test result: ok. $passed passed; 0 failed"
+finished

@@ -11,28 +11,14 @@ org=myorg node=node1 css=http://127.0.0.1:8580
 export HZN_ORG_ID=$org HZN_EXCHANGE_USER_AUTH=operator:operator-password HZN_FSS_CSSURL=$css
 # Where Open Horizon's agent has things.
 horizon=/var/horizon auth=/var/horizon/ess-auth socket_dir=/var/run/horizon
-passed=0
 
-fail() {
-  printf 'FAILED: %s\n' "$*"
+. /node/story.sh
+tell_more() {
   for agent in $(docker ps --all --quiet --filter label=openhorizon.anax.service_name=hzn-armor-agent); do
     echo "--- the agent's log, container $agent" && docker logs --tail 40 "$agent"
   done
   for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
-  echo "test result: FAILED. $passed passed; 1 failed"
-  exit 1
 }
-must() { "$@" >must.out 2>&1 || fail "'$*' ended with status $?: $(cat must.out)"; }
-within() {
-  limit=$1 until=$(($(date +%s) + $1))
-  shift
-  until "$@"; do
-    [ "$(date +%s)" -lt "$until" ] || fail "not within $limit s: $*"
-    sleep 0.2
-  done
-}
-held() { passed=$((passed + 1)) && echo "test $* ... ok"; }
-finished() { echo "test result: ok. $passed passed; 0 failed"; }
 
 # Daemons are no children of the story, which waits for its own. Nothing here is about networks, and iptables takes seconds,
 # emulated.
