@@ -241,17 +241,21 @@ async fn serve(
     };
     let following = async {
         // What is known from earlier counts until the runtime answers.
+        let mut look = tokio::time::interval(STRANGERS);
         loop {
-            let known = match tokio::time::timeout(STRANGERS, workloads.changed()).await {
-                Ok(Ok(())) => Arc::clone(&workloads.borrow_and_update()),
-                Ok(Err(_)) => break,
-                Err(_) => {
+            tokio::select! {
+                changed = workloads.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let known = Arc::clone(&workloads.borrow_and_update());
+                    site.borrow_mut().follow(&known);
+                }
+                _ = look.tick() => {
                     let answers = matches!(*runtime.borrow(), RuntimeState::Connected { .. });
                     site.borrow_mut().look_for_strangers(answers);
-                    continue;
                 }
-            };
-            site.borrow_mut().follow(&known);
+            }
         }
         std::future::pending().await
     };
