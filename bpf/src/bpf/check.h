@@ -3,7 +3,7 @@
 #ifndef ARMOR_CHECK_H
 #define ARMOR_CHECK_H
 
-#include "scope.h"
+#include "cache.h"
 
 static __always_inline void set_all(struct name *name, __u32 class)
 {
@@ -392,94 +392,6 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 	verdict = check_name(&scope, scratch, &scratch->access.name, permissions);
 	release_scratch(slot);
 	return verdict;
-}
-
-/* Whether the cache holds the object's classes, as they are now. */
-static __always_inline bool cached(const struct scope *scope, struct verdict_cache *cache, struct vfsmount *mnt,
-				   struct epochs now, struct classes *classes)
-{
-	bool hit;
-
-	if (!cache || !quiet(now))
-		return false;
-	bpf_spin_lock(&cache->lock);
-	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
-	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts;
-	classes->view = classes->linked = cache->view;
-	classes->home = cache->home;
-	bpf_spin_unlock(&cache->lock);
-	return hit;
-}
-
-static __always_inline void remember(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
-				     const struct name *name)
-{
-	struct verdict_cache *cache;
-
-	if (name->classes.view == OBJECT_UNRESOLVED || (!name->directory && inode->__i_nlink != 1))
-		return;
-	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!cache)
-		return;
-	bpf_spin_lock(&cache->lock);
-	cache->generation = scope->rules->generation;
-	cache->domain = scope->domain;
-	cache->mount = (__u64)mnt;
-	cache->renames = before.renames;
-	cache->mounts = before.mounts;
-	cache->view = name->classes.view;
-	cache->home = name->classes.home;
-	bpf_spin_unlock(&cache->lock);
-}
-
-static __always_inline struct folder_cache *folder_cache_of(__u64 inode)
-{
-	__u32 slot = (inode >> 4) * FOLDER_HASH_FACTOR >> (64 - FOLDERS_LOG2);
-
-	return bpf_map_lookup_elem(&folders, &slot);
-}
-
-/* Sets `folder` to what the cache holds of the folder with this inode, if that is so now. */
-static __always_inline void recall_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
-					  struct folder *folder)
-{
-	struct folder_cache *cache = folder_cache_of(inode);
-	__u64 number = FIELD(inode, inode, i_ino);
-
-	folder->removals = *(volatile __u32 *)&removals;
-	if (!cache || !quiet(now))
-		return;
-	bpf_spin_lock(&cache->lock);
-	if (cache->inode == inode && cache->number == number && cache->generation == scope->rules->generation &&
-	    cache->domain == scope->domain && cache->mount == (__u64)mnt && cache->folder.removals == folder->removals)
-		*folder = cache->folder;
-	bpf_spin_unlock(&cache->lock);
-}
-
-/*
- * Remembers the folder of a name, as of the epochs that recall_folder() found. A name that still is in its folder (d_unhashed() of
- * include/linux/dcache.h) keeps that from being removed: no removal that counts was begun before.
- */
-static __always_inline void remember_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs before,
-					    const struct name *name)
-{
-	const struct folder *folder = &name->folder;
-	struct folder_cache *cache = folder_cache_of(inode);
-	__u64 number = FIELD(inode, inode, i_ino);
-
-	if (!cache || folder->known || folder->view_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev))
-		return;
-	bpf_spin_lock(&cache->lock);
-	cache->generation = scope->rules->generation;
-	cache->inode = inode;
-	cache->number = number;
-	cache->mount = (__u64)mnt;
-	cache->domain = scope->domain;
-	cache->folder = *folder;
-	cache->folder.renames = before.renames;
-	cache->folder.mounts = before.mounts;
-	cache->folder.known = 1;
-	bpf_spin_unlock(&cache->lock);
 }
 
 #define FOUR(a, b, c, d) ((__u32)(a) | (b) << 8 | (c) << 16 | (d) << 24)

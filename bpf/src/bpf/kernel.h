@@ -21,6 +21,7 @@ typedef struct {
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_flags;
+	unsigned long s_magic;
 	struct dentry *s_root;
 };
 
@@ -253,6 +254,13 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 /* Values that BTF does not carry; the same from 6.1 to 7.2. */
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+/* include/uapi/linux/magic.h, fs/f2fs, fs/xfs */
+#define EXT4_SUPER_MAGIC 0xef53
+#define XFS_SUPER_MAGIC 0x58465342
+#define F2FS_SUPER_MAGIC 0xf2f52010
+#define TMPFS_MAGIC 0x01021994
+#define RAMFS_MAGIC 0x858458f6
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define SB_KERNMOUNT (1ul << 22) /* include/linux/fs.h */
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)

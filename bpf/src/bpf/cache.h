@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What an open remembers for those after it: the classes of an inode, and what the path of a folder led to. Both count only
+ * while everything that went into them is unchanged; ARCHITECTURE.md says why nothing that moves a name escapes that.
+ */
+#ifndef ARMOR_CACHE_H
+#define ARMOR_CACHE_H
+
+#include "scope.h"
+
+/* Whether the cache holds the object's classes, as they are now. */
+static __always_inline bool cached(const struct scope *scope, struct verdict_cache *cache, struct vfsmount *mnt,
+				   struct epochs now, struct classes *classes)
+{
+	bool hit;
+
+	if (!cache || !quiet(now))
+		return false;
+	bpf_spin_lock(&cache->lock);
+	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
+	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts;
+	classes->view = classes->linked = cache->view;
+	classes->home = cache->home;
+	bpf_spin_unlock(&cache->lock);
+	return hit;
+}
+
+static __always_inline void remember(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
+				     const struct name *name)
+{
+	struct verdict_cache *cache;
+
+	if (name->classes.view == OBJECT_UNRESOLVED || (!name->directory && inode->__i_nlink != 1))
+		return;
+	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!cache)
+		return;
+	bpf_spin_lock(&cache->lock);
+	cache->generation = scope->rules->generation;
+	cache->domain = scope->domain;
+	cache->mount = (__u64)mnt;
+	cache->renames = before.renames;
+	cache->mounts = before.mounts;
+	cache->view = name->classes.view;
+	cache->home = name->classes.home;
+	bpf_spin_unlock(&cache->lock);
+}
+
+static __always_inline struct folder_cache *folder_cache_of(__u64 inode)
+{
+	__u32 slot = (inode >> 4) * FOLDER_HASH_FACTOR >> (64 - FOLDERS_LOG2);
+
+	return bpf_map_lookup_elem(&folders, &slot);
+}
+
+/* Sets `folder` to what the cache holds of the folder with this inode, if that is so now. */
+static __always_inline void recall_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
+					  struct folder *folder)
+{
+	struct folder_cache *cache = folder_cache_of(inode);
+	__u64 number = FIELD(inode, inode, i_ino);
+
+	folder->removals = *(volatile __u32 *)&removals;
+	if (!cache || !quiet(now))
+		return;
+	bpf_spin_lock(&cache->lock);
+	if (cache->inode == inode && cache->number == number && cache->generation == scope->rules->generation &&
+	    cache->domain == scope->domain && cache->mount == (__u64)mnt && cache->folder.removals == folder->removals)
+		*folder = cache->folder;
+	bpf_spin_unlock(&cache->lock);
+}
+
+/*
+ * Whether a folder keeps its inode number for as long as it is, alone in its filesystem, and goes by inode_rmdir alone. Not so
+ * with Btrfs: its snapshots have the same numbers, and go by an ioctl.
+ */
+static __always_inline bool has_unique_numbers(__u64 inode)
+{
+	unsigned long magic = FIELD(super_block, ADDRESS(inode, inode, i_sb), s_magic);
+
+	return magic == EXT4_SUPER_MAGIC || magic == XFS_SUPER_MAGIC || magic == F2FS_SUPER_MAGIC || magic == TMPFS_MAGIC ||
+	       magic == RAMFS_MAGIC || magic == OVERLAYFS_SUPER_MAGIC;
+}
+
+/*
+ * Remembers the folder of a name, as of the epochs that recall_folder() found. A name that still is in its folder (not
+ * d_unhashed(), include/linux/dcache.h) keeps that from being removed: none of the removals before was this folder's.
+ */
+static __always_inline void remember_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs before,
+					    const struct name *name)
+{
+	const struct folder *folder = &name->folder;
+	struct folder_cache *cache = folder_cache_of(inode);
+	__u64 number = FIELD(inode, inode, i_ino);
+
+	if (!cache || folder->known || folder->view_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
+	    !has_unique_numbers(inode))
+		return;
+	bpf_spin_lock(&cache->lock);
+	cache->generation = scope->rules->generation;
+	cache->inode = inode;
+	cache->number = number;
+	cache->mount = (__u64)mnt;
+	cache->domain = scope->domain;
+	cache->folder = *folder;
+	cache->folder.renames = before.renames;
+	cache->folder.mounts = before.mounts;
+	cache->folder.known = 1;
+	bpf_spin_unlock(&cache->lock);
+}
+
+#endif
