@@ -113,6 +113,7 @@ pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Buil
 pub struct ContainerPolicies {
     policies: Vec<(Policy, Selector)>,
     posture: Posture,
+    /// As [`Self::strangers`] has it.
     strangers: Option<Arc<Domain>>,
     /// For each container as it was when this was last asked.
     built: BTreeMap<String, (Arc<Workload>, Option<Built>)>,

@@ -38,7 +38,10 @@ pub trait Kernel {
     /// [`BpfError`].
     fn release_strangers(&mut self) -> Result<Labelled, BpfError>;
     /// How often a container was entered that is not known.
-    fn strangers(&self) -> u64;
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    fn strangers(&self) -> Result<u64, BpfError>;
 }
 
 impl Kernel for Rc<RefCell<Enforcer>> {
@@ -73,7 +76,7 @@ impl Kernel for Rc<RefCell<Enforcer>> {
         self.borrow().release_strangers()
     }
 
-    fn strangers(&self) -> u64 {
-        self.borrow().counters().map_or(0, |counters| counters.strangers)
+    fn strangers(&self) -> Result<u64, BpfError> {
+        Ok(self.borrow().counters()?.strangers)
     }
 }

@@ -95,8 +95,8 @@ impl Kernel for FakeKernel {
         self.label_running()
     }
 
-    fn strangers(&self) -> u64 {
-        0
+    fn strangers(&self) -> Result<u64, BpfError> {
+        Ok(0)
     }
 }
 

@@ -17,7 +17,7 @@
 #define HOST_DOMAIN 0
 /* Every image has a head for each domain up to here. A label with a higher number is that of a task under no rules. */
 #define MAX_DOMAIN 2047
-/* Of containers that the agent has not named: they are under its rules until it does. */
+/* The domain of all containers that the agent has not named. */
 #define STRANGERS_DOMAIN 2046
 #define PATH_CAPACITY 4096
 

@@ -72,14 +72,14 @@ static __always_inline void recall_folder(const struct scope *scope, __u64 inode
 
 /*
  * Whether a folder keeps its inode number for as long as it is, alone in its filesystem, and goes by inode_rmdir alone. Not so
- * with Btrfs: its snapshots have the same numbers, and go by an ioctl.
+ * with Btrfs: its snapshots have the same numbers, and go by an ioctl. Nor with an overlay, whose layers may be such snapshots.
  */
 static __always_inline bool has_unique_numbers(__u64 inode)
 {
 	unsigned long magic = FIELD(super_block, ADDRESS(inode, inode, i_sb), s_magic);
 
 	return magic == EXT4_SUPER_MAGIC || magic == XFS_SUPER_MAGIC || magic == F2FS_SUPER_MAGIC || magic == TMPFS_MAGIC ||
-	       magic == RAMFS_MAGIC || magic == OVERLAYFS_SUPER_MAGIC;
+	       magic == RAMFS_MAGIC;
 }
 
 /*

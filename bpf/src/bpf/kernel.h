@@ -260,7 +260,6 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define F2FS_SUPER_MAGIC 0xf2f52010
 #define TMPFS_MAGIC 0x01021994
 #define RAMFS_MAGIC 0x858458f6
-#define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define SB_KERNMOUNT (1ul << 22) /* include/linux/fs.h */
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)
