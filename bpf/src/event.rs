@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use armor_policy::tables::{Decision, PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
+use crate::container::ContainerId;
 use crate::error::BpfError;
 use crate::skeleton::types;
 
@@ -107,6 +108,9 @@ pub struct Event {
     pub program: String,
     /// The parent's program.
     pub parent_program: String,
+    /// In [`STRANGERS_DOMAIN`](crate::STRANGERS_DOMAIN) the container, if the task still is in its control group: of other domains
+    /// the number says which it is.
+    pub container: Option<ContainerId>,
 }
 
 /// Where an event's strings begin.
@@ -120,6 +124,7 @@ impl Event {
             offset_of!(types::event, new_path_length),
             offset_of!(types::event, program_length),
             offset_of!(types::event, parent_program_length),
+            offset_of!(types::event, container_length),
         ];
         let mut length = STRINGS;
         for at in lengths {
@@ -142,12 +147,13 @@ impl Event {
             let length = usize::from(short(length_at)?);
             let bytes = record.get(at..at + length)?;
             at += length;
-            Some(text(bytes))
+            Some(bytes)
         };
-        let path = string(offset_of!(types::event, path_length))?;
-        let new_path = string(offset_of!(types::event, new_path_length))?;
-        let program = string(offset_of!(types::event, program_length))?;
-        let parent_program = string(offset_of!(types::event, parent_program_length))?;
+        let path = text(string(offset_of!(types::event, path_length))?);
+        let new_path = text(string(offset_of!(types::event, new_path_length))?);
+        let program = text(string(offset_of!(types::event, program_length))?);
+        let parent_program = text(string(offset_of!(types::event, parent_program_length))?);
+        let container = string(offset_of!(types::event, container_length))?;
         let comm = record.get(offset_of!(types::event, comm)..)?.get(..16)?;
         Some(Self {
             time_ns: long(offset_of!(types::event, time))?,
@@ -169,6 +175,7 @@ impl Event {
             new_path,
             program,
             parent_program,
+            container: container.try_into().ok().map(ContainerId),
         })
     }
 }

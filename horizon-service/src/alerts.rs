@@ -94,8 +94,15 @@ impl Clocks {
     }
 }
 
-/// The alert for an event; `table` is that of the event's generation, if it is still known.
-pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &Clocks) -> Alert {
+/// The alert for an event; `table` is that of the event's generation, if it is still known, `stranger` the container that only
+/// the event says.
+pub fn alert(
+    event: Event,
+    table: Option<&RuleTable>,
+    stranger: Option<&Workload>,
+    origin: &Origin,
+    clocks: &Clocks,
+) -> Alert {
     let blocked = event.decision.verdict() == Verdict::Block;
     let starts = event.permission == Permission::Exec;
     let unknown;
@@ -126,7 +133,7 @@ pub fn alert(event: Event, table: Option<&RuleTable>, origin: &Origin, clocks: &
     } else {
         (event.program.clone(), event.parent_program)
     };
-    let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref());
+    let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref()).or(stranger);
     Alert {
         host_ppid: event.parent_tgid,
         host_pid: event.tgid,
@@ -236,7 +243,7 @@ fn of_node(origin: &Origin, at: Timestamp) -> Alert {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use armor_bpf::Hook;
+    use armor_bpf::{Hook, STRANGERS_DOMAIN};
     use armor_policy::tables::Decision;
 
     use crate::workload::{HorizonService, ServiceName};
@@ -262,6 +269,7 @@ pub(crate) mod tests {
             about_new_path: false,
             program: "/usr/bin/bash".into(),
             parent_program: "/sbin/init".into(),
+            container: None,
         }
     }
 
@@ -304,7 +312,7 @@ pub(crate) mod tests {
     #[test]
     fn a_blocked_exec_reads_as_kubearmor_writes_it() {
         let event = event(Verdict::Block, Permission::Exec);
-        let mut alert = alert(event, Some(&table()), &origin(), &Clocks::now());
+        let mut alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
         (alert.timestamp, alert.updated_time) = (0, String::new());
         let json = String::from_utf8(alert.to_line().unwrap()).unwrap();
         assert_eq!(
@@ -318,7 +326,7 @@ pub(crate) mod tests {
         let mut event = event(Verdict::Audit, Permission::Write);
         event.new_path = "/tmp/x".into();
         event.domain = 1;
-        let alert = alert(event, Some(&table()), &origin(), &Clocks::now());
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
         assert_eq!((alert.action.as_str(), alert.result.as_str()), ("Audit", "Passed"));
         assert_eq!((alert.operation.as_str(), alert.kind.as_str()), ("File", "MatchedPolicy"));
         assert_eq!(alert.data, "lsm=PATH_RENAME to=/tmp/x");
@@ -330,13 +338,24 @@ pub(crate) mod tests {
     #[test]
     fn what_a_container_does_is_told_with_its_names() {
         let event = Event { domain: 7, ..event(Verdict::Block, Permission::Exec) };
-        let alert = alert(event, Some(&table()), &origin(), &Clocks::now());
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
         assert_eq!((alert.policy_name.as_str(), alert.kind.as_str()), ("no-sleep", "MatchedPolicy"));
         assert_eq!((alert.container_name.as_str(), alert.container_image.as_str()), ("web", "shop/web:2"));
         assert_eq!((alert.container_id.len(), alert.labels.as_str()), (64, "app=web,tier=front"));
         assert_eq!((alert.service_url.as_str(), alert.service_version.as_str()), ("myorg/shop", "1.2.0"));
         assert_eq!((alert.agreement_id.as_str(), alert.host_name.as_str()), ("f1", "gw"));
         assert_eq!(alert.namespace_name, "container_namespace");
+    }
+
+    #[test]
+    fn what_a_stranger_does_is_told_with_the_names_that_it_has_by_now() {
+        let event = Event { domain: STRANGERS_DOMAIN, ..event(Verdict::Block, Permission::Exec) };
+        let late = Workload { id: "c".repeat(64), name: "late".into(), ..Workload::default() };
+        let mut table = table();
+        table.domains.push(DomainNames { number: STRANGERS_DOMAIN, ..DomainNames::default() });
+        let alert = alert(event, Some(&table), Some(&late), &origin(), &Clocks::now());
+        assert_eq!((alert.policy_name.as_str(), alert.kind.as_str()), ("no-sleep", "MatchedPolicy"));
+        assert_eq!((alert.container_id, alert.container_name), (late.id, late.name));
     }
 
     #[test]

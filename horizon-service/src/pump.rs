@@ -14,13 +14,15 @@ use armor_hub_client::bundle::payload::AlreadyHeld;
 use armor_hub_client::status::SpoolStats;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::alerts::{self, Clocks, Origin, RuleTable};
 use crate::held::Held;
 use crate::report::{Problem, Reporter};
+use crate::runtime::Workloads;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{State, Told};
+use crate::workload::Workload;
 
 /// Events taken from the ring, and written to the spool, at a time.
 const EVENTS: usize = 512;
@@ -86,10 +88,12 @@ pub struct Pump {
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: Held,
     labelled: Rc<Cell<bool>>,
+    workloads: watch::Receiver<Arc<Workloads>>,
 }
 
 impl Pump {
-    /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran.
+    /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran;
+    /// `workloads` are what the runtime says that there are.
     ///
     /// # Errors
     /// If the ring cannot be waited for.
@@ -99,6 +103,7 @@ impl Pump {
         state: Rc<RefCell<State>>,
         origin: Origin,
         labelled: Rc<Cell<bool>>,
+        workloads: watch::Receiver<Arc<Workloads>>,
     ) -> anyhow::Result<Self> {
         let events = enforcer.borrow().events()?;
         let waiting = events.fd().try_clone_to_owned()?;
@@ -107,7 +112,7 @@ impl Pump {
         // Programs that were loaded anew let through what was obtained before.
         let told = if enforcer.borrow().took_over() { state.borrow().told().held } else { String::new() };
         let (tables, held) = (BTreeMap::new(), Held::new(told));
-        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held, labelled })
+        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held, labelled, workloads })
     }
 
     /// Pumps until the future is dropped.
@@ -185,7 +190,12 @@ impl Pump {
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
         let table = table(&mut self.tables, &self.state, event.generation);
-        alerts::alert(event, table, &self.origin, clocks)
+        let stranger = event.container.map(|id| {
+            let id = id.to_string();
+            let named = self.workloads.borrow().get(&id).cloned();
+            named.unwrap_or_else(|| Arc::new(Workload { id, ..Workload::default() }))
+        });
+        alerts::alert(event, table, stranger.as_deref(), &self.origin, clocks)
     }
 
     /// Tells what processes hold from before the rules in force, and ends them where the bundle says so.

@@ -35,7 +35,7 @@ use crate::intake::{Intake, Site};
 use crate::owner::Claim;
 use crate::pump::{Journal, Pump};
 use crate::report::{Offline, Problem, Reporter};
-use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState};
+use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
 use crate::spool::{Spool, SpoolConfig};
 use crate::state::State;
 use crate::status::{ContainerFigures, Figures, Status, StatusFile};
@@ -45,6 +45,8 @@ use crate::uplink::{Uplink, UplinkConfig};
 const STATUS: Duration = Duration::from_secs(1);
 /// Between looks at containers that were entered before the runtime named them.
 const STRANGERS: Duration = Duration::from_secs(5);
+/// How long alerts of before wait for the containers' names.
+const NAMING: Duration = Duration::from_secs(6);
 
 type SharedEnforcer = Rc<RefCell<Enforcer>>;
 
@@ -177,6 +179,10 @@ async fn serve(
         node: site.node.id.clone(),
         service: horizon.as_ref().map(service).unwrap_or_default(),
     };
+    let containers = Runtime::new(&settings.runtime_socket, &settings.state_dir);
+    let (mut workloads, runtime) = (containers.workloads(), containers.state());
+    let workload_count = workloads.clone();
+    let named = named(workloads.clone(), runtime.clone());
     let mut pump = match &enforcer {
         Some(enforcer) => Some(Pump::new(
             Rc::clone(enforcer),
@@ -184,6 +190,7 @@ async fn serve(
             Rc::clone(&state),
             origin.clone(),
             Rc::clone(&site.labelled),
+            workloads.clone(),
         )?),
         None => None,
     };
@@ -210,9 +217,6 @@ async fn serve(
     let directory = Directory::new(settings.bundle_dir.clone());
     let mut intake = Intake::new(hub, directory, Rc::clone(&site), receipt_keys);
 
-    let containers = Runtime::new(&settings.runtime_socket, &settings.state_dir);
-    let (mut workloads, workload_count, runtime) =
-        (containers.workloads(), containers.workloads(), containers.state());
     tokio::spawn(containers.run());
 
     let mut file = StatusFile::new(&settings.state_dir);
@@ -229,6 +233,7 @@ async fn serve(
                 audited: kernel.audited,
                 suppressed: kernel.suppressed,
                 dropped: kernel.dropped,
+                strangers: kernel.strangers,
             },
             containers: ContainerFigures::new(
                 &runtime.borrow(),
@@ -261,7 +266,11 @@ async fn serve(
     };
     let pumping = async {
         match &mut pump {
-            Some(pump) => pump.run().await,
+            Some(pump) => {
+                // What strangers did while no agent ran waits in the ring for what they are called.
+                named.await;
+                pump.run().await;
+            }
             None => std::future::pending().await,
         }
     };
@@ -387,12 +396,21 @@ impl Delivery {
     }
 }
 
+/// Until the runtime has said which containers there are or it turns out that there is none, but not for long.
+async fn named(mut workloads: watch::Receiver<Arc<Workloads>>, mut runtime: watch::Receiver<RuntimeState>) {
+    tokio::select! {
+        _ = workloads.changed() => {}
+        _ = runtime.wait_for(|state| matches!(state, RuntimeState::Absent | RuntimeState::Lost { .. })) => {}
+        () = tokio::time::sleep(NAMING) => {}
+    }
+}
+
 /// What is wrong with the runtime. That there is none is not: a node may be without containers.
 fn lost(runtime: &RuntimeState) -> Option<String> {
     match runtime {
         RuntimeState::Lost { since, reason } => Some(format!(
-            "the container runtime does not answer since {since:.0}: {reason}; containers that start meanwhile are under the \
-             host's policies"
+            "the container runtime does not answer since {since:.0}: {reason}; containers that are made meanwhile are \
+             under all policies for containers"
         )),
         RuntimeState::Connected { left_out, .. } if *left_out > 0 => {
             Some(format!("{left_out} containers are beyond the {MAX_WORKLOADS} that are looked after"))

@@ -28,6 +28,8 @@ pub struct Figures {
     pub suppressed: u64,
     /// Alerts that the ring had no room for.
     pub dropped: u64,
+    /// Programs started in containers that the agent had not named yet.
+    pub strangers: u64,
 }
 
 /// The node's containers.
@@ -195,6 +197,15 @@ fn text(found: &Found, pin_dir: &Path) -> String {
     }
     let ContainerFigures { runtime, known, ruled } = containers;
     line("containers", &format!("{known} known, {ruled} under policies; runtime: {runtime}"));
+    if kernel.strangers > 0 {
+        line(
+            "strangers",
+            &format!(
+                "{} programs started in containers not named yet, under all policies for containers",
+                kernel.strangers
+            ),
+        );
+    }
     line("accesses", &format!("{} blocked, {} audited", kernel.blocked, kernel.audited));
     let waiting = spool.last.saturating_sub(spool.receipted);
     line(
@@ -238,6 +249,7 @@ mod tests {
             (true, false, "enforcing")
         );
         status.offline = Some(Offline { since: Timestamp::now(), reason: "refused".into() });
+        status.kernel.strangers = 3;
         file.write(status);
         assert_eq!(look(&state, &pins).unwrap().status.report.state, "offline");
         fs::create_dir_all(pins.join("v1")).unwrap();
@@ -245,7 +257,9 @@ mod tests {
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && found.pinned);
         let text = text(&found, &pins);
-        for part in ["NOT running", "enforcement goes on", "edge serial 7", "offline     since"] {
+        for part in
+            ["NOT running", "enforcement goes on", "edge serial 7", "offline     since", "strangers   3"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         let json = serde_json::to_value(&found).unwrap();

@@ -219,7 +219,7 @@ impl Printer {
             }
             let clocks = Clocks::now();
             for event in batch {
-                let alert = alerts::alert(event, Some(&self.table), &self.origin, &clocks);
+                let alert = alerts::alert(event, Some(&self.table), None, &self.origin, &clocks);
                 self.print(&alert)?;
             }
         }

@@ -59,6 +59,8 @@ within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container did not take over what was enforced"
 within 60 all_collected
 held "under another agreement the agent takes over, and no alert of meanwhile is lost"
+of_strangers >/dev/null || fail "alerts of containers that were made without an agent do not name them: $(tally)"
+held "alerts name containers that were made meanwhile"
 
 within 60 names_strangers
 must docker exec "$late" /bin/sh -c '/bin/id && /bin/cat /srv/secret'

@@ -55,6 +55,9 @@ denied /bin/id run --label app=web workload:1 /bin/id
 denied /srv/secret run --label app=web workload:1 /bin/cat /srv/secret
 held "a new one is from its first instruction on"
 
+within 30 status_is '.Spool.Last == 4 and .Kernel.Dropped == 0'
+held "each refusal has one alert"
+
 must podman create --network none --name beside workload:1 /bin/sh -c '/bin/id && /bin/cat /srv/secret'
 # Until it is named it might be any.
 within 60 status_is ".Containers.Known == $(podman ps --all --quiet | wc -l)"

@@ -55,6 +55,13 @@ all_collected() {
   [ "$found" -eq $expected ]
 }
 tally() { jq -cs 'group_by([.ContainerName, .Resource, .PolicyName]) | .[] | [length, (.[0] | .ContainerName, .Resource, .PolicyName)]' alerts.jsonl; }
+# of_strangers: whether each alert from a container says which, and those of the one called late all of it.
+of_strangers() {
+  jq -es --arg id "$(docker inspect --format '{{.Id}}' "$late")" --arg name "$late" --arg agreement "$(agreement late)" \
+    'all(.Resource == "/srv/node-secret" or (.ContainerID | length) == 64)
+      and (map(select(.ContainerID == $id)) | length > 0 and all(.ContainerName == $name and .ContainerImage == "workload:1"
+        and .AgreementID == $agreement and .ServiceURL == "myorg/late" and .PolicyName == "web-secret"))' alerts.jsonl
+}
 # of_web OPERATION RESOURCE: whether such an alert says all of the service's container.
 of_web() {
   jq -es --arg id "$(docker inspect --format '{{.Id}}' "$web")" --arg name "$web" --arg agreement "$web_agreement" \

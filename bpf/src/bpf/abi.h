@@ -151,7 +151,8 @@ enum counter {
 	COUNTERS,
 };
 
-#define EVENT_STRINGS (4 * PATH_CAPACITY)
+/* Four paths and a container's id. */
+#define EVENT_STRINGS (4 * PATH_CAPACITY + CONTAINER_ID_BYTES)
 
 /* One alert, cut behind the last byte of its strings when it goes into the ring. */
 struct event {
@@ -168,6 +169,7 @@ struct event {
 	__u16 about_new_path; /* which of two names the decision is about */
 	/* Lengths of the strings that follow, in this order; 0: not known or not meant. */
 	__u16 path_length, new_path_length, program_length, parent_program_length;
+	__u16 container_length; /* the id, in STRANGERS_DOMAIN: others' number says which container it is */
 	char comm[16];
 	char strings[EVENT_STRINGS];
 };

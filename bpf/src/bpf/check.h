@@ -4,6 +4,7 @@
 #define ARMOR_CHECK_H
 
 #include "cache.h"
+#include "container.h"
 
 static __always_inline void set_all(struct name *name, __u32 class)
 {
@@ -209,6 +210,15 @@ static __always_inline __u32 append_program(struct scratch *scratch, __u32 offse
 	return append_path(scratch, offset, write_view(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
 }
 
+/* Appends the id of the container that the task is in. */
+static __always_inline __u32 append_container(struct scratch *scratch, __u32 offset, struct task_struct *task)
+{
+	if (offset > EVENT_STRINGS - CONTAINER_ID_BYTES || domain_of_container(scratch, task) == HOST_DOMAIN ||
+	    bpf_probe_read_kernel(&scratch->event.strings[offset], CONTAINER_ID_BYTES, &scratch->outermost))
+		return 0;
+	return CONTAINER_ID_BYTES;
+}
+
 static __always_inline __u32 process_number(struct task_struct *task)
 {
 	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
@@ -272,6 +282,11 @@ __noinline __u32 write_event(struct scratch *scratch)
 	length += event->program_length;
 	event->parent_program_length = append_program(scratch, length, parent);
 	length += event->parent_program_length;
+	event->container_length = 0;
+	if (access->domain == STRANGERS_DOMAIN) {
+		event->container_length = append_container(scratch, length, task);
+		length += event->container_length;
+	}
 	return length;
 }
 

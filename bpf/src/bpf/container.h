@@ -68,6 +68,7 @@ static long search_step(__u32 level, struct container_search *search)
 	__u64 *ancestors = (void *)search->group + bpf_core_field_offset(struct cgroup, ancestors);
 	struct scratch *scratch = search->scratch;
 	struct kernfs_iattrs *owner;
+	struct container_id id;
 	struct cgroup *group = 0;
 	__u32 *domain;
 	long length;
@@ -78,7 +79,11 @@ static long search_step(__u32 level, struct container_search *search)
 		scratch->container_digits = 0;
 		scratch->container_found = 0;
 		bpf_loop(GROUP_NAME, read_digit, search, 0);
-		domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &scratch->container) : 0;
+		/* 6.1 takes no key in memory that a global function was given. */
+		id = scratch->container;
+		domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &id) : 0;
+		if (domain || (scratch->container_found && !search->is_strange))
+			scratch->outermost = id;
 		if (domain) {
 			search->domain = *domain;
 			return 1;
@@ -99,7 +104,10 @@ static __always_inline __u32 domain_of_group(struct scratch *scratch, struct cgr
 	return search.domain == HOST_DOMAIN && search.is_strange ? STRANGERS_DOMAIN : search.domain;
 }
 
-/* The domain of the container that a task is in: STRANGERS_DOMAIN if that is not known, HOST_DOMAIN if it is in none. */
+/*
+ * The domain of the container that a task is in, whose id is left in scratch: STRANGERS_DOMAIN if that is not known,
+ * HOST_DOMAIN if it is in none.
+ */
 static __noinline __u32 domain_of_container(struct scratch *scratch, struct task_struct *task)
 {
 	struct css_set *groups = ADDRESS(task_struct, task, cgroups);

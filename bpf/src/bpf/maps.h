@@ -217,10 +217,11 @@ struct scratch {
 	__u32 naming_inside, naming_is_last; /* which of its four steps this is */
 	__u32 naming_done;
 	struct name program;   /* the current task's */
-	/* container_of_group(): a control group's name, and where its reading stands. */
+	/* domain_of_container(): a control group's name, the id in it, where its reading stands, and whose domain it is. */
 	char group_name[GROUP_NAME];
 	struct container_id container;
 	__u32 container_digits, container_found;
+	struct container_id outermost;
 	struct classes below; /* a directory, for loosened() */
 	struct access access;
 	struct event event;

@@ -379,6 +379,8 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     node.rules_strangers = true;
     node.swap()?;
     let before = node.enforcer.counters()?.strangers;
+    let mut events = node.enforcer.events()?;
+    while !events.drain(64)?.is_empty() {}
     let ways =
         [(Hierarchy::V2, Entry::Attached), (Hierarchy::V2, Entry::Cloned), (Hierarchy::V1, Entry::Attached)];
     for (hierarchy, entry) in ways {
@@ -386,6 +388,11 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
         let group = node.group(hierarchy, &format!("docker-{id}.scope"))?;
         let blocked = run(&group, entry, &[BLOCKED])?;
         ensure!(blocked == EACCES, "the first program of one that is not known: {blocked}");
+        let told = events.drain(64)?;
+        ensure!(
+            matches!(&told[..], [event] if event.container.map(|id| id.to_string()) == Some(id)),
+            "an alert says which container it was: {told:?}"
+        );
         ensure!(run(&group, entry, &[FREE])? == 0, "a program that no rule names");
     }
     let id = node.id();
