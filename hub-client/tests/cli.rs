@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
+use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::{NodeIdentity, SerialFloor, verify};
 use armor_hub_client::css::CssConfig;
+use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::BUNDLE_TYPE;
 use armor_hub_client::trust::TrustStore;
 
@@ -27,6 +29,15 @@ spec:
         readOnly: true
   action: Block
 ";
+
+/// Tables for this must remember at which of the last bytes there was an `a`, or whatever `letter` is.
+fn explosive(letter: char, bytes: usize) -> String {
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: {letter}}}\nspec:\n  \
+         selector: {{matchLabels: {{app: {letter}}}}}\n  action: Block\n  file: {{matchPatterns: [{{pattern: '/*{letter}{}'}}]}}\n",
+        "?".repeat(bytes)
+    )
+}
 
 fn main() -> ExitCode {
     let local = no_hub![
@@ -109,7 +120,14 @@ async fn policies_are_checked_with_places_and_exit_status() {
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&report[0]["ok"], &report[0]["policies"][0]), (&true.into(), &"protect-certs".into()));
     assert_eq!((&report[1]["ok"], &report[1]["errors"][0]["line"]), (&false.into(), &13.into()));
-    operator.fails("policy check missing.yaml", 1, "missing.yaml").await;
+    let missing = operator.run("policy check missing.yaml").await;
+    assert!(missing.code == 1 && missing.stdout.starts_with("missing.yaml: "), "{}", missing.stdout);
+    std::fs::write(operator.path("explosive.yaml"), explosive('a', 30)).unwrap();
+    let json = operator.run("policy check --json missing.yaml explosive.yaml certs.yaml").await;
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert!(report[0]["errors"][0]["message"].as_str().unwrap().contains("missing.yaml: No such file"));
+    assert_eq!((&report[1]["errors"][0]["line"], &report[1]["errors"][0]["column"]), (&7.into(), &26.into()));
+    assert_eq!((json.code, &report[2]["ok"]), (1, &true.into()));
     operator.fails("policy check", 2, "Usage").await;
 }
 
@@ -133,12 +151,30 @@ async fn what_cannot_be_used_is_never_signed() {
     assert!(operator.good("bundle build --name edge --lift").await.contains("\"policies\": []"));
     operator.fails("bundle build --name a/b certs.yaml", 1, "name").await;
     operator.fails("bundle build --name edge --constraint purpose certs.yaml", 1, "operator").await;
+    operator.fails("bundle build --name edge --constraint purpose=x certs.yaml", 1, "openhorizon.arch").await;
     operator.good("bundle build --name edge certs.yaml --out payload.json").await;
     let payload = std::fs::read_to_string(operator.path("payload.json")).unwrap();
     std::fs::write(operator.path("payload.json"), payload.replace("readOnly", "readonly")).unwrap();
     operator.fails("bundle sign -k op.key payload.json", 1, "certs.yaml:13:").await;
     operator.fails("bundle sign -k op.pem payload.json", 1, "public key").await;
     operator.fails("bundle inspect certs.yaml", 1, "not JSON").await;
+
+    // Each is in order, and no container can have both.
+    for letter in ['a', 'b'] {
+        std::fs::write(operator.path(&format!("{letter}.yaml")), explosive(letter, 12)).unwrap();
+        operator.good(&format!("policy check {letter}.yaml")).await;
+    }
+    operator.fails("bundle build --name edge a.yaml b.yaml", 1, "together").await;
+    operator.good("bundle build --name edge a.yaml --out a.json").await;
+    let payload = std::fs::read_to_string(operator.path("a.json")).unwrap();
+    std::fs::write(operator.path("a.json"), payload.replace(&"?".repeat(12), &"?".repeat(30))).unwrap();
+    operator.fails("bundle sign -k op.key a.json", 1, "too complex").await;
+    let payload = std::fs::read(operator.path("a.json")).unwrap();
+    let mut envelope = Envelope::new(&payload);
+    envelope.sign(&payload, &PrivateKey::load(&operator.path("op.key")).unwrap()).unwrap();
+    std::fs::write(operator.path("a.bundle"), serde_json::to_vec(&envelope).unwrap()).unwrap();
+    node_trust(&operator.path("trust"), &operator.path("op.pem"));
+    operator.fails("bundle verify --trust trust --node-id node1 a.bundle", 1, "does-not-compile").await;
 }
 
 async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: Hub>(hub: Fixture<H>) {

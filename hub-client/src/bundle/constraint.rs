@@ -71,6 +71,11 @@ impl Constraint {
         })
     }
 
+    /// The properties that it asks about.
+    pub fn properties(&self) -> Vec<&str> {
+        self.0.properties()
+    }
+
     /// Whether a node with these properties fulfils it.
     #[must_use]
     pub fn holds(&self, properties: &Properties) -> bool {
@@ -79,6 +84,13 @@ impl Constraint {
 }
 
 impl Expression {
+    fn properties(&self) -> Vec<&str> {
+        match self {
+            Self::Any(parts) | Self::All(parts) => parts.iter().flat_map(Self::properties).collect(),
+            Self::Compare { property, .. } => vec![property],
+        }
+    }
+
     fn holds(&self, properties: &Properties) -> bool {
         match self {
             Self::Any(parts) => parts.iter().any(|part| part.holds(properties)),

@@ -75,15 +75,17 @@ pub struct CompileOptions {
 pub enum CompileError {
     /// The pattern needs, with those before it, more states than the kernel tables may have.
     #[error(
-        "{at}: pattern `{pattern}` of policy `{policy}` is too complex with the others; use fewer '**', '*' or {{}}"
+        "{file}:{}: pattern `{pattern}` of policy `{policy}` is too complex with the others; use fewer '**', '*' or {{}}", .location.line
     )]
     Pattern {
         /// The policy it stands in.
         policy: String,
         /// The pattern.
         pattern: String,
-        /// `file:line`.
-        at: String,
+        /// The file.
+        file: String,
+        /// Where in it.
+        location: Location,
     },
     /// The rules have more different outcomes than there are object classes, or than [`MAX_CELLS`] can hold.
     #[error(

@@ -96,7 +96,8 @@ impl<'a> Rules<'a> {
             Some((_, Ruled { policy, rule, .. }, glob)) => CompileError::Pattern {
                 policy: policy.name.clone(),
                 pattern: glob.text().to_owned(),
-                at: place(&policy.file, rule.location),
+                file: policy.file.clone(),
+                location: rule.location,
             },
             None => CompileError::Slots { policy: self.largest_policy() },
         }

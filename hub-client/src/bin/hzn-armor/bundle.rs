@@ -14,6 +14,7 @@ use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, SerialFloor, verify};
 use armor_hub_client::keys::{KeyId, PrivateKey, PublicKey};
 use armor_hub_client::mms::MetaData;
 use armor_hub_client::trust::{KeyChanges, TrustChanges, TrustStore};
+use armor_policy::names::NODE_PROPERTIES;
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::policy::{self, plural};
@@ -26,7 +27,7 @@ pub enum BundleCommand {
     Build(Build),
     /// Sign a payload, or add a signature to a signed bundle
     Sign(Sign),
-    /// Decide as a node would whether it accepts a bundle
+    /// Decide as a node would, that has accepted none so far, whether it accepts a bundle
     Verify(Verify),
     /// Print what is in a bundle; believes nothing and checks no signature
     Inspect(Inspect),
@@ -58,7 +59,7 @@ pub struct Build {
     /// Id of a node that it is for; repeat for more [default: all that fulfil the constraints]
     #[arg(long = "node")]
     nodes: Vec<String>,
-    /// Constraint on node properties, such as 'purpose == security'; repeat for more, all must hold
+    /// Constraint on node properties, such as 'openhorizon.arch == arm64'; repeat for more, all must hold
     #[arg(long = "constraint")]
     constraints: Vec<String>,
     /// Lowest version of the agent
@@ -227,7 +228,20 @@ fn build(command: &Build) -> anyhow::Result<ExitCode> {
             threshold: command.threshold,
         },
     };
-    output(command.out.as_deref(), &payload.to_bytes()?)
+    let bytes = payload.to_bytes()?;
+    for constraint in payload.constraints()? {
+        if let Some(unknown) =
+            constraint.properties().into_iter().find(|name| !NODE_PROPERTIES.contains(name))
+        {
+            bail!(
+                "--constraint: the agent of no node knows the property {unknown:?}, but {}",
+                NODE_PROPERTIES.join(", ")
+            );
+        }
+    }
+    policy::compile_as_nodes(&payload.parse_policies()?)
+        .context("nothing built: together, the policies are too complex")?;
+    output(command.out.as_deref(), &bytes)
 }
 
 fn changes(add: &[PathBuf], remove: &[KeyId]) -> anyhow::Result<KeyChanges> {
@@ -242,7 +256,9 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     // Nobody should have to learn from a node that what was signed cannot be used.
     let payload = Payload::parse(bundle.payload()).with_context(|| name.to_string())?;
-    payload.parse_policies().with_context(|| format!("{name}: not signed, a policy is in error"))?;
+    let policies =
+        payload.parse_policies().with_context(|| format!("{name}: not signed, a policy is in error"))?;
+    policy::compile_as_nodes(&policies).with_context(|| format!("{name}: not signed"))?;
     let mut envelope = Envelope::new(bundle.payload());
     if let Signatures::Envelope(signatures) = &bundle.signatures {
         envelope.signatures.clone_from(signatures);
@@ -285,6 +301,10 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
     };
     match verify(&read(&command.file)?, meta.as_ref(), &trust, &node, &SerialFloor::new(), Timestamp::now()) {
         Ok(bundle) => {
+            if let Err(error) = policy::compile_as_nodes(&bundle.policies) {
+                eprintln!("refused (does-not-compile): {error}");
+                return Ok(ExitCode::from(1));
+            }
             let keys: Vec<_> = bundle.keys.iter().map(KeyId::as_str).collect();
             let policies = plural(bundle.policies.len(), "policy", "policies");
             println!(

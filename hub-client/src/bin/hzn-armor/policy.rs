@@ -1,5 +1,6 @@
 //! `hzn-armor policy`: what is wrong with policy files, before they are signed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use armor_hub_client::bundle::MAX_PAYLOAD;
-use armor_policy::{Checked, CompileOptions, Posture, compile};
+use armor_policy::model::{Kind, Location};
+use armor_policy::{Checked, CompileError, CompileOptions, Policy, Posture, compile};
 use serde_json::{Value, json};
+
+const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links: BTreeMap::new() };
 
 /// What to do with policies.
 #[derive(Debug, clap::Subcommand)]
@@ -41,27 +45,30 @@ enum Outcome {
     Good(Checked),
     Invalid(armor_policy::Diagnostics),
     /// Each policy is in order, but its tables would be too large.
-    TooComplex(String),
+    TooComplex(CompileError),
+    /// The file does not read, or is no text.
+    Unreadable(String),
 }
 
 impl Source {
-    fn read(path: &Path) -> anyhow::Result<Self> {
+    fn read(path: &Path) -> Self {
         let name = path.display().to_string();
         let mut text = String::new();
-        let file = std::fs::File::open(path).with_context(|| name.clone())?;
-        file.take(MAX_PAYLOAD as u64 + 1).read_to_string(&mut text).with_context(|| name.clone())?;
-        if text.len() > MAX_PAYLOAD {
-            bail!("{name}: more than {MAX_PAYLOAD} bytes, which is all that a bundle may have");
-        }
-        let outcome = match armor_policy::check(&name, &text) {
-            Err(diagnostics) => Outcome::Invalid(diagnostics),
-            Ok(checked) => {
-                let options = CompileOptions { posture: Posture::Audit, links: Default::default() };
-                let problem = checked.policies.iter().find_map(|policy| compile(&[policy], &options).err());
-                problem.map_or(Outcome::Good(checked), |e| Outcome::TooComplex(e.to_string()))
+        let read = std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_PAYLOAD as u64 + 1).read_to_string(&mut text));
+        let outcome = match (read, armor_policy::check(&name, &text)) {
+            (Err(error), _) => Outcome::Unreadable(format!("{name}: {error}")),
+            (Ok(_), _) if text.len() > MAX_PAYLOAD => Outcome::Unreadable(format!(
+                "{name}: more than {MAX_PAYLOAD} bytes, which is all that a bundle may have"
+            )),
+            (Ok(_), Err(diagnostics)) => Outcome::Invalid(diagnostics),
+            (Ok(_), Ok(checked)) => {
+                let alone = |policy| compile(&[policy], &OPTIONS).err();
+                let problem = checked.policies.iter().find_map(alone);
+                problem.map_or(Outcome::Good(checked), Outcome::TooComplex)
             }
         };
-        Ok(Self { path: path.to_owned(), text, outcome })
+        Self { path: path.to_owned(), text, outcome }
     }
 
     /// Whether it may be signed.
@@ -74,7 +81,8 @@ impl Source {
         let path = self.path.display();
         match &self.outcome {
             Outcome::Invalid(diagnostics) => format!("{diagnostics}"),
-            Outcome::TooComplex(problem) => problem.clone(),
+            Outcome::TooComplex(problem) => problem.to_string(),
+            Outcome::Unreadable(problem) => problem.clone(),
             Outcome::Good(checked) => {
                 let mut report = String::new();
                 for warning in &checked.warnings {
@@ -101,7 +109,15 @@ impl Source {
                 errors = findings(&diagnostics.list);
                 more = diagnostics.more;
             }
-            Outcome::TooComplex(problem) => errors = json!([{ "message": problem }]),
+            Outcome::TooComplex(problem) => {
+                errors = match problem {
+                    CompileError::Pattern { location: Location { line, column }, .. } => {
+                        json!([{ "line": line, "column": column, "message": problem.to_string() }])
+                    }
+                    _ => json!([{ "message": problem.to_string() }]),
+                };
+            }
+            Outcome::Unreadable(problem) => errors = json!([{ "message": problem }]),
             Outcome::Good(checked) => {
                 policies = checked.policies.iter().map(|policy| policy.name.clone()).collect();
                 warnings = findings(&checked.warnings);
@@ -118,7 +134,7 @@ pub fn sources(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            sources.push(Source::read(path)?);
+            sources.push(Source::read(path));
             continue;
         }
         let mut inside = std::fs::read_dir(path)
@@ -130,7 +146,7 @@ pub fn sources(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
             bail!("{}: no .yaml or .yml file in this folder", path.display());
         }
         for file in inside {
-            sources.push(Source::read(&file)?);
+            sources.push(Source::read(&file));
         }
     }
     Ok(sources)
@@ -148,6 +164,18 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if sources.iter().all(Source::is_good) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Compiles what every node compiles, whichever policies select it and its containers: each of the host's policies, and those
+/// for containers together, as all of them might select one.
+///
+/// # Errors
+/// [`CompileError`]: no node accepts a bundle with these.
+pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
+    let (containers, hosts): (Vec<_>, Vec<_>) =
+        policies.iter().partition(|policy| policy.kind == Kind::Container);
+    compile(&containers, &OPTIONS)?;
+    hosts.into_iter().try_for_each(|policy| compile(&[policy], &OPTIONS).map(drop))
 }
 
 /// A number and the word for it.
