@@ -38,6 +38,9 @@ pub struct Settings {
     pub poll_seconds: u64,
     /// What is logged, as `tracing-subscriber` filters: `info`, `armor_agent=debug,warn`.
     pub log: String,
+    /// A variable that begins as the agent's do and is none.
+    #[serde(skip)]
+    pub unknown_variable: Option<String>,
 }
 
 /// Why there are no settings.
@@ -82,9 +85,8 @@ impl Settings {
             return Err(SettingsError::UnknownKey { file: path.display().to_string(), key });
         }
         // A variable that is unknown here may well be another program's: `hzn-armor` has some.
-        if let Some(key) = unknown(&variables.collect()?) {
-            tracing::warn!("{PREFIX}_{}: no setting of the agent is called so", key.to_uppercase());
-        }
+        let unknown_variable =
+            unknown(&variables.collect()?).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
         let settings: Self = Config::builder()
             .set_default("state_dir", "/var/lib/hzn-armor")?
             .set_default("bundle_dir", "/etc/hzn-armor/bundles")?
@@ -97,7 +99,7 @@ impl Settings {
             .add_source(variables)
             .build()?
             .try_deserialize()?;
-        settings.check()
+        Self { unknown_variable, ..settings }.check()
     }
 
     /// The directory of pinned keys.
@@ -155,6 +157,7 @@ mod tests {
         assert_eq!((settings.state_dir.as_path(), settings.poll_seconds), (Path::new("/s"), 7));
         assert_eq!(settings.trust_dir(), Path::new("/s/trust"));
         assert_eq!(settings.log, "info");
+        assert_eq!(settings.unknown_variable.as_deref(), Some("HZN_ARMOR_RECEIPT_KEY"));
         assert_eq!(read("trust_dir = '/t'", &[]).unwrap().trust_dir(), Path::new("/t"));
     }
 

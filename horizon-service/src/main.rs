@@ -77,6 +77,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Commands::Run => {
             let settings = settings()?;
             log(&settings.log)?;
+            if let Some(variable) = &settings.unknown_variable {
+                tracing::warn!("{variable}: no setting of the agent is called so");
+            }
             run::run(&settings)?;
             Ok(0)
         }
