@@ -36,6 +36,8 @@ const FREE: &str = "/t/c/free/true";
 /// The last domain that a container can have.
 const UNRULED: u32 = STRANGERS_DOMAIN - 1;
 const EACCES: i32 = libc::EACCES;
+/// Of each of two generations.
+const SWAPS: i32 = 25;
 /// What a shell ends with when it may not start a program.
 const NOT_STARTED: i32 = 126;
 
@@ -53,7 +55,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 14] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
@@ -65,6 +67,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
         ("of_containers_in_containers_the_outermost_counts", nested),
         ("a_number_that_is_given_again_brings_nothing_along", number_again),
+        ("a_swap_leaves_no_gap_and_no_old_verdict", swaps),
         ("on_the_host_only_root_starts_what_has_no_path", without_path),
         ("other_programs_go_on_with_the_labels_and_leave_their_alerts", another_version),
     ];
@@ -129,9 +132,7 @@ impl Node {
         fs::create_dir_all(v1)?;
         mount("none", v1, "cgroup", MountFlags::empty(), Some(c"devices"))
             .context("a hierarchy of version 1")?;
-        let policies = armor_policy::parse("containers", POLICY)?;
-        let policies: Vec<&Policy> = policies.iter().collect();
-        let domain = compile(&policies, &CompileOptions::default())?;
+        let domain = compiled(POLICY)?;
         let enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
         let (groups, known) = (Vec::new(), Vec::new());
         let (rules_the_host, rules_strangers) = (false, false);
@@ -207,6 +208,12 @@ impl Drop for Node {
             eprintln!("{error}");
         }
     }
+}
+
+fn compiled(policy: &str) -> anyhow::Result<Domain> {
+    let policies = armor_policy::parse("containers", policy)?;
+    let policies: Vec<&Policy> = policies.iter().collect();
+    Ok(compile(&policies, &CompileOptions::default())?)
 }
 
 /// What a container's first task does before it starts the program.
@@ -447,6 +454,38 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     ensure!(status == 0, "one that nobody named: {status}");
     node.rules_strangers = false;
     node.swap()
+}
+
+fn swaps(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    fs::write("/t/c/flips", "x\n")?;
+    let script = "opens=0; until [ -e /t/c/over ]; do { ! read x </t/c/secret; } 2>/dev/null || exit 1; opens=$((opens + 1)); done
+        [ $opens -gt 0 ]";
+    let reader = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", script])?;
+    // Both block the secret, and one in two the other file.
+    let mut other =
+        compiled(&POLICY.replace("[{path: /t/c/secret}]", "[{path: /t/c/flips}, {path: /t/c/secret}]"))?;
+    let mut outcome = Ok(());
+    for turn in 1..=2 * SWAPS {
+        std::mem::swap(&mut node.domain, &mut other);
+        outcome = node.swap().and_then(|()| {
+            let found = run(&group, Entry::Attached, &["/usr/bin/cat", "/t/c/flips"])?;
+            ensure!(
+                found == turn % 2,
+                "after swap {turn}, in which the file is blocked if that is odd: {found}"
+            );
+            Ok(())
+        });
+        if outcome.is_err() {
+            break;
+        }
+    }
+    fs::write("/t/c/over", "")?;
+    let status = reader.wait()?;
+    outcome?;
+    ensure!(status == 0, "who opens the secret all the time ended with {status}");
+    fs::remove_file("/t/c/over")?;
+    Ok(fs::remove_file("/t/c/flips")?)
 }
 
 fn not_roots(node: &mut Node) -> anyhow::Result<()> {
