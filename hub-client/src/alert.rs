@@ -73,9 +73,9 @@ alert! {
     message: String = "Message", skip "String::is_empty";
     /// `MatchedPolicy` or `MatchedHostPolicy`; `SystemEvent` for the agent's own.
     kind: String = "Type", skip "String::is_empty";
-    /// Who acted: the executable's path, with arguments where known.
+    /// Who acted: the executable's path.
     source: String = "Source", skip "String::is_empty";
-    /// `Process`, `File`, `Network`, `Capabilities`, `Syscall` or [`ALERT_THRESHOLD`].
+    /// `Process` or `File`; of the agent's own [`ALERT_THRESHOLD`] or `BundleExpired`.
     operation: String = "Operation", skip "String::is_empty";
     /// What was accessed.
     resource: String = "Resource", skip "String::is_empty";
@@ -83,23 +83,24 @@ alert! {
     data: String = "Data", skip "String::is_empty";
     /// `BPFLSM`.
     enforcer: String = "Enforcer", skip "String::is_empty";
-    /// `Block`, `Audit`, `Audit (Block)` or `Audit (Allow)`.
+    /// `Block` or `Audit`.
     action: String = "Action", skip "String::is_empty";
-    /// `Passed` or the error the process saw, `Permission denied` for example.
+    /// `Permission denied`, `Passed`, or `Killed` of a process that held from before what the policies refuse.
     result: String = "Result", skip "String::is_empty";
-    /// Working directory.
+    /// Working directory: read in KubeArmor's alerts, and told in none of this project's.
     cwd: String = "Cwd", skip "String::is_empty";
-    /// Controlling terminal.
+    /// Controlling terminal: likewise.
     tty: String = "TTY", skip "String::is_empty";
     /// Horizon organisation of the node.
     org: String = "Org", skip "String::is_empty";
     /// Horizon node id, without the organisation.
     node_id: String = "NodeID", skip "String::is_empty";
-    /// URL of the Horizon service the container belongs to; empty for anything else.
+    /// `org/url` of the Horizon service that the container belongs to, or on the agent's own of its service; empty for anything
+    /// else.
     service_url: String = "ServiceURL", skip "String::is_empty";
     /// Version of that service.
     service_version: String = "ServiceVersion", skip "String::is_empty";
-    /// Agreement the container runs under.
+    /// Agreement that the service runs under.
     agreement_id: String = "AgreementID", skip "String::is_empty";
     /// Bundle in force when it happened.
     bundle: String = "Bundle", skip "String::is_empty";
