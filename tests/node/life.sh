@@ -36,8 +36,11 @@ for forbidden in "Process /bin/id" "File /srv/secret"; do
 done
 held "alerts name the container, its image and its service"
 
-end_agreement "$agent"
+# It goes on trying while the agent is killed.
 rm /srv/web/quiet
+before=$(tries blocked)
+within 30 more blocked $((before + 2))
+end_agreement "$agent"
 before=$(tries blocked)
 within 30 more blocked $((before + 2))
 denied /srv/node-secret cat /srv/node-secret
@@ -54,8 +57,14 @@ late=$(agreement late)-late
 denied /bin/id docker exec "$late" /bin/id
 held "a container that is made without an agent is under the policies for all containers from its first instruction on"
 
+# And while another one takes over.
+rm /srv/web/quiet
 start_agent "$(agreement agent-2)"
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+before=$(tries blocked)
+within 30 more blocked $((before + 2))
+be_quiet
+[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something while the agent was renewed"
 docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container did not take over what was enforced"
 within 60 all_collected
 held "under another agreement the agent takes over, and no alert of meanwhile is lost"
