@@ -1,8 +1,7 @@
 # The names that Open Horizon users know, for scripts/: those say more with --help.
 .PHONY: all build image test check demo clean install uninstall build-test-publish publish publish-service \
   publish-service-policy publish-deployment-policy publish-mms-object list-mms-object delete-mms-object deploy-check \
-  agent-run agent-stop \
-  remove-service remove-service-policy remove-deployment-policy
+  agent-run agent-stop remove-service remove-service-policy remove-deployment-policy
 .DEFAULT_GOAL := build
 
 all: build publish

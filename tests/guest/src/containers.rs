@@ -457,14 +457,14 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
 }
 
 fn swaps(node: &mut Node) -> anyhow::Result<()> {
+    // Both block the secret, and one in two the other file.
+    let mut other =
+        compiled(&POLICY.replace("[{path: /t/c/secret}]", "[{path: /t/c/flips}, {path: /t/c/secret}]"))?;
     let group = node.container()?;
     fs::write("/t/c/flips", "x\n")?;
     let script = "opens=0; until [ -e /t/c/over ]; do { ! read x </t/c/secret; } 2>/dev/null || exit 1; opens=$((opens + 1)); done
         [ $opens -gt 0 ]";
     let reader = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", script])?;
-    // Both block the secret, and one in two the other file.
-    let mut other =
-        compiled(&POLICY.replace("[{path: /t/c/secret}]", "[{path: /t/c/flips}, {path: /t/c/secret}]"))?;
     let mut outcome = Ok(());
     for turn in 1..=2 * SWAPS {
         std::mem::swap(&mut node.domain, &mut other);

@@ -23,7 +23,8 @@ const REPETITIONS: usize = 7;
 /// Of the program.
 const STARTS: usize = 140;
 
-/// A program that only ends, as what is measured is starting it. The smallest ELF file for x86-64: header, one segment with all of the file, `exit(0)`.
+/// A program that only ends, as what is measured is starting it: the smallest ELF file for x86-64, of header, one segment with
+/// all of the file, `exit(0)`.
 #[rustfmt::skip]
 const ELF: [u8; 129] = [
     0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,

@@ -50,23 +50,30 @@ enum Outcome {
     Unreadable(String),
 }
 
+impl Outcome {
+    fn of(name: &str, text: &str) -> Self {
+        match armor_policy::check(name, text) {
+            Err(diagnostics) => Self::Invalid(diagnostics),
+            Ok(checked) => {
+                let problem = checked.policies.iter().find_map(|policy| compile(&[policy], &OPTIONS).err());
+                problem.map_or(Self::Good(checked), Self::TooComplex)
+            }
+        }
+    }
+}
+
 impl Source {
     fn read(path: &Path) -> Self {
         let name = path.display().to_string();
         let mut text = String::new();
         let read = std::fs::File::open(path)
             .and_then(|file| file.take(MAX_PAYLOAD as u64 + 1).read_to_string(&mut text));
-        let outcome = match (read, armor_policy::check(&name, &text)) {
-            (Err(error), _) => Outcome::Unreadable(format!("{name}: {error}")),
-            (Ok(_), _) if text.len() > MAX_PAYLOAD => Outcome::Unreadable(format!(
+        let outcome = match read {
+            Err(error) => Outcome::Unreadable(format!("{name}: {error}")),
+            Ok(length) if length > MAX_PAYLOAD => Outcome::Unreadable(format!(
                 "{name}: more than {MAX_PAYLOAD} bytes, which is all that a bundle may have"
             )),
-            (Ok(_), Err(diagnostics)) => Outcome::Invalid(diagnostics),
-            (Ok(_), Ok(checked)) => {
-                let alone = |policy| compile(&[policy], &OPTIONS).err();
-                let problem = checked.policies.iter().find_map(alone);
-                problem.map_or(Outcome::Good(checked), Outcome::TooComplex)
-            }
+            Ok(_) => Outcome::of(&name, &text),
         };
         Self { path: path.to_owned(), text, outcome }
     }
