@@ -60,6 +60,8 @@ struct Inner {
     resources: BTreeMap<String, Value>,
     /// By org, type and id as in the path.
     objects: BTreeMap<String, Object>,
+    /// What the node's agent was registered with, and its state.
+    node: Option<(Value, Value)>,
 }
 
 type Shared = Arc<Mutex<Inner>>;
@@ -144,7 +146,7 @@ async fn answer(State(shared): State<Shared>, http: HttpRequest) -> Response {
     inner.requests.push(request.clone());
     let query = parts.uri.query().unwrap_or_default();
     if let Some(path) = path.strip_prefix("/agent/") {
-        return agent(&parts.method, path, &body);
+        return agent(&mut inner, &parts.method, path, &body);
     }
     if !request.credentials.contains('/') || !request.credentials.contains(':') {
         return refuse(StatusCode::UNAUTHORIZED, "org/user:password is missing");
@@ -175,19 +177,38 @@ fn reply(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// A node that is not registered yet.
-fn agent(method: &Method, path: &str, body: &Bytes) -> Response {
-    let unconfigured = json!({"state": "unconfigured", "last_update_time": 0});
+/// A node, at first not registered.
+fn agent(inner: &mut Inner, method: &Method, path: &str, body: &Bytes) -> Response {
+    let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let taken = || (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], body.clone());
     match (method.as_str(), path) {
         ("GET", "status") => {
             let configuration =
                 json!({"architecture": "amd64", "exchange_api": "", "exchange_version": "2.154.0"});
             reply(StatusCode::OK, &json!({"configuration": configuration}))
         }
-        ("GET", "node") => reply(StatusCode::OK, &json!({"id": "node1", "configstate": unconfigured})),
-        ("POST", "node") | ("PUT", "node/configstate") => {
-            (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], body.clone()).into_response()
+        ("GET", "node") => {
+            let unconfigured = json!({"state": "unconfigured", "last_update_time": 0});
+            let (mut node, state) =
+                inner.node.clone().unwrap_or_else(|| (json!({"id": "node1"}), unconfigured));
+            node["configstate"] = state;
+            reply(StatusCode::OK, &node)
         }
+        ("POST", "node") => {
+            inner.node = Some((sent, json!({"state": "configuring", "last_update_time": 0})));
+            taken().into_response()
+        }
+        ("PUT", "node/configstate") => match &mut inner.node {
+            Some((_, state)) => {
+                *state = sent;
+                taken().into_response()
+            }
+            None => refuse(StatusCode::NOT_FOUND, path),
+        },
+        ("DELETE", "node") => match inner.node.take() {
+            Some(_) => StatusCode::NO_CONTENT.into_response(),
+            None => refuse(StatusCode::NOT_FOUND, path),
+        },
         _ => {
             refuse(StatusCode::NOT_IMPLEMENTED, &format!("the stand-in agent does not know {method} {path}"))
         }
@@ -214,6 +235,12 @@ fn exchange(inner: &mut Inner, method: &Method, path: &str, query: &str, body: &
         | ("PUT", [_, "services" | "nodes", _, "policy"] | [_, "nodes", _]) => {
             inner.resources.insert(path.to_owned(), sent);
             created()
+        }
+        ("DELETE", [_, "services", _] | [_, "services", _, "policy"] | [_, "business", "policies", _]) => {
+            match inner.resources.remove(path) {
+                Some(_) => StatusCode::NO_CONTENT.into_response(),
+                None => refuse(StatusCode::NOT_FOUND, path),
+            }
         }
         ("GET", [_, "services" | "nodes", _, "policy"]) => match inner.resources.get(path) {
             Some(policy) => reply(StatusCode::OK, policy),

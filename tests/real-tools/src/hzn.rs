@@ -64,6 +64,11 @@ impl Hzn {
         Self { program, home: home.to_owned(), variables }
     }
 
+    /// Sets a variable for what is run from here on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.into()));
+    }
+
     /// The operator's signing key; [`Hzn::make_key`] makes it.
     pub fn key(&self) -> PathBuf {
         self.home.join("service.private.key")
@@ -98,10 +103,17 @@ impl Hzn {
     }
 
     async fn finish(&self, mut command: Command, arguments: &[&str]) -> io::Result<Said> {
+        command.env_clear();
+        // The toolchain that builds the image stays that of who runs the tests.
+        for (name, default) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            let at_home = || env::home_dir().map(|home| home.join(default).into_os_string());
+            if let Some(place) = env::var_os(name).or_else(at_home) {
+                command.env(name, place);
+            }
+        }
         let output: Output = command
             .args(arguments)
             .current_dir(root().join("service-definition"))
-            .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.home)
             .env("HZN", &self.program)

@@ -17,7 +17,7 @@ use armor_hub_client::bundle::{NodeIdentity, Refusal, SerialFloor, VerifiedBundl
 use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
 use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
 use armor_hub_client::trust::TrustStore;
-use armor_real_tools_tests::{Hub, Hzn, Object, Said};
+use armor_real_tools_tests::{Hub, Hzn, Object, Registry, Said};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
@@ -44,7 +44,8 @@ fn main() -> ExitCode {
     let mut with_hzn = trials![
         "hzn::": the_service_is_published_and_its_signature_verifies,
         the_policies_are_taken_as_meant,
-        a_node_registers_with_the_node_policy,
+        the_image_is_pushed_and_all_is_published_and_removed,
+        a_node_registers_with_the_node_policy_and_unregisters,
         deploycheck_finds_the_node_compatible_and_says_why_another_is_not,
         a_plain_bundle_verifies_against_the_operators_key_alone,
         a_signed_bundle_goes_as_it_is,
@@ -106,7 +107,7 @@ impl Operator {
         self.hzn.publish(arguments).await.unwrap()
     }
 
-    /// Publishes the service under the tag that the definition names, for no registry is here to push to.
+    /// Publishes the service under the tag that the definition names, without an image to push.
     async fn publish_service(&self) {
         let said = good(
             self.hzn(&["exchange", "service", "publish", "-I", "-O", "-f", "service.definition.json"]).await,
@@ -224,7 +225,46 @@ async fn the_policies_are_taken_as_meant() {
     assert!(health.values().all(|seconds| seconds == 0), "{health:?}");
 }
 
-async fn a_node_registers_with_the_node_policy() {
+/// All that scripts/publish does of itself, with a real Docker and a real registry, and all of it undone.
+async fn the_image_is_pushed_and_all_is_published_and_removed() {
+    let mut operator = Operator::new().await;
+    let registry = Registry::start(operator.dir.path()).await.unwrap();
+    let name = format!("{}/hzn-armor-agent", registry.address);
+    operator.hzn.set("DOCKER_IMAGE_BASE", &name);
+    // As 'docker login' leaves it: hzn pushes to no registry that is not in there.
+    let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "me:password");
+    fs::create_dir(operator.dir.path().join(".docker")).unwrap();
+    let logins = json!({"auths": {&registry.address: {"auth": auth}}});
+    operator.write(".docker/config.json", logins.to_string());
+    let said = good(operator.publish(&[]).await);
+    assert!(!said.to_string().contains("arning"), "{said}");
+
+    let sent = operator.hub.resource(SERVICE).unwrap();
+    let deployment: Value = serde_json::from_str(sent["deployment"].as_str().unwrap()).unwrap();
+    let image = deployment["services"]["hzn-armor-agent"]["image"].as_str().unwrap();
+    assert!(image.starts_with(&format!("{name}_amd64@sha256:")), "{image}");
+    // What a node does, which has no image of that name yet.
+    let docker = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new("docker").args(arguments).output().await.unwrap();
+        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    docker(&["image", "rm", &format!("{name}_amd64:0.1.0")]).await;
+    docker(&["pull", "--quiet", image]).await;
+    let title = "{{index .Config.Labels \"org.opencontainers.image.title\"}}";
+    assert_eq!(docker(&["image", "inspect", "--format", title, image]).await.trim(), "hzn-armor-agent");
+    docker(&["image", "rm", image]).await;
+
+    // In another order the Exchange would be left with a policy for a service that is gone.
+    let steps = ["remove-deployment-policy", "remove-service-policy", "remove-service"];
+    good(operator.publish(&steps).await);
+    let left = |path: &str| operator.hub.resource(path);
+    for path in ["myorg/business/policies/policy-hzn-armor", &format!("{SERVICE}/policy"), SERVICE] {
+        assert_eq!(left(path), None, "{path}");
+    }
+}
+
+async fn a_node_registers_with_the_node_policy_and_unregisters() {
     let operator = Operator::new().await;
     good(operator.publish(&["register"]).await);
     let changes = operator.hub.changes();
@@ -234,6 +274,10 @@ async fn a_node_registers_with_the_node_policy() {
     let policy = operator.hub.resource("myorg/nodes/node1/policy").unwrap();
     assert_eq!(policy["properties"], shipped("deployment-policy/node.policy.json")["properties"]);
     assert_eq!(changes[3].json()["state"], "configured");
+
+    good(operator.publish(&["unregister"]).await);
+    let last = operator.hub.changes().pop().unwrap();
+    assert_eq!((last.method.as_str(), last.path.as_str()), ("DELETE", "/agent/node"));
 }
 
 async fn deploycheck_finds_the_node_compatible_and_says_why_another_is_not() {
