@@ -79,9 +79,9 @@ alert! {
     operation: String = "Operation", skip "String::is_empty";
     /// What was accessed.
     resource: String = "Resource", skip "String::is_empty";
-    /// The hook that decided, `lsm=FILE_OPEN` for example.
+    /// The hook that decided, `lsm=FILE_OPEN` for example; `iter=TASK_FILE` or `iter=TASK_VMA` of what was held from before.
     data: String = "Data", skip "String::is_empty";
-    /// `BPFLSM`.
+    /// `BPFLSM`; empty on the agent's own.
     enforcer: String = "Enforcer", skip "String::is_empty";
     /// `Block` or `Audit`.
     action: String = "Action", skip "String::is_empty";
@@ -95,12 +95,12 @@ alert! {
     org: String = "Org", skip "String::is_empty";
     /// Horizon node id, without the organisation.
     node_id: String = "NodeID", skip "String::is_empty";
-    /// `org/url` of the Horizon service that the container belongs to, or on the agent's own of its service; empty for anything
-    /// else.
+    /// `org/url` of the Horizon service that the container belongs to, or on the agent's own of its service; the url as Horizon
+    /// names credentials: without scheme, `-` for `/`. Empty for anything else.
     service_url: String = "ServiceURL", skip "String::is_empty";
     /// Version of that service.
     service_version: String = "ServiceVersion", skip "String::is_empty";
-    /// Agreement that the service runs under.
+    /// Agreement that the service runs under; of a service that others depend on, the key of its instance.
     agreement_id: String = "AgreementID", skip "String::is_empty";
     /// Bundle in force when it happened.
     bundle: String = "Bundle", skip "String::is_empty";
