@@ -456,7 +456,7 @@ impl Spool {
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(|error| sqlite(&path, error))?;
         if found > SCHEMA {
-            return Err(SpoolError::Newer { path, found });
+            return Err(SpoolError::Newer { path, found, known: SCHEMA });
         }
         match self.load(&mut db, found) {
             Err(SpoolError::Sqlite { error, .. }) if is_damage(&error) => {

@@ -11,9 +11,10 @@
 //!
 //! A pattern must match the whole path; a directory's path may be written with or without its last `/`.
 
-use crate::model::MAX_PATH;
 use std::fmt::Write as _;
 
+/// The longest path a rule can name, in bytes: what the kernel can walk (`PATH_MAX` without the NUL).
+pub const MAX_PATH: usize = 4095;
 /// How deep `{...}` may nest.
 pub const MAX_NESTING: usize = 4;
 

@@ -1,15 +1,12 @@
 //! What a policy document says, validated and with every inherited value filled in.
 //!
 //! Invariants, which the parser establishes:
-//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`] bytes. Only directories
+//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH) bytes. Only directories
 //!   end in `/`.
 //! - Every rule carries its own action, severity, tags and message: the section's or the spec's where it gives none.
 //! - A policy has at least one rule.
 
 use crate::glob::Glob;
-
-/// The longest path a rule can name, in bytes: what the kernel can walk (`PATH_MAX` without the NUL).
-pub const MAX_PATH: usize = 4095;
 
 /// A place in a policy file, both counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

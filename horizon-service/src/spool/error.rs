@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use armor_hub_client::batch::{BatchError, Digest};
 use rusqlite::ErrorCode;
 
-use super::rows::SCHEMA;
-
 /// What the spool cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The database was written by a newer version of the agent.
-    #[error("{}: schema version {found}, this agent reads up to {SCHEMA}: run the newer agent, or move the file away", path.display())]
+    #[error("{}: schema version {found}, this agent reads up to {known}: run the newer agent, or move the file away", path.display())]
     Newer {
         /// The database.
         path: PathBuf,
         /// Version it has.
         found: i64,
+        /// Newest version that this agent reads.
+        known: i64,
     },
     /// Another process has the database open.
     #[error("{}: in use by another process: only one agent may run on a node", path.display())]

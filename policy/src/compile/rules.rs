@@ -1,7 +1,8 @@
 //! All rules of a domain in one order, and what each of them matches, in the order of precedence.
 
 use super::{CompileError, CompileOptions, place, trimmed};
-use crate::model::{Action, MAX_PATH, Policy, Rule, Section, Target};
+use crate::glob::MAX_PATH;
+use crate::model::{Action, Policy, Rule, Section, Target};
 use crate::tables::{RuleInfo, Verdict};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

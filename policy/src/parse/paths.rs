@@ -2,7 +2,8 @@
 
 use super::fields::Text;
 use crate::diagnostics::Sink;
-use crate::model::{Location, MAX_PATH};
+use crate::glob::MAX_PATH;
+use crate::model::Location;
 
 pub(super) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
     normal(path, sink)?;
