@@ -45,8 +45,8 @@ use crate::uplink::{Uplink, UplinkConfig};
 const STATUS: Duration = Duration::from_secs(1);
 /// Between looks at containers that were entered before the runtime named them.
 const STRANGERS: Duration = Duration::from_secs(5);
-/// How long alerts of before wait for the containers' names.
-const NAMING: Duration = Duration::from_secs(6);
+/// How long alerts of before wait for the containers' names: a busy machine's runtime has taken 10 s for its first list.
+const NAMING: Duration = Duration::from_secs(15);
 
 type SharedEnforcer = Rc<RefCell<Enforcer>>;
 

@@ -21,12 +21,14 @@ use bollard::models::{ContainerInspectResponse, ContainerSummary, EventMessage};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use known::{MAX_WORKLOADS, Workloads};
 
+use crate::root::Root;
 use crate::services::Services;
 use crate::workload::HorizonService;
 use known::{Host, Known, Labels};
@@ -172,11 +174,12 @@ impl Runtime {
 
     /// One connection: events first, then the list, so that nothing falls between.
     async fn follow(&mut self) -> Result<std::convert::Infallible, Lost> {
-        if !self.socket.try_exists().unwrap_or(true) {
+        let socket = live_socket(&self.socket).await;
+        if !socket.try_exists().unwrap_or(true) {
             return Err(Lost::Absent(self.socket.clone()));
         }
         let docker = Docker::connect_with_unix(
-            &self.socket.to_string_lossy(),
+            &socket.to_string_lossy(),
             ANSWER.as_secs(),
             bollard::API_DEFAULT_VERSION,
         )?;
@@ -285,6 +288,23 @@ impl Runtime {
             is_new
         });
     }
+}
+
+/// `socket`, or what the host has at its path if that alone answers: bound into a container, it stays the one that a runtime,
+/// started anew, has replaced.
+async fn live_socket(socket: &Path) -> PathBuf {
+    if UnixStream::connect(socket).await.is_err() {
+        let of_host = {
+            let host = Root::of_host();
+            host.find(&host.resolve(&socket.to_string_lossy(), true))
+        };
+        if let Some(of_host) = of_host
+            && UnixStream::connect(&of_host).await.is_ok()
+        {
+            return of_host;
+        }
+    }
+    socket.to_owned()
 }
 
 async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Lost> {

@@ -20,10 +20,10 @@ tell_more() {
   for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
 }
 
-# Daemons are no children of the story, which waits for its own. Nothing here is about networks, and iptables takes seconds,
+# start_dockerd [OPTION]... Daemons are no children of the story, which waits for its own. Nothing here is about networks, and iptables takes seconds,
 # emulated.
 start_dockerd() {
-  (dockerd --iptables=false --ip6tables=false >>dockerd.log 2>&1 &)
+  (dockerd "$@" --iptables=false --ip6tables=false >>dockerd.log 2>&1 &)
   within 120 docker_answers
 }
 docker_answers() { docker version >/dev/null 2>&1; }
@@ -82,9 +82,9 @@ CONF
 css_answers() { admin -O /dev/null "$css/api/v1/health" 2>/dev/null; }
 admin() { wget -q --header "Authorization: Basic $(printf %s "$org/hub-admin:hub-admin-token" | base64)" "$@"; }
 
-# set_up: a node and its hub, with the operator's keys, whose public halves are pinned on the node, and the images.
+# set_up [OPTION_OF_DOCKERD]...: a node and its hub, with the operator's keys, whose public halves are pinned on the node, and the images.
 set_up() {
-  start_dockerd
+  start_dockerd "$@"
   start_hub
   load_images
   must hzn-armor keys generate operator
@@ -127,7 +127,7 @@ load_images() {
   # The one that must not run is no link to the others.
   cp /usr/bin/busybox /run/web/bin/id
   for applet in sh cat sleep; do ln -s busybox /run/web/bin/$applet; done
-  echo secret >/run/web/srv/secret
+  echo secret | tee /run/web/srv/secret >/run/web/srv/guarded
   tar -c -C /run/web . | docker import - workload:1 >must.out || fail "cannot import the workload's image"
 }
 
@@ -159,12 +159,12 @@ start() {
   # shellcheck disable=SC2046
   must docker run --detach --name "$id-$name" --restart always --log-driver json-file $(given "$id" "$name") "$@"
 }
-# start_agent AGREEMENT: /node/definition has what the service's definition says. The token of an earlier agreement ends.
+# start_agent AGREEMENT [DEFINITION]: as the service's definition says. The token of an earlier agreement ends.
 start_agent() {
   agree "$1" hzn-armor 0.1.0 "token-of-$1"
   credential "$org/hzn-armor" service "$org/0.1.0/hzn-armor" "token-of-$1"
   # shellcheck disable=SC2046
-  start "$1" hzn-armor-agent $(cat /node/definition)
+  start "$1" hzn-armor-agent $(cat "/node/${2-definition}")
   agent=$1-hzn-armor-agent
 }
 # end_agreement CONTAINER: as Open Horizon's agent ends one.
