@@ -6,6 +6,12 @@
 
 names_strangers() { docker logs "$agent" 2>&1 | grep -q 'of containers are under their rules from here on'; }
 
+# read_by CONTAINER: whether it can read what is guarded; where not, it was refused that. not_read_by: the other way round.
+read_by() { docker exec "$1" /bin/cat /srv/guarded >said 2>&1 || { refused /srv/guarded said && false; }; }
+not_read_by() { ! read_by "$1"; }
+# next_alone: whether the programs of the next image are all that is pinned.
+next_alone() { [ "$(ls /sys/fs/bpf/hzn-armor | sed 's/^[0-9a-f]*-//')" = 0123456789abcdef ]; }
+
 set_up
 echo secret >/srv/secret
 echo secret >/srv/node-secret
@@ -29,11 +35,21 @@ must id
 must cat /srv/secret
 held "it blocks neither in the container beside it nor on the node"
 
+# By its name, which changes as it runs.
+must docker exec "$beside" /bin/cat /srv/guarded
+must docker rename "$beside" guarded
+within 30 not_read_by guarded
+must docker rename guarded "$beside"
+within 30 read_by "$beside"
+held "a container that is renamed comes under a policy for its new name as it runs, and leaves it so"
+
 be_quiet
 within 60 all_collected
 for forbidden in "Process /bin/id" "File /srv/secret"; do
   of_web "${forbidden% *}" "${forbidden#* }" >/dev/null || fail "no alert of $forbidden names the container and its service"
 done
+jq -es 'any(.Resource == "/srv/guarded" and .ContainerName == "guarded" and .PolicyName == "guarded-by-name")' alerts.jsonl \
+  >/dev/null || fail "no alert names the container that was renamed: $(tally)"
 held "alerts name the container, its image and its service"
 
 # It goes on trying while the agent is killed.
@@ -74,6 +90,22 @@ held "alerts name containers that were made meanwhile"
 within 60 names_strangers
 must docker exec "$late" /bin/sh -c '/bin/id && /bin/cat /srv/secret'
 held "a container that was made meanwhile is under its own policies then"
+
+# Another image, while the workload tries on: its programs are loaded beside those that enforce, and then those end.
+rm /srv/web/quiet
+end_agreement "$agent"
+start_agent "$(agreement agent-3)" definition-of-next
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 60 next_alone
+before=$(tries blocked)
+within 30 more blocked $((before + 2))
+be_quiet
+[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something while the agent was upgraded"
+docker logs "$agent" 2>&1 | grep -q 'took_over=false' || fail "the other image did not load its own programs"
+denied /bin/id docker exec "$web" /bin/id
+must docker exec "$beside" /bin/id
+within 60 all_collected
+held "an upgrade to an image with other programs permits nothing meanwhile, and no alert is lost"
 
 if [ -e /node/hzn ]; then
   publish_by_hzn 2

@@ -2,7 +2,7 @@
 # The node of life.sh after the power went, at first without a hub.
 . /node/guest.sh
 . /node/tries.sh
-agent=$(agreement agent-2)-hzn-armor-agent
+agent=$(agreement agent-3)-hzn-armor-agent
 
 start_dockerd
 within 180 status_is '.State == "offline" and .BundleSerial >= 1 and .Generation > 0'
