@@ -24,6 +24,12 @@ pub fn missing(probe: &Probe) -> Vec<String> {
             "no BTF (/sys/kernel/btf/vmlinux): a kernel with CONFIG_DEBUG_INFO_BTF=y is needed".to_owned(),
         );
     }
+    if !probe.kallsyms_all && probe.denial.is_some() {
+        missing.push(
+            "/proc/kallsyms does not name mount_lock: a kernel with CONFIG_KALLSYMS_ALL=y is needed"
+                .to_owned(),
+        );
+    }
     if probe.lsm.is_empty() && probe.denial.is_some() {
         missing.push(
             "the LSM list (/sys/kernel/security/lsm) cannot be read: mount securityfs to see whether bpf is in it".to_owned(),
@@ -63,6 +69,7 @@ pub fn text(probe: &Probe) -> String {
     };
     line("kernel", &probe.kernel);
     line("BTF", yes(probe.btf));
+    line("KALLSYMS_ALL", yes(probe.kallsyms_all));
     line("LSM list", &if probe.lsm.is_empty() { "not readable".to_owned() } else { probe.lsm.join(",") });
     line("lockdown", probe.lockdown.as_deref().unwrap_or("none"));
     line("cgroup", &or_none(&if probe.cgroup == 0 { String::new() } else { format!("v{}", probe.cgroup) }));
@@ -102,6 +109,7 @@ mod tests {
     fn says_what_is_missing_and_what_to_do() {
         let probe = Probe {
             btf: true,
+            kallsyms_all: true,
             lsm: vec!["landlock".into(), "apparmor".into()],
             lockdown: None,
             cgroup: 2,
@@ -130,9 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_cannot_be_read_matters_only_without_a_denial() {
+    fn what_cannot_be_read_matters_only_without_a_denial() {
         let mut probe = Probe {
             btf: true,
+            kallsyms_all: false,
             lsm: Vec::new(),
             lockdown: None,
             cgroup: 2,
@@ -143,6 +152,7 @@ mod tests {
         };
         assert!(missing(&probe).is_empty() && text(&probe).contains("This kernel enforces"));
         probe.denial = Some("the file opened".into());
-        assert!(missing(&probe)[0].contains("mount securityfs"));
+        let missing = missing(&probe);
+        assert!(missing[0].contains("CONFIG_KALLSYMS_ALL") && missing[1].contains("mount securityfs"));
     }
 }
