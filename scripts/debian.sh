@@ -2,14 +2,17 @@
 # Debian's packages and kernels for guests: fetched once, with apt and its signature checks, into target/vm; the machine's own
 # apt is not touched. Sourced after lib.sh. Of the rest one run at a time does something, the one that called lock_vm.
 
-vm=$target/vm
-# Of the packages. Who sources this for another has another `vm` too.
-arch=amd64
+# packages_of ARCH: whose packages are meant from here on, as Debian calls it; each has a folder of its own, `vm`.
+packages_of() {
+  arch=$1 vm=$target/vm
+  [[ $arch == amd64 ]] || vm+=/$arch
+}
+packages_of amd64
 
 # lock_vm: waits until no other run fetches or assembles, and keeps others from it until `flock -u "$lock"`.
 lock_vm() {
-  mkdir -p "$vm"
-  exec {lock}>"$vm/lock"
+  mkdir -p "$target/vm"
+  exec {lock}>"$target/vm/lock"
   flock "$lock"
 }
 

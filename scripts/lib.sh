@@ -5,10 +5,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Where rustup and Go's own archive install to, and where Debian keeps depmod and mke2fs: not on every user's PATH.
 PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 target=${CARGO_TARGET_DIR:-$root/target}
-triple=x86_64-unknown-linux-gnu
 
-# What the guest, the tests and the demo run: optimised, statically linked, in one folder.
-guest_bin=$target/$triple/guest
+# What the guest, the tests and the demo run: optimised, statically linked, in one folder, `guest_bin`.
 guest_packages=(armor-agent armor-hub-client armor-dev-hub armor-guest-tests)
 guest_programs=(hzn-armor-agent hzn-armor hzn-armor-dev-hub armor-guest-tests)
 
@@ -19,6 +17,21 @@ die() {
 
 # need COMMAND WHAT_TO_DO
 need() { command -v "$1" >/dev/null || die "$1 is missing: $2"; }
+
+# machine_arch: what this machine is, as Debian and Open Horizon call it.
+machine_arch() { uname -m | sed 's/^x86_64$/amd64/; s/^aarch64$/arm64/'; }
+
+# build_for ARCH: what is built from here on: amd64 or arm64.
+build_for() {
+  case $1 in
+    amd64) triple=x86_64-unknown-linux-gnu ;;
+    arm64) triple=aarch64-unknown-linux-gnu ;;
+    *) die "architecture '$1' is not one of amd64, arm64" ;;
+  esac
+  guest_bin=$target/$triple/guest
+  node_program=$target/$triple/image/hzn-armor-agent
+}
+build_for "$(machine_arch)"
 
 # as_root COMMAND...
 as_root() {
@@ -34,6 +47,12 @@ static_cargo() {
     export RUSTFLAGS="-C target-feature=+crt-static${EXTRA_RUSTFLAGS:+ $EXTRA_RUSTFLAGS}"
     local command=$1
     shift
+    if [[ $triple != "$(uname -m)"-* ]]; then
+      [[ $triple == aarch64-* ]] || die "$triple is not built on another machine"
+      need aarch64-linux-gnu-gcc "run: scripts/setup --arm64"
+      RUSTC=$("$root/scripts/arm64-rust") || exit
+      export RUSTC CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    fi
     exec cargo "$command" --target "$triple" --target-dir "$target" "$@"
   )
 }
@@ -45,7 +64,6 @@ build_guest_programs() {
 
 # build_for_nodes: the agent as it is installed on nodes, in `node_program`. No path of this machine gets into it, so that two
 # builds of one commit are the same bytes wherever they happen.
-node_program=$target/$triple/image/hzn-armor-agent
 build_for_nodes() {
   local home=${CARGO_HOME:-$HOME/.cargo} flags=() pair
   # The last that matches a path counts.
