@@ -22,6 +22,7 @@ use crate::image::{Generation, generation_of, image_map};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
+use crate::symbols;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
 const ITERATORS: [&str; 4] = ["held_files", "held_mappings", LABEL, RELEASE];
@@ -76,6 +77,7 @@ impl Enforcer {
     }
 
     fn load(directory: Option<&Path>) -> Result<Self, BpfError> {
+        symbols::seen().map_err(BpfError::Symbols)?;
         let mut object = MaybeUninit::uninit();
         let mut skeleton = open(&mut object)?;
         if let Some(directory) = directory {

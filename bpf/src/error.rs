@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::output;
+use crate::symbols::Unseen;
 
 /// Why the kernel side could not do what it was asked.
 #[derive(Debug, Error)]
@@ -18,6 +19,9 @@ pub enum BpfError {
         /// What libbpf said about it, with the end of the verifier's log.
         said: String,
     },
+    /// The programs would load, and read nothing where they look for the kernel's variables.
+    #[error(transparent)]
+    Symbols(Unseen),
     /// A loaded program could not be attached to its hook.
     #[error("program {program} cannot be attached: {source}")]
     Attach {

@@ -13,6 +13,7 @@ mod image;
 mod output;
 mod pins;
 mod probe;
+mod symbols;
 
 /// Generated from the C sources by `build.rs`.
 #[allow(missing_docs, unused, clippy::all, clippy::restriction)]
@@ -29,6 +30,7 @@ pub use home::{Filesystem, Home, LinkedFile};
 pub use image::Generation;
 pub use pins::{Leftover, detach};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
+pub use symbols::Unseen;
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

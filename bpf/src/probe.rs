@@ -1,7 +1,7 @@
 //! What this kernel can do: each prerequisite by itself, and whether a denial really happens.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use crate::enforcer::{Enforcer, open};
 use crate::error::BpfError;
 use crate::home::Home;
 use crate::image::Generation;
+use crate::symbols;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
@@ -25,8 +26,8 @@ pub struct Probe {
     pub kernel: String,
     /// Whether the kernel describes its types (`/sys/kernel/btf/vmlinux`): CO-RE needs it.
     pub btf: bool,
-    /// Whether the kernel names its variables (`CONFIG_KALLSYMS_ALL`): the programs read `mount_lock`.
-    pub kallsyms_all: bool,
+    /// Why the addresses of the kernel's variables that the programs read are not seen; `None` when they are.
+    pub kallsyms: Option<String>,
     /// The active security modules; empty where securityfs does not tell.
     pub lsm: Vec<String>,
     /// `none`, `integrity` or `confidentiality`; the last refuses the programs. `None` where the kernel has no lockdown.
@@ -64,12 +65,6 @@ pub fn active_modules() -> Vec<String> {
     words("/sys/kernel/security/lsm", ',')
 }
 
-fn names_mount_lock() -> bool {
-    fs::File::open("/proc/kallsyms").is_ok_and(|symbols| {
-        BufReader::new(symbols).lines().map_while(Result::ok).any(|line| line.ends_with(" mount_lock"))
-    })
-}
-
 fn words(path: &str, separator: char) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned).collect()
@@ -93,7 +88,7 @@ pub fn probe() -> Probe {
     Probe {
         kernel: words("/proc/sys/kernel/osrelease", '\n').concat(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-        kallsyms_all: names_mount_lock(),
+        kallsyms: symbols::seen().err().map(|unseen| unseen.to_string()),
         lsm: active_modules(),
         lockdown: lockdown
             .into_iter()

@@ -1,4 +1,4 @@
-//! The kernel programs for arm64, which nothing here can run. The build compiles them; here libbpf resolves every CO-RE
+//! The kernel programs for arm64, without a guest to run them. The build compiles them; here libbpf resolves every CO-RE
 //! relocation of the object against the types of Debian's arm64 kernels, and the hooks are looked up there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -24,12 +24,7 @@ pub fn missing(probe: &Probe) -> Vec<String> {
             "no BTF (/sys/kernel/btf/vmlinux): a kernel with CONFIG_DEBUG_INFO_BTF=y is needed".to_owned(),
         );
     }
-    if !probe.kallsyms_all && probe.denial.is_some() {
-        missing.push(
-            "/proc/kallsyms does not name mount_lock: a kernel with CONFIG_KALLSYMS_ALL=y is needed"
-                .to_owned(),
-        );
-    }
+    missing.extend(probe.kallsyms.clone());
     if probe.lsm.is_empty() && probe.denial.is_some() {
         missing.push(
             "the LSM list (/sys/kernel/security/lsm) cannot be read: mount securityfs to see whether bpf is in it".to_owned(),
@@ -51,8 +46,8 @@ pub fn missing(probe: &Probe) -> Vec<String> {
     missing.extend(
         unloadable.iter().map(|(error, names)| format!("not loadable: {}: {error}", names.join(", "))),
     );
-    // Where programs do not load, that is why.
-    if let Some(error) = probe.denial.as_ref().filter(|_| unloadable.is_empty()) {
+    // Where programs do not load, or would not work, that is why.
+    if let Some(error) = probe.denial.as_ref().filter(|_| unloadable.is_empty() && probe.kallsyms.is_none()) {
         missing.push(format!("an access that must be denied was not: {error}"));
     }
     missing
@@ -69,7 +64,7 @@ pub fn text(probe: &Probe) -> String {
     };
     line("kernel", &probe.kernel);
     line("BTF", yes(probe.btf));
-    line("KALLSYMS_ALL", yes(probe.kallsyms_all));
+    line("kallsyms", probe.kallsyms.as_deref().unwrap_or("shown"));
     line("LSM list", &if probe.lsm.is_empty() { "not readable".to_owned() } else { probe.lsm.join(",") });
     line("lockdown", probe.lockdown.as_deref().unwrap_or("none"));
     line("cgroup", &or_none(&if probe.cgroup == 0 { String::new() } else { format!("v{}", probe.cgroup) }));
@@ -109,7 +104,7 @@ mod tests {
     fn says_what_is_missing_and_what_to_do() {
         let probe = Probe {
             btf: true,
-            kallsyms_all: true,
+            kallsyms: None,
             lsm: vec!["landlock".into(), "apparmor".into()],
             lockdown: None,
             cgroup: 2,
@@ -138,10 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_matters_only_without_a_denial() {
+    fn a_list_that_cannot_be_read_matters_only_without_a_denial() {
         let mut probe = Probe {
             btf: true,
-            kallsyms_all: false,
+            kallsyms: None,
             lsm: Vec::new(),
             lockdown: None,
             cgroup: 2,
@@ -152,7 +147,6 @@ mod tests {
         };
         assert!(missing(&probe).is_empty() && text(&probe).contains("This kernel enforces"));
         probe.denial = Some("the file opened".into());
-        let missing = missing(&probe);
-        assert!(missing[0].contains("CONFIG_KALLSYMS_ALL") && missing[1].contains("mount securityfs"));
+        assert!(missing(&probe)[0].contains("mount securityfs"));
     }
 }

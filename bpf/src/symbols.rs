@@ -1,0 +1,70 @@
+//! The kernel's variables that the programs read, `path.h`: whether their addresses are there to be seen.
+//!
+//! libbpf takes what `/proc/kallsyms` shows, and the kernel shows 0 to whom it hides an address from (`kallsyms_show_value`).
+//! Programs with such an address load, deny, and never see that a name or a mount moved.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+
+use thiserror::Error;
+
+const VARIABLES: [&str; 2] = ["rename_lock", "mount_lock"];
+
+/// Why the programs would not find what they read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unseen {
+    /// The kernel does not name its variables, or there is no such file.
+    #[error(
+        "/proc/kallsyms does not name rename_lock and mount_lock: a kernel with CONFIG_KALLSYMS_ALL=y is needed"
+    )]
+    Unnamed,
+    /// It hides their addresses from this process.
+    #[error(
+        "/proc/kallsyms hides the addresses of rename_lock and mount_lock: the agent needs CAP_SYSLOG, and the sysctl \
+         kernel.kptr_restrict must not be 2"
+    )]
+    Hidden,
+}
+
+/// Whether the addresses are there for this process.
+pub(crate) fn seen() -> Result<(), Unseen> {
+    File::open("/proc/kallsyms").map_or(Err(Unseen::Unnamed), |symbols| seen_in(BufReader::new(symbols)))
+}
+
+/// `symbols` has lines of address, type and name; what is a module's has its name behind that.
+fn seen_in(mut symbols: impl BufRead) -> Result<(), Unseen> {
+    let (mut line, mut seen) = (String::new(), 0);
+    while symbols.read_line(&mut line).is_ok_and(|length| length > 0) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let [address, _, name] = words[..]
+            && VARIABLES.contains(&name)
+        {
+            if address.bytes().all(|digit| digit == b'0') {
+                return Err(Unseen::Hidden);
+            }
+            seen += 1;
+        }
+        line.clear();
+    }
+    if seen < VARIABLES.len() { Err(Unseen::Unnamed) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_seen_hidden_or_not_named() {
+        let both =
+            "ffffffff81000000 T _text\nffffffff82a00100 D rename_lock\nffffffff82a00200 D mount_lock\n";
+        for (symbols, expected) in [
+            (both.to_owned(), Ok(())),
+            (both.replace("ffffffff82a00200", "0000000000000000"), Err(Unseen::Hidden)),
+            (both.replace("D mount_lock", "D mount_lock\t[other]"), Err(Unseen::Unnamed)),
+            ("ffffffff81000000 T _text\n".to_owned(), Err(Unseen::Unnamed)),
+            (String::new(), Err(Unseen::Unnamed)),
+        ] {
+            assert_eq!(seen_in(symbols.as_bytes()), expected, "{symbols}");
+        }
+    }
+}
