@@ -11,6 +11,7 @@
 mod known;
 mod layers;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,9 +292,9 @@ impl Runtime {
 }
 
 /// `socket`, or what the host has at its path if that alone answers: bound into a container, it stays the one that a runtime,
-/// started anew, has replaced.
+/// started anew, has replaced. What is not bound at all is not meant to be asked.
 async fn live_socket(socket: &Path) -> PathBuf {
-    if UnixStream::connect(socket).await.is_err() {
+    if UnixStream::connect(socket).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
         let of_host = {
             let host = Root::of_host();
             host.find(&host.resolve(&socket.to_string_lossy(), true))
