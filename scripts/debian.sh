@@ -30,7 +30,8 @@ suite_of() {
 private_apt() {
   local suite=$1 dir=$vm/apt/$1
   shift
-  if [[ ! -e $dir/ready ]]; then
+  # Old lists name packages that the mirror has replaced since.
+  if [[ -z $(find "$dir/ready" -mmin -360 2>/dev/null) ]]; then
     mkdir -p "$dir"/{lists/partial,archives/partial,etc/empty}
     : >"$dir/status"
     echo "deb [arch=$arch signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" \
@@ -84,7 +85,7 @@ unpack_kernel() {
   [[ -e $2/vmlinuz ]] || die "Debian $suite's $image holds no kernel"
 }
 
-# fetch_kernel KERNEL: into target/vm/KERNEL; `vmlinuz`, the initramfs `modules.cpio` with what guests need at least, and all
+# fetch_kernel KERNEL: into KERNEL below `vm`; `vmlinuz`, the initramfs `modules.cpio` with what guests need at least, and all
 # `modules`.
 fetch_kernel() {
   local kernel_dir=$vm/$1 release new modules group module file name

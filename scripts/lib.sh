@@ -31,13 +31,15 @@ build_for() {
   guest_bin=$target/$triple/guest
   node_program=$target/$triple/image/hzn-armor-agent
 }
-build_for "$(machine_arch)"
+# Elsewhere nothing is built, but bundles can be published.
+[[ $(machine_arch) != a??64 ]] || build_for "$(machine_arch)"
 
 # as_root COMMAND...
 as_root() {
   if ((EUID == 0)); then "$@"; else sudo "$@"; fi
 }
 
+rust_wanted() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
 project_version() { sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
 
 # static_cargo ARGUMENT...: cargo for static binaries, which also run in a guest that has no C library.
@@ -48,7 +50,7 @@ static_cargo() {
     local command=$1
     shift
     if [[ $triple != "$(uname -m)"-* ]]; then
-      [[ $triple == aarch64-* ]] || die "$triple is not built on another machine"
+      [[ $triple == aarch64-* ]] || die "$triple is built on such a machine alone"
       need aarch64-linux-gnu-gcc "run: scripts/setup --arm64"
       RUSTC=$("$root/scripts/arm64-rust") || exit
       export RUSTC CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc

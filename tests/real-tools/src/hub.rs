@@ -106,7 +106,7 @@ impl Hub {
         format!("http://{}/{part}", self.address)
     }
 
-    /// All requests so far that change something, but for those to the agent of the node.
+    /// All requests so far that change something.
     pub fn changes(&self) -> Vec<Request> {
         let changes = |request: &&Request| request.method != "GET";
         lock(&self.shared).requests.iter().filter(changes).cloned().collect()

@@ -104,7 +104,10 @@ impl Hzn {
 
     async fn finish(&self, mut command: Command, arguments: &[&str]) -> io::Result<Said> {
         command.env_clear();
-        // The toolchain that builds the image stays that of who runs the tests.
+        // What builds the image stays that of who runs the tests.
+        for name in ["CARGO_TARGET_DIR", "DOCKER_HOST", "http_proxy", "https_proxy", "no_proxy"] {
+            command.envs(env::var_os(name).map(|value| (name, value)));
+        }
         for (name, default) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
             let at_home = || env::home_dir().map(|home| home.join(default).into_os_string());
             if let Some(place) = env::var_os(name).or_else(at_home) {

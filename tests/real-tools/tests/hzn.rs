@@ -236,7 +236,8 @@ async fn the_image_is_pushed_and_all_is_published_and_removed() {
     fs::create_dir(operator.dir.path().join(".docker")).unwrap();
     let logins = json!({"auths": {&registry.address: {"auth": auth}}});
     operator.write(".docker/config.json", logins.to_string());
-    let said = good(operator.publish(&[]).await);
+    good(operator.publish(&["image"]).await);
+    let said = good(operator.publish(&["service", "service-policy", "deployment-policy"]).await);
     assert!(!said.to_string().contains("arning"), "{said}");
 
     let sent = operator.hub.resource(SERVICE).unwrap();
