@@ -12,6 +12,10 @@ use libbpf_cargo::SkeletonBuilder;
 /// As Rust calls an architecture, and as libbpf's headers do.
 const ARCHITECTURES: [(&str, &str); 2] = [("x86_64", "x86"), ("aarch64", "arm64")];
 
+/// Raised where programs of the same object must not be taken over from an agent of before: 2, since it looks at the addresses
+/// that they get (`symbols.rs`).
+const LOADED_AS: u32 = 2;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let target = env::var("CARGO_CFG_TARGET_ARCH")?;
@@ -40,12 +44,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             })?;
         if arch == target {
             builder.generate(out.join("armor.skel.rs"))?;
-            // These name the pins of exactly these programs, so that another build's are replaced and this one's taken over.
+            // These name the pins of exactly these programs, loaded as they are now, so that another build's are replaced and this one's taken over.
             for (name, file) in
                 [("ARMOR_ABI_HASH", Path::new("src/bpf/abi.h")), ("ARMOR_OBJECT_HASH", &object)]
             {
                 let mut hasher = DefaultHasher::new();
-                fs::read(file)?.hash(&mut hasher);
+                (fs::read(file)?, LOADED_AS).hash(&mut hasher);
                 println!("cargo:rustc-env={name}={:016x}", hasher.finish());
             }
         }

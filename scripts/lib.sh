@@ -32,7 +32,9 @@ build_for() {
   node_program=$target/$triple/image/hzn-armor-agent
 }
 # Elsewhere nothing is built, but bundles can be published.
-[[ $(machine_arch) != a??64 ]] || build_for "$(machine_arch)"
+case $(machine_arch) in
+  amd64 | arm64) build_for "$(machine_arch)" ;;
+esac
 
 # as_root COMMAND...
 as_root() {
@@ -49,6 +51,7 @@ static_cargo() {
     export RUSTFLAGS="-C target-feature=+crt-static${EXTRA_RUSTFLAGS:+ $EXTRA_RUSTFLAGS}"
     local command=$1
     shift
+    [[ ${triple-} ]] || die "nothing is built on $(uname -m)"
     if [[ $triple != "$(uname -m)"-* ]]; then
       [[ $triple == aarch64-* ]] || die "$triple is built on such a machine alone"
       need aarch64-linux-gnu-gcc "run: scripts/setup --arm64"

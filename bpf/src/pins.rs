@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place (bpffs knows no dots in
-//!   names). Its name is made of hashes of `abi.h` and of the object, so an agent takes over exactly what it would have loaded.
+//!   names). Its name is made of hashes of `abi.h` and of the object (`build.rs`), so an agent takes over exactly what it would
+//!   have loaded.
 //! - The programs of another version are ended only after this version's first generation is live: until then both enforce,
 //!   under the same labels.
 //! - The maps of a version that is ended stay until what is in its ring and its counters was told.

@@ -4,16 +4,19 @@
 //! Programs with such an address load, deny, and never see that a name or a mount moved.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 
 use thiserror::Error;
 
 const VARIABLES: [&str; 2] = ["rename_lock", "mount_lock"];
 
 /// Why the programs would not find what they read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum Unseen {
-    /// The kernel does not name its variables, or there is no such file.
+    /// The file cannot be read.
+    #[error("/proc/kallsyms: {0}: the agent needs the host's /proc, of a kernel with CONFIG_KALLSYMS=y")]
+    Unreadable(#[from] io::Error),
+    /// The kernel does not name its variables.
     #[error(
         "/proc/kallsyms does not name rename_lock and mount_lock: a kernel with CONFIG_KALLSYMS_ALL=y is needed"
     )]
@@ -28,25 +31,25 @@ pub enum Unseen {
 
 /// Whether the addresses are there for this process.
 pub(crate) fn seen() -> Result<(), Unseen> {
-    File::open("/proc/kallsyms").map_or(Err(Unseen::Unnamed), |symbols| seen_in(BufReader::new(symbols)))
+    seen_in(BufReader::new(File::open("/proc/kallsyms")?))
 }
 
 /// `symbols` has lines of address, type and name; what is a module's has its name behind that.
 fn seen_in(mut symbols: impl BufRead) -> Result<(), Unseen> {
-    let (mut line, mut seen) = (String::new(), 0);
-    while symbols.read_line(&mut line).is_ok_and(|length| length > 0) {
+    let (mut line, mut seen) = (String::new(), [false; VARIABLES.len()]);
+    while symbols.read_line(&mut line)? > 0 {
         let words: Vec<_> = line.split_whitespace().collect();
         if let [address, _, name] = words[..]
-            && VARIABLES.contains(&name)
+            && let Some(variable) = VARIABLES.iter().position(|variable| *variable == name)
         {
             if address.bytes().all(|digit| digit == b'0') {
                 return Err(Unseen::Hidden);
             }
-            seen += 1;
+            seen[variable] = true;
         }
         line.clear();
     }
-    if seen < VARIABLES.len() { Err(Unseen::Unnamed) } else { Ok(()) }
+    if seen.contains(&false) { Err(Unseen::Unnamed) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -57,14 +60,22 @@ mod tests {
     fn an_address_is_seen_hidden_or_not_named() {
         let both =
             "ffffffff81000000 T _text\nffffffff82a00100 D rename_lock\nffffffff82a00200 D mount_lock\n";
+        let twice = both.replace("rename_lock", "mount_lock");
         for (symbols, expected) in [
-            (both.to_owned(), Ok(())),
-            (both.replace("ffffffff82a00200", "0000000000000000"), Err(Unseen::Hidden)),
-            (both.replace("D mount_lock", "D mount_lock\t[other]"), Err(Unseen::Unnamed)),
-            ("ffffffff81000000 T _text\n".to_owned(), Err(Unseen::Unnamed)),
-            (String::new(), Err(Unseen::Unnamed)),
+            (both.to_owned(), "seen"),
+            (both.replace("ffffffff82a00200", "0000000000000000"), "hidden"),
+            (both.replace("D mount_lock", "D mount_lock\t[other]"), "not named"),
+            (twice, "not named"),
+            ("ffffffff81000000 T _text\n".to_owned(), "not named"),
+            (String::new(), "not named"),
         ] {
-            assert_eq!(seen_in(symbols.as_bytes()), expected, "{symbols}");
+            let found = match seen_in(symbols.as_bytes()) {
+                Ok(()) => "seen",
+                Err(Unseen::Hidden) => "hidden",
+                Err(Unseen::Unnamed) => "not named",
+                Err(Unseen::Unreadable(_)) => "not readable",
+            };
+            assert_eq!(found, expected, "{symbols}");
         }
     }
 }

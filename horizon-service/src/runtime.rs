@@ -11,7 +11,9 @@
 mod known;
 mod layers;
 
+use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +79,8 @@ pub enum RuntimeState {
 /// Follows a runtime.
 pub struct Runtime {
     socket: PathBuf,
+    /// Whether it was the host's of the same path when it answered last.
+    is_hosts: bool,
     known: Known,
     host: Surroundings,
     workloads: watch::Sender<Arc<Workloads>>,
@@ -120,6 +124,7 @@ impl Runtime {
     pub fn new(socket: &Path, state_dir: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
+            is_hosts: false,
             known: Known::default(),
             host: Surroundings { services: Services::open(state_dir), layers: LayerStore::default() },
             workloads: watch::Sender::default(),
@@ -175,7 +180,7 @@ impl Runtime {
 
     /// One connection: events first, then the list, so that nothing falls between.
     async fn follow(&mut self) -> Result<std::convert::Infallible, Lost> {
-        let socket = live_socket(&self.socket).await;
+        let socket = self.live_socket().await;
         if !socket.try_exists().unwrap_or(true) {
             return Err(Lost::Absent(self.socket.clone()));
         }
@@ -250,6 +255,27 @@ impl Runtime {
         }
     }
 
+    /// The socket, or what the host has at its path if that alone answers: bound into a container, it stays the one that a
+    /// runtime, started anew, has replaced. Only where it was the host's: at that path another runtime may be bound.
+    async fn live_socket(&mut self) -> PathBuf {
+        let of_host = {
+            let host = Root::of_host();
+            host.find(&host.resolve(&self.socket.to_string_lossy(), true))
+        };
+        match (UnixStream::connect(&self.socket).await, of_host) {
+            (Ok(_), Some(of_host)) => self.is_hosts = is_same_file(&self.socket, &of_host),
+            (Err(error), Some(of_host))
+                if self.is_hosts
+                    && error.kind() == ErrorKind::ConnectionRefused
+                    && UnixStream::connect(&of_host).await.is_ok() =>
+            {
+                return of_host;
+            }
+            _ => {}
+        }
+        self.socket.clone()
+    }
+
     fn take(&mut self, event: Result<EventMessage, Error>) -> Result<(), Lost> {
         self.known.event(event?, &mut self.host);
         Ok(())
@@ -291,21 +317,9 @@ impl Runtime {
     }
 }
 
-/// `socket`, or what the host has at its path if that alone answers: bound into a container, it stays the one that a runtime,
-/// started anew, has replaced. What is not bound at all is not meant to be asked.
-async fn live_socket(socket: &Path) -> PathBuf {
-    if UnixStream::connect(socket).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
-        let of_host = {
-            let host = Root::of_host();
-            host.find(&host.resolve(&socket.to_string_lossy(), true))
-        };
-        if let Some(of_host) = of_host
-            && UnixStream::connect(&of_host).await.is_ok()
-        {
-            return of_host;
-        }
-    }
-    socket.to_owned()
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let number = |path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    number(one).is_some_and(|found| Some(found) == number(other))
 }
 
 async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Lost> {

@@ -1,8 +1,8 @@
 //! What a policy document says, validated and with every inherited value filled in.
 //!
 //! Invariants, which the parser establishes:
-//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH) bytes. Only directories
-//!   end in `/`.
+//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH) bytes.
+//!   Only directories end in `/`.
 //! - Every rule carries its own action, severity, tags and message: the section's or the spec's where it gives none.
 //! - A policy has at least one rule.
 

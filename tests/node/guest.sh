@@ -20,8 +20,8 @@ tell_more() {
   for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
 }
 
-# start_dockerd [OPTION]... Daemons are no children of the story, which waits for its own. Nothing here is about networks, and iptables takes seconds,
-# emulated.
+# start_dockerd [OPTION]... Daemons are no children of the story, which waits for its own. Nothing here is about networks, and
+# iptables takes seconds, emulated.
 start_dockerd() {
   (dockerd "$@" --iptables=false --ip6tables=false >>dockerd.log 2>&1 &)
   within 120 docker_answers
@@ -82,7 +82,8 @@ CONF
 css_answers() { admin -O /dev/null "$css/api/v1/health" 2>/dev/null; }
 admin() { wget -q --header "Authorization: Basic $(printf %s "$org/hub-admin:hub-admin-token" | base64)" "$@"; }
 
-# set_up [OPTION_OF_DOCKERD]...: a node and its hub, with the operator's keys, whose public halves are pinned on the node, and the images.
+# set_up [OPTION_OF_DOCKERD]...: a node and its hub, with the operator's keys, whose public halves are pinned on the node, and
+# the images.
 set_up() {
   start_dockerd "$@"
   start_hub

@@ -256,12 +256,15 @@ async fn the_image_is_pushed_and_all_is_published_and_removed() {
     assert_eq!(docker(&["image", "inspect", "--format", title, image]).await.trim(), "hzn-armor-agent");
     docker(&["image", "rm", image]).await;
 
-    // In another order the Exchange would be left with a policy for a service that is gone.
-    let steps = ["remove-deployment-policy", "remove-service-policy", "remove-service"];
-    good(operator.publish(&steps).await);
-    let left = |path: &str| operator.hub.resource(path);
-    for path in ["myorg/business/policies/policy-hzn-armor", &format!("{SERVICE}/policy"), SERVICE] {
-        assert_eq!(left(path), None, "{path}");
+    let service_policy = format!("{SERVICE}/policy");
+    for (step, path) in [
+        ("remove-deployment-policy", "myorg/business/policies/policy-hzn-armor"),
+        ("remove-service-policy", &service_policy),
+        ("remove-service", SERVICE),
+    ] {
+        assert!(operator.hub.resource(path).is_some(), "{path}");
+        good(operator.publish(&[step]).await);
+        assert_eq!(operator.hub.resource(path), None, "{step}");
     }
 }
 
