@@ -25,9 +25,10 @@ use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::symbols;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
-const ITERATORS: [&str; 4] = ["held_files", "held_mappings", LABEL, RELEASE];
+const ITERATORS: [&str; 5] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES];
 const LABEL: &str = "label_tasks";
 const RELEASE: &str = "release_strangers";
+const NAMESPACES: &str = "note_namespaces";
 /// How many of them show what is held.
 const HELD: usize = 2;
 /// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
@@ -176,6 +177,7 @@ impl Enforcer {
         for (number, domain, home) in generation.domains {
             self.name_linked_files(generation.id, *number, domain, home)?;
         }
+        self.iterate(position(NAMESPACES), |_| None)?;
         self.live
             .update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| BpfError::Map { map: "live", source })?;
@@ -291,7 +293,7 @@ impl Enforcer {
     }
 
     fn label_all(&self, iterator: &str) -> Result<Labelled, BpfError> {
-        let which = ITERATORS.iter().position(|name| *name == iterator).unwrap_or(ITERATORS.len());
+        let which = position(iterator);
         let mut all = Labelled::default();
         for _ in 0..LABEL_PASSES {
             let mut pass = Labelled::default();
@@ -396,6 +398,11 @@ fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapH
     let map = skeleton.object().maps().find(|map| map.name() == name);
     let map = map.ok_or_else(|| BpfError::load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT)))?;
     MapHandle::try_from(&map).map_err(|source| BpfError::Map { map: name, source })
+}
+
+/// Where an iterator stands among [`ITERATORS`].
+fn position(iterator: &str) -> usize {
+    ITERATORS.iter().position(|name| *name == iterator).unwrap_or(ITERATORS.len())
 }
 
 fn leading_u32(key: &[u8]) -> u32 {

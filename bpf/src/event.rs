@@ -33,13 +33,25 @@ pub enum Hook {
     PathMkdir,
     PathMknod,
     PathSymlink,
+    SbMount,
+    MoveMount,
+    SbPivotroot,
+    SbUmount,
+    InodeCreate,
+    InodeLink,
+    InodeUnlink,
+    InodeSymlink,
+    InodeMkdir,
+    InodeRmdir,
+    InodeMknod,
+    InodeRename,
     /// A descriptor from before the rules.
     HeldFile,
     /// A mapping from before the rules.
     HeldMapping,
 }
 
-const HOOKS: [(Hook, &str); 18] = [
+const HOOKS: [(Hook, &str); 30] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -56,6 +68,18 @@ const HOOKS: [(Hook, &str); 18] = [
     (Hook::PathMkdir, "lsm=PATH_MKDIR"),
     (Hook::PathMknod, "lsm=PATH_MKNOD"),
     (Hook::PathSymlink, "lsm=PATH_SYMLINK"),
+    (Hook::SbMount, "lsm=SB_MOUNT"),
+    (Hook::MoveMount, "lsm=MOVE_MOUNT"),
+    (Hook::SbPivotroot, "lsm=SB_PIVOTROOT"),
+    (Hook::SbUmount, "lsm=SB_UMOUNT"),
+    (Hook::InodeCreate, "lsm=INODE_CREATE"),
+    (Hook::InodeLink, "lsm=INODE_LINK"),
+    (Hook::InodeUnlink, "lsm=INODE_UNLINK"),
+    (Hook::InodeSymlink, "lsm=INODE_SYMLINK"),
+    (Hook::InodeMkdir, "lsm=INODE_MKDIR"),
+    (Hook::InodeRmdir, "lsm=INODE_RMDIR"),
+    (Hook::InodeMknod, "lsm=INODE_MKNOD"),
+    (Hook::InodeRename, "lsm=INODE_RENAME"),
     (Hook::HeldFile, "iter=TASK_FILE"),
     (Hook::HeldMapping, "iter=TASK_VMA"),
 ];

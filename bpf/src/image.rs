@@ -5,7 +5,7 @@ use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
 use crate::error::BpfError;
-use crate::home::{Filesystem, Home};
+use crate::home::Home;
 use crate::{MAX_DOMAIN, skeleton::types};
 
 /// Words of a `struct image_domain`.
@@ -16,10 +16,8 @@ const PAGE_WORDS: usize = 4096;
 const BATCH: usize = 64;
 /// `CELL_BLOCKED` of `abi.h`.
 const CELL_BLOCKED: u32 = 8;
-/// `HOME_PROBES` of `abi.h`.
-const HOME_PROBES: usize = 8;
-/// `HOME_HASH_FACTOR` of `abi.h`.
-const HOME_HASH_FACTOR: u32 = 2_654_435_761;
+/// A directory whose name no rule gives: paths hold no such byte unless somebody wants it.
+const ELSEWHERE: &[u8] = b"/\x01/";
 /// `DOMAIN_RULED` of `abi.h`.
 const RULED: u32 = 1 << 0;
 /// `DOMAIN_SUBJECTS` of `abi.h`.
@@ -36,7 +34,7 @@ pub struct Generation<'a> {
     pub id: u32,
     /// Inode number of the host's mount namespace, outside of which containers are; 0: no task enters one.
     pub host_mount_namespace: u32,
-    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables, and where its root shows its filesystems. Tables
+    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables, and where its own mount tree is. Tables
     /// that several refer to are laid down once.
     pub domains: &'a [(u32, &'a Domain, Home)],
     /// Alerts per rule, domain and second before the rest are only counted; 0: unlimited.
@@ -66,9 +64,6 @@ impl Generation<'_> {
                 laid.push((*domain, tables));
                 tables
             });
-            let homes = homes(domain, home).ok_or_else(|| {
-                refuse(format!("domain {number} has {} filesystems, too many alike", home.filesystems.len()))
-            })?;
             let head = types::image_domain {
                 flags: RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 },
                 generation: self.id,
@@ -77,8 +72,8 @@ impl Generation<'_> {
                 vectors: tables.vectors,
                 mount_namespace: home.mount_namespace,
                 alerts_per_second: self.alerts_per_second,
-                homes: append_pairs(&mut words, homes.iter().map(home_words)),
-                homes_mask: homes.len() as u32 - 1,
+                elsewhere: domain.objects.walk(ELSEWHERE),
+                no_subject: 0,
                 objects: tables.objects,
                 subjects: tables.subjects,
                 reserved: 0,
@@ -143,48 +138,14 @@ fn append_automaton(words: &mut Vec<u64>, automaton: &Automaton) -> types::image
     types::image_automaton { slots, jumps, start: automaton.start }
 }
 
-/// The homes of a domain as a hash table: the smallest in which none is farther than the kernel side looks; `None` where
-/// that would be mostly empty.
-fn homes(domain: &Domain, home: &Home) -> Option<Vec<types::image_home>> {
-    let least = (2 * home.filesystems.len()).next_power_of_two();
-    (0..8).find_map(|doublings| {
-        let mut table = vec![types::image_home::default(); least << doublings];
-        let mask = table.len() - 1;
-        for filesystem in &home.filesystems {
-            let hash = filesystem.device.wrapping_mul(HOME_HASH_FACTOR);
-            let first = (hash ^ hash >> 16) as usize;
-            let free = (first..first + HOME_PROBES).map(|at| at & mask).find(|&at| table[at].device == 0)?;
-            table[free] = image_home(domain, filesystem);
-        }
-        Some(table)
-    })
-}
-
-fn image_home(domain: &Domain, filesystem: &Filesystem) -> types::image_home {
-    let mut prefix = filesystem.mount_point.as_os_str().as_encoded_bytes();
-    if prefix == b"/" {
-        prefix = b"";
-    }
-    types::image_home {
-        device: filesystem.device,
-        mount_id: filesystem.mount_id,
-        objects_state: domain.objects.walk(prefix),
-        subjects_state: domain.subjects.walk(prefix),
-    }
-}
-
-fn home_words(home: &types::image_home) -> [u64; 2] {
-    [pair(home.device, home.mount_id), pair(home.objects_state, home.subjects_state)]
-}
-
 fn head_words(head: &types::image_domain) -> [u64; DOMAIN_WORDS] {
     let types::image_domain { objects, subjects, .. } = head;
     [
         pair(head.flags, head.generation),
         pair(head.object_count, head.cells),
         pair(head.vectors, head.mount_namespace),
-        pair(head.alerts_per_second, head.homes),
-        pair(head.homes_mask, objects.slots),
+        pair(head.alerts_per_second, head.elsewhere),
+        pair(head.no_subject, objects.slots),
         pair(objects.jumps, objects.start),
         pair(subjects.slots, subjects.jumps),
         pair(subjects.start, head.reserved),

@@ -26,7 +26,7 @@ pub use counters::Counters;
 pub use enforcer::{Enforcer, Labelled};
 pub use error::BpfError;
 pub use event::{Event, Events, Hook};
-pub use home::{Filesystem, Home, LinkedFile};
+pub use home::{Home, LinkedFile};
 pub use image::Generation;
 pub use pins::{Leftover, detach};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};

@@ -4,7 +4,7 @@
  *
  * A generation is one array of 64-bit words in pages, the image:
  *   domain d at words [d * IMAGE_DOMAIN_WORDS ..], for all d up to MAX_DOMAIN: a struct image_domain; without DOMAIN_RULED: no rules
- *   automata, cells, vectors and homes anywhere behind, found through the offsets of struct image_domain
+ *   automata, cells and vectors anywhere behind, found through the offsets of struct image_domain
  * A word of an automaton is a policy::tables::Slot, check in the low half. A policy::tables::Jump is two words, aligned to
  * two: its bytes as they lie in memory, then `from` in the low half and `to` in the high. A vector is four words, one per
  * permission: the decision for who does not own the file in the low half, for the owner in the high. A cell has a vector's
@@ -29,6 +29,8 @@
 #define OBJECT_ANONYMOUS 1
 #define OBJECT_UNRESOLVED 2
 #define SUBJECT_NONE 0
+/* More than two classes at once: what must hold for all of them is not told apart, and is refused. */
+#define SUBJECT_CONFLICT 0xffff
 #define VERDICT_SHIFT 30
 #define VERDICT_AUDIT 1
 #define VERDICT_BLOCK 2
@@ -54,6 +56,18 @@ enum hook {
 	PATH_MKDIR,
 	PATH_MKNOD,
 	PATH_SYMLINK,
+	SB_MOUNT,
+	MOVE_MOUNT,
+	SB_PIVOTROOT,
+	SB_UMOUNT,
+	INODE_CREATE,
+	INODE_LINK,
+	INODE_UNLINK,
+	INODE_SYMLINK,
+	INODE_MKDIR,
+	INODE_RMDIR,
+	INODE_MKNOD,
+	INODE_RENAME,
 	/* No hooks: what a task held already when its rules came. */
 	HELD_FILE,
 	HELD_MAPPING,
@@ -89,32 +103,18 @@ struct image_domain {
 	__u32 vectors; /* word of vector 0 */
 	__u32 mount_namespace; /* inode number of the domain's own, 0: any; in domain 0's whether it has rules or not */
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
-	__u32 homes;	  /* word of home 0 */
-	__u32 homes_mask; /* one less than there is room for, which is a power of two */
+	__u32 elsewhere; /* the objects automaton behind a directory that no rule names */
+	__u32 no_subject; /* SUBJECT_NONE, as a number that the verifier does not know */
 	struct image_automaton objects;
 	struct image_automaton subjects;
 	__u32 reserved;
 };
 
-/*
- * Where a domain's own root shows a filesystem: two words of a hash table, at the hash of the
- * device (h = device * HOME_HASH_FACTOR, h ^ h >> 16) or up to HOME_PROBES - 1 behind it. Device 0 is room for another.
- */
-struct image_home {
-	__u32 device;
-	__u32 mount_id;	     /* the mount that shows it */
-	__u32 objects_state; /* the objects automaton after that mount's path, without a trailing slash */
-	__u32 subjects_state;
-};
-
-#define HOME_PROBES 8
-#define HOME_HASH_FACTOR 2654435761u /* 2^32 / golden ratio */
-
 /* A task's label: sticky, inherited by its children. */
 struct label {
 	__u32 domain;
 	__u32 generation; /* that `subject` was computed for; 0: none */
-	__u32 subject;
+	__u32 subject; /* two classes, one in each half: mostly the same one twice */
 	__u32 entered; /* STRANGERS_DOMAIN: when, in seconds of CLOCK_BOOTTIME */
 };
 

@@ -14,13 +14,13 @@
 
 #include "container.h"
 #include "held.h"
+#include "mounting.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Lets the skeleton generate the contract's types for Rust; read by nobody. */
 struct contract {
 	struct image_domain image_domain;
-	struct image_home image_home;
 	struct label label;
 	struct container_id container_id;
 	struct labelled labelled;
@@ -94,12 +94,11 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 SEC("lsm/file_mprotect")
 int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
 {
-	struct file *file = vma->vm_file;
 	__u32 rights = mapping_rights(prot, vma->vm_flags & VM_SHARED);
 
-	if (!file || !rights)
+	if (!vma->vm_file || !rights)
 		return 0;
-	return check_path(file->f_path.dentry, file->f_path.mnt, FILE_MPROTECT, rights, false);
+	return check_mapped((__u64)PLAIN(vma->vm_file), rights);
 }
 
 /* Since 6.2; before, ftruncate() comes to path_truncate. */
@@ -171,15 +170,104 @@ int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	return check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
 }
 
+SEC("lsm/sb_mount")
+int BPF_PROG(sb_mount, const char *dev_name, const struct path *path, const char *type, unsigned long flags, void *data)
+{
+	struct vfsmount *mnt = path->mnt;
+
+	if (flags & (MS_REMOUNT | MS_CHANGES_PROPAGATION))
+		return 0;
+	/* What is moved is told by a name of the caller's alone, so any of those that rules block might be. */
+	return check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE ? MOVES_ALL : MOUNTS_OVER);
+}
+
+SEC("lsm/move_mount")
+int BPF_PROG(move_mount, const struct path *from, const struct path *to)
+{
+	struct vfsmount *mnt = from->mnt;
+	int verdict = 0;
+
+	if (is_named(place_of(mount_of(PLAIN(mnt)))))
+		verdict = check_mounting(from->dentry, mnt, MOVE_MOUNT, TAKES_AWAY);
+	return verdict ?: check_mounting(to->dentry, to->mnt, MOVE_MOUNT, MOUNTS_OVER);
+}
+
+SEC("lsm/sb_pivotroot")
+int BPF_PROG(sb_pivotroot, const struct path *old, const struct path *new)
+{
+	return check_mounting(new->dentry, new->mnt, SB_PIVOTROOT, MOVES_ALL);
+}
+
+SEC("lsm/sb_umount")
+int BPF_PROG(sb_umount, struct vfsmount *mnt, int flags)
+{
+	return check_mounting(mnt->mnt_root, mnt, SB_UMOUNT, TAKES_AWAY);
+}
+
+/*
+ * What an overlay does in its upper layer for a task, which goes by no path. Most that comes here does not: the hooks of paths have
+ * decided on it.
+ */
+static __always_inline int check_acted_for(struct dentry *dentry, __u32 hook, bool making_directory)
+{
+	if (!is_acted_for(bpf_get_current_task_btf()))
+		return 0;
+	return check_path(dentry, 0, hook, 1u << WRITE, making_directory);
+}
+
+SEC("lsm/inode_create")
+int BPF_PROG(inode_create, struct inode *dir, struct dentry *dentry)
+{
+	return check_acted_for(dentry, INODE_CREATE, false);
+}
+
+SEC("lsm/inode_unlink")
+int BPF_PROG(inode_unlink, struct inode *dir, struct dentry *dentry)
+{
+	return check_acted_for(dentry, INODE_UNLINK, false);
+}
+
+SEC("lsm/inode_symlink")
+int BPF_PROG(inode_symlink, struct inode *dir, struct dentry *dentry)
+{
+	return check_acted_for(dentry, INODE_SYMLINK, false);
+}
+
+SEC("lsm/inode_mkdir")
+int BPF_PROG(inode_mkdir, struct inode *dir, struct dentry *dentry)
+{
+	return check_acted_for(dentry, INODE_MKDIR, true);
+}
+
+SEC("lsm/inode_mknod")
+int BPF_PROG(inode_mknod, struct inode *dir, struct dentry *dentry)
+{
+	return check_acted_for(dentry, INODE_MKNOD, false);
+}
+
+SEC("lsm/inode_rename")
+int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct dentry *new_dentry)
+{
+	if (!is_acted_for(bpf_get_current_task_btf()))
+		return 0;
+	return check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
+}
+
 /* Makes the cache forget an inode for good once it gets a second name, whoever gives it. */
 SEC("lsm/inode_link")
-int BPF_PROG(inode_link, struct dentry *old_dentry)
+int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct dentry *new_dentry)
 {
 	struct inode *inode = old_dentry->d_inode;
 	struct verdict_cache *cache;
 
 	if (!inode)
 		return 0;
+	if (is_acted_for(bpf_get_current_task_btf())) {
+		int verdict = check_two(old_dentry, 0, new_dentry, 0, INODE_LINK, false);
+
+		if (verdict)
+			return verdict;
+	}
 	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cache)
 		return -EACCES; /* out of memory: better no second name than one that the cache does not know of */
@@ -192,7 +280,7 @@ SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
 	__sync_fetch_and_add(&removals, 1);
-	return 0;
+	return check_acted_for(dentry, INODE_RMDIR, false);
 }
 
 SEC("lsm/task_alloc")
@@ -224,6 +312,17 @@ int label_tasks(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 
 	return task ? show_labelled(ctx->meta->seq, task, false) : 0;
+}
+
+/* Before a generation is live that names mount namespaces: where they are. */
+SEC("iter/task")
+int note_namespaces(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	if (task)
+		note_namespace(task);
+	return 0;
 }
 
 SEC("iter/task")

@@ -6,11 +6,14 @@
 #ifndef ARMOR_CACHE_H
 #define ARMOR_CACHE_H
 
-#include "scope.h"
+#include "subject.h"
 
-/* Whether the cache holds the object's classes, as they are now. */
+/*
+ * Whether the cache holds the object's classes, as they are now: for an overlay's file with those of its layer where `below` asks
+ * for them.
+ */
 static __always_inline bool cached(const struct scope *scope, struct verdict_cache *cache, struct vfsmount *mnt,
-				   struct epochs now, struct classes *classes)
+				   struct epochs now, __u32 below, struct classes *classes)
 {
 	bool hit;
 
@@ -18,21 +21,22 @@ static __always_inline bool cached(const struct scope *scope, struct verdict_cac
 		return false;
 	bpf_spin_lock(&cache->lock);
 	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
-	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts;
-	classes->view = classes->linked = cache->view;
-	classes->home = cache->home;
+	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts &&
+	      cache->below >= below;
+	classes->of[0] = cache->classes[0];
+	classes->of[1] = cache->classes[1];
+	classes->of[2] = cache->classes[2];
+	classes->of[3] = cache->classes[3];
+	classes->count = cache->count;
 	bpf_spin_unlock(&cache->lock);
 	return hit;
 }
 
-static __always_inline void remember(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
-				     const struct name *name)
+static __always_inline void fill(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
+				 __u32 below, const struct classes *classes)
 {
-	struct verdict_cache *cache;
+	struct verdict_cache *cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-	if (name->classes.view == OBJECT_UNRESOLVED || (!name->directory && inode->__i_nlink != 1))
-		return;
-	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cache)
 		return;
 	bpf_spin_lock(&cache->lock);
@@ -41,9 +45,32 @@ static __always_inline void remember(const struct scope *scope, struct inode *in
 	cache->mount = (__u64)mnt;
 	cache->renames = before.renames;
 	cache->mounts = before.mounts;
-	cache->view = name->classes.view;
-	cache->home = name->classes.home;
+	cache->classes[0] = classes->of[0];
+	cache->classes[1] = classes->of[1];
+	cache->classes[2] = classes->of[2];
+	cache->classes[3] = classes->of[3];
+	cache->count = classes->count;
+	cache->below = below;
 	bpf_spin_unlock(&cache->lock);
+}
+
+static __always_inline void remember(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
+				     __u32 below, const struct name *name)
+{
+	if (name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
+	    (!name->directory && inode->__i_nlink != 1))
+		return;
+	fill(scope, inode, mnt, before, below, &name->classes);
+}
+
+/* The same for a layer's file that no rule names, by any of its names. */
+static __always_inline void remember_unnamed(const struct scope *scope, struct inode *inode, struct vfsmount *mnt,
+					     struct epochs before)
+{
+	struct classes unnamed = { .of = { CLASS_UNNAMED }, .count = 1 };
+
+	if (inode->__i_nlink == 1 || (inode->i_mode & S_IFMT) == S_IFDIR)
+		fill(scope, inode, mnt, before, 1, &unnamed);
 }
 
 static __always_inline struct folder_cache *folder_cache_of(__u64 inode)
@@ -93,7 +120,7 @@ static __always_inline void remember_folder(const struct scope *scope, __u64 ino
 	struct folder_cache *cache = folder_cache_of(inode);
 	__u64 number = FIELD(inode, inode, i_ino);
 
-	if (!cache || folder->known || folder->view_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
+	if (!cache || folder->known || folder->others == OTHERS_MANY || folder->mount_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
 	    !has_unique_numbers(inode))
 		return;
 	bpf_spin_lock(&cache->lock);

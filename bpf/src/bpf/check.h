@@ -6,16 +6,21 @@
 #include "cache.h"
 #include "container.h"
 
+/* Gives an object without a name in a mount tree one of the reserved classes. */
 static __always_inline void set_all(struct name *name, __u32 class)
 {
-	name->classes.view = name->classes.home = name->classes.linked = class;
-	name->view_below = name->home_below = class;
-	name->view_state = name->home_state = NO_STATE;
+	set_class(&name->classes, class);
+	set_class(&name->below, class);
+	name->names = 1;
+	name->states[0] = NO_STATE;
+	name->first_canonical = NO_CLASS;
+	name->shown_by = 0;
 }
 
-/* The rules' name for a file that has several names, as the agent found it. */
-static __noinline __u32 linked_class(const struct scope *scope, struct inode *inode, __u32 otherwise)
+/* Adds to `to` the class of the rules' name for a file that has several names, as the agent found it. */
+static __noinline void add_linked_class(const struct scope *scope, const struct name *name, struct name *to)
 {
+	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
 	struct linked_key key = {
 		.generation = scope->rules->generation,
 		.domain = scope->domain,
@@ -24,52 +29,95 @@ static __noinline __u32 linked_class(const struct scope *scope, struct inode *in
 	};
 	__u32 *class = bpf_map_lookup_elem(&linked_files, &key);
 
-	return class ? *class : otherwise;
+	if (class)
+		add_class(&to->classes, *class);
 }
 
-/* Fills in what `name` resolves to; false when the kernel opened it for itself and nothing is to be decided. */
+/* Fills in what `name` resolves to; false when nothing is to be decided: it has no name that counts. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
-	__u32 place = place_of(mount_of((void *)name->mnt));
-	struct dentry *dentry = (void *)name->dentry;
+	__u32 place = name->mnt ? place_of(mount_of((void *)name->mnt)) : PLACE_BACKING;
+	bool only_canonical = !is_named(place) && place != PLACE_DETACHED;
 
-	if (place == PLACE_BACKING)
-		return false;
 	name->place = place;
-	if (is_named(place) && find_classes(scope, scratch, name, false)) {
-		name->classes.linked = name->classes.view;
-		if (name->several)
-			name->classes.linked = linked_class(scope, ADDRESS(dentry, dentry, d_inode), name->classes.view);
-	} else {
+	if (place == PLACE_BACKING && name->mnt)
+		name->is_layer = 1;
+	/* Of what is in no mount tree only the kernel's own files can have a name in one. */
+	if (place == PLACE_ANONYMOUS && !is_the_kernels(FIELD(super_block, ADDRESS(dentry, name->dentry, d_sb), s_magic)))
+		only_canonical = false;
+	if (only_canonical)
+		name->mnt = 0;
+	if (!is_named(place) && !only_canonical) {
 		set_all(name, place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
+	} else if (!find_names(scope, scratch, name, false)) {
+		set_all(name, OBJECT_UNRESOLVED);
+	} else {
+		if (name->several)
+			add_linked_class(scope, name, name);
+		if (!name->classes.count) {
+			if (place != PLACE_ANONYMOUS)
+				return false;
+			set_all(name, OBJECT_ANONYMOUS);
+		}
 	}
-	if (name->classes.view == OBJECT_UNRESOLVED)
+	if (name->classes.of[0] == OBJECT_UNRESOLVED)
 		count(COUNT_UNRESOLVED);
 	return true;
 }
 
-static __always_inline __u64 *cell_of(const struct scope *scope, __u32 class)
+static __always_inline __u64 *cell_of(const struct scope *scope, __u32 subject, __u32 class)
 {
-	return word(scope->image, scope->rules->cells + scope->subject * scope->rules->object_count + class);
+	return word(scope->image, scope->rules->cells + subject * scope->rules->object_count + class);
+}
+
+static __always_inline __u32 cell_mask(const struct scope *scope, __u32 subject, __u32 class)
+{
+	__u64 *cell = subject == SUBJECT_CONFLICT ? 0 : cell_of(scope, subject, class);
+
+	return cell ? *cell >> 32 : ~0u;
 }
 
 /* A cell's high half: what of all decisions over objects of a class is not a silent allow, and what is a refusal. */
 static __always_inline __u32 class_mask(const struct scope *scope, __u32 class)
 {
-	__u64 *cell = cell_of(scope, class);
+	__u32 mask = cell_mask(scope, scope->subject, class);
 
-	return cell ? *cell >> 32 : ~0u;
+	return scope->other_subject == scope->subject ? mask : mask | cell_mask(scope, scope->other_subject, class);
+}
+
+struct masking {
+	const struct scope *scope;
+	const struct classes *classes;
+	__u32 mask;
+};
+
+static long mask_step(__u32 step, struct masking *masking)
+{
+	__u32 at = step + 1;
+
+	if (at >= CLASSES || at >= masking->classes->count)
+		return 1;
+	masking->mask |= class_mask(masking->scope, masking->classes->of[at]);
+	return 0;
+}
+
+/* The masks of all classes but the first. */
+static __noinline __u32 other_masks(const struct scope *scope, const struct classes *classes)
+{
+	struct masking masking = { .scope = scope, .classes = classes };
+
+	bpf_loop(CLASSES - 1, mask_step, &masking, 0);
+	return masking.mask;
 }
 
 static __always_inline __u32 classes_mask(const struct scope *scope, const struct classes *classes)
 {
-	__u32 mask = class_mask(scope, classes->view);
+	__u32 mask;
 
-	if (classes->home != classes->view)
-		mask |= class_mask(scope, classes->home);
-	if (classes->linked != classes->view)
-		mask |= class_mask(scope, classes->linked);
-	return mask;
+	if (!classes->count)
+		return 0;
+	mask = class_mask(scope, classes->of[0]);
+	return classes->count > 1 ? mask | other_masks(scope, classes) : mask;
 }
 
 /* Whether nothing is refused and nothing is to be told of, whoever owns the object: most accesses end here. */
@@ -80,9 +128,9 @@ static __always_inline bool silently_allowed(const struct scope *scope, const st
 	return !(classes_mask(scope, classes) & asked);
 }
 
-static __always_inline __u32 class_decision(const struct scope *scope, __u32 class, __u32 permission, __u32 owner)
+static __always_inline __u32 class_decision(const struct scope *scope, __u32 subject, __u32 class, __u32 permission, __u32 owner)
 {
-	__u64 *cell = cell_of(scope, class), *decisions = 0;
+	__u64 *cell = subject == SUBJECT_CONFLICT ? 0 : cell_of(scope, subject, class), *decisions = 0;
 
 	if (cell)
 		decisions = word(scope->image, scope->rules->vectors + (__u32)*cell * PERMISSIONS + permission);
@@ -102,16 +150,18 @@ struct choice {
 	__u32 owner;
 };
 
-/* One permission under one class: a step each, so that the verifier goes through a decision once. */
+/* One permission for one of the subjects under one class: a step each, so that the verifier goes through a decision once. */
 static long choose_step(__u32 step, struct choice *choice)
 {
 	struct classes *classes = choice->classes;
 	struct access *access = &choice->scratch->access;
-	__u32 permission = step / 4 & 31, which = step % 4, decision;
+	struct scope *scope = choice->scope;
+	__u32 permission = step / 16 & 31, which = step & 7, decision;
+	__u32 subject = step & 8 ? scope->other_subject : scope->subject;
 
-	if (which >= CLASSES || !(choice->permissions & 1u << permission))
+	if (which >= CLASSES || which >= classes->count || !(choice->permissions & 1u << permission))
 		return 0;
-	decision = class_decision(choice->scope, classes->of[which], permission, choice->owner);
+	decision = class_decision(scope, subject, classes->of[which], permission, choice->owner);
 	if (decision >> VERDICT_SHIFT > access->decision >> VERDICT_SHIFT) {
 		access->decision = decision;
 		access->permission = permission;
@@ -132,7 +182,7 @@ static __noinline __u32 decide(struct scope *scope, struct scratch *scratch, str
 
 	scratch->access.decision = 0;
 	scratch->access.permission = 0;
-	bpf_loop(PERMISSIONS * 4, choose_step, &choice, 0);
+	bpf_loop(PERMISSIONS * 16, choose_step, &choice, 0);
 	return scratch->access.decision;
 }
 
@@ -147,21 +197,29 @@ static __always_inline __u32 lost_permission(__u32 from, __u32 to, __u32 owner)
 	return (lost & 0xf0 ? 2 : 0) + (lost & 0xcc ? 1 : 0);
 }
 
+/* Whether two names of a directory lead to the same states: then the same rules apply to all below. */
+__noinline int same_states(struct name *one, struct name *other)
+{
+	if (!one || !other || one->names != other->names || one->names > NAME_STATES)
+		return false;
+	for (__u32 at = 0; at < NAME_STATES; at++)
+		if (at < one->names && one->states[at] != other->states[at])
+			return false;
+	return true;
+}
+
 /* The decision that another name would take away, else 0: what `from` blocks, `to` must block too. */
 static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, struct name *from, struct name *to, __u32 owner)
 {
-	struct classes *below = &scratch->below;
 	__u32 permission = lost_permission(classes_mask(scope, &from->classes), classes_mask(scope, &to->classes), owner & 1);
 
 	if (permission < PERMISSIONS)
 		return decide(scope, scratch, &from->classes, 1u << permission, owner);
-	if (!from->directory || (from->view_state == to->view_state && from->home_state == to->home_state))
+	if (!from->directory || same_states(from, to))
 		return 0;
-	/* The same state behind both names means the same rules for all below; otherwise nothing below may be blocked. */
-	below->view = below->linked = from->view_below;
-	below->home = from->home_below;
-	permission = lost_permission(classes_mask(scope, below), 0, 0);
-	return permission < PERMISSIONS ? decide(scope, scratch, below, 1u << permission, 0) : 0;
+	/* Otherwise nothing below may be blocked. */
+	permission = lost_permission(classes_mask(scope, &from->below), 0, 0);
+	return permission < PERMISSIONS ? decide(scope, scratch, &from->below, 1u << permission, 0) : 0;
 }
 
 static __always_inline bool within_rate(__u32 domain, __u32 rule, __u32 per_second)
@@ -207,7 +265,7 @@ static __always_inline __u32 append_program(struct scratch *scratch, __u32 offse
 
 	if (!mnt)
 		return 0;
-	return append_path(scratch, offset, write_view(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
+	return append_path(scratch, offset, write_path(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
 }
 
 /* Appends the id of the container that the task is in. */
@@ -234,10 +292,11 @@ static __always_inline __u32 process_number(struct task_struct *task)
 
 static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
 {
-	__u32 length = append_path(scratch, offset, write_view(scratch, name->dentry, name->mnt, name->directory));
+	__u64 mnt = name->mnt ?: name->shown_by;
+	__u32 length = append_path(scratch, offset, write_path(scratch, name->dentry, mnt, name->directory));
 
 	/* Without a place in a mount tree, the name inside its filesystem says more than none. */
-	return length ?: append_path(scratch, offset, write_inside(scratch, name->dentry, name->mnt, name->directory));
+	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->directory));
 }
 
 /* Writes the event about scratch->access and returns the length of its strings. Global, as write_path(). */
@@ -348,8 +407,10 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 	name->mnt = (__u64)mnt;
 	name->directory = (mode & S_IFMT) == S_IFDIR;
 	name->several = !name->directory && links > 1;
+	name->layer = 0;
+	name->is_layer = 0;
 	name->folder.known = 0;
-	name->folder.view_state = NO_STATE;
+	name->folder.mount_state = NO_STATE;
 }
 
 /*
@@ -361,6 +422,15 @@ static __always_inline void set_dentry(struct name *name, struct dentry *dentry,
 	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
 
 	set_name(name, dentry, mnt, FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+}
+
+/*
+ * Whether a filesystem acts for the task in another one, with credentials of its own, as an overlay does in its layers: what the
+ * task does has been decided on, and what no rule names in the other is not judged a second time.
+ */
+static __always_inline bool is_acted_for(struct task_struct *task)
+{
+	return PLAIN(task->cred) != PLAIN(task->real_cred);
 }
 
 /* Sets what the alert will be about, but its first name. */
@@ -401,6 +471,7 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 		return refuse_without_scratch();
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
+	scratch->access.name.is_layer = !mnt && is_acted_for(bpf_get_current_task_btf());
 	if (making_directory)
 		scratch->access.name.directory = 1;
 	find_subject(&scope, scratch);
@@ -438,7 +509,7 @@ static __always_inline bool is_runtime(struct task_struct *task)
 
 static __always_inline bool has_no_path(const struct classes *classes)
 {
-	return classes->view == OBJECT_ANONYMOUS || classes->view == OBJECT_UNRESOLVED;
+	return classes->of[0] == OBJECT_ANONYMOUS || classes->of[0] == OBJECT_UNRESOLVED;
 }
 
 /*
@@ -458,6 +529,85 @@ static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_
 	return VERDICT_AUDIT << VERDICT_SHIFT | (decision & RULE_MASK);
 }
 
+/* The dentry of a file that was opened in a layer. Before 6.5 such a file has the path of the overlay, with the layer's inode. */
+static __always_inline __u64 layer_dentry(__u64 file)
+{
+	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	struct inode *inode = ADDRESS(file, file, f_inode);
+	struct hlist_node *alias;
+
+	if (ADDRESS(dentry, dentry, d_inode) == inode || !bpf_core_field_exists(((struct dentry *)0)->d_u))
+		return (__u64)dentry;
+	alias = ADDRESS(inode, inode, i_dentry.first);
+	return alias ? (__u64)alias - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0;
+}
+
+/*
+ * The dentry in the layer that an open file of an overlay is in: 0 where there is none. An overlay keeps the layer's file in its own,
+ * since 6.13 in a structure that begins with it (fs/overlayfs/file.c). Global, as write_path().
+ */
+__noinline __u64 layer_of(__u64 file)
+{
+	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	__u64 inner;
+
+	if (FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
+		return 0;
+	inner = (__u64)ADDRESS(file, file, private_data);
+	if (inner && bpf_core_type_exists(struct backing_file) &&
+	    place_of(mount_of(ADDRESS(file, inner, f_path.mnt))) != PLACE_BACKING &&
+	    bpf_probe_read_kernel(&inner, sizeof(inner), (void *)inner))
+		return 0;
+	return inner ? layer_dentry(inner) : 0;
+}
+
+static __always_inline void set_layer(struct name *name, __u64 file)
+{
+	struct inode *inode = ADDRESS(file, file, f_inode);
+
+	set_name(name, (struct dentry *)layer_dentry(file), 0, FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+	name->is_layer = 1;
+}
+
+/*
+ * The check of a mapping whose rights change. Of an overlay's file the layer's is mapped, which knows the overlay's path, and
+ * the names of both count.
+ */
+static __noinline int check_mapped(__u64 file, __u32 permissions)
+{
+	struct inode *inode = ADDRESS(file, file, f_inode);
+	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	struct vfsmount *mnt = ADDRESS(file, file, f_path.mnt);
+	__u64 layer = ADDRESS(dentry, dentry, d_inode) == inode ? 0 : layer_dentry(file);
+	struct scratch *scratch;
+	struct scope scope;
+	struct name *name;
+	__u32 slot;
+	int verdict = 0;
+
+	if (!enter_scope(&scope, bpf_get_current_task_btf()))
+		return 0;
+	if (bpf_core_type_exists(struct backing_file) && place_of(mount_of(mnt)) == PLACE_BACKING) {
+		layer = (__u64)dentry;
+		dentry = ADDRESS(backing_file, file, user_path.dentry);
+		mnt = ADDRESS(backing_file, file, user_path.mnt);
+	}
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, bpf_get_current_task_btf(), FILE_MPROTECT);
+	name = &scratch->access.name;
+	set_dentry(name, dentry, mnt);
+	name->layer = layer;
+	find_subject(&scope, scratch);
+	if (resolve(&scope, scratch, name) && !silently_allowed(&scope, &name->classes, permissions))
+		verdict = conclude(&scope, scratch,
+				   decide(&scope, scratch, &name->classes, permissions, owns(bpf_get_current_task_btf(), inode)));
+	release_scratch(slot);
+	return verdict;
+}
+
 /* The check of every hook that gets an open file: the only one that asks the cache. */
 static __noinline int check_file(struct file *file, __u32 hook, __u32 permissions)
 {
@@ -468,25 +618,27 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct epochs before;
 	struct vfsmount *mnt;
 	struct scope scope;
-	bool known, subject_known;
-	__u32 slot, decision;
+	__u32 slot, decision, below = hook != FILE_OPEN;
 	int verdict = 0;
+	bool known;
 
-	if (!permissions || !enter_scope(&scope, task))
+	if (!permissions || !enter_scope(&scope, task) || !inode)
 		return 0;
+	if (!find_known_subject(&scope)) {
+		slot = claim_scratch();
+		scratch = scratch_at(slot);
+		if (!scratch)
+			return refuse_without_scratch();
+		find_subject(&scope, scratch);
+		release_scratch(slot);
+	}
 	permissions = PLAIN(permissions);
 	mnt = PLAIN(file->f_path.mnt);
-	/* 6.1's second open below an overlay: the overlay's path with the layer's inode. */
-	if (!inode || file->f_path.dentry->d_inode != inode)
-		return 0;
 	before = read_epochs();
-	known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, &classes);
-	subject_known = !(scope.rules->flags & DOMAIN_SUBJECTS);
-	if (scope.label && scope.label->generation == scope.rules->generation) {
-		scope.subject = scope.label->subject;
-		subject_known = true;
-	}
-	if (known && subject_known && silently_allowed(&scope, &classes, permissions))
+	known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, below, &classes);
+	if (known && classes.of[0] == CLASS_UNNAMED)
+		return 0;
+	if (known && silently_allowed(&scope, &classes, permissions))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
@@ -494,20 +646,29 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		return refuse_without_scratch();
 	begin(scratch, task, hook);
 	set_name(&scratch->access.name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
-	if (!subject_known)
-		find_subject(&scope, scratch);
 	if (!known) {
 		struct name *name = &scratch->access.name;
 		struct dentry *dentry = file->f_path.dentry;
-		/* A mount's root has its name elsewhere. */
-		__u64 folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+		__u64 folder;
 
+		/* A mount's root has its name elsewhere. */
+		scratch->folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+		if (PLAIN(dentry->d_inode) != PLAIN(inode)) {
+			scratch->folder = 0;
+			set_layer(name, (__u64)PLAIN(file));
+		}
+		if (below)
+			name->layer = layer_of((__u64)PLAIN(file));
+		folder = scratch->folder;
 		if (folder)
 			recall_folder(&scope, folder, mnt, before, &name->folder);
-		if (!resolve(&scope, scratch, name))
+		if (!resolve(&scope, scratch, name)) {
+			if (name->is_layer && settled(before))
+				remember_unnamed(&scope, inode, mnt, before);
 			goto out;
+		}
 		if (settled(before)) {
-			remember(&scope, inode, mnt, before, name);
+			remember(&scope, inode, mnt, before, below, name);
 			if (folder)
 				remember_folder(&scope, folder, mnt, before, name);
 		}
@@ -547,8 +708,9 @@ static __noinline int check_new_name(struct scratch *scratch, struct scope *scop
 	if (verdict)
 		return verdict;
 	access->about_new = 0;
-	if (access->name.classes.linked != access->name.classes.view)
-		access->new_name.classes.linked = access->name.classes.linked;
+	/* It stays the file that rules know by another of its names. */
+	if (access->name.several)
+		add_linked_class(scope, &access->name, &access->new_name);
 	decision = loosened(scope, scratch, &access->name, &access->new_name, owns(bpf_get_current_task_btf(), ADDRESS(dentry, dentry, d_inode)));
 	if (!decision && exchanges) {
 		access->about_new = 1;
@@ -575,10 +737,11 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
 	set_dentry(&scratch->access.new_name, new_dentry, new_mnt);
+	scratch->access.name.is_layer = scratch->access.new_name.is_layer = !mnt;
 	if (!exchanges)
 		scratch->access.new_name.directory = scratch->access.name.directory;
 	find_subject(&scope, scratch);
-	verdict = check_new_name(scratch, &scope, hook == PATH_RENAME, exchanges);
+	verdict = check_new_name(scratch, &scope, hook == PATH_RENAME || hook == INODE_RENAME, exchanges);
 	release_scratch(slot);
 	return verdict;
 }

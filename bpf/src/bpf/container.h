@@ -18,7 +18,7 @@
 #ifndef ARMOR_CONTAINER_H
 #define ARMOR_CONTAINER_H
 
-#include "scope.h"
+#include "mounts.h"
 
 /* Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's. */
 #define PREPARING 10000000000ull
@@ -183,17 +183,9 @@ static __always_inline bool is_inside(struct task_struct *task)
 
 static __always_inline void note_entrance(struct task_struct *task, __u32 domain)
 {
-	struct fs_struct *fs = ADDRESS(task_struct, task, fs);
-	struct vfsmount *mnt = ADDRESS(fs_struct, fs, root.mnt);
-	struct super_block *sb = ADDRESS(vfsmount, mnt, mnt_sb);
-	struct mount *mount = mount_of(mnt);
-	struct entrance entrance = {
-		.mount_namespace = mount_namespace_of(task),
-		.mount_id = FIELD(mount, mount, mnt_id),
-	};
+	struct entrance entrance = { .mount_namespace = mount_namespace_of(task) };
 
-	if (ADDRESS(super_block, sb, s_root) == ADDRESS(fs_struct, fs, root.dentry))
-		entrance.device = FIELD(super_block, sb, s_dev);
+	note_namespace(task);
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
 }
 

@@ -17,7 +17,7 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 	struct scratch *scratch;
 	struct scope scope;
 	struct name *name;
-	__u32 slot, decision, length;
+	__u32 slot, decision, length, subject_class;
 
 	/* As in check_file(). */
 	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task))
@@ -34,9 +34,9 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 		/* A program was started by another, of which the parent is all that is left. */
 		if (permissions == 1u << EXEC)
 			subject = ADDRESS(task_struct, task, real_parent);
-		scope.subject = subject_of(&scope, scratch, subject);
-		if (scope.subject == SUBJECT_TORN)
-			scope.subject = SUBJECT_NONE;
+		subject_class = subject_of(&scope, scratch, subject);
+		if (subject_class != SUBJECT_TORN)
+			set_subject(&scope, subject_class);
 	}
 	if (!resolve(&scope, scratch, name) || silently_allowed(&scope, &name->classes, permissions))
 		goto out;

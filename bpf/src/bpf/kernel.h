@@ -18,8 +18,23 @@ typedef struct {
 	__u32 val;
 } kuid_t;
 
+struct list_head {
+	struct list_head *next;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct file_system_type;
+
 struct super_block {
 	__u32 s_dev;
+	struct file_system_type *s_type;
 	unsigned long s_flags;
 	unsigned long s_magic;
 	struct dentry *s_root;
@@ -30,6 +45,8 @@ struct inode {
 	kuid_t i_uid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	__u32 i_rdev;
+	struct hlist_head i_dentry;
 	union {
 		const unsigned int i_nlink;
 		unsigned int __i_nlink;
@@ -56,6 +73,10 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
+	union {
+		struct hlist_node d_alias;
+	} d_u; /* 7.2 has its members in the dentry itself */
 };
 
 struct vfsmount {
@@ -67,16 +88,21 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct mount;
+
 struct mnt_namespace {
 	struct ns_common ns;
+	struct mount *root;
 };
 
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_mounts; /* its children */
+	struct list_head mnt_child;  /* where it stands among its parent's */
 	struct mnt_namespace *mnt_ns;
-	int mnt_id;
+	int mnt_group_id; /* of those that mounts are propagated to; 0: to none */
 };
 
 struct path {
@@ -89,6 +115,13 @@ struct file {
 	unsigned int f_flags;
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
+};
+
+/* Since 6.5: a file that an overlay or a FUSE passthrough opened below itself. */
+struct backing_file {
+	struct file file;
+	struct path user_path;
 };
 
 struct mm_struct {
@@ -182,6 +215,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	const struct cred *real_cred;
 	const struct cred *cred;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
@@ -254,12 +288,34 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 /* Values that BTF does not carry; the same from 6.1 to 7.2. */
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define NULL_DEVICE (1u << 20 | 3) /* drivers/char/mem.c, include/linux/kdev_t.h */
 /* include/uapi/linux/magic.h, fs/f2fs, fs/xfs */
 #define EXT4_SUPER_MAGIC 0xef53
 #define XFS_SUPER_MAGIC 0x58465342
 #define F2FS_SUPER_MAGIC 0xf2f52010
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define TMPFS_MAGIC 0x01021994
 #define RAMFS_MAGIC 0x858458f6
+/* Those that the kernel fills itself: include/uapi/linux/magic.h, ipc/mqueue.c, fs/configfs, fs/binfmt_misc.c, fs/nfsd. */
+#define PROC_SUPER_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
+#define CGROUP_SUPER_MAGIC 0x27e0eb
+#define CGROUP2_SUPER_MAGIC 0x63677270
+#define DEBUGFS_MAGIC 0x64626720
+#define TRACEFS_MAGIC 0x74726163
+#define SECURITYFS_MAGIC 0x73636673
+#define SELINUX_MAGIC 0xf97cff8c
+#define CONFIGFS_MAGIC 0x62656570
+#define MQUEUE_MAGIC 0x19800202
+#define DEVPTS_SUPER_MAGIC 0x1cd1
+#define BPF_FS_MAGIC 0xcafe4a11
+#define BINFMTFS_MAGIC 0x42494e4d
+#define FUSECTL_MAGIC 0x65735543
+#define PSTOREFS_MAGIC 0x6165676c
+#define EFIVARFS_MAGIC 0xde5e81e4
+#define RDTGROUP_SUPER_MAGIC 0x7655821
+#define NFSD_MAGIC 0x6e667364
 #define SB_KERNMOUNT (1ul << 22) /* include/linux/fs.h */
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)
@@ -276,6 +332,9 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
 #define EACCES 13
+#define MS_REMOUNT 0x20ul /* include/uapi/linux/mount.h */
+#define MS_MOVE 0x2000ul
+#define MS_CHANGES_PROPAGATION (1ul << 17 | 1ul << 18 | 1ul << 19 | 1ul << 20)
 #define CAP_SYS_ADMIN 21
 #define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */

@@ -37,12 +37,10 @@ struct {
 	__type(value, __u32);
 } containers SEC(".maps");
 
-/* The root that the program which last entered a container from outside had. */
+/* The mount namespace that the program which last entered a container from outside had. */
 struct entrance {
 	__u32 mount_namespace; /* inode number */
-	__u32 device;	       /* of the filesystem whose root it is, 0 where it is another directory */
-	__u32 mount_id;
-	__u32 reserved;
+	__u32 reserved[3];
 };
 
 /* By domain. */
@@ -63,6 +61,53 @@ struct {
 } linked_files SEC(".maps");
 
 /*
+ * Where mount namespaces are: by inode number, the address of the struct mnt_namespace, which counts as long as that number
+ * stands there. Written for all that tasks are in before a generation that names them becomes live, and as containers are
+ * entered.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} namespaces SEC(".maps");
+
+/* Mounts of one filesystem in one mount namespace that are told apart: of one with more no name is certain. */
+#define SHOWN_MOUNTS 64
+
+/* The mounts by which a mount namespace shows a filesystem. */
+struct shown {
+	__u32 count; /* SHOWN_MOUNTS + 1: more than there is room for */
+	__u32 reserved;
+	__u64 of[SHOWN_MOUNTS]; /* addresses of struct mount */
+};
+
+/* The same as of an epoch of the kernel's mounts. */
+struct shown_cache {
+	struct bpf_spin_lock lock;
+	__u32 mount_namespace;
+	__u64 filesystem; /* address of its super_block, of its type for those that the kernel fills itself; 0: empty */
+	__u32 mounts;
+	__u32 reserved;
+	struct shown shown;
+};
+
+#define SHOWN_LOG2 8
+
+/* By the hash of namespace and filesystem. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << SHOWN_LOG2);
+	__type(key, __u32);
+	__type(value, struct shown_cache);
+} shown_mounts SEC(".maps");
+
+/* Objects with more classes are not remembered. */
+#define CACHED_CLASSES 4
+/* A layer's file that no rule names: nothing is to be decided. */
+#define CLASS_UNNAMED 0xffff
+
+/*
  * The object classes of an inode, valid only while everything that went into them is unchanged: generation, domain, mount,
  * and the kernel's own epochs of names (rename_lock) and mounts (mount_lock). Never filled for an inode that has, or ever
  * had, a second name: link() moves neither epoch.
@@ -75,8 +120,9 @@ struct verdict_cache {
 	__u64 mount;
 	__u32 renames;
 	__u32 mounts;
-	__u16 view; /* as in struct classes */
-	__u16 home;
+	__u16 classes[CACHED_CLASSES]; /* as in struct classes */
+	__u16 count;
+	__u16 below; /* those of an overlay's layer are among them, if it is an overlay's */
 	__u32 ever_linked;
 };
 
@@ -90,10 +136,10 @@ struct {
 /* What the names in a folder have in common: where their paths, up to the slash before the last name, led. */
 struct folder {
 	__u32 renames, mounts, removals; /* the epochs that this is as of */
-	__u32 second;	       /* enum second_name */
-	__u32 view_state;
-	__u32 home_state; /* of SECOND_HOME alone */
-	__u32 known;	  /* it comes from the cache */
+	__u32 others; /* enum other_names */
+	__u32 mount_state;
+	__u32 canonical_state; /* of OTHER_ONE alone */
+	__u32 known;	       /* it comes from the cache */
 };
 
 /* Moved before each removal of a folder. */
@@ -162,32 +208,36 @@ struct {
 #define SCRATCH_SLOTS 4
 
 /* The classes under which one object stands; the strictest decision of all holds. */
-#define CLASSES 3
+#define CLASSES 6
 
 struct classes {
-	union {
-		struct {
-			__u32 view;   /* its name in the mount tree */
-			__u32 home;   /* its name where the domain's root shows its filesystem (enum second_name) */
-			__u32 linked; /* the rules' name for it when it has several, else as `view` */
-		};
-		__u32 of[CLASSES];
-	};
+	__u32 of[CLASSES]; /* each once; the first is that of its name in the mount tree, where it has one there */
+	__u32 count;
 };
+
+/* Names of a directory whose states are kept. */
+#define NAME_STATES 4
 
 /* A name that an access is about, and what it resolved to. */
 struct name {
 	__u64 dentry; /* addresses, 0: no such name */
-	__u64 mnt;
+	__u64 mnt;    /* 0: all its canonical names, and no other */
+	__u64 layer;  /* address of the dentry in the layer that an overlay's file is in, 0: none, or it does not count */
+	__u64 shown_by; /* the mount of a canonical name that it has, 0: none */
 	__u32 place; /* enum place, or the mount namespace that shows it */
+	__u32 first_canonical; /* the class of a canonical name, NO_CLASS: there is none */
+	__u32 other_canonical; /* of another, where that differs; NO_CLASS: more than two differ */
+	__u32 names; /* how many it has */
+	__u32 states[NAME_STATES]; /* behind the first of them */
 	struct classes classes;
-	/* Directories: the states behind their paths, and the classes of all that can lie below. */
-	__u32 view_state, home_state;
-	__u32 view_below, home_below;
+	struct classes below; /* directories: of all that can lie below */
 	__u32 directory;
 	__u32 several; /* it is a file that has other names too */
+	__u32 is_layer; /* a file below an overlay, opened by the kernel: what no rule names is not judged a second time */
 	struct folder folder;
 };
+
+#define NO_CLASS (~0u)
 
 /* What an alert is about. */
 struct access {
@@ -210,19 +260,28 @@ struct scratch {
 	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
 	/* Where a scan stands: the state or jump that it is at, the page last looked at, the next byte and the last. */
 	__u32 scan_at, scan_page, scan_position, scan_end;
+	__u64 folder; /* check_file(): the address of its inode */
 	__u32 fence; /* written by load_fence() */
-	/* How far find_classes() is: the epochs at its start, the state that a second name begins at, where the last name does. */
-	__u32 naming_renames, naming_mounts;
-	__u32 naming_home_state, naming_last;
-	__u32 naming_inside, naming_is_last; /* which of its four steps this is */
-	__u32 naming_done;
+	/* How far find_names() is: the epochs at its start, the name that it is at, and where that one's last part begins. */
+	__u32 resolve_renames, resolve_mounts;
+	__u32 resolve_at, resolve_is_last, resolve_last;
+	__u64 resolve_dentry; /* the object's own, or that in the layer below */
+	__u32 resolve_layer_state;
+	__u32 resolve_scans; /* a part of a path was written, which is to be scanned */
+	__u32 resolve_canonical; /* how many names are canonical */
+	__u32 resolve_done;
+	/* How far find_shown() is: the mount that it is at, whether it comes back to it, and what it looks for. */
+	__u64 tree_at, tree_root;
+	__u32 tree_returns, tree_done;
+	__u64 tree_filesystem;
+	__u32 tree_by_type;
+	struct shown shown;
 	struct name program;   /* the current task's */
 	/* domain_of_container(): a control group's name, the id in it, where its reading stands, and whose domain it is. */
 	char group_name[GROUP_NAME];
 	struct container_id container;
 	__u32 container_digits, container_found;
 	struct container_id outermost;
-	struct classes below; /* a directory, for loosened() */
 	struct access access;
 	struct event event;
 };

@@ -51,7 +51,7 @@ static __always_inline bool settled(struct epochs before)
 	return quiet(before) && now.renames == before.renames && now.mounts == before.mounts;
 }
 
-enum walk_end { WALK_TOO_LONG, WALK_ROOT, WALK_LOST };
+enum walk_end { WALK_UNTOLD, WALK_ROOT, WALK_OUTSIDE };
 
 struct walk {
 	char *path;
@@ -71,14 +71,9 @@ static __always_inline bool climb(struct walk *walk)
 	struct qstr name = {};
 	__u32 start;
 
-	if (mount ? dentry == walk->root : dentry == parent) {
-		struct mount *above;
+	if (dentry == walk->root) {
+		struct mount *above = mount ? ADDRESS(mount, mount, mnt_parent) : 0;
 
-		if (!mount) {
-			walk->end = dentry == walk->root ? WALK_ROOT : WALK_LOST;
-			return true;
-		}
-		above = ADDRESS(mount, mount, mnt_parent);
 		if (above == mount) {
 			walk->end = WALK_ROOT;
 			return true;
@@ -89,8 +84,8 @@ static __always_inline bool climb(struct walk *walk)
 		return false;
 	}
 	if (dentry == parent) {
-		/* Outside of what is mounted: moved out of a bind mount's root, or never connected. */
-		walk->end = WALK_LOST;
+		/* Not below what is mounted: another part of the filesystem, moved out of it, or never connected. */
+		walk->end = WALK_OUTSIDE;
 		return true;
 	}
 	if (bpf_ksym_exists(bpf_rdonly_cast)) {
@@ -101,15 +96,11 @@ static __always_inline bool climb(struct walk *walk)
 		bpf_core_read(&name, sizeof(name), &dentry->d_name);
 	}
 	start = walk->start;
-	if (!name.len || name.len > NAME_MAX || start > PATH_CAPACITY || start < name.len + 1) {
-		walk->end = name.len && name.len <= NAME_MAX ? WALK_TOO_LONG : WALK_LOST;
+	if (!name.len || name.len > NAME_MAX || start > PATH_CAPACITY || start < name.len + 1)
 		return true;
-	}
 	start -= name.len;
-	if (bpf_probe_read_kernel(&walk->path[start & (PATH_CAPACITY - 1)], name.len & NAME_MAX, name.name)) {
-		walk->end = WALK_LOST;
+	if (bpf_probe_read_kernel(&walk->path[start & (PATH_CAPACITY - 1)], name.len & NAME_MAX, name.name))
 		return true;
-	}
 	start--;
 	walk->path[start & (PATH_CAPACITY - 1)] = '/';
 	walk->start = start;
@@ -128,42 +119,42 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
+/* What write_path() returns in the place of a path's start. */
+#define PATH_UNTOLD (PATH_CAPACITY + 1)	 /* too long, or it cannot be read */
+#define PATH_OUTSIDE (PATH_CAPACITY + 2) /* the mount does not show it */
+
 /*
- * Writes the path of `dentry`: its name in the mount tree that `mnt` is in, or `inside` the filesystem that it shows,
- * whatever is mounted where. Returns where it starts, PATH_CAPACITY + 1 when it cannot be told. Global, so that the verifier
- * sees it once per program and not once per call.
+ * Writes the path of `dentry` by the mount `mnt`, or, where that is 0, inside its filesystem, whatever is mounted where.
+ * Where `mnt` shows another filesystem, which is one of the same type, the path is what it would be there. Returns where it
+ * starts. Global, so that the verifier sees it once per program and not once per call.
  */
-__noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 inside, __u32 directory)
+__noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 directory)
 {
 	struct walk walk = {
 		.dentry = (struct dentry *)dentry,
 		.start = PATH_CAPACITY - (directory & 1),
-		.end = WALK_TOO_LONG,
 	};
+	struct super_block *sb = ADDRESS(dentry, dentry, d_sb), *shown = mnt ? ADDRESS(vfsmount, mnt, mnt_sb) : 0;
 
 	if (!scratch)
-		return PATH_CAPACITY + 1;
-	if (inside) {
-		walk.root = ADDRESS(super_block, ADDRESS(vfsmount, mnt, mnt_sb), s_root);
-	} else {
+		return PATH_UNTOLD;
+	walk.root = ADDRESS(super_block, sb, s_root);
+	if (mnt) {
+		struct dentry *root = ADDRESS(vfsmount, mnt, mnt_root);
+
 		walk.mount = mount_of((void *)mnt);
-		walk.root = ADDRESS(vfsmount, mnt, mnt_root);
+		if (shown == sb)
+			walk.root = root;
+		else if (root != ADDRESS(super_block, shown, s_root))
+			return PATH_OUTSIDE;
 	}
 	walk.path = scratch->path;
 	if (directory)
 		scratch->path[PATH_CAPACITY - 1] = '/';
 	bpf_loop(PATH_CAPACITY, walk_step, &walk, 0);
-	return walk.end == WALK_ROOT ? walk.start : PATH_CAPACITY + 1;
-}
-
-static __always_inline __u32 write_view(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 directory)
-{
-	return write_path(scratch, dentry, mnt, 0, directory);
-}
-
-static __always_inline __u32 write_inside(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 directory)
-{
-	return write_path(scratch, dentry, mnt, 1, directory);
+	if (walk.end == WALK_ROOT)
+		return walk.start;
+	return walk.end == WALK_OUTSIDE ? PATH_OUTSIDE : PATH_UNTOLD;
 }
 
 /* What scan_path returns when there is no path, or the image does not hold the automaton. */

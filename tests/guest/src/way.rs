@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
@@ -25,6 +25,7 @@ do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, pat
   handle-open PATH FLAGS           by a file handle instead of a name
   path-reopen PATH FLAGS           O_PATH first, then through /proc/self/fd
   tree-open FOLDER NAME FLAGS      NAME below a detached copy of FOLDER's mount
+  move-mount A B                   the mount at A to B        tree-attach A B   a copy of A's mount onto B
   deep-make FOLDER DEPTH LENGTH    folders in each other with names of LENGTH, a file `leaf` in the last
   deep-open FOLDER DEPTH LENGTH FLAGS   goes there folder by folder and opens `leaf`
   truncate PATH      exchange A B      mknod PATH
@@ -69,6 +70,13 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         ["tree-open", folder, name, how] => {
             let tree = rustix::mount::open_tree(CWD, *folder, OpenTreeFlags::OPEN_TREE_CLONE)?;
             read(rustix::fs::openat(tree, *name, flags(how)?, Mode::empty())?, how)
+        }
+        ["move-mount", from, to] => {
+            Ok(rustix::mount::move_mount(CWD, *from, CWD, *to, MoveMountFlags::empty())?)
+        }
+        ["tree-attach", from, to] => {
+            let tree = rustix::mount::open_tree(CWD, *from, OpenTreeFlags::OPEN_TREE_CLONE)?;
+            Ok(rustix::mount::move_mount(tree, "", CWD, *to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
         }
         ["deep-make", folder, depth, length] => {
             descend(folder, depth.parse()?, length.parse()?, true)?;

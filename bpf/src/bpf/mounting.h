@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Mounts that a task under rules makes, moves or takes away in its domain's own mount tree, from which canonical names come, or
+ * where they are propagated to it. Elsewhere they change no canonical name, and are nobody's concern.
+ *
+ * - To mount over a name is to write it: all that it shows from then on is another thing.
+ * - What a fromSource names, and what leads there, is not mounted over: any program could take the place of the one that has rights.
+ * - A mount is not moved or taken away where rules block what they call by its name: another name, or none, might not be blocked.
+ */
+#ifndef ARMOR_MOUNTING_H
+#define ARMOR_MOUNTING_H
+
+#include "check.h"
+
+/* Whether what happens to a mount happens in the domain's own tree. */
+static __always_inline bool is_own(const struct scope *scope, struct mount *mount)
+{
+	__u32 place = place_of(mount), number = own_namespace(scope, place);
+
+	return !number || place == number || FIELD(mount, mount, mnt_group_id);
+}
+
+/* Whether every name leads to this state. Global, as write_path(). */
+__noinline int leads_only_to(struct name *name, __u32 state)
+{
+	if (!name || name->names > NAME_STATES)
+		return false;
+	for (__u32 at = 0; at < NAME_STATES; at++)
+		if (at < name->names && name->states[at] != state)
+			return false;
+	return true;
+}
+
+/* Whether a source of rights is called by the name, or can be by one below it. */
+static __always_inline bool leads_to_source(struct scope *scope, struct scratch *scratch, struct name *name)
+{
+	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
+		return false;
+	return !find_names(scope, scratch, name, true) || !leads_only_to(name, 0);
+}
+
+/* Whether only rules that hold everywhere, like a pattern that begins with two stars, hold below a directory. */
+static __always_inline bool is_elsewhere(const struct scope *scope, struct name *name)
+{
+	return leads_only_to(name, scope->rules->elsewhere);
+}
+
+/* What is blocked of `permissions` under the classes; PERMISSIONS, if nothing is. */
+static __always_inline __u32 first_blocked(const struct scope *scope, const struct classes *classes, __u32 permissions)
+{
+	__u32 blocked = classes_mask(scope, classes) >> CELL_BLOCKED & 0xff;
+
+	for (__u32 permission = 0; permission < PERMISSIONS; permission++)
+		if (permissions & 1u << permission && blocked & 3u << 2 * permission)
+			return permission;
+	return PERMISSIONS;
+}
+
+/* Concludes that a permission is blocked under the classes; whoever owns what is there. */
+static __always_inline int conclude_blocked(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions)
+{
+	__u32 permission = first_blocked(scope, classes, permissions), decision;
+
+	if (permission >= PERMISSIONS)
+		return 0;
+	decision = decide(scope, scratch, classes, 1u << permission, 0);
+	if (!blocks(decision))
+		decision = decide(scope, scratch, classes, 1u << permission, 1);
+	return conclude(scope, scratch, decision);
+}
+
+#define ANY_PERMISSION ((1u << PERMISSIONS) - 1)
+
+/* Sets the classes of all that is below the domain's root. */
+static __always_inline void find_below_root(struct scope *scope, struct scratch *scratch, struct classes *below)
+{
+	__u32 state;
+
+	scratch->path[PATH_CAPACITY - 1] = '/';
+	scratch->scan_at = scope->rules->objects.start;
+	scratch->scan_position = PATH_CAPACITY - 1;
+	scratch->scan_end = PATH_CAPACITY;
+	state = scan_path(scope->image, scratch, &scope->rules->objects);
+	set_class(below, state == NO_STATE ? OBJECT_UNRESOLVED : classes_at(scope->image, &scope->rules->objects, state) >> 16);
+}
+
+enum mounting { MOUNTS_OVER, TAKES_AWAY, MOVES_ALL };
+
+static __noinline int decide_mounting(struct scope *scope, struct scratch *scratch, enum mounting mounting)
+{
+	struct name *name = &scratch->access.name;
+
+	if (mounting == MOVES_ALL) {
+		find_below_root(scope, scratch, &name->below);
+		return conclude_blocked(scope, scratch, &name->below, ANY_PERMISSION);
+	}
+	name->place = place_of(mount_of((void *)name->mnt));
+	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch, name))
+		return conclude(scope, scratch, VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED);
+	if (!resolve(scope, scratch, name))
+		return 0;
+	if (mounting == MOUNTS_OVER) {
+		if (!name->directory)
+			return conclude_blocked(scope, scratch, &name->classes, 1u << WRITE);
+		return is_elsewhere(scope, name) ? 0 : conclude_blocked(scope, scratch, &name->below, 1u << WRITE);
+	}
+	/* In the domain's own tree only the name that goes counts, elsewhere all that those may have which go with it. */
+	if (is_named(name->place) && name->place == own_namespace(scope, name->place)) {
+		__u32 state = name->states[0];
+
+		name->names = 1;
+		set_class(&name->below, state == NO_STATE ? OBJECT_UNRESOLVED
+							  : classes_at(scope->image, &scope->rules->objects, state) >> 16);
+	}
+	return is_elsewhere(scope, name) ? 0 : conclude_blocked(scope, scratch, &name->below, ANY_PERMISSION);
+}
+
+/* Decides on what a task does to a mount, or where it puts one. */
+static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, enum mounting mounting)
+{
+	struct scratch *scratch;
+	struct scope scope;
+	__u32 slot;
+	int verdict;
+
+	if (!enter_scope(&scope, bpf_get_current_task_btf()) || !is_own(&scope, mount_of(mnt)))
+		return 0;
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, bpf_get_current_task_btf(), hook);
+	set_dentry(&scratch->access.name, dentry, mnt);
+	/* A mount's root stands for all below it; a file's has nothing there. */
+	if (mounting == TAKES_AWAY)
+		scratch->access.name.directory = 1;
+	find_subject(&scope, scratch);
+	verdict = decide_mounting(&scope, scratch, mounting);
+	release_scratch(slot);
+	return verdict;
+}
+
+#endif

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Where a mount is, and by which mounts a domain's own mount tree shows a filesystem.
+ *
+ * The tree is the kernel's own, gone through from the root of the domain's mount namespace, so a mount counts from when it is
+ * made until it is gone. What was found is kept as of the kernel's epoch of mounts (mount_lock): who uses it looks at the
+ * epochs again afterwards, with settled().
+ */
+#ifndef ARMOR_MOUNTS_H
+#define ARMOR_MOUNTS_H
+
+#include "scope.h"
+
+/* Where a mount is; any other number is that of the mount namespace whose tree it is in. */
+enum place {
+	PLACE_BACKING,	 /* a layer below an overlay, opened by the kernel */
+	PLACE_ANONYMOUS, /* memfd, pipe, socket: no path by nature */
+	PLACE_DETACHED,	 /* in no mount tree that a task is in */
+};
+
+/* Global, as write_path(). */
+__noinline __u32 place_at(__u64 mount)
+{
+	struct mnt_namespace *ns = ADDRESS(mount, mount, mnt_ns);
+	__u32 number;
+
+	if ((unsigned long)ns >= ERR_PTR_FIRST) { /* MNT_NS_INTERNAL, fs/mount.h */
+		unsigned long flags = FIELD(super_block, ADDRESS(mount, mount, mnt.mnt_sb), s_flags);
+
+		return flags & SB_KERNMOUNT ? PLACE_ANONYMOUS : PLACE_BACKING;
+	}
+	if (!ns)
+		return PLACE_DETACHED;
+	number = FIELD(mnt_namespace, ns, ns.inum);
+	return number > PLACE_DETACHED && number != MNT_NS_ANON_INO ? number : PLACE_DETACHED;
+}
+
+static __always_inline __u32 place_of(struct mount *mount)
+{
+	return place_at((__u64)PLAIN(mount));
+}
+
+static __always_inline bool is_named(__u32 place)
+{
+	return place > PLACE_DETACHED;
+}
+
+/*
+ * Whether a filesystem is filled by the kernel: each instance shows the same things under the same names, so a name in one
+ * is a name in all. Global, as write_path().
+ */
+__noinline int is_the_kernels(__u64 magic)
+{
+	switch ((__u32)magic) {
+	case PROC_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+	case SECURITYFS_MAGIC:
+	case SELINUX_MAGIC:
+	case CONFIGFS_MAGIC:
+	case MQUEUE_MAGIC:
+	case DEVPTS_SUPER_MAGIC:
+	case BPF_FS_MAGIC:
+	case BINFMTFS_MAGIC:
+	case FUSECTL_MAGIC:
+	case PSTOREFS_MAGIC:
+	case EFIVARFS_MAGIC:
+	case RDTGROUP_SUPER_MAGIC:
+	case NFSD_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Inode number of the mount namespace whose tree is the domain's own, 0 where that is not known. */
+static __noinline __u32 own_namespace(const struct scope *scope, __u32 place)
+{
+	__u32 number = scope->rules->mount_namespace;
+	struct entrance *entrance;
+
+	if (scope->domain == HOST_DOMAIN || (number && place == number))
+		return number;
+	/* Started since the image was built: what its first program was started in. */
+	entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
+	return entrance ? entrance->mount_namespace : number;
+}
+
+/* Remembers where a task's mount namespace is. */
+static __always_inline void note_namespace(struct task_struct *task)
+{
+	struct nsproxy *namespaces_of = ADDRESS(task_struct, task, nsproxy);
+	__u64 ns = (__u64)ADDRESS(nsproxy, namespaces_of, mnt_ns);
+	__u32 number = FIELD(mnt_namespace, ns, ns.inum);
+
+	if (number)
+		bpf_map_update_elem(&namespaces, &number, &ns, BPF_ANY);
+}
+
+/* Steps from mount to mount that are made at most: twice what a mount namespace may hold (fs.mount-max). */
+#define TREE_STEPS 200000
+
+struct tree {
+	struct scratch *scratch;
+};
+
+static __always_inline __u64 mount_of_child(struct list_head *node)
+{
+	return (__u64)node - bpf_core_field_offset(struct mount, mnt_child);
+}
+
+/* Takes note of the mount that the search is at, if it shows the filesystem. */
+static __always_inline void visit(struct scratch *scratch, __u64 mount)
+{
+	struct super_block *sb = ADDRESS(mount, mount, mnt.mnt_sb);
+	__u64 found = scratch->tree_by_type ? (__u64)ADDRESS(super_block, sb, s_type) : (__u64)sb;
+	__u32 count = scratch->shown.count;
+
+	if (found != scratch->tree_filesystem || !found)
+		return;
+	if (count < SHOWN_MOUNTS)
+		scratch->shown.of[count & (SHOWN_MOUNTS - 1)] = mount;
+	if (count <= SHOWN_MOUNTS)
+		scratch->shown.count = count + 1;
+}
+
+/* One step through the tree: down to a first child, on to the next one, or back to the parent. */
+static long tree_step(__u32 step, struct tree *tree)
+{
+	struct scratch *scratch = tree->scratch;
+	__u64 mount = scratch->tree_at, parent;
+	struct list_head *next;
+
+	if (!scratch->tree_returns) {
+		visit(scratch, mount);
+		next = ADDRESS(mount, mount, mnt_mounts.next);
+		if (next && (__u64)next != mount + bpf_core_field_offset(struct mount, mnt_mounts)) {
+			scratch->tree_at = mount_of_child(next);
+			return 0;
+		}
+	}
+	if (mount == scratch->tree_root) {
+		scratch->tree_done = 1;
+		return 1;
+	}
+	parent = (__u64)ADDRESS(mount, mount, mnt_parent);
+	next = ADDRESS(mount, mount, mnt_child.next);
+	if (!parent || !next)
+		return 1;
+	scratch->tree_returns = (__u64)next == parent + bpf_core_field_offset(struct mount, mnt_mounts);
+	scratch->tree_at = scratch->tree_returns ? parent : mount_of_child(next);
+	return 0;
+}
+
+static __always_inline struct shown_cache *shown_cache_of(__u32 number, __u64 filesystem)
+{
+	__u32 slot = ((filesystem >> 4) + number) * FOLDER_HASH_FACTOR >> (64 - SHOWN_LOG2);
+
+	return bpf_map_lookup_elem(&shown_mounts, &slot);
+}
+
+/*
+ * Fills scratch->shown with the mounts by which the mount namespace with this number shows the filesystem of `dentry`, as of
+ * the epoch scratch->resolve_mounts. `mnt`, where it is not 0, is a mount in the namespace `place`. 0 when it cannot be told.
+ * Global, as write_path().
+ */
+__noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 place, __u32 number)
+{
+	struct super_block *sb = ADDRESS(dentry, dentry, d_sb);
+	struct tree tree = { .scratch = scratch };
+	struct shown_cache *cache;
+	__u32 hit, mounts;
+	__u64 ns, *known;
+
+	if (!scratch)
+		return 0;
+	mounts = scratch->resolve_mounts;
+	scratch->tree_by_type = is_the_kernels(FIELD(super_block, sb, s_magic));
+	scratch->tree_filesystem = scratch->tree_by_type ? (__u64)ADDRESS(super_block, sb, s_type) : (__u64)sb;
+	cache = shown_cache_of(number, scratch->tree_filesystem);
+	if (!cache)
+		return 0;
+	bpf_spin_lock(&cache->lock);
+	hit = cache->filesystem == scratch->tree_filesystem && cache->mount_namespace == number && cache->mounts == mounts;
+	if (hit)
+		scratch->shown = cache->shown;
+	bpf_spin_unlock(&cache->lock);
+	if (hit)
+		return 1;
+	if (mnt && place == number) {
+		ns = (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns);
+	} else {
+		known = bpf_map_lookup_elem(&namespaces, &number);
+		ns = known ? *known : 0;
+	}
+	if (!ns || FIELD(mnt_namespace, ns, ns.inum) != number)
+		return 0;
+	scratch->shown.count = 0;
+	scratch->tree_root = scratch->tree_at = (__u64)ADDRESS(mnt_namespace, ns, root);
+	scratch->tree_returns = scratch->tree_done = 0;
+	bpf_loop(TREE_STEPS, tree_step, &tree, 0);
+	if (!scratch->tree_done)
+		scratch->shown.count = SHOWN_MOUNTS + 1;
+	load_fence(scratch);
+	if (mounts & 1 || FIELD(seqcount, &mount_lock, sequence) != mounts)
+		return 1; /* torn: found out by who asked */
+	bpf_spin_lock(&cache->lock);
+	cache->filesystem = scratch->tree_filesystem;
+	cache->mount_namespace = number;
+	cache->mounts = mounts;
+	cache->shown = scratch->shown;
+	bpf_spin_unlock(&cache->lock);
+	return 1;
+}
+
+#endif

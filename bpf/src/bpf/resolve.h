@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * From an object to its names, and from these to states and classes of an automaton.
+ *
+ * Bind mounts and private mount namespaces show an object under names that an attacker can choose. So beside its mount path,
+ * the name in the mount tree that it was reached by, stand its canonical names: all under which the domain's own mount tree
+ * shows it. The strictest decision over all of them holds. An object that only a foreign mount namespace shows gains nothing
+ * from its name there: it is judged, besides, as what no rule names.
+ */
+#ifndef ARMOR_RESOLVE_H
+#define ARMOR_RESOLVE_H
+
+#include "mounts.h"
+
+/* Which canonical names stand beside the mount path, for all that is in one folder. */
+enum other_names {
+	OTHERS_NONE,	/* none: the mount path is canonical, or nothing is known of the domain's own tree */
+	OTHERS_ONE,
+	OTHERS_FOREIGN, /* none: the domain's own tree does not show it */
+	OTHERS_MANY,	/* several, or not the same for all in the folder */
+};
+
+/* The classes in a state's record, of all below in the high half; 0 when there is none. */
+static __always_inline __u32 classes_at(void *image, const struct image_automaton *automaton, __u32 state)
+{
+	__u64 *record = word(image, automaton->slots + state);
+
+	return record ? *record >> 32 : 0;
+}
+
+/* These are global, as write_path(): each would multiply what the verifier follows in who calls it. */
+__noinline int add_class(struct classes *classes, __u32 class)
+{
+	__u32 count;
+
+	if (!classes)
+		return 0;
+	count = classes->count;
+	for (__u32 at = 0; at < CLASSES; at++)
+		if (at < count && classes->of[at] == class)
+			return 0;
+	/* More than there is room for: then nothing is certain of it. */
+	if (count >= CLASSES) {
+		classes->of[CLASSES - 1] = OBJECT_UNRESOLVED;
+		return 0;
+	}
+	classes->of[count] = class;
+	classes->count = count + 1;
+	return 0;
+}
+
+__noinline int add_canonical(struct name *name, __u32 class)
+{
+	if (!name)
+		return 0;
+	if (name->first_canonical == NO_CLASS)
+		name->first_canonical = name->other_canonical = class;
+	else if (class != name->first_canonical && name->other_canonical == name->first_canonical)
+		name->other_canonical = class;
+	else if (class != name->first_canonical && class != name->other_canonical)
+		name->other_canonical = SUBJECT_CONFLICT;
+	return 0;
+}
+
+static __always_inline void set_class(struct classes *classes, __u32 class)
+{
+	classes->of[0] = class;
+	classes->count = 1;
+}
+
+/*
+ * Tries before a path that renames keep tearing counts as one that cannot be told. Some milliseconds' worth: in a virtual
+ * machine the processor that holds one of the locks may not run for as long.
+ */
+#define RESOLVE_TRIES 1000
+
+/* resolve_at: the next step begins anew. */
+#define RESOLVE_BEGIN (~0u)
+
+struct resolution {
+	struct scope *scope;
+	struct scratch *scratch;
+	struct name *name;
+	const struct image_automaton *automaton;
+	__u32 subjects; /* whether `automaton` is theirs */
+};
+
+/*
+ * Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told.
+ * Global, as write_path().
+ */
+__noinline __u32 write_last(struct scratch *scratch, __u64 address, __u32 directory)
+{
+	struct dentry *dentry = (struct dentry *)address;
+	__u32 length = FIELD(dentry, dentry, d_name.len), start;
+
+	if (!scratch || !length || length > NAME_MAX)
+		return PATH_CAPACITY;
+	start = PATH_CAPACITY - (directory & 1) - length;
+	if (directory)
+		scratch->path[PATH_CAPACITY - 1] = '/';
+	if (bpf_probe_read_kernel(&scratch->path[start & (PATH_CAPACITY - 1)], length & NAME_MAX, ADDRESS(dentry, dentry, d_name.name)))
+		return PATH_CAPACITY;
+	return start;
+}
+
+/* The device that runtimes mount over what a container is not to see: it has no name that says anything of it. */
+__noinline int is_null_device(__u64 dentry)
+{
+	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
+
+	return (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFCHR && FIELD(inode, inode, i_rdev) == NULL_DEVICE;
+}
+
+static __always_inline bool is_in_layer(const struct resolution *resolution)
+{
+	return resolution->scratch->resolve_dentry != resolution->name->dentry;
+}
+
+/* Sets scratch->shown to the mounts by which the object that the resolution is at may have canonical names. */
+static __always_inline void begin_canonical(struct resolution *resolution, __u32 number)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct name *name = resolution->name;
+
+	if (!find_shown(scratch, scratch->resolve_dentry, is_in_layer(resolution) ? 0 : name->mnt, name->place, number))
+		scratch->shown.count = SHOWN_MOUNTS + 1;
+}
+
+/* Sets which names there may be. */
+static __always_inline void begin_resolve(struct resolution *resolution)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct name *name = resolution->name;
+	struct folder *folder = &name->folder;
+	struct epochs before = read_epochs();
+	__u32 number;
+
+	scratch->resolve_renames = before.renames;
+	scratch->resolve_mounts = before.mounts;
+	load_fence(scratch);
+	scratch->resolve_dentry = name->dentry;
+	scratch->resolve_at = name->mnt ? 0 : 1;
+	scratch->resolve_is_last = 0;
+	scratch->resolve_canonical = 0;
+	scratch->shown.count = 0;
+	name->names = name->classes.count = name->below.count = 0;
+	name->first_canonical = name->other_canonical = NO_CLASS;
+	name->shown_by = 0;
+	if (folder->known && folder->renames == before.renames && folder->mounts == before.mounts) {
+		scratch->resolve_last = write_last(scratch, name->dentry, name->directory);
+		if (scratch->resolve_last < PATH_CAPACITY) {
+			scratch->resolve_is_last = 1;
+			scratch->shown.count = folder->others == OTHERS_ONE;
+			return;
+		}
+	}
+	folder->known = 0;
+	folder->others = OTHERS_NONE;
+	number = own_namespace(resolution->scope, name->place);
+	if (!number)
+		return;
+	if (is_null_device(name->dentry)) {
+		folder->others = OTHERS_MANY;
+		return;
+	}
+	folder->others = OTHERS_FOREIGN;
+	begin_canonical(resolution, number);
+}
+
+/* Adds what one name leads to. */
+static __always_inline void add_name(struct resolution *resolution, __u32 state)
+{
+	struct name *name = resolution->name;
+	__u32 classes = OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED, names = name->names;
+	bool counts;
+
+	if (state != NO_STATE)
+		classes = classes_at(resolution->scope->image, resolution->automaton, state);
+	else if (resolution->subjects)
+		classes = SUBJECT_NONE;
+	/* Of a layer, what no rule names is not judged a second time. */
+	counts = !is_in_layer(resolution) && !name->is_layer;
+	if (counts || classes & 0xffff)
+		add_class(&name->classes, classes & 0xffff);
+	if (is_in_layer(resolution))
+		return;
+	if (counts || classes >> 16)
+		add_class(&name->below, classes >> 16);
+	if (names < NAME_STATES)
+		name->states[names] = state;
+	name->names = names + 1;
+	if (resolution->scratch->resolve_at)
+		add_canonical(name, classes & 0xffff);
+}
+
+/* A canonical name beside the mount path: what it means for the others in the folder. */
+static __always_inline void note_other(struct resolution *resolution, __u64 root)
+{
+	struct folder *folder = &resolution->name->folder;
+	bool of_all = root != resolution->name->dentry && folder->others == OTHERS_FOREIGN;
+
+	folder->others = of_all ? OTHERS_ONE : OTHERS_MANY;
+}
+
+/* Writes the path that the resolution is at; false when there is none, or it is the mount path. */
+static __always_inline bool write_name(struct resolution *resolution)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct name *name = resolution->name;
+	struct folder *folder = &name->folder;
+	__u32 at = scratch->resolve_at, start, length;
+	struct vfsmount *mnt = (void *)name->mnt;
+	struct dentry *root;
+
+	if (at) {
+		__u64 mount = scratch->shown.of[(at - 1) & (SHOWN_MOUNTS - 1)];
+
+		mnt = (void *)mount + bpf_core_field_offset(struct mount, mnt);
+		if ((__u64)mnt == name->mnt && !is_in_layer(resolution)) {
+			scratch->resolve_canonical++;
+			name->shown_by = name->mnt;
+			add_canonical(name, name->classes.of[0]);
+			return false;
+		}
+	}
+	start = write_path(scratch, scratch->resolve_dentry, (__u64)mnt, name->directory);
+	if (is_in_layer(resolution)) {
+		if (start == PATH_OUTSIDE)
+			return false;
+	} else if (at) {
+		root = ADDRESS(vfsmount, mnt, mnt_root);
+		if (start == PATH_OUTSIDE) {
+			if (ADDRESS(dentry, root, d_parent) == ADDRESS(dentry, name->dentry, d_parent))
+				folder->others = OTHERS_MANY;
+			return false;
+		}
+		note_other(resolution, (__u64)root);
+		scratch->resolve_canonical++;
+		name->shown_by = (__u64)mnt;
+	}
+	length = FIELD(dentry, scratch->resolve_dentry, d_name.len) + (name->directory & 1);
+	scratch->scan_at = resolution->automaton->start;
+	scratch->scan_position = start;
+	scratch->scan_end = PATH_CAPACITY - length;
+	/* At a mount's root the path ends in another name: to part it anywhere does no harm there. */
+	if (scratch->scan_end < start || scratch->scan_end > PATH_CAPACITY)
+		scratch->scan_end = start;
+	scratch->resolve_last = scratch->scan_end;
+	return true;
+}
+
+/* After the last name of an object. */
+static __always_inline void end_names(struct resolution *resolution)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct name *name = resolution->name;
+	struct folder *folder = &name->folder;
+
+	if (scratch->shown.count > SHOWN_MOUNTS) {
+		folder->others = OTHERS_MANY;
+		add_class(&name->classes, OBJECT_UNRESOLVED);
+		add_class(&name->below, OBJECT_UNRESOLVED);
+		name->names = NAME_STATES + 1;
+	} else if (scratch->resolve_canonical && folder->others == OTHERS_FOREIGN) {
+		folder->others = OTHERS_NONE;
+	} else if (name->mnt && folder->others == OTHERS_NONE) {
+		add_canonical(name, name->classes.of[0]);
+	}
+	if (name->mnt && name->first_canonical == NO_CLASS && !is_null_device(name->dentry)) {
+		add_class(&name->classes, OBJECT_NONE);
+		add_class(&name->below, OBJECT_NONE);
+	}
+}
+
+/* After the last name of all: true when nothing moved meanwhile. */
+static __always_inline bool end_resolve(struct resolution *resolution)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct name *name = resolution->name;
+	__u32 number;
+
+	if (!is_in_layer(resolution)) {
+		end_names(resolution);
+		number = own_namespace(resolution->scope, name->place);
+		if (name->layer && number) {
+			scratch->resolve_dentry = name->layer;
+			scratch->resolve_at = 1;
+			scratch->resolve_is_last = 0;
+			begin_canonical(resolution, number);
+			return false;
+		}
+	} else if (scratch->shown.count > SHOWN_MOUNTS) {
+		add_class(&name->classes, OBJECT_UNRESOLVED);
+	}
+	scratch->resolve_at = RESOLVE_BEGIN;
+	load_fence(scratch);
+	scratch->resolve_done = settled((struct epochs){ scratch->resolve_renames, scratch->resolve_mounts });
+	return scratch->resolve_done;
+}
+
+/* Keeps the state behind the part of a path that was last written, and goes on with the next part. */
+static __always_inline void keep_state(struct resolution *resolution, __u32 state)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct folder *folder = &resolution->name->folder;
+	__u32 at = scratch->resolve_at;
+
+	if (scratch->resolve_is_last) {
+		add_name(resolution, state);
+		scratch->resolve_at = at + 1;
+		scratch->resolve_is_last = folder->known && !is_in_layer(resolution);
+		return;
+	}
+	if (is_in_layer(resolution))
+		scratch->resolve_layer_state = state;
+	else if (at)
+		folder->canonical_state = state;
+	else
+		folder->mount_state = state;
+	scratch->resolve_is_last = 1;
+}
+
+/* Sets the part of a path that is to be scanned next; false when there is none for the name that the resolution is at. */
+static __always_inline bool write_part(struct resolution *resolution)
+{
+	struct scratch *scratch = resolution->scratch;
+	struct folder *folder = &resolution->name->folder;
+
+	if (!scratch->resolve_is_last)
+		return write_name(resolution);
+	scratch->scan_at = scratch->resolve_at ? folder->canonical_state : folder->mount_state;
+	if (is_in_layer(resolution))
+		scratch->scan_at = scratch->resolve_layer_state;
+	scratch->scan_position = scratch->resolve_last;
+	scratch->scan_end = PATH_CAPACITY;
+	return true;
+}
+
+/*
+ * Each name has two parts: the path of the folder, where what that led to is not known, then the last name. A part is written in
+ * one step and scanned in the next, so that the verifier comes to each from one state alone.
+ */
+static long resolve_step(__u32 step, struct resolution *resolution)
+{
+	struct scratch *scratch = resolution->scratch;
+	__u32 at = scratch->resolve_at;
+
+	if (at == RESOLVE_BEGIN) {
+		begin_resolve(resolution);
+		return 0;
+	}
+	if (scratch->resolve_scans) {
+		scratch->resolve_scans = 0;
+		keep_state(resolution, scan_path(resolution->scope->image, scratch, resolution->automaton));
+		return 0;
+	}
+	if (at > scratch->shown.count || (at && scratch->shown.count > SHOWN_MOUNTS))
+		return end_resolve(resolution);
+	if (write_part(resolution))
+		scratch->resolve_scans = 1;
+	else
+		scratch->resolve_at = at + 1;
+	return 0;
+}
+
+/* Fills in the names of an object, their states and classes; false when renames or mounts keep tearing them. */
+static __noinline bool find_names(struct scope *scope, struct scratch *scratch, struct name *name, bool subjects)
+{
+	struct resolution resolution = {
+		.scope = scope,
+		.scratch = scratch,
+		.name = name,
+		.automaton = subjects ? &scope->rules->subjects : &scope->rules->objects,
+		.subjects = subjects,
+	};
+
+	scratch->resolve_at = RESOLVE_BEGIN;
+	scratch->resolve_done = scratch->resolve_scans = 0;
+	bpf_loop(8 * RESOLVE_TRIES, resolve_step, &resolution, 0);
+	return scratch->resolve_done;
+}
+
+#endif
