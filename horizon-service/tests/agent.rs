@@ -326,11 +326,15 @@ async fn bad_settings_and_policies_end_it_with_their_names() {
     let agent = Agent::new(dir.path(), dir.path().join("none"));
     let settings = dir.path().join("agent.toml");
     fs::write(&settings, "stat_dir = '/x'").unwrap();
+    let loud = dir.path().join("loud.toml");
+    fs::write(&loud, "log = 'loud'").unwrap();
+    let loud = loud.to_str().unwrap();
     let policy = dir.path().join("p.yaml");
     fs::write(&policy, "kind: KubeArmorPolicy\nspec: {proces: {}}\n").unwrap();
     let (settings, policy) = (settings.to_str().unwrap(), policy.to_str().unwrap());
     for (arguments, part) in [
         (&["--config", settings, "run"][..], "stat_dir"),
+        (&["--config", loud, "run"], "log = loud: off, error"),
         (&["try", "--policy", policy, "--", "true"], "p.yaml:2"),
         (&["try", "--policy", "/no/such", "--", "true"], "/no/such"),
     ] {
