@@ -11,6 +11,7 @@ use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use crate::container::ContainerId;
 use crate::error::BpfError;
 use crate::skeleton::types;
+use crate::text::escaped;
 
 /// The hook that decided, or the iterator that found what no hook saw. The discriminant is that of `enum hook` in `abi.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +68,7 @@ impl Hook {
     }
 }
 
-/// A blocked or audited access.
+/// A blocked or audited access. Names are as [`escaped`](crate::escaped()) writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CLOCK_BOOTTIME, nanoseconds.
@@ -140,7 +141,6 @@ impl Event {
         let long = |offset: usize| Some(u64::from_ne_bytes(record.get(offset..offset + 8)?.try_into().ok()?));
         let short =
             |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
 
         let mut at = STRINGS;
         let mut string = |length_at: usize| {
@@ -149,10 +149,10 @@ impl Event {
             at += length;
             Some(bytes)
         };
-        let path = text(string(offset_of!(types::event, path_length))?);
-        let new_path = text(string(offset_of!(types::event, new_path_length))?);
-        let program = text(string(offset_of!(types::event, program_length))?);
-        let parent_program = text(string(offset_of!(types::event, parent_program_length))?);
+        let path = escaped(string(offset_of!(types::event, path_length))?);
+        let new_path = escaped(string(offset_of!(types::event, new_path_length))?);
+        let program = escaped(string(offset_of!(types::event, program_length))?);
+        let parent_program = escaped(string(offset_of!(types::event, parent_program_length))?);
         let container = string(offset_of!(types::event, container_length))?;
         let comm = record.get(offset_of!(types::event, comm)..)?.get(..16)?;
         Some(Self {
@@ -169,7 +169,7 @@ impl Event {
             ns_parent: number(offset_of!(types::event, ns_parent))?,
             uid: number(offset_of!(types::event, uid))?,
             cgroup: long(offset_of!(types::event, cgroup))?,
-            comm: text(comm.split(|&byte| byte == 0).next()?),
+            comm: escaped(comm.split(|&byte| byte == 0).next()?),
             about_new_path: short(offset_of!(types::event, about_new_path))? != 0,
             path,
             new_path,

@@ -14,6 +14,7 @@ mod output;
 mod pins;
 mod probe;
 mod symbols;
+mod text;
 
 /// Generated from the C sources by `build.rs`.
 #[allow(missing_docs, unused, clippy::all, clippy::restriction)]
@@ -31,6 +32,7 @@ pub use image::Generation;
 pub use pins::{Leftover, detach};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
+pub use text::escaped;
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

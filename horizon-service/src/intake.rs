@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use armor_bpf::escaped;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::mms::{MetaData, MmsError};
@@ -312,7 +313,13 @@ impl<K: Kernel> Intake<K> {
         for file in files {
             match file.read(MAX_BUNDLE) {
                 Ok(bytes) => {
-                    self.settle(&file.path.to_string_lossy(), bytes, None, file.is_fresh).await?;
+                    self.settle(
+                        &escaped(file.path.as_os_str().as_encoded_bytes()),
+                        bytes,
+                        None,
+                        file.is_fresh,
+                    )
+                    .await?;
                     self.directory.looked_at(&file);
                 }
                 // In nobody's way: it is tried again with every pass.
