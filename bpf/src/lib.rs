@@ -29,7 +29,7 @@ pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Filesystem, Home, LinkedFile};
 pub use image::Generation;
-pub use pins::{Leftover, detach};
+pub use pins::{Detached, Leftover, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
 pub use text::escaped;

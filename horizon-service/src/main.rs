@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
 use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
+use armor_bpf::escaped;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -110,10 +111,14 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
         }
     }
     let pins = settings.pin_dir.display();
-    if armor_bpf::detach(&settings.pin_dir)? {
+    let done = armor_bpf::detach(&settings.pin_dir)?;
+    if done.ended {
         println!("Detached: nothing below {pins} is enforced any more.");
     } else {
         println!("Nothing was attached below {pins}.");
+    }
+    for path in done.left {
+        println!("Left there, as it is not the agent's: {}", escaped(path.as_os_str().as_encoded_bytes()));
     }
     Ok(0)
 }

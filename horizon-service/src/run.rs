@@ -57,13 +57,22 @@ type SharedEnforcer = Rc<RefCell<Enforcer>>;
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let Some(_state) = Claim::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
     // The tables may be those of an agent that has another state directory.
-    let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
-        first_status(&settings.state_dir, "degraded", Some(format!("{holder}: standing by to take over")));
-    });
-    let _tables = match tables {
-        Ok(Some(tables)) => Some(tables),
-        Ok(None) => return Ok(()),
-        // Nothing can be pinned there either, which is reported where it is tried.
+    let _tables = match armor_bpf::require_bpffs(&settings.pin_dir) {
+        Ok(()) => {
+            let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
+                let reason = format!("{holder}: standing by to take over");
+                first_status(&settings.state_dir, "degraded", Some(reason));
+            });
+            match tables {
+                Ok(Some(tables)) => Some(tables),
+                Ok(None) => return Ok(()),
+                // Nothing can be pinned there either, which is reported where it is tried.
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    None
+                }
+            }
+        }
         Err(error) => {
             tracing::warn!("{error}");
             None
@@ -127,7 +136,11 @@ fn first_status(state_dir: &Path, state: &str, reason: Option<String>) {
 fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
     let attached = attach(Some(pin_dir)).or_else(|error| {
         // Anything else would be no better without pins.
-        let AttachError::Bpf(BpfError::Pin { .. } | BpfError::Map { .. }) = error else { return Err(error) };
+        let AttachError::Bpf(BpfError::Pin { .. } | BpfError::NoBpfFilesystem { .. } | BpfError::Map { .. }) =
+            error
+        else {
+            return Err(error);
+        };
         let enforcer = attach(None)?;
         tracing::error!("{error}: enforcement will end with the agent");
         reporter.problem(Problem::Pins, Some(format!("enforcement ends with the agent: {error}")));
@@ -310,7 +323,9 @@ async fn serve(
         pump.drain();
     }
     if reporter.facts().in_force.is_some_and(|bundle| bundle.on_agent_stop == OnAgentStop::Lift) {
-        armor_bpf::detach(&settings.pin_dir)?;
+        if armor_bpf::is_pinned(&settings.pin_dir) {
+            armor_bpf::detach(&settings.pin_dir)?;
+        }
         tracing::warn!("enforcement lifted, as the bundle says for a stop");
     }
     StatusFile::new(&settings.state_dir).write(status(offline));

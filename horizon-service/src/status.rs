@@ -154,7 +154,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
         Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
     };
     status.report.state = if pid.is_some() { status.word().to_owned() } else { "not running".to_owned() };
-    let pinned = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_some());
+    let pinned = armor_bpf::is_pinned(pin_dir);
     Ok(Found { running: pid.is_some(), pid, pinned, status })
 }
 
@@ -252,7 +252,7 @@ mod tests {
         status.kernel.strangers = 3;
         file.write(status);
         assert_eq!(look(&state, &pins).unwrap().status.report.state, "offline");
-        fs::create_dir_all(pins.join("v1")).unwrap();
+        fs::create_dir_all(pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
         drop(lock);
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && found.pinned);

@@ -130,13 +130,14 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
 
 /// Waits until no other try uses the directory; the lock goes with the file.
 fn take_turn(directory: &Path) -> anyhow::Result<File> {
+    armor_bpf::require_bpffs(directory)?;
     let lock = || {
         std::fs::create_dir_all(directory)?;
         let directory = File::open(directory)?;
         directory.lock()?;
         io::Result::Ok(directory)
     };
-    lock().with_context(|| format!("{}: cannot be locked; is it on a bpf filesystem?", directory.display()))
+    lock().with_context(|| format!("{}: cannot be locked", directory.display()))
 }
 
 fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {

@@ -691,7 +691,7 @@ fn another_version(node: &mut Node) -> anyhow::Result<()> {
     ensure!(pins.len() == 1, "{pins:?}");
     let name = pins[0].file_name().and_then(|name| name.to_str()).context("no name")?;
     let (abi, _) = name.split_once('-').context("no version")?;
-    fs::rename(&pins[0], Path::new(PROGRAMS).join(format!("{abi}-older")))?;
+    fs::rename(&pins[0], Path::new(PROGRAMS).join(format!("{abi}-{}", "0".repeat(16))))?;
     node.enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
     ensure!(!node.enforcer.took_over() && node.enforcer.leftovers()?.is_empty(), "both must enforce for now");
     ensure!(node.enforcer.containers()?.len() == 1, "containers are not known any more");
