@@ -83,6 +83,8 @@ pub struct Event {
     pub permission: Permission,
     /// Where it was asked, or found.
     pub hook: Hook,
+    /// Of [`Hook::HeldFile`] the descriptor's number.
+    pub descriptor: Option<u32>,
     /// Thread, in the host's pid namespace.
     pub pid: u32,
     /// Process, in the host's pid namespace.
@@ -154,6 +156,8 @@ impl Event {
         let program = escaped(string(offset_of!(types::event, program_length))?);
         let parent_program = escaped(string(offset_of!(types::event, parent_program_length))?);
         let container = string(offset_of!(types::event, container_length))?;
+        let hook = HOOKS.get(usize::from(short(offset_of!(types::event, hook))?))?.0;
+        let descriptor = number(offset_of!(types::event, descriptor))?;
         let comm = record.get(offset_of!(types::event, comm)..)?.get(..16)?;
         Some(Self {
             time_ns: long(offset_of!(types::event, time))?,
@@ -161,7 +165,8 @@ impl Event {
             domain: number(offset_of!(types::event, domain))?,
             decision: Decision(number(offset_of!(types::event, decision))?),
             permission: *PERMISSIONS.get(usize::from(short(offset_of!(types::event, permission))?))?,
-            hook: HOOKS.get(usize::from(short(offset_of!(types::event, hook))?))?.0,
+            hook,
+            descriptor: (hook == Hook::HeldFile).then_some(descriptor),
             pid: number(offset_of!(types::event, pid))?,
             tgid: number(offset_of!(types::event, tgid))?,
             parent_tgid: number(offset_of!(types::event, parent_tgid))?,

@@ -6,6 +6,7 @@ pub mod containers;
 pub mod directory;
 pub mod domains;
 pub mod enforce;
+pub mod entry;
 pub mod held;
 pub mod horizon;
 pub mod hub;

@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
-use crate::alerts::{self, Clocks, Origin, RuleTable};
+use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
 use crate::held::Held;
 use crate::report::{Problem, Reporter};
 use crate::runtime::Workloads;
@@ -87,6 +87,8 @@ pub struct Pump {
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: Held,
+    /// How many programs had entered containers when what they brought along was last looked at.
+    entered: u64,
     labelled: Rc<Cell<bool>>,
     workloads: watch::Receiver<Arc<Workloads>>,
 }
@@ -110,9 +112,21 @@ impl Pump {
         // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after deregistering.
         let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
         // Programs that were loaded anew let through what was obtained before.
-        let told = if enforcer.borrow().took_over() { state.borrow().told().held } else { String::new() };
-        let (tables, held) = (BTreeMap::new(), Held::new(told));
-        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held, labelled, workloads })
+        let told = if enforcer.borrow().took_over() { state.borrow().told() } else { Told::default() };
+        let (tables, held, entered) = (BTreeMap::new(), Held::new(told.held), told.entered);
+        Ok(Self {
+            enforcer,
+            events,
+            readable,
+            journal,
+            state,
+            origin,
+            tables,
+            held,
+            entered,
+            labelled,
+            workloads,
+        })
     }
 
     /// Pumps until the future is dropped.
@@ -207,7 +221,9 @@ impl Pump {
         let kill = self.journal.reporter.facts().in_force.is_some_and(|in_force| {
             (in_force.bundle, in_force.serial) == (name, serial) && in_force.already_held == AlreadyHeld::Kill
         });
-        if self.labelled.take() {
+        let entered = self.counters().entered;
+        if self.labelled.take() || entered != self.entered {
+            self.entered = entered;
             self.held.begin_anew();
         }
         let looked = self.held.look(&self.enforcer.borrow(), &bundle, kill);
@@ -229,7 +245,7 @@ impl Pump {
                 killed,
                 "holds what the policies refuse"
             );
-            alerts.push(alerts::held(alert, killed));
+            alerts.push(alerts::held(alert, if killed { Fate::Killed } else { Fate::Left }));
         }
         if found.more > 0 {
             alerts.push(alerts::threshold(&self.origin, found.more, 0));
@@ -237,7 +253,7 @@ impl Pump {
         self.journal.append(&alerts);
         if found.settled {
             let mut told = self.state.borrow().told();
-            told.held = bundle;
+            (told.held, told.entered) = (bundle, self.entered);
             if let Err(error) = self.state.borrow().tell(&told) {
                 tracing::error!("{error}: what processes hold is told again after a restart");
             }

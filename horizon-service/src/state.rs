@@ -119,6 +119,9 @@ pub struct Told {
     /// The bundle, name and serial, of which it was told what processes held from before it.
     #[serde(default)]
     pub held: String,
+    /// How many programs had entered containers by then.
+    #[serde(default)]
+    pub entered: u64,
 }
 
 /// The state directory.

@@ -82,6 +82,9 @@ fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
     if let Some(posture) = &case.posture {
         command.args(["--posture", posture]);
     }
+    if let Some(fate) = &case.already_held {
+        command.args(["--already-held", fate]);
+    }
     let (status, output) = group.run(command.arg("--").args(case.command()), &scratch.join("output"))?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     let alerts = fs::read_to_string(&alerts).unwrap_or_default();
