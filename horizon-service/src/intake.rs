@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::containers::Containers;
 use crate::directory::Directory;
 use crate::domains::NodeNames;
-use crate::enforce::Prepared;
+use crate::enforce::{EnforceError, Prepared};
 use crate::hub::Hub;
 use crate::kernel::Kernel;
 use crate::report::{Offline, Problem, Reporter};
@@ -158,8 +158,13 @@ impl<K: Kernel> Site<K> {
                     self.reporter.problem(Problem::Swap, None);
                 }
                 Some(Err(error)) => {
-                    tracing::error!(%error, bundle, serial, "accepted, but not in force");
-                    let reason = format!("accepted, but not in force: {error}");
+                    let reason = match &error {
+                        EnforceError::State(error) => {
+                            format!("in force, but the names of its rules are not kept: {error}")
+                        }
+                        error => format!("accepted, but not in force: {error}"),
+                    };
+                    tracing::error!(bundle, serial, "{reason}");
                     self.reporter.problem(Problem::Swap, Some(reason));
                 }
                 None => {}
@@ -216,6 +221,8 @@ pub struct Intake<K> {
     objects_again: bool,
     /// Look at all files.
     files_again: bool,
+    /// The end of the last pass that the hub, or ESS, answered.
+    reached: Option<Timestamp>,
 }
 
 /// What became of a bundle.
@@ -243,6 +250,7 @@ impl<K: Kernel> Intake<K> {
             receipt_keys,
             objects_again: true,
             files_again: true,
+            reached: None,
         };
         intake.reload_trust();
         intake
@@ -271,10 +279,13 @@ impl<K: Kernel> Intake<K> {
         }
     }
 
-    fn note_reachable(&self, error: Option<IntakeError>) {
+    fn note_reachable(&mut self, error: Option<IntakeError>) {
+        if error.is_none() {
+            self.reached = Some(Timestamp::now());
+        }
         self.reporter.change(|facts| match error {
             Some(IntakeError::Mms(error)) => {
-                let since = facts.offline.take().map_or_else(Timestamp::now, |offline| offline.since);
+                let since = Offline::since(facts.offline.take(), self.reached);
                 facts.offline = Some(Offline { since, reason: error.to_string() });
             }
             Some(error) => {

@@ -35,6 +35,8 @@ pub enum Problem {
     Exemption,
     /// Files of the state directory.
     State,
+    /// Nothing new can be written there.
+    Unwritten,
     /// Bundles cannot be taken.
     Intake,
     /// Files in the directory of bundles.
@@ -76,10 +78,17 @@ pub struct InForce {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Offline {
-    /// First failure.
+    /// When the hub was last known to answer; where that is not known, the first failure.
     pub since: Timestamp,
     /// The latest.
     pub reason: String,
+}
+
+impl Offline {
+    /// Since when it is, seen now: as before where it was already, else since it was last `reached`.
+    pub fn since(before: Option<Self>, reached: Option<Timestamp>) -> Timestamp {
+        before.map(|offline| offline.since).or(reached).unwrap_or_else(Timestamp::now)
+    }
 }
 
 /// The facts.

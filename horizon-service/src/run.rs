@@ -38,7 +38,7 @@ use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
 use crate::spool::{Spool, SpoolConfig};
 use crate::state::State;
-use crate::status::{ContainerFigures, Figures, Status, StatusFile};
+use crate::status::{self, ContainerFigures, Figures, Status, StatusFile};
 use crate::uplink::{Uplink, UplinkConfig};
 
 /// How often the status file is looked after.
@@ -56,12 +56,14 @@ type SharedEnforcer = Rc<RefCell<Enforcer>>;
 /// If there is nothing the agent could do: the state directory cannot be used.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let Some(_state) = Claim::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
+    let last_offline = status::last_offline(&settings.state_dir);
+    let mut file = StatusFile::new(&settings.state_dir);
     // The tables may be those of an agent that has another state directory.
     let _tables = match armor_bpf::require_bpffs(&settings.pin_dir) {
         Ok(()) => {
             let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
                 let reason = format!("{holder}: standing by to take over");
-                first_status(&settings.state_dir, "degraded", Some(reason));
+                first_status(&mut file, "degraded", &last_offline, Some(reason));
             });
             match tables {
                 Ok(Some(tables)) => Some(tables),
@@ -79,7 +81,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         }
     };
     // Over what an earlier run said: from here on it would be taken for this one's word.
-    first_status(&settings.state_dir, "starting", None);
+    first_status(&mut file, "starting", &last_offline, None);
     let (state, stored, problems) = State::open(&settings.state_dir)?;
     let reporter = Rc::new(Reporter::new());
     if !problems.is_empty() {
@@ -117,18 +119,23 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(settings, site, enforcer, horizon))
+    // Until the hub answers, it is away as it was.
+    let last_offline = last_offline.filter(|_| horizon.as_ref().is_some_and(|horizon| horizon.hub.is_some()));
+    site.reporter.change(|facts| facts.offline.clone_from(&last_offline));
+    runtime.block_on(serve(settings, site, enforcer, horizon, file, last_offline))
 }
 
 /// What `status` shows before there is anybody to report.
-fn first_status(state_dir: &Path, state: &str, reason: Option<String>) {
+fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline>, reason: Option<String>) {
     let report = AgentReport {
         state: state.to_owned(),
         since: Some(Timestamp::now()),
         reasons: reason.into_iter().collect(),
         ..AgentReport::default()
     };
-    StatusFile::new(state_dir).write(Status { report, ..Status::default() });
+    if let Err(error) = file.write(Status { report, offline: offline.clone(), ..Status::default() }) {
+        tracing::error!("{error}");
+    }
 }
 
 /// The kernel side, seen to deny and with this process exempt from it; `None`, with the reason reported, where nothing can be
@@ -179,6 +186,8 @@ async fn serve(
     site: Site<SharedEnforcer>,
     enforcer: Option<SharedEnforcer>,
     horizon: Option<Horizon>,
+    mut file: StatusFile<'_>,
+    last_offline: Option<Offline>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -221,6 +230,7 @@ async fn serve(
         node: (origin.org.clone(), origin.node.clone()),
         config: UplinkConfig { poll, ..UplinkConfig::default() },
         receipt_keys: pinned,
+        last_offline,
         spool_is_open: false,
         hub: hub.clone(),
         uplink: None,
@@ -232,14 +242,13 @@ async fn serve(
 
     tokio::spawn(containers.run());
 
-    let mut file = StatusFile::new(&settings.state_dir);
     let status = |offline: Option<Offline>| {
         let facts = reporter.facts();
         let kernel =
             enforcer.as_ref().and_then(|enforcer| enforcer.borrow().counters().ok()).unwrap_or_default();
         Status {
             report: reporter.reports().borrow().clone(),
-            offline: facts.offline.or(offline),
+            offline: facts.offline.into_iter().chain(offline).min_by_key(|offline| offline.since),
             generation: enforcer.as_ref().map_or(0, |enforcer| enforcer.borrow().generation()),
             kernel: Figures {
                 blocked: kernel.blocked,
@@ -301,7 +310,13 @@ async fn serve(
             }
             delivery.begin();
             reporter.problem(Problem::Runtime, lost(&runtime.borrow()));
-            file.write(status(delivery.offline()));
+            let unwritten = file.write(status(delivery.offline())).err().map(|error| error.to_string());
+            if let Some(unwritten) = &unwritten
+                && !reporter.facts().problems.contains_key(&Problem::Unwritten)
+            {
+                tracing::error!("{unwritten}");
+            }
+            reporter.problem(Problem::Unwritten, unwritten);
             tokio::time::sleep(STATUS).await;
         }
     };
@@ -328,7 +343,9 @@ async fn serve(
         }
         tracing::warn!("enforcement lifted, as the bundle says for a stop");
     }
-    StatusFile::new(&settings.state_dir).write(status(offline));
+    if let Err(error) = file.write(status(offline)) {
+        tracing::error!("{error}");
+    }
     Ok(())
 }
 
@@ -341,6 +358,8 @@ struct Delivery {
     node: (String, String),
     config: UplinkConfig,
     receipt_keys: watch::Receiver<Vec<PublicKey>>,
+    /// As an agent of before left it.
+    last_offline: Option<Offline>,
     spool_is_open: bool,
     /// Until the uplink runs; `None` too where there is no hub.
     hub: Option<Arc<Hub>>,
@@ -396,7 +415,8 @@ impl Delivery {
             Arc::new(Sealer { org, node, key }),
             self.receipt_keys.clone(),
             self.reporter.reports(),
-        );
+        )
+        .that_was(self.last_offline.take());
         let offline = uplink.offline();
         self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.journal.appended))), offline));
     }

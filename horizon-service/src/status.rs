@@ -1,18 +1,25 @@
-//! `status`: what the running agent last said about itself, and whether there is one.
+//! `status`: what the running agent says about itself, and whether there is one.
+//!
+//! Invariant: the agent holds a lock on the file as long as it is what the agent would say now. What cannot be written, on a full
+//! or failing disk, is thus never hidden behind what was written before.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use armor_hub_client::status::{AgentReport, SpoolStats};
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Claim;
 use crate::report::{InForce, Offline};
 use crate::runtime::RuntimeState;
-use crate::state::write_whole;
+use crate::state::{StateError, to_json, write_whole};
 
 const FILE: &str = "status.json";
 
@@ -94,28 +101,40 @@ impl Status {
 pub struct StatusFile<'a> {
     dir: &'a Path,
     last: Status,
+    /// The file, locked: it is `last`.
+    current: Option<File>,
 }
 
 impl<'a> StatusFile<'a> {
     /// The file in a state directory.
     pub fn new(dir: &'a Path) -> Self {
-        Self { dir, last: Status::default() }
+        Self { dir, last: Status::default(), current: None }
     }
 
     /// Writes `status` if it is not what was written last.
-    pub fn write(&mut self, status: Status) {
-        if status == self.last {
-            return;
+    ///
+    /// # Errors
+    /// [`StateError`]; what was written before counts no more.
+    pub fn write(&mut self, status: Status) -> Result<(), StateError> {
+        if self.current.is_some() && status == self.last {
+            return Ok(());
         }
-        let stamped = Status { updated: Some(Timestamp::now()), ..status.clone() };
-        let written = serde_json::to_vec_pretty(&stamped)
-            .map_err(std::io::Error::other)
-            .and_then(|text| write_whole(&self.dir.join(FILE), &text, false));
-        match written {
-            Ok(()) => self.last = status,
-            Err(error) => tracing::error!("{}: {error}", self.dir.join(FILE).display()),
-        }
+        // The lock of the one before is let go last: at no moment is there none while all is well.
+        let before = self.current.take();
+        let path = self.dir.join(FILE);
+        let text = to_json(&path, &Status { updated: Some(Timestamp::now()), ..status.clone() })?;
+        let written = write_whole(&path, &text, false);
+        self.current = Some(written.map_err(|error| StateError::Io { path, error })?);
+        self.last = status;
+        drop(before);
+        Ok(())
     }
+}
+
+/// Since when an agent of before got nothing to the hub, if that is so: it did not go away with the agent.
+pub fn last_offline(state_dir: &Path) -> Option<Offline> {
+    let text = fs::read(state_dir.join(FILE)).ok()?;
+    serde_json::from_slice::<Status>(&text).ok()?.offline
 }
 
 /// What `status` found.
@@ -125,6 +144,8 @@ struct Found {
     running: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<String>,
+    /// Whether the rest is what the agent would say now; not so where none runs, or where it cannot write.
+    current: bool,
     /// Whether enforcement is pinned, and so goes on without an agent.
     pinned: bool,
     #[serde(flatten)]
@@ -148,14 +169,64 @@ pub fn show(state_dir: &Path, pin_dir: &Path, json: bool) -> anyhow::Result<u8> 
 fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
     let path = state_dir.join(FILE);
-    let mut status = match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Status::default(),
-        Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
+    let (text, is_current) = read(&path).with_context(|| format!("{}", path.display()))?;
+    let mut status: Status = match text.as_slice() {
+        [] => Status::default(),
+        text => serde_json::from_slice(text).with_context(|| format!("{}", path.display()))?,
     };
-    status.report.state = if pid.is_some() { status.word().to_owned() } else { "not running".to_owned() };
+    let is_running = pid.is_some();
+    let current = is_running && is_current;
+    if current {
+        status.report.state = status.word().to_owned();
+        if let ("offline", Some(offline)) = (status.report.state.as_str(), &status.offline) {
+            status.report.since = Some(offline.since);
+        }
+    } else if is_running {
+        // What it would say first: it cannot keep anything.
+        status.report.state = "degraded".to_owned();
+        status.report.since = None;
+        status.report.reasons.insert(0, unwritten(state_dir));
+    } else {
+        status.report.state = "not running".to_owned();
+    }
     let pinned = armor_bpf::is_pinned(pin_dir);
-    Ok(Found { running: pid.is_some(), pid, pinned, status })
+    Ok(Found { running: is_running, pid, current, pinned, status })
+}
+
+/// What is in the file, empty if there is none, and whether the agent holds its lock.
+fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    loop {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), false)),
+            Err(error) => return Err(error),
+        };
+        let is_locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => false,
+            Err(Errno::WOULDBLOCK) => true,
+            Err(error) => return Err(error.into()),
+        };
+        // One that was replaced meanwhile has lost its lock for that.
+        if !is_locked
+            && fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|of| of.ino() != now.ino()))
+        {
+            continue;
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        return Ok((text, is_locked));
+    }
+}
+
+/// Why the agent cannot write its status, as far as that can be seen from here.
+fn unwritten(state_dir: &Path) -> String {
+    let why = match statvfs(state_dir) {
+        Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => "the filesystem is read-only",
+        Ok(found) if found.f_bavail == 0 => "the disk is full",
+        Ok(found) if found.f_files > 0 && found.f_favail == 0 => "the filesystem has no inode left",
+        _ => "its log says why",
+    };
+    format!("the agent runs and cannot write below {}: {why}", state_dir.display())
 }
 
 fn text(found: &Found, pin_dir: &Path) -> String {
@@ -167,8 +238,14 @@ fn text(found: &Found, pin_dir: &Path) -> String {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{name:<12}{value}");
     };
-    if found.running {
+    if found.current {
         line("state", &format!("{} since {}", report.state, at(&report.since)));
+    } else if found.running {
+        let updated = at(updated);
+        line(
+            "state",
+            &format!("{}; what follows but the first reason it said last, at {updated}", report.state),
+        );
     } else {
         line("state", &format!("the agent is NOT running; what follows it said last, at {}", at(updated)));
     }
@@ -242,16 +319,19 @@ mod tests {
             ..AgentReport::default()
         };
         let mut status = Status { report, ..Status::default() };
-        file.write(status.clone());
+        file.write(status.clone()).unwrap();
         let found = look(&state, &pins).unwrap();
         assert_eq!(
             (found.running, found.pinned, found.status.report.state.as_str()),
             (true, false, "enforcing")
         );
-        status.offline = Some(Offline { since: Timestamp::now(), reason: "refused".into() });
+        let away: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        status.offline = Some(Offline { since: away, reason: "refused".into() });
         status.kernel.strangers = 3;
-        file.write(status);
-        assert_eq!(look(&state, &pins).unwrap().status.report.state, "offline");
+        file.write(status).unwrap();
+        let found = look(&state, &pins).unwrap().status;
+        assert_eq!((found.report.state.as_str(), found.report.since), ("offline", Some(away)));
+        assert_eq!(last_offline(&state).map(|offline| offline.since), Some(away));
         fs::create_dir_all(pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
         drop(lock);
         let found = look(&state, &pins).unwrap();
@@ -264,6 +344,38 @@ mod tests {
         }
         let json = serde_json::to_value(&found).unwrap();
         assert_eq!((&json["State"], &json["BundleSerial"]), (&"not running".into(), &7.into()));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_hidden_behind_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, pins) = (dir.path().join("state"), dir.path().join("pins"));
+        let _lock = Claim::State(&state).take().unwrap().unwrap();
+        let mut file = StatusFile::new(&state);
+        let report = AgentReport { state: "enforcing".into(), ..AgentReport::default() };
+        let mut status = Status { report, ..Status::default() };
+        file.write(status.clone()).unwrap();
+        assert!(look(&state, &pins).unwrap().current);
+        // A directory in the place of the next one: writing fails as on a full disk.
+        let next = state.join("status.json.new");
+        fs::create_dir(&next).unwrap();
+        file.write(status.clone()).unwrap();
+        assert!(look(&state, &pins).unwrap().current, "there was nothing new to say");
+        status.generation = 7;
+        assert!(file.write(status.clone()).unwrap_err().to_string().contains("status.json"));
+        let found = look(&state, &pins).unwrap();
+        assert!(found.running && !found.current);
+        assert_eq!((found.status.report.state.as_str(), found.status.report.since), ("degraded", None));
+        let text = text(&found, &pins);
+        assert!(
+            text.starts_with("state       degraded; what follows but the first reason it said last"),
+            "{text}"
+        );
+        assert!(text.contains("because     the agent runs and cannot write below"), "{text}");
+        fs::remove_dir(&next).unwrap();
+        file.write(status).unwrap();
+        let found = look(&state, &pins).unwrap();
+        assert!(found.current && found.status.generation == 7);
     }
 
     #[test]
