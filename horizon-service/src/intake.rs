@@ -30,6 +30,7 @@ use crate::domains::NodeNames;
 use crate::enforce::{EnforceError, Prepared};
 use crate::hub::Hub;
 use crate::kernel::Kernel;
+use crate::links::{Watched, Whose};
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::Workloads;
 use crate::state::{State, StateError, Stored};
@@ -131,6 +132,29 @@ impl<K: Kernel> Site<K> {
         }
     }
 
+    /// What rules' paths led to when what is in force was made, to be looked at again.
+    pub fn watched_links(&mut self) -> Vec<Watched> {
+        self.live.as_mut().map(Prepared::watched).unwrap_or_default()
+    }
+
+    /// Has the rules follow paths that lead elsewhere by now.
+    pub fn follow_links(&mut self, moved: &[(Watched, Vec<String>)]) {
+        let Some(prepared) = &mut self.live else { return };
+        for (watched, paths) in moved {
+            let of = match &watched.whose {
+                Whose::Host(_) => "the host",
+                Whose::Container(workload) => workload.name.as_str(),
+            };
+            tracing::warn!(of, ?paths, "links on the way of rules' paths were switched, and are followed");
+            if let Err(error) = prepared.follow(watched) {
+                tracing::error!(of, "switched links are not followed: {error}");
+            }
+        }
+        if !moved.is_empty() {
+            self.put_in_force();
+        }
+    }
+
     fn have_labelled(&self, tasks: usize) {
         tracing::info!(tasks, "of containers are under their rules from here on");
         self.labelled.set(true);
@@ -148,6 +172,10 @@ impl<K: Kernel> Site<K> {
                 None => (0, None),
             };
             let facts = prepared.in_force(&self.containers);
+            let noted = self.reporter.facts().in_force.map(|before| before.notes).unwrap_or_default();
+            for note in facts.notes.iter().filter(|note| !noted.contains(note)) {
+                tracing::warn!("{note}");
+            }
             let (bundle, serial) = (&facts.bundle, facts.serial);
             match outcome {
                 Some(Ok(generation)) => {

@@ -68,6 +68,8 @@ pub struct InForce {
     pub for_containers: bool,
     /// Containers under its rules.
     pub containers: usize,
+    /// Rules without effect, and what to write instead.
+    pub notes: Vec<String>,
     /// What becomes of enforcement when the agent is stopped in good order.
     pub on_agent_stop: OnAgentStop,
     /// What becomes of a process that holds what the policies refuse.
@@ -134,6 +136,7 @@ impl Facts {
                 }
                 reasons
                     .extend(in_force.idle.iter().map(|name| format!("policy {name}: no workload selected")));
+                reasons.extend(in_force.notes.iter().map(|note| shortened(note)));
             }
         }
         let word = match (degraded, &self.in_force) {
@@ -228,6 +231,7 @@ mod tests {
             idle: idle.iter().map(|name| (*name).to_owned()).collect(),
             for_containers: false,
             containers: 0,
+            notes: Vec::new(),
             on_agent_stop: OnAgentStop::Keep,
             already_held: AlreadyHeld::Report,
         })

@@ -32,6 +32,7 @@ use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
 use crate::intake::{Intake, Site};
+use crate::links::{LOOK, Watched};
 use crate::owner::Claim;
 use crate::pump::{Journal, Pump};
 use crate::report::{Offline, Problem, Reporter};
@@ -286,6 +287,23 @@ async fn serve(
         }
         std::future::pending().await
     };
+    let following_links = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let watched = site.borrow_mut().watched_links();
+            let look = move || -> Vec<_> {
+                let look = |watched: Watched| {
+                    let moved = watched.moved();
+                    (watched, moved)
+                };
+                watched.into_iter().map(look).filter(|(_, moved)| !moved.is_empty()).collect()
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(moved) => site.borrow_mut().follow_links(&moved),
+                Err(error) => tracing::error!("links are not looked at: {error}"),
+            }
+        }
+    };
     let pumping = async {
         match &mut pump {
             Some(pump) => {
@@ -325,6 +343,7 @@ async fn serve(
         () = showing => {}
         () = intake.run(poll) => {}
         () = following => {}
+        () = following_links => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

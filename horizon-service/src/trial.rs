@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
 
 use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
-use crate::domains::{self, NodeNames};
+use crate::domains::{self, Built, NodeNames};
 use crate::enforce::attach;
 use crate::entry::{Begun, Entry, LAST_STANDARD};
 use crate::root::Root;
@@ -103,7 +103,11 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         PostureName::Audit => Posture::Audit,
         PostureName::Block => Posture::Block,
     };
-    let (refusing, linked) = domains::build(&selected, posture, &Root::of_process("self"))?;
+    let Built { domain: refusing, linked, notes, .. } =
+        domains::build(&selected, posture, &Root::of_process("self"))?;
+    for note in notes {
+        eprintln!("hzn-armor-agent: {note}");
+    }
     let mut domain = Arc::clone(&refusing);
     if trial.audit {
         audit_only(Arc::make_mut(&mut domain));
