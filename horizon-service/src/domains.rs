@@ -224,6 +224,11 @@ impl ContainerPolicies {
         Ok(Some(Built { domain, linked, links, notes }))
     }
 
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.policies.iter().map(|(policy, _)| policy.name.as_str())
+    }
+
     /// Those that select a container.
     pub fn selecting<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a Arc<Policy>> {
         self.policies.iter().filter(|(_, selector)| selector.selects(workload)).map(|(policy, _)| policy)

@@ -19,7 +19,7 @@ use crate::domains::{self, Built, ContainerPolicies, NodeNames};
 use crate::kernel::Kernel;
 use crate::links::{self, Watched, Whose};
 use crate::probe;
-use crate::report::InForce;
+use crate::report::{self, InForce, PolicyInForce};
 use crate::root::Root;
 use crate::state::{State, StateError};
 use crate::workload::Workload;
@@ -180,11 +180,15 @@ impl Prepared {
     pub fn in_force(&self, containers: &Containers) -> InForce {
         let (mut idle, selecting) = self.containers.idle(containers.iter().map(|(_, workload)| &**workload));
         idle.extend_from_slice(&self.host_idle);
+        let ruled: Vec<report::Ruled> =
+            containers.iter().map(|(_, workload)| self.ruling(workload)).collect();
         InForce {
             bundle: self.bundle.clone(),
             serial: self.serial,
             expires: self.expires,
             selected: self.host_policies.len() + selecting,
+            policies: self.policies(&ruled),
+            ruled: ruled.into(),
             notes: self.notes(),
             idle,
             for_containers: !self.containers.is_empty(),
@@ -192,6 +196,26 @@ impl Prepared {
             on_agent_stop: self.on_agent_stop,
             already_held: self.already_held,
         }
+    }
+
+    fn ruling(&self, workload: &Workload) -> report::Ruled {
+        let policies = self.containers.selecting(workload).map(|policy| policy.name.clone()).collect();
+        report::Ruled { id: workload.id.clone(), name: workload.name.clone(), policies }
+    }
+
+    fn policies(&self, ruled: &[report::Ruled]) -> Arc<[PolicyInForce]> {
+        let policy = |name: &str, kind, workloads| PolicyInForce { name: name.to_owned(), kind, workloads };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in ruled.iter().flat_map(|ruled| &ruled.policies) {
+            *counts.entry(name).or_default() += 1;
+        }
+        let host = self.host_policies.iter().map(|of| policy(&of.name, Kind::Host, 1));
+        let idle = self.host_idle.iter().map(|name| policy(name, Kind::Host, 0));
+        let containers = self
+            .containers
+            .names()
+            .map(|name| policy(name, Kind::Container, counts.get(name).copied().unwrap_or(0)));
+        host.chain(idle).chain(containers).collect()
     }
 
     /// What is said of rules without effect, once however many containers it is so in.

@@ -37,6 +37,9 @@ enum Commands {
     },
     /// Tell what the agent enforces and how many alerts wait; exit 0 if it runs.
     Status {
+        /// Name each policy with what it did, and each container with the policies that it is under; JSON always does.
+        #[arg(long)]
+        policies: bool,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -86,9 +89,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Commands::Try(trial) => trial::run(&trial),
         Commands::Probe { json } => show_probe(json),
-        Commands::Status { json } => {
+        Commands::Status { json, policies } => {
             let settings = settings()?;
-            status::show(&settings.state_dir, &settings.pin_dir, json)
+            status::show(&settings.state_dir, &settings.pin_dir, json, policies)
         }
         Commands::Detach => detach(&settings()?),
     }

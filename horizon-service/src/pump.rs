@@ -22,12 +22,15 @@ use crate::report::{Problem, Reporter};
 use crate::runtime::Workloads;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{State, Told};
+use crate::status::Seen;
 use crate::workload::Workload;
 
 /// Events taken from the ring, and written to the spool, at a time.
 const EVENTS: usize = 512;
 /// Rule tables kept in memory.
 const MAX_TABLES: usize = 8;
+/// Policies that are counted for, of all bundles since the start.
+const MAX_SEEN: usize = 10_000;
 /// How often the counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -91,11 +94,13 @@ pub struct Pump {
     entered: u64,
     labelled: Rc<Cell<bool>>,
     workloads: watch::Receiver<Arc<Workloads>>,
+    /// What each policy was seen to do.
+    seen: Rc<RefCell<BTreeMap<String, Seen>>>,
 }
 
 impl Pump {
     /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran;
-    /// `workloads` are what the runtime says that there are.
+    /// `workloads` are what the runtime says that there are; `seen` is where what comes out of the ring is counted by policy.
     ///
     /// # Errors
     /// If the ring cannot be waited for.
@@ -106,6 +111,7 @@ impl Pump {
         origin: Origin,
         labelled: Rc<Cell<bool>>,
         workloads: watch::Receiver<Arc<Workloads>>,
+        seen: Rc<RefCell<BTreeMap<String, Seen>>>,
     ) -> anyhow::Result<Self> {
         let events = enforcer.borrow().events()?;
         let waiting = events.fd().try_clone_to_owned()?;
@@ -126,6 +132,7 @@ impl Pump {
             entered,
             labelled,
             workloads,
+            seen,
         })
     }
 
@@ -161,6 +168,7 @@ impl Pump {
             };
             let clocks = Clocks::now();
             let alerts: Vec<Alert> = events.into_iter().map(|event| self.alert(event, &clocks)).collect();
+            self.count(&alerts);
             self.journal.append(&alerts);
         }
     }
@@ -192,6 +200,7 @@ impl Pump {
                 }
                 let clocks = Clocks::now();
                 let alerts: Vec<Alert> = some.into_iter().map(|event| self.alert(event, &clocks)).collect();
+                self.count(&alerts);
                 self.journal.append(&alerts);
             }
         }
@@ -200,6 +209,21 @@ impl Pump {
         let counted = leftover.counters()?.unwrap_or_default();
         self.tell_unseen(counted, unreadable);
         Ok(())
+    }
+
+    /// Counts for as many names as one bundle can have policies; beyond that it is no figure that anybody reads.
+    fn count(&self, alerts: &[Alert]) {
+        let mut seen = self.seen.borrow_mut();
+        for alert in alerts {
+            if seen.len() == MAX_SEEN && !seen.contains_key(&alert.policy_name) {
+                continue;
+            }
+            let seen = seen.entry(alert.policy_name.clone()).or_default();
+            match alert.action.as_str() {
+                "Block" => seen.blocked += 1,
+                _ => seen.audited += 1,
+            }
+        }
     }
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {

@@ -5,6 +5,7 @@
 //! Enforcement of what was accepted needs none of the latter.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -39,7 +40,7 @@ use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
 use crate::spool::{Spool, SpoolConfig};
 use crate::state::State;
-use crate::status::{self, ContainerFigures, Figures, Status, StatusFile};
+use crate::status::{self, ContainerFigures, Figures, PolicyFigures, Status, StatusFile};
 use crate::uplink::{Uplink, UplinkConfig};
 
 /// How often the status file is looked after.
@@ -206,6 +207,7 @@ async fn serve(
     let (mut workloads, runtime) = (containers.workloads(), containers.state());
     let workload_count = workloads.clone();
     let named = named(workloads.clone(), runtime.clone());
+    let seen = Rc::new(RefCell::new(BTreeMap::new()));
     let mut pump = match &enforcer {
         Some(enforcer) => Some(Pump::new(
             Rc::clone(enforcer),
@@ -214,6 +216,7 @@ async fn serve(
             origin.clone(),
             Rc::clone(&site.labelled),
             workloads.clone(),
+            Rc::clone(&seen),
         )?),
         None => None,
     };
@@ -258,6 +261,7 @@ async fn serve(
                 dropped: kernel.dropped,
                 strangers: kernel.strangers,
             },
+            policies: PolicyFigures::of(facts.in_force.as_ref(), &seen.borrow()),
             containers: ContainerFigures::new(
                 &runtime.borrow(),
                 workload_count.borrow().len(),

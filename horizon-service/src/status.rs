@@ -3,6 +3,7 @@
 //! Invariant: the agent holds a lock on the file as long as it is what the agent would say now. What cannot be written, on a full
 //! or failing disk, is thus never hidden behind what was written before.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -11,17 +12,22 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use armor_hub_client::status::{AgentReport, SpoolStats};
+use armor_policy::model::Kind;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Claim;
-use crate::report::{InForce, Offline};
+use crate::report::{InForce, Offline, Ruled};
 use crate::runtime::RuntimeState;
 use crate::state::{StateError, to_json, write_whole};
 
 const FILE: &str = "status.json";
+/// What decides where no rule does, as `armor_policy` names it in alerts.
+const RESERVED: [&str; 2] = ["DefaultPosture", "UnresolvedPath"];
+/// Characters of a container's id that tell it from others.
+const SHORT_ID: usize = 12;
 
 /// What the kernel counted since its programs were loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +45,51 @@ pub struct Figures {
     pub strangers: u64,
 }
 
+/// A policy in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PolicyFigures {
+    /// Its name, or of what no policy names: `DefaultPosture`, `UnresolvedPath`.
+    pub name: String,
+    /// Whether it is for the host; else it is for containers.
+    pub host: bool,
+    /// How many workloads it is in force for: containers, or the host.
+    pub workloads: usize,
+    /// What it was seen to do.
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// Alerts about one policy since the agent started. Those that were suppressed or dropped are counted by the kernel alone, and not
+/// for each policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Seen {
+    /// Accesses refused.
+    pub blocked: u64,
+    /// Accesses permitted with an alert.
+    pub audited: u64,
+}
+
+impl PolicyFigures {
+    /// Those in force, and what decides beside them if it did, with what was `seen` of each.
+    pub fn of(in_force: Option<&InForce>, seen: &BTreeMap<String, Seen>) -> Vec<Self> {
+        let Some(in_force) = in_force else { return Vec::new() };
+        let figures = |name: &str, host, workloads| Self {
+            name: name.to_owned(),
+            host,
+            workloads,
+            seen: seen.get(name).copied().unwrap_or_default(),
+        };
+        let policies = in_force
+            .policies
+            .iter()
+            .map(|policy| figures(&policy.name, policy.kind == Kind::Host, policy.workloads));
+        let reserved = RESERVED.into_iter().filter(|name| seen.contains_key(*name));
+        policies.chain(reserved.map(|name| figures(name, false, 0))).collect()
+    }
+}
+
 /// The node's containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -49,6 +100,8 @@ pub struct ContainerFigures {
     pub known: usize,
     /// How many are under policies of their own.
     pub ruled: usize,
+    /// What each is under.
+    pub under: Vec<Ruled>,
 }
 
 impl ContainerFigures {
@@ -60,7 +113,9 @@ impl ContainerFigures {
             RuntimeState::Connected { engine, .. } => engine.clone(),
             RuntimeState::Lost { since, .. } => format!("lost since {since:.0}"),
         };
-        Self { runtime, known, ruled: in_force.map_or(0, |bundle| bundle.containers) }
+        let (ruled, under) =
+            in_force.map(|bundle| (bundle.containers, bundle.ruled.to_vec())).unwrap_or_default();
+        Self { runtime, known, ruled, under }
     }
 }
 
@@ -78,6 +133,8 @@ pub struct Status {
     pub generation: u32,
     /// What the kernel counted.
     pub kernel: Figures,
+    /// The policies in force.
+    pub policies: Vec<PolicyFigures>,
     /// The node's containers.
     pub containers: ContainerFigures,
     /// Alerts on disk.
@@ -156,12 +213,12 @@ struct Found {
 ///
 /// # Errors
 /// If the state directory cannot be read.
-pub fn show(state_dir: &Path, pin_dir: &Path, json: bool) -> anyhow::Result<u8> {
+pub fn show(state_dir: &Path, pin_dir: &Path, json: bool, policies: bool) -> anyhow::Result<u8> {
     let found = look(state_dir, pin_dir)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&found)?);
     } else {
-        print!("{}", text(&found, pin_dir));
+        print!("{}", text(&found, pin_dir, policies));
     }
     Ok(u8::from(!found.running))
 }
@@ -229,8 +286,8 @@ fn unwritten(state_dir: &Path) -> String {
     format!("the agent runs and cannot write below {}: {why}", state_dir.display())
 }
 
-fn text(found: &Found, pin_dir: &Path) -> String {
-    let Status { report, offline, generation, kernel, containers, spool, updated } = &found.status;
+fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
+    let Status { report, offline, generation, kernel, policies, containers, spool, updated } = &found.status;
     let at =
         |moment: &Option<Timestamp>| moment.map_or("unknown".to_owned(), |moment| format!("{moment:.0}"));
     let mut text = String::new();
@@ -272,8 +329,29 @@ fn text(found: &Found, pin_dir: &Path) -> String {
     if let Some(Offline { since, reason }) = offline {
         line("offline", &format!("since {since:.0}: {reason}"));
     }
-    let ContainerFigures { runtime, known, ruled } = containers;
+    if with_policies {
+        for policy in policies {
+            line("policy", &policy_line(policy));
+        }
+    } else if !policies.is_empty() {
+        let policies = || policies.iter().filter(|policy| !RESERVED.contains(&policy.name.as_str()));
+        let host = policies().filter(|policy| policy.host).count();
+        let selecting = policies().filter(|policy| policy.workloads > 0).count();
+        let others = policies().count() - host;
+        line(
+            "policies",
+            &format!(
+                "{host} for hosts, {others} for containers, {selecting} select something; --policies names them"
+            ),
+        );
+    }
+    let ContainerFigures { runtime, known, ruled, under } = containers;
     line("containers", &format!("{known} known, {ruled} under policies; runtime: {runtime}"));
+    for Ruled { id, name, policies } in under.iter().filter(|_| with_policies) {
+        let id: String = id.chars().take(SHORT_ID).collect();
+        let policies = if policies.is_empty() { "no policy".to_owned() } else { policies.join(", ") };
+        line("container", &format!("{name} ({id}): {policies}"));
+    }
     if kernel.strangers > 0 {
         line(
             "strangers",
@@ -301,9 +379,23 @@ fn text(found: &Found, pin_dir: &Path) -> String {
     text
 }
 
+fn policy_line(policy: &PolicyFigures) -> String {
+    let PolicyFigures { name, host, workloads, seen: Seen { blocked, audited } } = policy;
+    let of = match (host, workloads) {
+        _ if RESERVED.contains(&name.as_str()) => "beside the policies".to_owned(),
+        (true, 0) => "not for this host".to_owned(),
+        (true, _) => "the host".to_owned(),
+        (false, 1) => "1 container".to_owned(),
+        (false, count) => format!("{count} containers"),
+    };
+    format!("{name}: {of}, {blocked} blocked, {audited} audited since the agent started")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::PolicyInForce;
+    use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
 
     #[test]
     fn tells_whether_an_agent_runs_and_whether_enforcement_goes_on() {
@@ -336,7 +428,7 @@ mod tests {
         drop(lock);
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && found.pinned);
-        let text = text(&found, &pins);
+        let text = text(&found, &pins, false);
         for part in
             ["NOT running", "enforcement goes on", "edge serial 7", "offline     since", "strangers   3"]
         {
@@ -366,7 +458,7 @@ mod tests {
         let found = look(&state, &pins).unwrap();
         assert!(found.running && !found.current);
         assert_eq!((found.status.report.state.as_str(), found.status.report.since), ("degraded", None));
-        let text = text(&found, &pins);
+        let text = text(&found, &pins, false);
         assert!(
             text.starts_with("state       degraded; what follows but the first reason it said last"),
             "{text}"
@@ -379,9 +471,66 @@ mod tests {
     }
 
     #[test]
+    fn policies_and_what_containers_are_under_are_named() {
+        let policy = |name: &str, kind, workloads| PolicyInForce { name: name.into(), kind, workloads };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let ruled = |id: &str, name: &str, policies: &[&str]| Ruled {
+            id: id.repeat(64),
+            name: name.into(),
+            policies: names(policies),
+        };
+        let in_force = InForce {
+            bundle: "edge".into(),
+            serial: 1,
+            expires: Timestamp::UNIX_EPOCH,
+            selected: 2,
+            idle: Vec::new(),
+            for_containers: true,
+            containers: 1,
+            policies: [
+                policy("etc", Kind::Host, 1),
+                policy("other-host", Kind::Host, 0),
+                policy("web", Kind::Container, 1),
+            ]
+            .into(),
+            ruled: [ruled("a", "shop", &["web"]), ruled("b", "db", &[])].into(),
+            notes: Vec::new(),
+            on_agent_stop: OnAgentStop::Keep,
+            already_held: AlreadyHeld::Report,
+        };
+        let seen = [("web", 3, 1), (RESERVED[0], 0, 5), ("of-a-bundle-before", 9, 9)]
+            .map(|(name, blocked, audited)| (name.to_owned(), Seen { blocked, audited }));
+        let policies = PolicyFigures::of(Some(&in_force), &seen.into());
+        let containers = ContainerFigures::new(&RuntimeState::Absent, 2, Some(&in_force));
+        let status = Status { policies, containers, ..Status::default() };
+        let found = Found { running: true, pid: None, current: true, pinned: true, status };
+        let text = |policies| super::text(&found, Path::new("/pins"), policies);
+        let all = text(true);
+        for line in [
+            "policy      etc: the host, 0 blocked, 0 audited since the agent started\n",
+            "policy      other-host: not for this host, 0 blocked,",
+            "policy      web: 1 container, 3 blocked, 1 audited",
+            "policy      DefaultPosture: beside the policies, 0 blocked, 5 audited",
+            "container   shop (aaaaaaaaaaaa): web\n",
+            "container   db (bbbbbbbbbbbb): no policy\n",
+        ] {
+            assert!(all.contains(line), "{line} in {all}");
+        }
+        assert!(!all.contains("before"), "{all}");
+        assert!(text(false).contains("policies    2 for hosts, 1 for containers, 2 select something"));
+        assert!(!text(false).contains("shop"));
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(
+            (&json["Policies"][2]["Name"], &json["Policies"][2]["Blocked"]),
+            (&"web".into(), &3.into())
+        );
+        assert_eq!(json["Containers"]["Under"][0]["Policies"][0], "web");
+    }
+
+    #[test]
     fn an_agent_that_never_ran_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let found = look(&dir.path().join("no"), &dir.path().join("pins")).unwrap();
-        assert!(!found.running && text(&found, dir.path()).contains("bundle      none"));
+        assert!(!found.running && text(&found, dir.path(), true).contains("bundle      none"));
     }
 }

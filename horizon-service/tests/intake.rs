@@ -292,6 +292,7 @@ async fn a_switched_link_is_followed_and_what_has_no_effect_is_said<H: Hub>(hub:
     let in_force = node.reporter.facts().in_force.unwrap();
     assert_eq!(in_force.notes.len(), 1, "{:?}", in_force.notes);
     assert!(in_force.notes[0].ends_with(&format!("write {}", at("real-tool"))), "{}", in_force.notes[0]);
+    assert_eq!((in_force.policies.len(), in_force.policies[0].workloads), (1, 1));
     let report = node.reporter.reports().borrow().clone();
     assert_eq!((report.state.as_str(), &report.reasons), ("enforcing", &in_force.notes));
 
