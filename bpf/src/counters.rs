@@ -21,6 +21,8 @@ pub struct Counters {
     pub unresolved: u64,
     /// First programs of containers that had not been named.
     pub strangers: u64,
+    /// Programs by which containers were entered, the first ones and those of `docker exec`.
+    pub entered: u64,
 }
 
 impl Counters {
@@ -43,6 +45,7 @@ impl Counters {
             suppressed: read(4)?,
             unresolved: read(5)?,
             strangers: read(6)?,
+            entered: read(7)?,
         })
     }
 }

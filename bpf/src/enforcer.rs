@@ -72,6 +72,7 @@ impl Enforcer {
     pub fn attach(directory: Option<&Path>) -> Result<Self, BpfError> {
         output::listen();
         let Some(directory) = directory else { return Self::load(None) };
+        pins::require_bpffs(directory)?;
         fs::create_dir_all(directory).map_err(|source| pin_error(directory, source))?;
         let pins = directory.join(VERSION);
         if pins.is_dir() { Self::take_over(directory, &pins) } else { Self::load(Some(directory)) }

@@ -46,6 +46,15 @@ pub enum BpfError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The directory for pins is elsewhere; nothing was made, or removed, there.
+    #[error(
+        "{}: there is no bpf filesystem: choose a directory on one, or mount it: `mount -t bpf bpf /sys/fs/bpf`",
+        path.display()
+    )]
+    NoBpfFilesystem {
+        /// The directory.
+        path: PathBuf,
+    },
     /// What tasks hold cannot be listed.
     #[error("what tasks hold cannot be listed: {source}")]
     Iterator {

@@ -11,6 +11,7 @@ use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use crate::container::ContainerId;
 use crate::error::BpfError;
 use crate::skeleton::types;
+use crate::text::escaped;
 
 /// The hook that decided, or the iterator that found what no hook saw. The discriminant is that of `enum hook` in `abi.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +92,7 @@ impl Hook {
     }
 }
 
-/// A blocked or audited access.
+/// A blocked or audited access. Names are as [`escaped`](crate::escaped()) writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CLOCK_BOOTTIME, nanoseconds.
@@ -106,6 +107,8 @@ pub struct Event {
     pub permission: Permission,
     /// Where it was asked, or found.
     pub hook: Hook,
+    /// Of [`Hook::HeldFile`] the descriptor's number.
+    pub descriptor: Option<u32>,
     /// Thread, in the host's pid namespace.
     pub pid: u32,
     /// Process, in the host's pid namespace.
@@ -164,7 +167,6 @@ impl Event {
         let long = |offset: usize| Some(u64::from_ne_bytes(record.get(offset..offset + 8)?.try_into().ok()?));
         let short =
             |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
 
         let mut at = STRINGS;
         let mut string = |length_at: usize| {
@@ -173,11 +175,13 @@ impl Event {
             at += length;
             Some(bytes)
         };
-        let path = text(string(offset_of!(types::event, path_length))?);
-        let new_path = text(string(offset_of!(types::event, new_path_length))?);
-        let program = text(string(offset_of!(types::event, program_length))?);
-        let parent_program = text(string(offset_of!(types::event, parent_program_length))?);
+        let path = escaped(string(offset_of!(types::event, path_length))?);
+        let new_path = escaped(string(offset_of!(types::event, new_path_length))?);
+        let program = escaped(string(offset_of!(types::event, program_length))?);
+        let parent_program = escaped(string(offset_of!(types::event, parent_program_length))?);
         let container = string(offset_of!(types::event, container_length))?;
+        let hook = HOOKS.get(usize::from(short(offset_of!(types::event, hook))?))?.0;
+        let descriptor = number(offset_of!(types::event, descriptor))?;
         let comm = record.get(offset_of!(types::event, comm)..)?.get(..16)?;
         Some(Self {
             time_ns: long(offset_of!(types::event, time))?,
@@ -185,7 +189,8 @@ impl Event {
             domain: number(offset_of!(types::event, domain))?,
             decision: Decision(number(offset_of!(types::event, decision))?),
             permission: *PERMISSIONS.get(usize::from(short(offset_of!(types::event, permission))?))?,
-            hook: HOOKS.get(usize::from(short(offset_of!(types::event, hook))?))?.0,
+            hook,
+            descriptor: (hook == Hook::HeldFile).then_some(descriptor),
             pid: number(offset_of!(types::event, pid))?,
             tgid: number(offset_of!(types::event, tgid))?,
             parent_tgid: number(offset_of!(types::event, parent_tgid))?,
@@ -193,7 +198,7 @@ impl Event {
             ns_parent: number(offset_of!(types::event, ns_parent))?,
             uid: number(offset_of!(types::event, uid))?,
             cgroup: long(offset_of!(types::event, cgroup))?,
-            comm: text(comm.split(|&byte| byte == 0).next()?),
+            comm: escaped(comm.split(|&byte| byte == 0).next()?),
             about_new_path: short(offset_of!(types::event, about_new_path))? != 0,
             path,
             new_path,

@@ -14,6 +14,7 @@ mod output;
 mod pins;
 mod probe;
 mod symbols;
+mod text;
 
 /// Generated from the C sources by `build.rs`.
 #[allow(missing_docs, unused, clippy::all, clippy::restriction)]
@@ -28,9 +29,10 @@ pub use error::BpfError;
 pub use event::{Event, Events, Hook};
 pub use home::{Home, LinkedFile};
 pub use image::Generation;
-pub use pins::{Leftover, detach};
+pub use pins::{Detached, Leftover, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
+pub use text::escaped;
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

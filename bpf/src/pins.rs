@@ -12,6 +12,8 @@
 //! - The programs of another version are ended only after this version's first generation is live: until then both enforce,
 //!   under the same labels.
 //! - The maps of a version that is ended stay until what is in its ring and its counters was told.
+//! - What is not named as above is somebody else's, and stays as it is.
+//! - Nothing is made on any other filesystem.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -36,6 +38,10 @@ pub(crate) const VERSION: &str = concat!(env!("ARMOR_ABI_HASH"), "-", env!("ARMO
 const SAME_ABI: &str = concat!(env!("ARMOR_ABI_HASH"), "-");
 /// What the name of one begins with that is still being made, or whose maker was killed.
 const HALF_MADE: &str = "new-";
+/// Of each of the two hashes in a version's name.
+const HASH_DIGITS: usize = 16;
+/// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Who is in which domain. A new version goes on with it, as long as keys and values have the same size.
 const LABELS: [&str; 3] = ["labels", "containers", "entrances"];
 
@@ -96,7 +102,7 @@ pub(crate) fn go_on_with_labels(skeleton: &mut OpenArmorSkel<'_>, directory: &Pa
 
 /// Ends the programs of other versions.
 pub(crate) fn end_other_versions(directory: &Path) -> Result<(), BpfError> {
-    other_versions(directory)?.iter().try_for_each(|version| remove_folder(&version.join("links")))
+    other_versions(directory)?.iter().try_for_each(|version| remove_folder(&version.join("links")).map(drop))
 }
 
 /// What other versions, whose programs are ended, have left to be told.
@@ -153,18 +159,61 @@ impl Leftover {
     }
 }
 
-/// Ends enforcement: removes all that is pinned below a directory. False when nothing was.
-pub fn detach(directory: &Path) -> Result<bool, BpfError> {
+/// What [`detach`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Detached {
+    /// Whether anything of ours was pinned.
+    pub ended: bool,
+    /// What lies there and is not ours; the directory then stays too.
+    pub left: Vec<PathBuf>,
+}
+
+/// Ends enforcement: removes all of ours that is pinned below a directory, and the directory itself where nothing is left.
+///
+/// # Errors
+/// [`BpfError::NoBpfFilesystem`], with nothing done, or [`BpfError::Pin`] and [`BpfError::Map`] for what cannot be removed.
+pub fn detach(directory: &Path) -> Result<Detached, BpfError> {
     if !directory.is_dir() {
-        return Ok(false);
+        return Ok(Detached::default());
     }
-    let pins = entries(directory)?;
-    for entry in &pins {
-        lift(entry)?;
-        remove(entry)?;
+    require_bpffs(directory)?;
+    remove_versions(directory)
+}
+
+fn remove_versions(directory: &Path) -> Result<Detached, BpfError> {
+    let mut done = Detached::default();
+    for entry in entries(directory)? {
+        if is_version(&entry) {
+            lift(&entry)?;
+            done.ended = true;
+            done.left.extend(remove_ours(&entry)?);
+        } else {
+            done.left.push(entry);
+        }
     }
-    fs::remove_dir(directory).map_err(|source| pin_error(directory, source))?;
-    Ok(!pins.is_empty())
+    if done.left.is_empty() {
+        fs::remove_dir(directory).map_err(|source| pin_error(directory, source))?;
+    }
+    Ok(done)
+}
+
+/// Whether programs are pinned below a directory, and so enforce without an agent.
+pub fn is_pinned(directory: &Path) -> bool {
+    let is_attached = |version: &PathBuf| is_version(version) && version.join("links").is_dir();
+    entries(directory).is_ok_and(|entries| entries.iter().any(is_attached))
+}
+
+/// That `directory`, or where it would be made, is on a bpf filesystem.
+///
+/// # Errors
+/// [`BpfError::NoBpfFilesystem`] if it is not, [`BpfError::Pin`] if that cannot be told.
+pub fn require_bpffs(directory: &Path) -> Result<(), BpfError> {
+    let there = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let found = rustix::fs::statfs(there).map_err(|error| pin_error(there, error.into()))?;
+    if found.f_type as u64 == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    Err(BpfError::NoBpfFilesystem { path: directory.to_owned() })
 }
 
 /// Makes a generation without rules live: programs whose last pin is gone run on until the kernel gets round to them.
@@ -180,26 +229,68 @@ fn lift(version: &Path) -> Result<(), BpfError> {
     nothing().map_err(|source| BpfError::Map { map: "live", source })
 }
 
-/// Removes a version. Links first: without them the programs end, and then nobody needs the maps.
+/// Removes a version.
 pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
-    remove_folder(&version.join("links"))?;
-    remove_folder(&version.join("maps"))?;
-    fs::remove_dir(version).map_err(|source| pin_error(version, source))
+    remove_ours(version).map(|left| {
+        left.iter().for_each(|path| tracing::warn!("{}: not the agent's, left there", path.display()));
+    })
 }
 
-fn remove_folder(folder: &Path) -> Result<(), BpfError> {
-    if !folder.is_dir() {
-        return Ok(());
+/// Removes a version, and returns what is in it that no agent put there. Links first: without them the programs end, and then
+/// nobody needs the maps.
+fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
+    let mut left = remove_folder(&version.join("links"))?;
+    left.extend(remove_folder(&version.join("maps"))?);
+    for entry in entries(version)? {
+        if !left.iter().any(|known| known.starts_with(&entry)) {
+            left.push(entry);
+        }
     }
+    if left.is_empty() {
+        fs::remove_dir(version).map_err(|source| pin_error(version, source))?;
+    }
+    Ok(left)
+}
+
+/// Removes a folder of pins, and returns what is in it beside them.
+fn remove_folder(folder: &Path) -> Result<Vec<PathBuf>, BpfError> {
+    if !is_folder(folder) {
+        return Ok(Vec::new());
+    }
+    let mut left = Vec::new();
     for pin in entries(folder)? {
-        fs::remove_file(&pin).map_err(|source| pin_error(&pin, source))?;
+        if is_folder(&pin) {
+            left.push(pin);
+        } else {
+            fs::remove_file(&pin).map_err(|source| pin_error(&pin, source))?;
+        }
     }
-    fs::remove_dir(folder).map_err(|source| pin_error(folder, source))
+    if left.is_empty() {
+        fs::remove_dir(folder).map_err(|source| pin_error(folder, source))?;
+    }
+    Ok(left)
+}
+
+/// Not so a link to one, behind which anything may be.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 /// Versions that are not this one, those half made among them.
 fn other_versions(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
-    Ok(entries(directory)?.into_iter().filter(|entry| !entry.ends_with(VERSION)).collect())
+    Ok(entries(directory)?
+        .into_iter()
+        .filter(|entry| is_version(entry) && !entry.ends_with(VERSION))
+        .collect())
+}
+
+/// Whether a folder is named as [`pin`] names those that it makes: two hashes, perhaps half made.
+fn is_version(path: &Path) -> bool {
+    let is_hash =
+        |text: &str| text.len() == HASH_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let version = name.strip_prefix(HALF_MADE).unwrap_or(name);
+    version.split_once('-').is_some_and(|(abi, object)| is_hash(abi) && is_hash(object)) && is_folder(path)
 }
 
 fn name_begins(version: &Path, with: &str) -> bool {
@@ -213,4 +304,78 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
 
 pub(crate) fn pin_error(path: &Path, source: io::Error) -> BpfError {
     BpfError::Pin { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files stand for pins: `maps/live`, which only a pin can be, is left out.
+    fn make(directory: &Path, files: &[&str]) {
+        for file in files {
+            let path = directory.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+    }
+
+    #[test]
+    fn only_what_is_named_as_a_version_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("pins");
+        let half_made = format!("{HALF_MADE}{VERSION}");
+        make(&pins, &[&format!("{VERSION}/links/file_open"), &format!("{VERSION}/maps/labels")]);
+        make(&pins, &["0123456789abcdef-0123456789abcdef/links/old", &format!("{half_made}/maps/live2")]);
+        assert!(is_pinned(&pins));
+        let others =
+            ["cilium/links/theirs", "abc-def/links/theirs", "file", "0123456789abcdef-0123456789abcdeg/x"];
+        make(&pins, &others);
+        let mut done = remove_versions(&pins).unwrap();
+        done.left.sort();
+        let mut left: Vec<PathBuf> =
+            others.iter().map(|path| pins.join(Path::new(path).iter().next().unwrap())).collect();
+        left.sort();
+        assert_eq!(done, Detached { ended: true, left });
+        for other in others {
+            assert!(pins.join(other).is_file(), "{other}");
+        }
+        assert_eq!(entries(&pins).unwrap().len(), others.len());
+        assert!(!is_pinned(&pins) && !remove_versions(&pins).unwrap().ended);
+    }
+
+    #[test]
+    fn what_somebody_put_into_a_version_is_left_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = dir.path().join(VERSION);
+        make(&version, &["links/file_open", "links/mine/file", "maps/labels", "notes"]);
+        std::os::unix::fs::symlink("/", version.join("etc")).unwrap();
+        let mut left = remove_versions(dir.path()).unwrap().left;
+        left.sort();
+        assert_eq!(left, ["etc", "links/mine", "notes"].map(|name| version.join(name)));
+        assert!(version.join("links/mine/file").is_file() && !version.join("maps").exists());
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_is_all_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("pins");
+        make(&pins, &[&format!("{VERSION}/links/file_open"), &format!("{VERSION}/maps/labels")]);
+        assert_eq!(remove_versions(&pins).unwrap(), Detached { ended: true, left: Vec::new() });
+        assert!(!pins.exists());
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("a/b");
+        let refused = |result: Result<(), BpfError>| {
+            let said = result.unwrap_err().to_string();
+            assert!(said.contains("a/b") && said.contains("no bpf filesystem"), "{said}");
+        };
+        refused(require_bpffs(&pins));
+        assert!(!dir.path().join("a").exists());
+        make(&pins, &[&format!("{VERSION}/links/file_open")]);
+        refused(detach(&pins).map(|_| ()));
+        assert!(pins.join(VERSION).join("links/file_open").is_file());
+    }
 }

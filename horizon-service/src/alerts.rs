@@ -126,6 +126,9 @@ pub fn alert(
         data.push_str(relation);
         data.push_str(other);
     }
+    if let Some(descriptor) = event.descriptor {
+        data.push_str(&format!(" fd={descriptor}"));
+    }
     let resource = if event.about_new_path { event.new_path.clone() } else { event.path.clone() };
     // KubeArmor's way: the process of a refused exec is the one that would have been.
     let (process, parent) = if starts {
@@ -188,9 +191,24 @@ fn of_container(container: Option<&Workload>, alert: Alert) -> Alert {
     }
 }
 
-/// The alert about what a process holds: nothing was refused when it was obtained, and its process goes on or was killed.
-pub fn held(alert: Alert, killed: bool) -> Alert {
-    let (action, result) = if killed { ("Block", "Killed") } else { ("Audit", "Passed") };
+/// What becomes of what a process holds and would be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on having it.
+    Left,
+    /// It was taken from it before it began.
+    Closed,
+    /// The process was killed.
+    Killed,
+}
+
+/// The alert about what a process holds: nothing was refused when it was obtained.
+pub fn held(alert: Alert, fate: Fate) -> Alert {
+    let (action, result) = match fate {
+        Fate::Left => ("Audit", "Passed"),
+        Fate::Closed => ("Block", "Closed"),
+        Fate::Killed => ("Block", "Killed"),
+    };
     Alert { action: action.to_owned(), result: result.to_owned(), ..alert }
 }
 
@@ -256,6 +274,7 @@ pub(crate) mod tests {
             decision: Decision::new(verdict, 2),
             permission,
             hook: if permission == Permission::Exec { Hook::BprmCheckSecurity } else { Hook::PathRename },
+            descriptor: None,
             pid: 12,
             tgid: 11,
             parent_tgid: 10,

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source as _, Value};
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Where the file is looked for if none is named; it need not be there.
 pub const DEFAULT_FILE: &str = "/etc/hzn-armor/agent.toml";
@@ -115,6 +117,10 @@ impl Settings {
         if self.spool_max_bytes < 1 << 20 {
             return bad("spool_max_bytes", self.spool_max_bytes.to_string(), "at least 1048576, 1 MiB");
         }
+        if !is_log_filter(&self.log) {
+            let problem = "off, error, warn, info, debug or trace, or PART=LEVEL for a part, between commas";
+            return bad("log", self.log, problem);
+        }
         let paths = [
             ("state_dir", &self.state_dir),
             ("bundle_dir", &self.bundle_dir),
@@ -128,6 +134,15 @@ impl Settings {
         }
         Ok(self)
     }
+}
+
+/// Whether a filter is one, and means what it says: to `tracing-subscriber` a level that does not exist is the name of a part.
+fn is_log_filter(filter: &str) -> bool {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_directive = |directive: &str| is_level(directive.rsplit('=').next().unwrap_or_default().trim());
+    // What is in brackets may have commas and equals signs of its own.
+    (filter.contains('[') || filter.split(',').all(is_directive))
+        && EnvFilter::builder().parse(filter).is_ok()
 }
 
 fn unknown(values: &Map<String, Value>) -> Option<String> {
@@ -171,10 +186,23 @@ mod tests {
             ("state_dir = 'here'", "state_dir = here"),
             ("bundle_dir = ''", "bundle_dir = : an absolute path"),
             ("runtime_socket = 'docker.sock'", "runtime_socket = docker.sock"),
+            ("log = 'loud'", "log = loud: off, error,"),
+            ("log = 'info,loud'", "log = info,loud"),
+            ("log = 'armor_agent=loud'", "log = armor_agent=loud"),
+            ("log = 'armor_agent'", "log = armor_agent:"),
+            ("log = ''", "log = :"),
+            ("log = '[a'", "log = [a"),
             ("= 3", "agent.toml"),
         ] {
             let error = read(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(part), "{toml}: {error}");
+        }
+        let error = read("", &[("HZN_ARMOR_LOG", "verbose")]).unwrap_err().to_string();
+        assert!(error.contains("log = verbose"), "{error}");
+        for filter in
+            ["info", "WARN", "off", "2", "armor_agent=debug, warn", "[bundle{name=edge}]=trace,error"]
+        {
+            assert_eq!(read(&format!("log = '{filter}'"), &[]).unwrap().log, filter);
         }
         let missing = Settings::read(Some(Path::new("/no/such.toml")), Environment::with_prefix(PREFIX));
         assert!(missing.unwrap_err().to_string().contains("/no/such.toml"));

@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_bpf::escaped;
 use rustix::fs::{Mode, OFlags, open};
 
 /// The most files that are looked at.
@@ -40,7 +41,7 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The system does not let it be read.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped(path.as_os_str().as_encoded_bytes()))]
     Io {
         /// The directory, or a file in it.
         path: PathBuf,

@@ -19,7 +19,9 @@ use armor_policy::tables::{Domain, OBJECT_NONE};
 use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
 use serde_json::Value;
 
+use crate::effect::without_effect;
 use crate::horizon::horizon_arch;
+use crate::links::{Links, Watched, Whose};
 use crate::root::Root;
 use crate::workload::{Selector, Workload};
 
@@ -96,22 +98,34 @@ impl NodeNames {
     }
 }
 
-/// Tables, and the files with several names that they rule.
-pub type Built = (Arc<Domain>, Vec<LinkedFile>);
+/// Policies made ready for a root.
+#[derive(Clone)]
+pub struct Built {
+    /// The tables.
+    pub domain: Arc<Domain>,
+    /// The files with several names that they rule.
+    pub linked: Vec<LinkedFile>,
+    /// What the rules' paths led to.
+    pub links: Links,
+    /// Rules without effect there, and what to write instead.
+    pub notes: Vec<String>,
+}
 
-/// Compiles `policies` for what `root` shows; beside the domain come the files with several names that it rules.
+/// Compiles `policies` for what `root` shows.
 ///
 /// # Errors
 /// [`CompileError`]: the policies are to blame.
 pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Built, CompileError> {
-    let domain = compile(policies, &CompileOptions { posture, links: links(root, policies) })?;
+    let links = links(root, policies);
+    let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
     let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
-    Ok((Arc::new(domain), linked))
+    let notes = without_effect(root, policies);
+    Ok(Built { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
 }
 
 /// The policies of a bundle that containers may be under, and what was compiled of them.
 pub struct ContainerPolicies {
-    policies: Vec<(Policy, Selector)>,
+    policies: Vec<(Arc<Policy>, Selector)>,
     posture: Posture,
     /// As [`Self::strangers`] has it.
     strangers: Option<Arc<Domain>>,
@@ -123,7 +137,7 @@ pub struct ContainerPolicies {
 /// One set of policies for roots that are alike.
 struct Compiled {
     policies: Vec<usize>,
-    links: BTreeMap<String, String>,
+    links: Links,
     domain: Arc<Domain>,
 }
 
@@ -142,7 +156,7 @@ impl ContainerPolicies {
             strangers = Some(Arc::new(compile(&ours, &options)?));
         }
         // A policy that was parsed has a selector that reads.
-        let selectable = |policy: &&Policy| Some(((*policy).clone(), Selector::new(policy).ok()?));
+        let selectable = |policy: &&Policy| Some((Arc::new((*policy).clone()), Selector::new(policy).ok()?));
         let policies = ours.iter().filter_map(selectable).collect();
         Ok(Self { policies, posture, strangers, built: BTreeMap::new(), compiled: Vec::new() })
     }
@@ -160,7 +174,7 @@ impl ContainerPolicies {
 
     /// The names of those that select none of `workloads`, and how many select any.
     pub fn idle<'a>(&self, workloads: impl Iterator<Item = &'a Workload> + Clone) -> (Vec<String>, usize) {
-        let is_idle = |(_, selector): &&(Policy, Selector)| {
+        let is_idle = |(_, selector): &&(Arc<Policy>, Selector)| {
             !workloads.clone().any(|workload| selector.selects(workload))
         };
         let idle: Vec<String> =
@@ -190,22 +204,57 @@ impl ContainerPolicies {
         if selected.is_empty() {
             return Ok(None);
         }
-        let policies: Vec<&Policy> = selected.iter().map(|at| &self.policies[*at].0).collect();
+        let policies: Vec<&Policy> = selected.iter().map(|at| &*self.policies[*at].0).collect();
         let root = workload.root();
-        let links = links(&root, &policies);
+        let links = Arc::new(links(&root, &policies));
         let known = self.compiled.iter().find(|known| known.policies == selected && known.links == links);
         let domain = match known {
             Some(known) => Arc::clone(&known.domain),
             None => {
-                let options = CompileOptions { posture: self.posture, links: links.clone() };
+                let options = CompileOptions { posture: self.posture, links: BTreeMap::clone(&links) };
                 let domain = Arc::new(compile(&policies, &options)?);
-                let (policies, domain_too) = (selected.clone(), Arc::clone(&domain));
+                let (policies, links, domain_too) =
+                    (selected.clone(), Arc::clone(&links), Arc::clone(&domain));
                 self.compiled.push(Compiled { policies, links, domain: domain_too });
                 domain
             }
         };
         let linked = linked_files(&root, &policies, &domain, MAX_CONTAINER_ENTRIES);
-        Ok(Some((domain, linked)))
+        let notes = without_effect(&root, &policies);
+        Ok(Some(Built { domain, linked, links, notes }))
+    }
+
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.policies.iter().map(|(policy, _)| policy.name.as_str())
+    }
+
+    /// Those that select a container.
+    pub fn selecting<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a Arc<Policy>> {
+        self.policies.iter().filter(|(_, selector)| selector.selects(workload)).map(|(policy, _)| policy)
+    }
+
+    /// What is said of rules without effect in each container, and the container.
+    pub fn notes(&self) -> impl Iterator<Item = (&str, &Workload)> {
+        self.built.values().flat_map(|(workload, built)| {
+            let notes = built.iter().flat_map(|built| &built.notes);
+            notes.map(|note| (note.as_str(), &**workload))
+        })
+    }
+
+    /// What rules' paths led to in each container.
+    pub fn watched(&self) -> Vec<Watched> {
+        let watch = |(workload, built): &(Arc<Workload>, Option<Built>)| {
+            let links = Arc::clone(&built.as_ref()?.links);
+            let policies = self.selecting(workload).cloned().collect();
+            Some(Watched { whose: Whose::Container(Arc::clone(workload)), policies, links })
+        };
+        self.built.values().filter_map(watch).collect()
+    }
+
+    /// Forgets what was built for a container, so that it is built anew.
+    pub fn forget(&mut self, id: &str) {
+        self.built.remove(id);
     }
 
     /// Forgets what was built for containers that are gone.
@@ -214,7 +263,9 @@ impl ContainerPolicies {
         self.built.retain(|id, _| present.contains(id.as_str()));
         let built = &self.built;
         let is_used = |domain: &Arc<Domain>| {
-            built.values().any(|(_, built)| built.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, domain)))
+            built
+                .values()
+                .any(|(_, built)| built.as_ref().is_some_and(|built| Arc::ptr_eq(&built.domain, domain)))
         };
         self.compiled.retain(|known| is_used(&known.domain));
     }
@@ -222,7 +273,7 @@ impl ContainerPolicies {
 
 /// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
 /// one for all of `/bin/busybox`. As a source it is, as is any directory and any path of a `file` rule.
-fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, String> {
+pub(crate) fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, String> {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
         followed.extend(rule.sources.iter().map(String::as_str));
@@ -408,7 +459,7 @@ mod tests {
         let (web, web_too, db, other) = (workload("web"), workload("web"), workload("db"), workload("other"));
         let web_too = Arc::new(Workload { id: "w2".to_owned(), ..Workload::clone(&web_too) });
         assert_eq!(containers.idle([&*web, &*other].into_iter()), (vec!["db".to_owned()], 1));
-        let mut domain = |workload| containers.build(workload).unwrap().map(|(domain, _)| domain);
+        let mut domain = |workload| containers.build(workload).unwrap().map(|built| built.domain);
         let (first, second) = (domain(&web).unwrap(), domain(&web_too).unwrap());
         assert!(Arc::ptr_eq(&first, &second));
         assert!(!Arc::ptr_eq(&first, &domain(&db).unwrap()));

@@ -1,5 +1,6 @@
 //! The kernel side made ready, and from an accepted bundle to a live generation in it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,21 +10,24 @@ use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
 use armor_policy::tables::Domain;
-use armor_policy::{CompileError, Posture};
+use armor_policy::{CompileError, Policy, Posture};
 use jiff::Timestamp;
 
 use crate::alerts::{DomainNames, RuleTable};
 use crate::containers::Containers;
 use crate::domains::{self, Built, ContainerPolicies, NodeNames};
 use crate::kernel::Kernel;
+use crate::links::{self, Watched, Whose};
 use crate::probe;
-use crate::report::InForce;
+use crate::report::{self, InForce, PolicyInForce};
 use crate::root::Root;
 use crate::state::{State, StateError};
 use crate::workload::Workload;
 
 /// Alerts a second and rule where the bundle names no other limit.
 const ALERTS_PER_SECOND: u32 = 100;
+/// The most that is said of rules without effect.
+const MAX_NOTES: usize = 32;
 /// The process whose root is the host's.
 pub const HOST_PROCESS: &str = "1";
 
@@ -87,10 +91,14 @@ pub struct Prepared {
     serial: u64,
     expires: Timestamp,
     process: &'static str,
+    posture: Posture,
     host: Option<Built>,
-    host_selected: usize,
+    /// Those that are for this host.
+    host_policies: Vec<Arc<Policy>>,
     host_idle: Vec<String>,
     containers: ContainerPolicies,
+    /// Which containers' links are looked at next.
+    turn: usize,
     alerts_per_second: u32,
     on_agent_stop: OnAgentStop,
     already_held: AlreadyHeld,
@@ -136,7 +144,8 @@ impl Prepared {
             BundlePosture::Block => Posture::Block,
         };
         let hosts = bundle.policies.iter().filter(|policy| policy.kind == Kind::Host);
-        let (selected, idle): (Vec<_>, Vec<_>) = hosts.partition(|policy| node.selected_by(policy));
+        let (selected, idle): (Vec<&Policy>, Vec<&Policy>) =
+            hosts.partition(|policy| node.selected_by(policy));
         let host = match selected.as_slice() {
             [] => None,
             policies => Some(domains::build(policies, posture, &Root::of_process(process))?),
@@ -146,8 +155,10 @@ impl Prepared {
             serial: bundle.payload.serial,
             expires: bundle.payload.expires,
             process,
+            posture,
             host,
-            host_selected: selected.len(),
+            host_policies: selected.into_iter().cloned().map(Arc::new).collect(),
+            turn: 0,
             host_idle: idle.into_iter().map(|policy| policy.name.clone()).collect(),
             containers: ContainerPolicies::new(&bundle.policies, posture)?,
             alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
@@ -169,17 +180,93 @@ impl Prepared {
     pub fn in_force(&self, containers: &Containers) -> InForce {
         let (mut idle, selecting) = self.containers.idle(containers.iter().map(|(_, workload)| &**workload));
         idle.extend_from_slice(&self.host_idle);
+        let ruled: Vec<report::Ruled> =
+            containers.iter().map(|(_, workload)| self.ruling(workload)).collect();
         InForce {
             bundle: self.bundle.clone(),
             serial: self.serial,
             expires: self.expires,
-            selected: self.host_selected + selecting,
+            selected: self.host_policies.len() + selecting,
+            policies: self.policies(&ruled),
+            ruled: ruled.into(),
+            notes: self.notes(),
             idle,
             for_containers: !self.containers.is_empty(),
             containers: self.live.len(),
             on_agent_stop: self.on_agent_stop,
             already_held: self.already_held,
         }
+    }
+
+    fn ruling(&self, workload: &Workload) -> report::Ruled {
+        let policies = self.containers.selecting(workload).map(|policy| policy.name.clone()).collect();
+        report::Ruled { id: workload.id.clone(), name: workload.name.clone(), policies }
+    }
+
+    fn policies(&self, ruled: &[report::Ruled]) -> Arc<[PolicyInForce]> {
+        let policy = |name: &str, kind, workloads| PolicyInForce { name: name.to_owned(), kind, workloads };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in ruled.iter().flat_map(|ruled| &ruled.policies) {
+            *counts.entry(name).or_default() += 1;
+        }
+        let host = self.host_policies.iter().map(|of| policy(&of.name, Kind::Host, 1));
+        let idle = self.host_idle.iter().map(|name| policy(name, Kind::Host, 0));
+        let containers = self
+            .containers
+            .names()
+            .map(|name| policy(name, Kind::Container, counts.get(name).copied().unwrap_or(0)));
+        host.chain(idle).chain(containers).collect()
+    }
+
+    /// What is said of rules without effect, once however many containers it is so in.
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self.host.iter().flat_map(|built| built.notes.clone()).collect();
+        let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (note, workload) in self.containers.notes() {
+            places.entry(note).or_default().push(&workload.name);
+        }
+        let of_containers = places.into_iter().map(|(note, names)| match names.as_slice() {
+            [name] => format!("{note} (in container {name})"),
+            [name, others @ ..] => format!("{note} (in container {name} and {} others)", others.len()),
+            [] => note.to_owned(),
+        });
+        notes.extend(of_containers);
+        let more = notes.len().saturating_sub(MAX_NOTES);
+        notes.truncate(MAX_NOTES);
+        if more > 0 {
+            notes.push(format!("{more} more rules without effect"));
+        }
+        notes
+    }
+
+    /// What rules' paths led to, to be looked at again: of containers those whose turn it is.
+    pub fn watched(&mut self) -> Vec<Watched> {
+        let host = self.host.iter().map(|built| Watched {
+            whose: Whose::Host(self.process),
+            policies: self.host_policies.clone(),
+            links: Arc::clone(&built.links),
+        });
+        let host: Vec<Watched> = host.collect();
+        host.into_iter().chain(links::in_turn(self.containers.watched(), &mut self.turn)).collect()
+    }
+
+    /// Makes ready anew what paths lead elsewhere by now; [`Self::swap`] makes it live. Nothing changes where what was looked at is
+    /// no more what is in force.
+    ///
+    /// # Errors
+    /// [`CompileError`]: with what the links lead to now the tables cannot be made; they stay as they were.
+    pub fn follow(&mut self, moved: &Watched) -> Result<(), CompileError> {
+        match &moved.whose {
+            Whose::Host(process) => {
+                if self.host.as_ref().is_some_and(|built| Arc::ptr_eq(&built.links, &moved.links)) {
+                    let policies: Vec<&Policy> = self.host_policies.iter().map(|policy| &**policy).collect();
+                    self.host = Some(domains::build(&policies, self.posture, &Root::of_process(process))?);
+                    self.is_live = false;
+                }
+            }
+            Whose::Container(workload) => self.containers.forget(&workload.id),
+        }
+        Ok(())
     }
 
     /// Makes it live for the containers there are, under a new generation unless it is live so already; returns the
@@ -222,7 +309,7 @@ impl Prepared {
         for (number, workload) in containers.iter() {
             match self.containers.build(workload) {
                 Ok(None) => {}
-                Ok(Some((domain, linked))) => {
+                Ok(Some(Built { domain, linked, .. })) => {
                     // One that is not there yet, or just ended: the kernel notes its root when it is entered.
                     let home = workload.process().and_then(|process| Home::of_process(&process).ok());
                     let home = Home { linked, ..home.unwrap_or_default() };
@@ -242,7 +329,7 @@ impl Prepared {
         let host = Home::of_process(process).map_err(|error| EnforceError::Home { process, error })?;
         let host_mount_namespace = host.mount_namespace;
         let mut domains = Vec::new();
-        if let Some((domain, linked)) = &self.host {
+        if let Some(Built { domain, linked, .. }) = &self.host {
             domains.push((HOST_DOMAIN, &**domain, Home { linked: linked.clone(), ..host }));
         }
         domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.home.clone())));
@@ -258,7 +345,7 @@ impl Prepared {
     fn names(&self) -> RuleTable {
         let mut table =
             RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() };
-        let host = self.host.iter().map(|(domain, _)| (HOST_DOMAIN, domain, None));
+        let host = self.host.iter().map(|built| (HOST_DOMAIN, &built.domain, None));
         let ruled = self.live.iter().map(|ruled| (ruled.number, &ruled.domain, Some(&ruled.workload)));
         let mut known: Vec<&Arc<Domain>> = Vec::new();
         let strangers = self.strangers().map(|domain| (STRANGERS_DOMAIN, domain, None));

@@ -1,7 +1,8 @@
 //! What processes hold from before the rules in force: descriptors, mappings and their own programs, which no hook sees again.
 //!
 //! Invariants:
-//! - Looked for once per bundle, and again where the programs were loaded anew or containers that run came under rules.
+//! - Looked for once per bundle, and again where the programs were loaded anew, containers that run came under rules, or a
+//!   program entered a container with what its starter had opened.
 //! - Where the bundle says so, the holders are killed and looked for again until there are none: one that is about to die may
 //!   have handed on what it held. Never process 1, never this process, never a number that may be another process's by now.
 
@@ -45,7 +46,7 @@ impl Held {
         Self { told_of: settled.clone(), settled, rounds: 0, told: BTreeSet::new() }
     }
 
-    /// Has it begin anew: tasks came under rules while they ran. What was told of them is not told again.
+    /// Has it begin anew: tasks came under rules as they were. What was told of them is not told again.
     pub fn begin_anew(&mut self) {
         self.settled.clear();
     }

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use armor_bpf::escaped;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::mms::{MetaData, MmsError};
@@ -26,9 +27,10 @@ use tokio::sync::watch;
 use crate::containers::Containers;
 use crate::directory::Directory;
 use crate::domains::NodeNames;
-use crate::enforce::Prepared;
+use crate::enforce::{EnforceError, Prepared};
 use crate::hub::Hub;
 use crate::kernel::Kernel;
+use crate::links::{Watched, Whose};
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::Workloads;
 use crate::state::{State, StateError, Stored};
@@ -130,6 +132,29 @@ impl<K: Kernel> Site<K> {
         }
     }
 
+    /// What rules' paths led to when what is in force was made, to be looked at again.
+    pub fn watched_links(&mut self) -> Vec<Watched> {
+        self.live.as_mut().map(Prepared::watched).unwrap_or_default()
+    }
+
+    /// Has the rules follow paths that lead elsewhere by now.
+    pub fn follow_links(&mut self, moved: &[(Watched, Vec<String>)]) {
+        let Some(prepared) = &mut self.live else { return };
+        for (watched, paths) in moved {
+            let of = match &watched.whose {
+                Whose::Host(_) => "the host",
+                Whose::Container(workload) => workload.name.as_str(),
+            };
+            tracing::warn!(of, ?paths, "links on the way of rules' paths were switched, and are followed");
+            if let Err(error) = prepared.follow(watched) {
+                tracing::error!(of, "switched links are not followed: {error}");
+            }
+        }
+        if !moved.is_empty() {
+            self.put_in_force();
+        }
+    }
+
     fn have_labelled(&self, tasks: usize) {
         tracing::info!(tasks, "of containers are under their rules from here on");
         self.labelled.set(true);
@@ -147,6 +172,10 @@ impl<K: Kernel> Site<K> {
                 None => (0, None),
             };
             let facts = prepared.in_force(&self.containers);
+            let noted = self.reporter.facts().in_force.map(|before| before.notes).unwrap_or_default();
+            for note in facts.notes.iter().filter(|note| !noted.contains(note)) {
+                tracing::warn!("{note}");
+            }
             let (bundle, serial) = (&facts.bundle, facts.serial);
             match outcome {
                 Some(Ok(generation)) => {
@@ -157,8 +186,13 @@ impl<K: Kernel> Site<K> {
                     self.reporter.problem(Problem::Swap, None);
                 }
                 Some(Err(error)) => {
-                    tracing::error!(%error, bundle, serial, "accepted, but not in force");
-                    let reason = format!("accepted, but not in force: {error}");
+                    let reason = match &error {
+                        EnforceError::State(error) => {
+                            format!("in force, but the names of its rules are not kept: {error}")
+                        }
+                        error => format!("accepted, but not in force: {error}"),
+                    };
+                    tracing::error!(bundle, serial, "{reason}");
                     self.reporter.problem(Problem::Swap, Some(reason));
                 }
                 None => {}
@@ -215,6 +249,8 @@ pub struct Intake<K> {
     objects_again: bool,
     /// Look at all files.
     files_again: bool,
+    /// The end of the last pass that the hub, or ESS, answered.
+    reached: Option<Timestamp>,
 }
 
 /// What became of a bundle.
@@ -242,6 +278,7 @@ impl<K: Kernel> Intake<K> {
             receipt_keys,
             objects_again: true,
             files_again: true,
+            reached: None,
         };
         intake.reload_trust();
         intake
@@ -270,10 +307,13 @@ impl<K: Kernel> Intake<K> {
         }
     }
 
-    fn note_reachable(&self, error: Option<IntakeError>) {
+    fn note_reachable(&mut self, error: Option<IntakeError>) {
+        if error.is_none() {
+            self.reached = Some(Timestamp::now());
+        }
         self.reporter.change(|facts| match error {
             Some(IntakeError::Mms(error)) => {
-                let since = facts.offline.take().map_or_else(Timestamp::now, |offline| offline.since);
+                let since = Offline::since(facts.offline.take(), self.reached);
                 facts.offline = Some(Offline { since, reason: error.to_string() });
             }
             Some(error) => {
@@ -312,7 +352,13 @@ impl<K: Kernel> Intake<K> {
         for file in files {
             match file.read(MAX_BUNDLE) {
                 Ok(bytes) => {
-                    self.settle(&file.path.to_string_lossy(), bytes, None, file.is_fresh).await?;
+                    self.settle(
+                        &escaped(file.path.as_os_str().as_encoded_bytes()),
+                        bytes,
+                        None,
+                        file.is_fresh,
+                    )
+                    .await?;
                     self.directory.looked_at(&file);
                 }
                 // In nobody's way: it is tried again with every pass.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
 use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
+use armor_bpf::escaped;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +37,9 @@ enum Commands {
     },
     /// Tell what the agent enforces and how many alerts wait; exit 0 if it runs.
     Status {
+        /// Name each policy with what it did, and each container with the policies that it is under; JSON always does.
+        #[arg(long)]
+        policies: bool,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -85,9 +89,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Commands::Try(trial) => trial::run(&trial),
         Commands::Probe { json } => show_probe(json),
-        Commands::Status { json } => {
+        Commands::Status { json, policies } => {
             let settings = settings()?;
-            status::show(&settings.state_dir, &settings.pin_dir, json)
+            status::show(&settings.state_dir, &settings.pin_dir, json, policies)
         }
         Commands::Detach => detach(&settings()?),
     }
@@ -110,10 +114,14 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
         }
     }
     let pins = settings.pin_dir.display();
-    if armor_bpf::detach(&settings.pin_dir)? {
+    let done = armor_bpf::detach(&settings.pin_dir)?;
+    if done.ended {
         println!("Detached: nothing below {pins} is enforced any more.");
     } else {
         println!("Nothing was attached below {pins}.");
+    }
+    for path in done.left {
+        println!("Left there, as it is not the agent's: {}", escaped(path.as_os_str().as_encoded_bytes()));
     }
     Ok(0)
 }

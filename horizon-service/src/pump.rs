@@ -16,18 +16,21 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
-use crate::alerts::{self, Clocks, Origin, RuleTable};
+use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
 use crate::held::Held;
 use crate::report::{Problem, Reporter};
 use crate::runtime::Workloads;
 use crate::spool::{Spool, SpoolError};
 use crate::state::{State, Told};
+use crate::status::Seen;
 use crate::workload::Workload;
 
 /// Events taken from the ring, and written to the spool, at a time.
 const EVENTS: usize = 512;
 /// Rule tables kept in memory.
 const MAX_TABLES: usize = 8;
+/// Policies that are counted for, of all bundles since the start.
+const MAX_SEEN: usize = 10_000;
 /// How often the counters are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -87,13 +90,17 @@ pub struct Pump {
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: Held,
+    /// How many programs had entered containers when what they brought along was last looked at.
+    entered: u64,
     labelled: Rc<Cell<bool>>,
     workloads: watch::Receiver<Arc<Workloads>>,
+    /// What each policy was seen to do.
+    seen: Rc<RefCell<BTreeMap<String, Seen>>>,
 }
 
 impl Pump {
     /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran;
-    /// `workloads` are what the runtime says that there are.
+    /// `workloads` are what the runtime says that there are; `seen` is where what comes out of the ring is counted by policy.
     ///
     /// # Errors
     /// If the ring cannot be waited for.
@@ -104,15 +111,29 @@ impl Pump {
         origin: Origin,
         labelled: Rc<Cell<bool>>,
         workloads: watch::Receiver<Arc<Workloads>>,
+        seen: Rc<RefCell<BTreeMap<String, Seen>>>,
     ) -> anyhow::Result<Self> {
         let events = enforcer.borrow().events()?;
         let waiting = events.fd().try_clone_to_owned()?;
         // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after deregistering.
         let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
         // Programs that were loaded anew let through what was obtained before.
-        let told = if enforcer.borrow().took_over() { state.borrow().told().held } else { String::new() };
-        let (tables, held) = (BTreeMap::new(), Held::new(told));
-        Ok(Self { enforcer, events, readable, journal, state, origin, tables, held, labelled, workloads })
+        let told = if enforcer.borrow().took_over() { state.borrow().told() } else { Told::default() };
+        let (tables, held, entered) = (BTreeMap::new(), Held::new(told.held), told.entered);
+        Ok(Self {
+            enforcer,
+            events,
+            readable,
+            journal,
+            state,
+            origin,
+            tables,
+            held,
+            entered,
+            labelled,
+            workloads,
+            seen,
+        })
     }
 
     /// Pumps until the future is dropped.
@@ -147,6 +168,7 @@ impl Pump {
             };
             let clocks = Clocks::now();
             let alerts: Vec<Alert> = events.into_iter().map(|event| self.alert(event, &clocks)).collect();
+            self.count(&alerts);
             self.journal.append(&alerts);
         }
     }
@@ -178,6 +200,7 @@ impl Pump {
                 }
                 let clocks = Clocks::now();
                 let alerts: Vec<Alert> = some.into_iter().map(|event| self.alert(event, &clocks)).collect();
+                self.count(&alerts);
                 self.journal.append(&alerts);
             }
         }
@@ -186,6 +209,21 @@ impl Pump {
         let counted = leftover.counters()?.unwrap_or_default();
         self.tell_unseen(counted, unreadable);
         Ok(())
+    }
+
+    /// Counts for as many names as one bundle can have policies; beyond that it is no figure that anybody reads.
+    fn count(&self, alerts: &[Alert]) {
+        let mut seen = self.seen.borrow_mut();
+        for alert in alerts {
+            if seen.len() == MAX_SEEN && !seen.contains_key(&alert.policy_name) {
+                continue;
+            }
+            let seen = seen.entry(alert.policy_name.clone()).or_default();
+            match alert.action.as_str() {
+                "Block" => seen.blocked += 1,
+                _ => seen.audited += 1,
+            }
+        }
     }
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
@@ -207,7 +245,9 @@ impl Pump {
         let kill = self.journal.reporter.facts().in_force.is_some_and(|in_force| {
             (in_force.bundle, in_force.serial) == (name, serial) && in_force.already_held == AlreadyHeld::Kill
         });
-        if self.labelled.take() {
+        let entered = self.counters().entered;
+        if self.labelled.take() || entered != self.entered {
+            self.entered = entered;
             self.held.begin_anew();
         }
         let looked = self.held.look(&self.enforcer.borrow(), &bundle, kill);
@@ -229,7 +269,7 @@ impl Pump {
                 killed,
                 "holds what the policies refuse"
             );
-            alerts.push(alerts::held(alert, killed));
+            alerts.push(alerts::held(alert, if killed { Fate::Killed } else { Fate::Left }));
         }
         if found.more > 0 {
             alerts.push(alerts::threshold(&self.origin, found.more, 0));
@@ -237,7 +277,7 @@ impl Pump {
         self.journal.append(&alerts);
         if found.settled {
             let mut told = self.state.borrow().told();
-            told.held = bundle;
+            (told.held, told.entered) = (bundle, self.entered);
             if let Err(error) = self.state.borrow().tell(&told) {
                 tracing::error!("{error}: what processes hold is told again after a restart");
             }

@@ -6,9 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_hub_client::status::{AgentReport, Refused};
+use armor_policy::model::Kind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -35,6 +37,8 @@ pub enum Problem {
     Exemption,
     /// Files of the state directory.
     State,
+    /// Nothing new can be written there.
+    Unwritten,
     /// Bundles cannot be taken.
     Intake,
     /// Files in the directory of bundles.
@@ -66,20 +70,56 @@ pub struct InForce {
     pub for_containers: bool,
     /// Containers under its rules.
     pub containers: usize,
+    /// Its policies.
+    pub policies: Arc<[PolicyInForce]>,
+    /// All containers, each with the names of the policies that it is under.
+    pub ruled: Arc<[Ruled]>,
+    /// Rules without effect, and what to write instead.
+    pub notes: Vec<String>,
     /// What becomes of enforcement when the agent is stopped in good order.
     pub on_agent_stop: OnAgentStop,
     /// What becomes of a process that holds what the policies refuse.
     pub already_held: AlreadyHeld,
 }
 
+/// A policy of the bundle in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyInForce {
+    /// Its name.
+    pub name: String,
+    /// The host's or containers'.
+    pub kind: Kind,
+    /// How many workloads it is in force for: containers, or the host.
+    pub workloads: usize,
+}
+
+/// A container, and what it is under.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ruled {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The policies' names; none where none selects it.
+    pub policies: Vec<String>,
+}
+
 /// Since when and why ESS or hub do not answer, or nothing gets to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Offline {
-    /// First failure.
+    /// When the hub was last known to answer; where that is not known, the first failure.
     pub since: Timestamp,
     /// The latest.
     pub reason: String,
+}
+
+impl Offline {
+    /// Since when it is, seen now: as before where it was already, else since it was last `reached`.
+    pub fn since(before: Option<Self>, reached: Option<Timestamp>) -> Timestamp {
+        before.map(|offline| offline.since).or(reached).unwrap_or_else(Timestamp::now)
+    }
 }
 
 /// The facts.
@@ -125,6 +165,7 @@ impl Facts {
                 }
                 reasons
                     .extend(in_force.idle.iter().map(|name| format!("policy {name}: no workload selected")));
+                reasons.extend(in_force.notes.iter().map(|note| shortened(note)));
             }
         }
         let word = match (degraded, &self.in_force) {
@@ -219,6 +260,9 @@ mod tests {
             idle: idle.iter().map(|name| (*name).to_owned()).collect(),
             for_containers: false,
             containers: 0,
+            policies: Arc::default(),
+            ruled: Arc::default(),
+            notes: Vec::new(),
             on_agent_stop: OnAgentStop::Keep,
             already_held: AlreadyHeld::Report,
         })

@@ -5,6 +5,7 @@
 //! Enforcement of what was accepted needs none of the latter.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -32,13 +33,14 @@ use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
 use crate::intake::{Intake, Site};
+use crate::links::{LOOK, Watched};
 use crate::owner::Claim;
 use crate::pump::{Journal, Pump};
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
 use crate::spool::{Spool, SpoolConfig};
 use crate::state::State;
-use crate::status::{ContainerFigures, Figures, Status, StatusFile};
+use crate::status::{self, ContainerFigures, Figures, PolicyFigures, Status, StatusFile};
 use crate::uplink::{Uplink, UplinkConfig};
 
 /// How often the status file is looked after.
@@ -56,21 +58,32 @@ type SharedEnforcer = Rc<RefCell<Enforcer>>;
 /// If there is nothing the agent could do: the state directory cannot be used.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let Some(_state) = Claim::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
+    let last_offline = status::last_offline(&settings.state_dir);
+    let mut file = StatusFile::new(&settings.state_dir);
     // The tables may be those of an agent that has another state directory.
-    let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
-        first_status(&settings.state_dir, "degraded", Some(format!("{holder}: standing by to take over")));
-    });
-    let _tables = match tables {
-        Ok(Some(tables)) => Some(tables),
-        Ok(None) => return Ok(()),
-        // Nothing can be pinned there either, which is reported where it is tried.
+    let _tables = match armor_bpf::require_bpffs(&settings.pin_dir) {
+        Ok(()) => {
+            let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
+                let reason = format!("{holder}: standing by to take over");
+                first_status(&mut file, "degraded", &last_offline, Some(reason));
+            });
+            match tables {
+                Ok(Some(tables)) => Some(tables),
+                Ok(None) => return Ok(()),
+                // Nothing can be pinned there either, which is reported where it is tried.
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    None
+                }
+            }
+        }
         Err(error) => {
             tracing::warn!("{error}");
             None
         }
     };
     // Over what an earlier run said: from here on it would be taken for this one's word.
-    first_status(&settings.state_dir, "starting", None);
+    first_status(&mut file, "starting", &last_offline, None);
     let (state, stored, problems) = State::open(&settings.state_dir)?;
     let reporter = Rc::new(Reporter::new());
     if !problems.is_empty() {
@@ -108,18 +121,23 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(settings, site, enforcer, horizon))
+    // Until the hub answers, it is away as it was.
+    let last_offline = last_offline.filter(|_| horizon.as_ref().is_some_and(|horizon| horizon.hub.is_some()));
+    site.reporter.change(|facts| facts.offline.clone_from(&last_offline));
+    runtime.block_on(serve(settings, site, enforcer, horizon, file, last_offline))
 }
 
 /// What `status` shows before there is anybody to report.
-fn first_status(state_dir: &Path, state: &str, reason: Option<String>) {
+fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline>, reason: Option<String>) {
     let report = AgentReport {
         state: state.to_owned(),
         since: Some(Timestamp::now()),
         reasons: reason.into_iter().collect(),
         ..AgentReport::default()
     };
-    StatusFile::new(state_dir).write(Status { report, ..Status::default() });
+    if let Err(error) = file.write(Status { report, offline: offline.clone(), ..Status::default() }) {
+        tracing::error!("{error}");
+    }
 }
 
 /// The kernel side, seen to deny and with this process exempt from it; `None`, with the reason reported, where nothing can be
@@ -127,7 +145,11 @@ fn first_status(state_dir: &Path, state: &str, reason: Option<String>) {
 fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
     let attached = attach(Some(pin_dir)).or_else(|error| {
         // Anything else would be no better without pins.
-        let AttachError::Bpf(BpfError::Pin { .. } | BpfError::Map { .. }) = error else { return Err(error) };
+        let AttachError::Bpf(BpfError::Pin { .. } | BpfError::NoBpfFilesystem { .. } | BpfError::Map { .. }) =
+            error
+        else {
+            return Err(error);
+        };
         let enforcer = attach(None)?;
         tracing::error!("{error}: enforcement will end with the agent");
         reporter.problem(Problem::Pins, Some(format!("enforcement ends with the agent: {error}")));
@@ -166,6 +188,8 @@ async fn serve(
     site: Site<SharedEnforcer>,
     enforcer: Option<SharedEnforcer>,
     horizon: Option<Horizon>,
+    mut file: StatusFile<'_>,
+    last_offline: Option<Offline>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -183,6 +207,7 @@ async fn serve(
     let (mut workloads, runtime) = (containers.workloads(), containers.state());
     let workload_count = workloads.clone();
     let named = named(workloads.clone(), runtime.clone());
+    let seen = Rc::new(RefCell::new(BTreeMap::new()));
     let mut pump = match &enforcer {
         Some(enforcer) => Some(Pump::new(
             Rc::clone(enforcer),
@@ -191,6 +216,7 @@ async fn serve(
             origin.clone(),
             Rc::clone(&site.labelled),
             workloads.clone(),
+            Rc::clone(&seen),
         )?),
         None => None,
     };
@@ -208,6 +234,7 @@ async fn serve(
         node: (origin.org.clone(), origin.node.clone()),
         config: UplinkConfig { poll, ..UplinkConfig::default() },
         receipt_keys: pinned,
+        last_offline,
         spool_is_open: false,
         hub: hub.clone(),
         uplink: None,
@@ -219,14 +246,13 @@ async fn serve(
 
     tokio::spawn(containers.run());
 
-    let mut file = StatusFile::new(&settings.state_dir);
     let status = |offline: Option<Offline>| {
         let facts = reporter.facts();
         let kernel =
             enforcer.as_ref().and_then(|enforcer| enforcer.borrow().counters().ok()).unwrap_or_default();
         Status {
             report: reporter.reports().borrow().clone(),
-            offline: facts.offline.or(offline),
+            offline: facts.offline.into_iter().chain(offline).min_by_key(|offline| offline.since),
             generation: enforcer.as_ref().map_or(0, |enforcer| enforcer.borrow().generation()),
             kernel: Figures {
                 blocked: kernel.blocked,
@@ -235,6 +261,7 @@ async fn serve(
                 dropped: kernel.dropped,
                 strangers: kernel.strangers,
             },
+            policies: PolicyFigures::of(facts.in_force.as_ref(), &seen.borrow()),
             containers: ContainerFigures::new(
                 &runtime.borrow(),
                 workload_count.borrow().len(),
@@ -264,6 +291,23 @@ async fn serve(
         }
         std::future::pending().await
     };
+    let following_links = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let watched = site.borrow_mut().watched_links();
+            let look = move || -> Vec<_> {
+                let look = |watched: Watched| {
+                    let moved = watched.moved();
+                    (watched, moved)
+                };
+                watched.into_iter().map(look).filter(|(_, moved)| !moved.is_empty()).collect()
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(moved) => site.borrow_mut().follow_links(&moved),
+                Err(error) => tracing::error!("links are not looked at: {error}"),
+            }
+        }
+    };
     let pumping = async {
         match &mut pump {
             Some(pump) => {
@@ -288,7 +332,13 @@ async fn serve(
             }
             delivery.begin();
             reporter.problem(Problem::Runtime, lost(&runtime.borrow()));
-            file.write(status(delivery.offline()));
+            let unwritten = file.write(status(delivery.offline())).err().map(|error| error.to_string());
+            if let Some(unwritten) = &unwritten
+                && !reporter.facts().problems.contains_key(&Problem::Unwritten)
+            {
+                tracing::error!("{unwritten}");
+            }
+            reporter.problem(Problem::Unwritten, unwritten);
             tokio::time::sleep(STATUS).await;
         }
     };
@@ -297,6 +347,7 @@ async fn serve(
         () = showing => {}
         () = intake.run(poll) => {}
         () = following => {}
+        () = following_links => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -310,10 +361,14 @@ async fn serve(
         pump.drain();
     }
     if reporter.facts().in_force.is_some_and(|bundle| bundle.on_agent_stop == OnAgentStop::Lift) {
-        armor_bpf::detach(&settings.pin_dir)?;
+        if armor_bpf::is_pinned(&settings.pin_dir) {
+            armor_bpf::detach(&settings.pin_dir)?;
+        }
         tracing::warn!("enforcement lifted, as the bundle says for a stop");
     }
-    StatusFile::new(&settings.state_dir).write(status(offline));
+    if let Err(error) = file.write(status(offline)) {
+        tracing::error!("{error}");
+    }
     Ok(())
 }
 
@@ -326,6 +381,8 @@ struct Delivery {
     node: (String, String),
     config: UplinkConfig,
     receipt_keys: watch::Receiver<Vec<PublicKey>>,
+    /// As an agent of before left it.
+    last_offline: Option<Offline>,
     spool_is_open: bool,
     /// Until the uplink runs; `None` too where there is no hub.
     hub: Option<Arc<Hub>>,
@@ -381,7 +438,8 @@ impl Delivery {
             Arc::new(Sealer { org, node, key }),
             self.receipt_keys.clone(),
             self.reporter.reports(),
-        );
+        )
+        .that_was(self.last_offline.take());
         let offline = uplink.offline();
         self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.journal.appended))), offline));
     }

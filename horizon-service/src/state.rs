@@ -119,6 +119,9 @@ pub struct Told {
     /// The bundle, name and serial, of which it was told what processes held from before it.
     #[serde(default)]
     pub held: String,
+    /// How many programs had entered containers by then.
+    #[serde(default)]
+    pub entered: u64,
 }
 
 /// The state directory.
@@ -416,23 +419,28 @@ fn make_dir(path: &Path) -> Result<(), StateError> {
 
 /// Replaces a file's content as a whole and durably.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
-    write_whole(path, content, true).map_err(|error| StateError::Io { path: path.to_owned(), error })
+    write_whole(path, content, true)
+        .map(drop)
+        .map_err(|error| StateError::Io { path: path.to_owned(), error })
 }
 
-/// Replaces a file as a whole; `durably`: it is on disk when this returns.
-pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<()> {
+/// Replaces a file as a whole; `durably`: it is on disk when this returns. The new file is locked, shared, as long as what
+/// comes back is there.
+pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<File> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let mut file = File::create(&new)?;
+    file.lock_shared()?;
     file.write_all(content)?;
     if durably {
         file.sync_all()?;
     }
     fs::rename(&new, path)?;
     match path.parent() {
-        Some(dir) if durably => sync_dir(dir),
-        _ => Ok(()),
+        Some(dir) if durably => sync_dir(dir)?,
+        _ => {}
     }
+    Ok(file)
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

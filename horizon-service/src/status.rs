@@ -1,20 +1,33 @@
-//! `status`: what the running agent last said about itself, and whether there is one.
+//! `status`: what the running agent says about itself, and whether there is one.
+//!
+//! Invariant: the agent holds a lock on the file as long as it is what the agent would say now. What cannot be written, on a full
+//! or failing disk, is thus never hidden behind what was written before.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use armor_hub_client::status::{AgentReport, SpoolStats};
+use armor_policy::model::Kind;
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Claim;
-use crate::report::{InForce, Offline};
+use crate::report::{InForce, Offline, Ruled};
 use crate::runtime::RuntimeState;
-use crate::state::write_whole;
+use crate::state::{StateError, to_json, write_whole};
 
 const FILE: &str = "status.json";
+/// What decides where no rule does, as `armor_policy` names it in alerts.
+const RESERVED: [&str; 2] = ["DefaultPosture", "UnresolvedPath"];
+/// Characters of a container's id that tell it from others.
+const SHORT_ID: usize = 12;
 
 /// What the kernel counted since its programs were loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +45,51 @@ pub struct Figures {
     pub strangers: u64,
 }
 
+/// A policy in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PolicyFigures {
+    /// Its name, or of what no policy names: `DefaultPosture`, `UnresolvedPath`.
+    pub name: String,
+    /// Whether it is for the host; else it is for containers.
+    pub host: bool,
+    /// How many workloads it is in force for: containers, or the host.
+    pub workloads: usize,
+    /// What it was seen to do.
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// Alerts about one policy since the agent started. Those that were suppressed or dropped are counted by the kernel alone, and not
+/// for each policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Seen {
+    /// Accesses refused.
+    pub blocked: u64,
+    /// Accesses permitted with an alert.
+    pub audited: u64,
+}
+
+impl PolicyFigures {
+    /// Those in force, and what decides beside them if it did, with what was `seen` of each.
+    pub fn of(in_force: Option<&InForce>, seen: &BTreeMap<String, Seen>) -> Vec<Self> {
+        let Some(in_force) = in_force else { return Vec::new() };
+        let figures = |name: &str, host, workloads| Self {
+            name: name.to_owned(),
+            host,
+            workloads,
+            seen: seen.get(name).copied().unwrap_or_default(),
+        };
+        let policies = in_force
+            .policies
+            .iter()
+            .map(|policy| figures(&policy.name, policy.kind == Kind::Host, policy.workloads));
+        let reserved = RESERVED.into_iter().filter(|name| seen.contains_key(*name));
+        policies.chain(reserved.map(|name| figures(name, false, 0))).collect()
+    }
+}
+
 /// The node's containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -42,6 +100,8 @@ pub struct ContainerFigures {
     pub known: usize,
     /// How many are under policies of their own.
     pub ruled: usize,
+    /// What each is under.
+    pub under: Vec<Ruled>,
 }
 
 impl ContainerFigures {
@@ -53,7 +113,9 @@ impl ContainerFigures {
             RuntimeState::Connected { engine, .. } => engine.clone(),
             RuntimeState::Lost { since, .. } => format!("lost since {since:.0}"),
         };
-        Self { runtime, known, ruled: in_force.map_or(0, |bundle| bundle.containers) }
+        let (ruled, under) =
+            in_force.map(|bundle| (bundle.containers, bundle.ruled.to_vec())).unwrap_or_default();
+        Self { runtime, known, ruled, under }
     }
 }
 
@@ -71,6 +133,8 @@ pub struct Status {
     pub generation: u32,
     /// What the kernel counted.
     pub kernel: Figures,
+    /// The policies in force.
+    pub policies: Vec<PolicyFigures>,
     /// The node's containers.
     pub containers: ContainerFigures,
     /// Alerts on disk.
@@ -94,28 +158,40 @@ impl Status {
 pub struct StatusFile<'a> {
     dir: &'a Path,
     last: Status,
+    /// The file, locked: it is `last`.
+    current: Option<File>,
 }
 
 impl<'a> StatusFile<'a> {
     /// The file in a state directory.
     pub fn new(dir: &'a Path) -> Self {
-        Self { dir, last: Status::default() }
+        Self { dir, last: Status::default(), current: None }
     }
 
     /// Writes `status` if it is not what was written last.
-    pub fn write(&mut self, status: Status) {
-        if status == self.last {
-            return;
+    ///
+    /// # Errors
+    /// [`StateError`]; what was written before counts no more.
+    pub fn write(&mut self, status: Status) -> Result<(), StateError> {
+        if self.current.is_some() && status == self.last {
+            return Ok(());
         }
-        let stamped = Status { updated: Some(Timestamp::now()), ..status.clone() };
-        let written = serde_json::to_vec_pretty(&stamped)
-            .map_err(std::io::Error::other)
-            .and_then(|text| write_whole(&self.dir.join(FILE), &text, false));
-        match written {
-            Ok(()) => self.last = status,
-            Err(error) => tracing::error!("{}: {error}", self.dir.join(FILE).display()),
-        }
+        // The lock of the one before is let go last: at no moment is there none while all is well.
+        let before = self.current.take();
+        let path = self.dir.join(FILE);
+        let text = to_json(&path, &Status { updated: Some(Timestamp::now()), ..status.clone() })?;
+        let written = write_whole(&path, &text, false);
+        self.current = Some(written.map_err(|error| StateError::Io { path, error })?);
+        self.last = status;
+        drop(before);
+        Ok(())
     }
+}
+
+/// Since when an agent of before got nothing to the hub, if that is so: it did not go away with the agent.
+pub fn last_offline(state_dir: &Path) -> Option<Offline> {
+    let text = fs::read(state_dir.join(FILE)).ok()?;
+    serde_json::from_slice::<Status>(&text).ok()?.offline
 }
 
 /// What `status` found.
@@ -125,6 +201,8 @@ struct Found {
     running: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<String>,
+    /// Whether the rest is what the agent would say now; not so where none runs, or where it cannot write.
+    current: bool,
     /// Whether enforcement is pinned, and so goes on without an agent.
     pinned: bool,
     #[serde(flatten)]
@@ -135,12 +213,12 @@ struct Found {
 ///
 /// # Errors
 /// If the state directory cannot be read.
-pub fn show(state_dir: &Path, pin_dir: &Path, json: bool) -> anyhow::Result<u8> {
+pub fn show(state_dir: &Path, pin_dir: &Path, json: bool, policies: bool) -> anyhow::Result<u8> {
     let found = look(state_dir, pin_dir)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&found)?);
     } else {
-        print!("{}", text(&found, pin_dir));
+        print!("{}", text(&found, pin_dir, policies));
     }
     Ok(u8::from(!found.running))
 }
@@ -148,18 +226,68 @@ pub fn show(state_dir: &Path, pin_dir: &Path, json: bool) -> anyhow::Result<u8> 
 fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
     let path = state_dir.join(FILE);
-    let mut status = match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Status::default(),
-        Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
+    let (text, is_current) = read(&path).with_context(|| format!("{}", path.display()))?;
+    let mut status: Status = match text.as_slice() {
+        [] => Status::default(),
+        text => serde_json::from_slice(text).with_context(|| format!("{}", path.display()))?,
     };
-    status.report.state = if pid.is_some() { status.word().to_owned() } else { "not running".to_owned() };
-    let pinned = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_some());
-    Ok(Found { running: pid.is_some(), pid, pinned, status })
+    let is_running = pid.is_some();
+    let current = is_running && is_current;
+    if current {
+        status.report.state = status.word().to_owned();
+        if let ("offline", Some(offline)) = (status.report.state.as_str(), &status.offline) {
+            status.report.since = Some(offline.since);
+        }
+    } else if is_running {
+        // What it would say first: it cannot keep anything.
+        status.report.state = "degraded".to_owned();
+        status.report.since = None;
+        status.report.reasons.insert(0, unwritten(state_dir));
+    } else {
+        status.report.state = "not running".to_owned();
+    }
+    let pinned = armor_bpf::is_pinned(pin_dir);
+    Ok(Found { running: is_running, pid, current, pinned, status })
 }
 
-fn text(found: &Found, pin_dir: &Path) -> String {
-    let Status { report, offline, generation, kernel, containers, spool, updated } = &found.status;
+/// What is in the file, empty if there is none, and whether the agent holds its lock.
+fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    loop {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), false)),
+            Err(error) => return Err(error),
+        };
+        let is_locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => false,
+            Err(Errno::WOULDBLOCK) => true,
+            Err(error) => return Err(error.into()),
+        };
+        // One that was replaced meanwhile has lost its lock for that.
+        if !is_locked
+            && fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|of| of.ino() != now.ino()))
+        {
+            continue;
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        return Ok((text, is_locked));
+    }
+}
+
+/// Why the agent cannot write its status, as far as that can be seen from here.
+fn unwritten(state_dir: &Path) -> String {
+    let why = match statvfs(state_dir) {
+        Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => "the filesystem is read-only",
+        Ok(found) if found.f_bavail == 0 => "the disk is full",
+        Ok(found) if found.f_files > 0 && found.f_favail == 0 => "the filesystem has no inode left",
+        _ => "its log says why",
+    };
+    format!("the agent runs and cannot write below {}: {why}", state_dir.display())
+}
+
+fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
+    let Status { report, offline, generation, kernel, policies, containers, spool, updated } = &found.status;
     let at =
         |moment: &Option<Timestamp>| moment.map_or("unknown".to_owned(), |moment| format!("{moment:.0}"));
     let mut text = String::new();
@@ -167,8 +295,14 @@ fn text(found: &Found, pin_dir: &Path) -> String {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{name:<12}{value}");
     };
-    if found.running {
+    if found.current {
         line("state", &format!("{} since {}", report.state, at(&report.since)));
+    } else if found.running {
+        let updated = at(updated);
+        line(
+            "state",
+            &format!("{}; what follows but the first reason it said last, at {updated}", report.state),
+        );
     } else {
         line("state", &format!("the agent is NOT running; what follows it said last, at {}", at(updated)));
     }
@@ -195,8 +329,29 @@ fn text(found: &Found, pin_dir: &Path) -> String {
     if let Some(Offline { since, reason }) = offline {
         line("offline", &format!("since {since:.0}: {reason}"));
     }
-    let ContainerFigures { runtime, known, ruled } = containers;
+    if with_policies {
+        for policy in policies {
+            line("policy", &policy_line(policy));
+        }
+    } else if !policies.is_empty() {
+        let policies = || policies.iter().filter(|policy| !RESERVED.contains(&policy.name.as_str()));
+        let host = policies().filter(|policy| policy.host).count();
+        let selecting = policies().filter(|policy| policy.workloads > 0).count();
+        let others = policies().count() - host;
+        line(
+            "policies",
+            &format!(
+                "{host} for hosts, {others} for containers, {selecting} select something; --policies names them"
+            ),
+        );
+    }
+    let ContainerFigures { runtime, known, ruled, under } = containers;
     line("containers", &format!("{known} known, {ruled} under policies; runtime: {runtime}"));
+    for Ruled { id, name, policies } in under.iter().filter(|_| with_policies) {
+        let id: String = id.chars().take(SHORT_ID).collect();
+        let policies = if policies.is_empty() { "no policy".to_owned() } else { policies.join(", ") };
+        line("container", &format!("{name} ({id}): {policies}"));
+    }
     if kernel.strangers > 0 {
         line(
             "strangers",
@@ -224,9 +379,23 @@ fn text(found: &Found, pin_dir: &Path) -> String {
     text
 }
 
+fn policy_line(policy: &PolicyFigures) -> String {
+    let PolicyFigures { name, host, workloads, seen: Seen { blocked, audited } } = policy;
+    let of = match (host, workloads) {
+        _ if RESERVED.contains(&name.as_str()) => "beside the policies".to_owned(),
+        (true, 0) => "not for this host".to_owned(),
+        (true, _) => "the host".to_owned(),
+        (false, 1) => "1 container".to_owned(),
+        (false, count) => format!("{count} containers"),
+    };
+    format!("{name}: {of}, {blocked} blocked, {audited} audited since the agent started")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::PolicyInForce;
+    use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
 
     #[test]
     fn tells_whether_an_agent_runs_and_whether_enforcement_goes_on() {
@@ -242,21 +411,24 @@ mod tests {
             ..AgentReport::default()
         };
         let mut status = Status { report, ..Status::default() };
-        file.write(status.clone());
+        file.write(status.clone()).unwrap();
         let found = look(&state, &pins).unwrap();
         assert_eq!(
             (found.running, found.pinned, found.status.report.state.as_str()),
             (true, false, "enforcing")
         );
-        status.offline = Some(Offline { since: Timestamp::now(), reason: "refused".into() });
+        let away: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        status.offline = Some(Offline { since: away, reason: "refused".into() });
         status.kernel.strangers = 3;
-        file.write(status);
-        assert_eq!(look(&state, &pins).unwrap().status.report.state, "offline");
-        fs::create_dir_all(pins.join("v1")).unwrap();
+        file.write(status).unwrap();
+        let found = look(&state, &pins).unwrap().status;
+        assert_eq!((found.report.state.as_str(), found.report.since), ("offline", Some(away)));
+        assert_eq!(last_offline(&state).map(|offline| offline.since), Some(away));
+        fs::create_dir_all(pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
         drop(lock);
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && found.pinned);
-        let text = text(&found, &pins);
+        let text = text(&found, &pins, false);
         for part in
             ["NOT running", "enforcement goes on", "edge serial 7", "offline     since", "strangers   3"]
         {
@@ -267,9 +439,98 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_is_not_hidden_behind_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, pins) = (dir.path().join("state"), dir.path().join("pins"));
+        let _lock = Claim::State(&state).take().unwrap().unwrap();
+        let mut file = StatusFile::new(&state);
+        let report = AgentReport { state: "enforcing".into(), ..AgentReport::default() };
+        let mut status = Status { report, ..Status::default() };
+        file.write(status.clone()).unwrap();
+        assert!(look(&state, &pins).unwrap().current);
+        // A directory in the place of the next one: writing fails as on a full disk.
+        let next = state.join("status.json.new");
+        fs::create_dir(&next).unwrap();
+        file.write(status.clone()).unwrap();
+        assert!(look(&state, &pins).unwrap().current, "there was nothing new to say");
+        status.generation = 7;
+        assert!(file.write(status.clone()).unwrap_err().to_string().contains("status.json"));
+        let found = look(&state, &pins).unwrap();
+        assert!(found.running && !found.current);
+        assert_eq!((found.status.report.state.as_str(), found.status.report.since), ("degraded", None));
+        let text = text(&found, &pins, false);
+        assert!(
+            text.starts_with("state       degraded; what follows but the first reason it said last"),
+            "{text}"
+        );
+        assert!(text.contains("because     the agent runs and cannot write below"), "{text}");
+        fs::remove_dir(&next).unwrap();
+        file.write(status).unwrap();
+        let found = look(&state, &pins).unwrap();
+        assert!(found.current && found.status.generation == 7);
+    }
+
+    #[test]
+    fn policies_and_what_containers_are_under_are_named() {
+        let policy = |name: &str, kind, workloads| PolicyInForce { name: name.into(), kind, workloads };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let ruled = |id: &str, name: &str, policies: &[&str]| Ruled {
+            id: id.repeat(64),
+            name: name.into(),
+            policies: names(policies),
+        };
+        let in_force = InForce {
+            bundle: "edge".into(),
+            serial: 1,
+            expires: Timestamp::UNIX_EPOCH,
+            selected: 2,
+            idle: Vec::new(),
+            for_containers: true,
+            containers: 1,
+            policies: [
+                policy("etc", Kind::Host, 1),
+                policy("other-host", Kind::Host, 0),
+                policy("web", Kind::Container, 1),
+            ]
+            .into(),
+            ruled: [ruled("a", "shop", &["web"]), ruled("b", "db", &[])].into(),
+            notes: Vec::new(),
+            on_agent_stop: OnAgentStop::Keep,
+            already_held: AlreadyHeld::Report,
+        };
+        let seen = [("web", 3, 1), (RESERVED[0], 0, 5), ("of-a-bundle-before", 9, 9)]
+            .map(|(name, blocked, audited)| (name.to_owned(), Seen { blocked, audited }));
+        let policies = PolicyFigures::of(Some(&in_force), &seen.into());
+        let containers = ContainerFigures::new(&RuntimeState::Absent, 2, Some(&in_force));
+        let status = Status { policies, containers, ..Status::default() };
+        let found = Found { running: true, pid: None, current: true, pinned: true, status };
+        let text = |policies| super::text(&found, Path::new("/pins"), policies);
+        let all = text(true);
+        for line in [
+            "policy      etc: the host, 0 blocked, 0 audited since the agent started\n",
+            "policy      other-host: not for this host, 0 blocked,",
+            "policy      web: 1 container, 3 blocked, 1 audited",
+            "policy      DefaultPosture: beside the policies, 0 blocked, 5 audited",
+            "container   shop (aaaaaaaaaaaa): web\n",
+            "container   db (bbbbbbbbbbbb): no policy\n",
+        ] {
+            assert!(all.contains(line), "{line} in {all}");
+        }
+        assert!(!all.contains("before"), "{all}");
+        assert!(text(false).contains("policies    2 for hosts, 1 for containers, 2 select something"));
+        assert!(!text(false).contains("shop"));
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(
+            (&json["Policies"][2]["Name"], &json["Policies"][2]["Blocked"]),
+            (&"web".into(), &3.into())
+        );
+        assert_eq!(json["Containers"]["Under"][0]["Policies"][0], "web");
+    }
+
+    #[test]
     fn an_agent_that_never_ran_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let found = look(&dir.path().join("no"), &dir.path().join("pins")).unwrap();
-        assert!(!found.running && text(&found, dir.path()).contains("bundle      none"));
+        assert!(!found.running && text(&found, dir.path(), true).contains("bundle      none"));
     }
 }

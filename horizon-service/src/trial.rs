@@ -3,27 +3,31 @@
 //! The command is under its policies from its first instruction on: this process takes the domain's label itself, starts
 //! the command, which inherits it, and takes the label off again. That works because labels are per task and `run` is
 //! called on the main thread, the one that the process's pidfd names.
+//!
+//! It is held before that instruction, to judge the descriptors that it was given: what it could not receive it must not
+//! bring along.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
-use armor_bpf::{Enforcer, Events, Generation, Home};
+use anyhow::{Context as _, bail, ensure};
+use armor_bpf::{Enforcer, Event, Events, Generation, Home, Hook, escaped};
 use armor_hub_client::alert::Alert;
 use armor_policy::tables::{Decision, Domain, Verdict};
 use armor_policy::{Policy, Posture};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
 
-use crate::alerts::{self, Clocks, Origin, RuleTable};
-use crate::domains::{self, NodeNames};
+use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
+use crate::domains::{self, Built, NodeNames};
 use crate::enforce::attach;
+use crate::entry::{Begun, Entry, LAST_STANDARD};
 use crate::root::Root;
 
 /// The command's domain.
@@ -38,8 +42,11 @@ pub struct Trial {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     policy: Vec<PathBuf>,
     /// Block nothing: report what would have been blocked.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "already_held")]
     audit: bool,
+    /// What becomes of descriptors that the command inherits and the policies would refuse it.
+    #[arg(long, value_enum, default_value_t = AlreadyHeld::Close)]
+    already_held: AlreadyHeld,
     /// What happens to what an allow-list does not name.
     #[arg(long, value_enum, default_value_t = PostureName::Audit)]
     posture: PostureName,
@@ -63,6 +70,27 @@ enum PostureName {
     Block,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum AlreadyHeld {
+    /// The command starts without them, as if its opening them had been refused. Standard input, output and error become
+    /// /dev/null, but stay where no rule names them and only the posture is against them.
+    Close,
+    /// It keeps them.
+    Report,
+    /// It is killed before it begins.
+    Kill,
+}
+
+impl From<AlreadyHeld> for Fate {
+    fn from(fate: AlreadyHeld) -> Self {
+        match fate {
+            AlreadyHeld::Close => Self::Closed,
+            AlreadyHeld::Report => Self::Left,
+            AlreadyHeld::Kill => Self::Killed,
+        }
+    }
+}
+
 /// Runs the command; answers the status to exit with: the command's own, 128 and the signal's number if one ended it, 126 or
 /// 127 if it could not be started.
 ///
@@ -75,7 +103,12 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         PostureName::Audit => Posture::Audit,
         PostureName::Block => Posture::Block,
     };
-    let (mut domain, linked) = domains::build(&selected, posture, &Root::of_process("self"))?;
+    let Built { domain: refusing, linked, notes, .. } =
+        domains::build(&selected, posture, &Root::of_process("self"))?;
+    for note in notes {
+        eprintln!("hzn-armor-agent: {note}");
+    }
+    let mut domain = Arc::clone(&refusing);
     if trial.audit {
         audit_only(Arc::make_mut(&mut domain));
     }
@@ -92,9 +125,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     // What an earlier try left behind is nobody's alert.
     while !events.drain(EVENTS)?.is_empty() {}
     let home = Home::of_process("self").context("cannot read this process's mounts")?;
-    let domains = [(DOMAIN, &*domain, Home { linked, ..home })];
-    let id = enforcer.generation() + 1;
-    enforcer.swap(&Generation { id, host_mount_namespace: 0, domains: &domains, alerts_per_second: 0 })?;
+    let home = Home { linked, ..home };
+    make_live(&mut enforcer, &[(DOMAIN, &domain, home.clone())])?;
     let mut printer = Printer {
         table: RuleTable::of("", 0, DOMAIN, &domain),
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
@@ -103,23 +135,49 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     // Whatever the command leaves behind becomes a child of this process, which can then tell.
     set_child_subreaper(Some(rustix::process::getpid())).context("cannot adopt orphans")?;
 
-    let mut child = match start(&enforcer, &trial.command)? {
-        Ok(child) => child,
+    let entry = match start(&enforcer, &trial.command, &[])? {
+        Ok(entry) => entry,
         Err(error) => {
             printer.drain(&mut events)?;
             eprintln!("hzn-armor-agent: {}: {error}", trial.command[0]);
             return Ok(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 });
         }
     };
+    let held = if trial.audit {
+        // What is not blocked is not looked for: the rules as they are hold while the command is held.
+        make_live(&mut enforcer, &[(DOMAIN, &refusing, home.clone())])?;
+        let held = brought_along(&enforcer, &entry)?;
+        make_live(&mut enforcer, &[(DOMAIN, &domain, home)])?;
+        held
+    } else {
+        brought_along(&enforcer, &entry)?
+    };
+    let fate = if trial.audit { Fate::Left } else { trial.already_held.into() };
+    let descriptors: Vec<RawFd> = held.iter().filter_map(descriptor).collect();
+    let clocks = Clocks::now();
+    for event in held {
+        printer.print(&alerts::held(printer.alert(event, &clocks), fate))?;
+    }
+    let entry = match fate {
+        Fate::Killed if !descriptors.is_empty() => return Ok(exit_status(entry.end()?)),
+        Fate::Closed if !descriptors.is_empty() => {
+            entry.end()?;
+            // It did nothing, and what is told of its start is told again.
+            while !events.drain(EVENTS)?.is_empty() {}
+            start_without(&enforcer, &trial.command, &descriptors)?
+        }
+        _ => entry,
+    };
+    let mut command = entry.go().context("the command cannot be let go")?;
     ignore_interrupts();
-    let status = follow(&mut child, &mut events, &mut printer)?;
+    let status = follow(&mut command, &mut events, &mut printer)?;
     let counters = enforcer.counters()?;
     let dropped = counters.dropped - dropped_before;
     if dropped > 0 {
         printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
     // Programs that stay must not go on holding what the command left behind to its rules.
-    enforcer.swap(&Generation { id: id + 1, host_mount_namespace: 0, domains: &[], alerts_per_second: 0 })?;
+    make_live(&mut enforcer, &[])?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         eprintln!(
             "hzn-armor-agent: the command left processes running; they are under no policy from here on"
@@ -128,23 +186,30 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     Ok(exit_status(status))
 }
 
+fn make_live(enforcer: &mut Enforcer, domains: &[(u32, &Domain, Home)]) -> anyhow::Result<()> {
+    let id = enforcer.generation() + 1;
+    Ok(enforcer.swap(&Generation { id, host_mount_namespace: 0, domains, alerts_per_second: 0 })?)
+}
+
 /// Waits until no other try uses the directory; the lock goes with the file.
 fn take_turn(directory: &Path) -> anyhow::Result<File> {
+    armor_bpf::require_bpffs(directory)?;
     let lock = || {
         std::fs::create_dir_all(directory)?;
         let directory = File::open(directory)?;
         directory.lock()?;
         io::Result::Ok(directory)
     };
-    lock().with_context(|| format!("{}: cannot be locked; is it on a bpf filesystem?", directory.display()))
+    lock().with_context(|| format!("{}: cannot be locked", directory.display()))
 }
 
 fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
     let mut policies = Vec::new();
     let mut findings = String::new();
     for path in files {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-        match armor_policy::parse(&path.to_string_lossy(), &text) {
+        let name = escaped(path.as_os_str().as_encoded_bytes());
+        let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+        match armor_policy::parse(&name, &text) {
             Ok(parsed) => policies.extend(parsed),
             Err(found) => findings.push_str(&format!("{found}\n")),
         }
@@ -163,18 +228,54 @@ fn audit_only(domain: &mut Domain) {
     }
 }
 
-/// Starts the command under the domain. The inner error is the command's own.
-fn start(enforcer: &Enforcer, command: &[String]) -> anyhow::Result<io::Result<Child>> {
+/// Starts the command under the domain, without the descriptors `without`, and holds it. The inner error is the command's own.
+fn start(enforcer: &Enforcer, command: &[String], without: &[RawFd]) -> anyhow::Result<io::Result<Entry>> {
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     enforcer.label(this.as_fd(), DOMAIN)?;
-    let child = Command::new(&command[0]).args(&command[1..]).spawn();
+    let entry = Entry::start(command, without);
     enforcer.unlabel(this.as_fd())?;
-    Ok(child)
+    Ok(entry)
+}
+
+/// As [`start`], and only with what it may have.
+fn start_without(enforcer: &Enforcer, command: &[String], without: &[RawFd]) -> anyhow::Result<Entry> {
+    let entry = start(enforcer, command, without)?
+        .with_context(|| format!("{}: cannot be started without descriptors {without:?}", command[0]))?;
+    if let Some(event) = brought_along(enforcer, &entry)?.first() {
+        entry.end()?;
+        bail!(
+            "the command was not started: it would still have {}, which the policies refuse it",
+            event.path
+        );
+    }
+    Ok(entry)
+}
+
+/// What the command was given and would be refused. Input, output and error stay where no rule names them: the posture alone
+/// would take its output from whoever tries.
+fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event>> {
+    let mut found = Vec::new();
+    enforcer.held(|event| {
+        let is_standard = descriptor(&event).is_some_and(|number| number <= LAST_STANDARD);
+        let is_by_posture = event.decision.rule() == Domain::RULE_DEFAULT;
+        if event.hook == Hook::HeldFile && event.ns_pid == entry.id() && !(is_standard && is_by_posture) {
+            found.push(event);
+        }
+    })?;
+    Ok(found)
+}
+
+fn descriptor(event: &Event) -> Option<RawFd> {
+    event.descriptor.and_then(|number| RawFd::try_from(number).ok())
 }
 
 /// Prints alerts until the command has ended and none is left.
-fn follow(child: &mut Child, events: &mut Events, printer: &mut Printer) -> anyhow::Result<ExitStatus> {
-    let ended: OwnedFd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+fn follow(command: &mut Begun, events: &mut Events, printer: &mut Printer) -> anyhow::Result<ExitStatus> {
+    let Some(pid) = command.pid() else {
+        printer.drain(events)?;
+        return Ok(command.wait()?);
+    };
+    let ended: OwnedFd = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
         let mut ready =
             [PollFd::from_borrowed_fd(events.fd(), PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
@@ -185,7 +286,7 @@ fn follow(child: &mut Child, events: &mut Events, printer: &mut Printer) -> anyh
         let has_ended = !ready[1].revents().is_empty();
         printer.drain(events)?;
         if has_ended {
-            return Ok(child.wait()?);
+            return Ok(command.wait()?);
         }
     }
 }
@@ -219,10 +320,13 @@ impl Printer {
             }
             let clocks = Clocks::now();
             for event in batch {
-                let alert = alerts::alert(event, Some(&self.table), None, &self.origin, &clocks);
-                self.print(&alert)?;
+                self.print(&self.alert(event, &clocks))?;
             }
         }
+    }
+
+    fn alert(&self, event: Event, clocks: &Clocks) -> Alert {
+        alerts::alert(event, Some(&self.table), None, &self.origin, clocks)
     }
 
     fn print(&mut self, alert: &Alert) -> anyhow::Result<()> {

@@ -113,6 +113,8 @@ pub struct Uplink<S = NoSteps> {
     /// Id of a status object whose PUT did not succeed yet, or that the spool could not write down.
     status_id: Option<String>,
     offline: watch::Sender<Option<Offline>>,
+    /// The end of the last pass that the hub, or ESS, answered.
+    reached: Option<Timestamp>,
 }
 
 impl Uplink {
@@ -158,7 +160,14 @@ impl<S: Steps> Uplink<S> {
             status_due: None,
             status_id: None,
             offline: watch::Sender::new(None),
+            reached: None,
         }
+    }
+
+    /// An uplink of which it is known already that nothing gets to the hub, until something does.
+    pub fn that_was(self, offline: Option<Offline>) -> Self {
+        self.offline.send_replace(offline);
+        self
     }
 
     /// Since when and why [`Uplink::run`] gets nothing to the hub.
@@ -192,11 +201,14 @@ impl<S: Steps> Uplink<S> {
         }
     }
 
-    fn note_reachable(&self, outcome: &Result<(), UplinkError>) {
+    fn note_reachable(&mut self, outcome: &Result<(), UplinkError>) {
+        if outcome.is_ok() {
+            self.reached = Some(Timestamp::now());
+        }
         self.offline.send_modify(|offline| match outcome {
             Ok(()) => *offline = None,
             Err(UplinkError::Mms(error)) => {
-                let since = offline.take().map_or_else(Timestamp::now, |offline| offline.since);
+                let since = Offline::since(offline.take(), self.reached);
                 let meaning = match (&*self.hub, error) {
                     (Hub::Ess(_), MmsError::Timeout { .. }) => {
                         ", which is what it does while the hub is away"

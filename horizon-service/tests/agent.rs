@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use armor_contract_tests::disk::own_mounts;
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
@@ -16,12 +17,17 @@ use armor_hub_client::css::NewObject;
 use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, STATUS_TYPE};
 use armor_hub_client::status::{self, NodeStatus};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGENT: &str = env!("CARGO_BIN_EXE_hzn-armor-agent");
 
 fn main() -> ExitCode {
+    if let Err(error) = own_mounts() {
+        eprintln!("agent: {error}");
+        return ExitCode::FAILURE;
+    }
     let both = both_hubs![
         the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death,
         a_machine_that_is_no_node_has_its_bundles_from_css_and_files_and_reports_to_the_css,
@@ -30,6 +36,7 @@ fn main() -> ExitCode {
         bad_settings_and_policies_end_it_with_their_names,
         a_second_agent_stands_by_and_takes_over,
         an_agent_with_another_state_directory_stands_by_for_the_tables,
+        pins_elsewhere_are_refused_before_anything_is_made_or_removed,
     ];
     run_all([both, alone])
 }
@@ -67,6 +74,7 @@ impl Drop for Running {
 struct Agent {
     dir: PathBuf,
     state: PathBuf,
+    pins: PathBuf,
     log: PathBuf,
     variables: Vec<(&'static str, OsString)>,
 }
@@ -90,7 +98,9 @@ impl Agent {
     }
 
     fn with_variables(dir: &Path, variables: Vec<(&'static str, OsString)>) -> Self {
-        Self { dir: dir.to_owned(), state: dir.join("state"), log: dir.join("log"), variables }
+        // No BPF file system: nothing of a test outlives it.
+        let pins = dir.join("pins");
+        Self { dir: dir.to_owned(), state: dir.join("state"), pins, log: dir.join("log"), variables }
     }
 
     fn logged(&self) -> String {
@@ -102,8 +112,7 @@ impl Agent {
         command
             .args(arguments)
             .env("HZN_ARMOR_STATE_DIR", &self.state)
-            // No BPF file system: nothing of a test outlives it.
-            .env("HZN_ARMOR_PIN_DIR", self.dir.join("pins"))
+            .env("HZN_ARMOR_PIN_DIR", &self.pins)
             .env("HZN_ARMOR_BUNDLE_DIR", self.dir.join("bundles"))
             .env("HZN_ARMOR_POLL_SECONDS", "1")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
@@ -297,9 +306,27 @@ async fn a_second_agent_stands_by_and_takes_over() {
     agent.until(|status| status["Running"] == false).await;
 }
 
+/// A bpf file system of the test's own, which goes with it.
+struct BpfFilesystem(PathBuf);
+
+impl BpfFilesystem {
+    fn mount(on: PathBuf) -> Self {
+        fs::create_dir(&on).unwrap();
+        mount("none", &on, "bpf", MountFlags::empty(), None).unwrap();
+        Self(on)
+    }
+}
+
+impl Drop for BpfFilesystem {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
 async fn an_agent_with_another_state_directory_stands_by_for_the_tables() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::new(dir.path(), dir.path().join("none"));
+    let bpf = BpfFilesystem::mount(dir.path().join("bpf"));
+    let agent = Agent { pins: bpf.0.join("pins"), ..Agent::new(dir.path(), dir.path().join("none")) };
     let first = agent.start();
     agent.until(|status| status["State"] == "degraded").await;
     let other = Agent { state: dir.path().join("other"), log: dir.path().join("second"), ..agent.clone() };
@@ -321,16 +348,59 @@ async fn an_agent_with_another_state_directory_stands_by_for_the_tables() {
     second.stop();
 }
 
+async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::new(dir.path(), dir.path().join("none"));
+    let first = agent.start();
+    agent.until(|status| status["State"] == "degraded").await;
+    assert!(
+        !agent.pins.exists() && agent.logged().contains("pins: there is no bpf filesystem"),
+        "{}",
+        agent.logged()
+    );
+    first.stop();
+    let policy = dir.path().join("p.yaml");
+    let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\nspec:\n  selector: \
+                {matchLabels: {a: b}}\n  file: {matchPaths: [{path: /no/such}]}\n";
+    fs::write(&policy, text).unwrap();
+    let keep = agent.pins.to_str().unwrap();
+    let tried = agent.output(&["try", "--keep", keep, "--policy", policy.to_str().unwrap(), "--", "true"]);
+    assert!(
+        String::from_utf8_lossy(&tried.stderr).contains("no bpf filesystem") && !agent.pins.exists(),
+        "{tried:?}"
+    );
+    fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
+    let detached = agent.output(&["detach"]);
+    assert!(String::from_utf8_lossy(&detached.stderr).contains("no bpf filesystem"), "{detached:?}");
+    assert!(agent.pins.join("theirs/links").is_dir());
+
+    let bpf = BpfFilesystem::mount(dir.path().join("bpf"));
+    let agent = Agent { pins: bpf.0.join("pins"), ..agent };
+    fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
+    fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef/maps")).unwrap();
+    let detached = agent.output(&["detach"]);
+    let said = String::from_utf8_lossy(&detached.stdout).into_owned();
+    assert!(
+        detached.status.success() && said.contains("Left there") && said.contains("pins/theirs"),
+        "{detached:?}"
+    );
+    assert!(agent.pins.join("theirs/links").is_dir() && fs::read_dir(&agent.pins).unwrap().count() == 1);
+}
+
 async fn bad_settings_and_policies_end_it_with_their_names() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::new(dir.path(), dir.path().join("none"));
     let settings = dir.path().join("agent.toml");
     fs::write(&settings, "stat_dir = '/x'").unwrap();
+    let loud = dir.path().join("loud.toml");
+    fs::write(&loud, "log = 'loud'").unwrap();
+    let loud = loud.to_str().unwrap();
     let policy = dir.path().join("p.yaml");
     fs::write(&policy, "kind: KubeArmorPolicy\nspec: {proces: {}}\n").unwrap();
     let (settings, policy) = (settings.to_str().unwrap(), policy.to_str().unwrap());
     for (arguments, part) in [
         (&["--config", settings, "run"][..], "stat_dir"),
+        (&["--config", loud, "run"], "log = loud: off, error"),
         (&["try", "--policy", policy, "--", "true"], "p.yaml:2"),
         (&["try", "--policy", "/no/such", "--", "true"], "/no/such"),
     ] {

@@ -195,8 +195,21 @@ async fn an_agent_without_spool_stays_up_and_tells_the_hub<H: Hub>(hub: Fixture<
     disk.fill().unwrap();
     let mut second = start();
     let created = until(&mut second, created, true).await;
+    let status = || {
+        let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor-agent"));
+        let said = asked.args(["status", "--json"]).env("HZN_ARMOR_STATE_DIR", disk.dir()).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&said.stdout).unwrap()
+    };
+    let said = status();
+    assert_eq!((&said["Running"], &said["Current"]), (&true.into(), &false.into()), "{said:#}");
+    assert_eq!((&said["State"], &said["Since"]), (&"degraded".into(), &serde_json::Value::Null), "{said:#}");
+    assert!(said["Reasons"][0].as_str().unwrap().ends_with(": the disk is full"), "{said:#}");
     disk.free().unwrap();
     until(&mut second, created, false).await;
+    while status()["Current"] != true {
+        assert!(Instant::now() < deadline, "the status is not written again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn the_hub_is_told<H: Hub>(hub: Fixture<H>) {

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use armor_agent::domains::NodeNames;
 use armor_agent::hub::{Hub as Way, HubConfig};
 use armor_agent::intake::{Intake, Site};
 use armor_agent::kernel::Kernel;
+use armor_agent::links::Watched;
 use armor_agent::report::{Facts, Problem, Reporter};
 use armor_agent::state::State;
 use armor_agent::workload::Workload;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         containers_are_under_their_policies_as_they_come_and_before_the_runtime_answers,
         a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are,
         files_are_judged_as_objects_are_and_beside_them,
+        a_switched_link_is_followed_and_what_has_no_effect_is_said,
     ]])
 }
 
@@ -273,6 +276,45 @@ async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess<
     node.until_serial(&mut intake, 2).await;
     assert_eq!(node.live().1, 0);
     assert_eq!(node.reporter.facts().in_force.unwrap().bundle, "edge");
+}
+
+async fn a_switched_link_is_followed_and_what_has_no_effect_is_said<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let mut intake = node.start();
+    let at = |name: &str| node.hub.dir().join(name).to_str().unwrap().to_owned();
+    let (program, key, current) = (at("tool"), at("current/key"), at("current"));
+    symlink("real-tool", &program).unwrap();
+    symlink("v1", &current).unwrap();
+    let rules =
+        format!("process: {{matchPaths: [{{path: {program}}}]}}\n  file: {{matchPaths: [{{path: {key}}}]}}");
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(&rules)]), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    let in_force = node.reporter.facts().in_force.unwrap();
+    assert_eq!(in_force.notes.len(), 1, "{:?}", in_force.notes);
+    assert!(in_force.notes[0].ends_with(&format!("write {}", at("real-tool"))), "{}", in_force.notes[0]);
+    assert_eq!((in_force.policies.len(), in_force.policies[0].workloads), (1, 1));
+    let report = node.reporter.reports().borrow().clone();
+    assert_eq!((report.state.as_str(), &report.reasons), ("enforcing", &in_force.notes));
+
+    let look = || -> Vec<(Watched, Vec<String>)> {
+        let watched = node.site.as_ref().unwrap().borrow_mut().watched_links();
+        let look = |watched: Watched| (watched.clone(), watched.moved());
+        watched.into_iter().map(look).filter(|(_, moved)| !moved.is_empty()).collect()
+    };
+    let follow =
+        |moved: &[(Watched, Vec<String>)]| node.site.as_ref().unwrap().borrow_mut().follow_links(moved);
+    assert!(look().is_empty());
+    let before = node.live().0;
+    fs::remove_file(&current).unwrap();
+    symlink("v2", &current).unwrap();
+    let moved = look();
+    assert_eq!(moved[0].1, [format!("{key} -> {}", at("v2/key"))]);
+    follow(&moved);
+    assert_eq!(node.live().0, before + 1);
+    assert!(look().is_empty());
+    // One that was looked at before that is of rules which are no more in force.
+    follow(&moved);
+    assert_eq!(node.live().0, before + 1);
 }
 
 async fn what_is_refused_changes_nothing_and_is_reported_once<H: Hub>(hub: Fixture<H>) {

@@ -79,13 +79,15 @@ alert! {
     operation: String = "Operation", skip "String::is_empty";
     /// What was accessed.
     resource: String = "Resource", skip "String::is_empty";
-    /// The hook that decided, `lsm=FILE_OPEN` for example; `iter=TASK_FILE` or `iter=TASK_VMA` of what was held from before.
+    /// The hook that decided, `lsm=FILE_OPEN` for example; `iter=TASK_FILE` with the descriptor's number, `fd=9`, or `iter=TASK_VMA` of
+    /// what was held from before.
     data: String = "Data", skip "String::is_empty";
     /// `BPFLSM`; empty on the agent's own.
     enforcer: String = "Enforcer", skip "String::is_empty";
     /// `Block` or `Audit`.
     action: String = "Action", skip "String::is_empty";
-    /// `Permission denied`, `Passed`, or `Killed` of a process that held from before what the policies refuse.
+    /// `Permission denied`, `Passed`; `Killed` of a process that held from before what the policies refuse, `Closed` where `try` took
+    /// that from its command.
     result: String = "Result", skip "String::is_empty";
     /// Working directory: read in KubeArmor's alerts, and told in none of this project's.
     cwd: String = "Cwd", skip "String::is_empty";

@@ -115,8 +115,11 @@ struct label {
 	__u32 domain;
 	__u32 generation; /* that `subject` was computed for; 0: none */
 	__u32 subject; /* two classes, one in each half: mostly the same one twice */
-	__u32 entered; /* STRANGERS_DOMAIN: when, in seconds of CLOCK_BOOTTIME */
+	__u32 entered; /* when, in seconds of CLOCK_BOOTTIME, and ENTERING */
 };
+
+/* The program that the task entered its container by is being started: what it brings along is not yet all that stays. */
+#define ENTERING (1u << 31)
 
 /* A container as its control group's name has it: 64 hexadecimal digits as 32 bytes. */
 #define CONTAINER_ID_BYTES 32
@@ -148,6 +151,7 @@ enum counter {
 	COUNT_SUPPRESSED, /* events past a rule's rate */
 	COUNT_UNRESOLVED, /* objects without a path, or torn by renames */
 	COUNT_STRANGERS,  /* programs that were the first in a container which the agent had not named */
+	COUNT_ENTERED,	  /* programs by which containers were entered */
 	COUNTERS,
 };
 
@@ -164,6 +168,7 @@ struct event {
 	__u32 pid, tgid, parent_tgid;
 	__u32 ns_pid, ns_parent;
 	__u32 uid;
+	__u32 descriptor; /* HELD_FILE: its number */
 	__u16 hook;
 	__u16 permission;
 	__u16 about_new_path; /* which of two names the decision is about */

@@ -342,8 +342,14 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 	struct scope scope;
 	__u32 slot;
 
-	if (label)
+	if (label) {
 		label->generation = 0;
+		/* By now the descriptors that end with an exec are closed. */
+		if (label->entered & ENTERING) {
+			label->entered &= ~ENTERING;
+			count(COUNT_ENTERED);
+		}
+	}
 	if (!enter_scope(&scope, bpf_get_current_task_btf()) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
 	slot = claim_scratch();
@@ -363,7 +369,7 @@ int held_files(struct bpf_iter__task_file *ctx)
 
 	if (!task || !file)
 		return 0;
-	return show_held(ctx->meta->seq, task, file, HELD_FILE, rights_of(file));
+	return show_held(ctx->meta->seq, task, file, ctx->fd, rights_of(file));
 }
 
 SEC("iter/task_vma")
@@ -388,5 +394,5 @@ int held_mappings(struct bpf_iter__task_vma *ctx)
 	}
 	if (flags & VM_SHARED && flags & VM_WRITE)
 		rights |= 1u << WRITE;
-	return show_held(ctx->meta->seq, task, file, HELD_MAPPING, rights);
+	return show_held(ctx->meta->seq, task, file, A_MAPPING, rights);
 }

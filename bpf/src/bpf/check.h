@@ -689,22 +689,49 @@ out:
 	return verdict;
 }
 
+struct two_names {
+	struct scope *scope;
+	struct scratch *scratch;
+};
+
+/* One of the two names of access: what is decided about it. The names change places, so that the verifier follows one alone. */
+static long two_names_step(__u32 which, struct two_names *names)
+{
+	struct scratch *scratch = names->scratch;
+	struct access *access = &scratch->access;
+	struct inode *inode = ADDRESS(dentry, access->name.dentry, d_inode);
+	__u32 permissions = which & 1 ? 1u << WRITE : scratch->old_permissions;
+
+	if (resolve(names->scope, scratch, &access->name) && !silently_allowed(names->scope, &access->name.classes, permissions))
+		scratch->decided[which & 1] = decide(names->scope, scratch, &access->name.classes, permissions,
+						     owns(bpf_get_current_task_btf(), inode));
+	scratch->swapped = access->name;
+	access->name = access->new_name;
+	access->new_name = scratch->swapped;
+	return 0;
+}
+
 /*
  * The check of what gives an object another name: the new name, the old one where it is taken away, and that the new one
  * permits nothing that the old one refuses. An exchange does both ways.
  */
 static __noinline int check_new_name(struct scratch *scratch, struct scope *scope, bool moves, bool exchanges)
 {
+	struct two_names names = { .scope = scope, .scratch = scratch };
 	struct access *access = &scratch->access;
 	struct dentry *dentry = (void *)access->name.dentry;
 	__u32 decision;
 	int verdict;
 
-	verdict = check_name(scope, scratch, &access->name, moves ? 1u << WRITE : 0);
+	scratch->old_permissions = moves ? 1u << WRITE : 0;
+	scratch->decided[0] = scratch->decided[1] = 0;
+	bpf_loop(2, two_names_step, &names, 0);
+	access->permission = WRITE;
+	verdict = conclude(scope, scratch, scratch->decided[0]);
 	if (verdict)
 		return verdict;
 	access->about_new = 1;
-	verdict = check_name(scope, scratch, &access->new_name, 1u << WRITE);
+	verdict = conclude(scope, scratch, scratch->decided[1]);
 	if (verdict)
 		return verdict;
 	access->about_new = 0;

@@ -189,8 +189,8 @@ static __always_inline void note_entrance(struct task_struct *task, __u32 domain
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
 }
 
-/* Puts a task into a domain; false when there is no memory for its label. */
-static __always_inline bool set_label(struct task_struct *task, __u32 domain)
+/* Puts a task into a domain, perhaps ENTERING; false when there is no memory for its label. */
+static __always_inline bool set_label(struct task_struct *task, __u32 domain, __u32 entering)
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
@@ -198,7 +198,7 @@ static __always_inline bool set_label(struct task_struct *task, __u32 domain)
 		return false;
 	label->domain = domain;
 	label->generation = 0;
-	label->entered = seconds();
+	label->entered = seconds() | entering;
 	return true;
 }
 
@@ -225,7 +225,7 @@ static __always_inline int enter_container(struct task_struct *task)
 			return 0;
 		count(COUNT_STRANGERS);
 	}
-	return set_label(task, domain) ? 0 : -EACCES;
+	return set_label(task, domain, ENTERING) ? 0 : -EACCES;
 }
 
 /*
@@ -256,7 +256,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	if (domain == HOST_DOMAIN || domain == STRANGERS_DOMAIN) {
 		if (!is_stranger)
 			return 0;
-		if (release && seconds() - label->entered > STRANGE) {
+		if (release && seconds() - (label->entered & ~ENTERING) > STRANGE) {
 			label->domain = HOST_DOMAIN;
 			label->generation = 0;
 			return 0;
@@ -269,7 +269,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	labelled.is_new = 1;
 	/* Where the reader's buffer was full the task is shown again. */
 	if (!bpf_seq_write(seq, &labelled, sizeof(labelled)))
-		set_label(task, domain);
+		set_label(task, domain, 0);
 	return 0;
 }
 

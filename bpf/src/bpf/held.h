@@ -9,8 +9,20 @@
 
 #include "check.h"
 
-static __noinline int show_held(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 hook, __u32 permissions)
+static __always_inline bool is_entering(struct task_struct *task)
 {
+	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
+
+	return label && label->entered & ENTERING;
+}
+
+/* In the place of a descriptor's number: a mapping. */
+#define A_MAPPING ~0u
+
+/* Of a task that enters its container the runtime's own descriptors go when its program starts: it is looked at after that. */
+static __noinline int show_held(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 descriptor, __u32 permissions)
+{
+	__u32 hook = descriptor == A_MAPPING ? HELD_MAPPING : HELD_FILE;
 	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
 	struct inode *inode = ADDRESS(file, file, f_inode);
 	struct task_struct *subject = task;
@@ -20,7 +32,7 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 	__u32 slot, decision, length, subject_class;
 
 	/* As in check_file(). */
-	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task))
+	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task) || is_entering(task))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
@@ -48,6 +60,7 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 		goto out;
 	note_decision(&scope, &scratch->access, decision);
 	length = write_event(scratch);
+	scratch->event.descriptor = descriptor;
 	if (length <= EVENT_STRINGS)
 		bpf_seq_write(seq, &scratch->event, __builtin_offsetof(struct event, strings) + length);
 out:

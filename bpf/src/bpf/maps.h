@@ -260,6 +260,8 @@ struct scratch {
 	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
 	/* Where a scan stands: the state or jump that it is at, the page last looked at, the next byte and the last. */
 	__u32 scan_at, scan_page, scan_position, scan_end;
+	struct name swapped; /* check_new_name(): while two names change places */
+	__u32 old_permissions, decided[2];
 	__u64 folder; /* check_file(): the address of its inode */
 	__u32 fence; /* written by load_fence() */
 	/* How far find_names() is: the epochs at its start, the name that it is at, and where that one's last part begins. */

@@ -365,7 +365,7 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 }
 
 /* Fills in the names of an object, their states and classes; false when renames or mounts keep tearing them. */
-static __noinline bool find_names(struct scope *scope, struct scratch *scratch, struct name *name, bool subjects)
+static __always_inline bool find_names(struct scope *scope, struct scratch *scratch, struct name *name, bool subjects)
 {
 	struct resolution resolution = {
 		.scope = scope,

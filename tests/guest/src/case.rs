@@ -41,6 +41,8 @@ pub struct Case {
     /// Shell redirections (`9<>/t/file`) opened before the policy and inherited by the command.
     #[serde(default)]
     pub open: String,
+    /// What becomes of what the command inherits and must not have: `close`, the agent's own default if absent, `report` or `kill`.
+    pub already_held: Option<String>,
     /// Shell script run under the policy, with `way` for `armor-guest-tests do`.
     #[serde(default)]
     run: String,
@@ -74,6 +76,11 @@ impl Case {
              selector:\n    matchLabels:\n      app: case\n{spec}",
             self.name
         )
+    }
+
+    /// Whether something is to be blocked in it.
+    pub fn shows_refusal(&self) -> bool {
+        self.alerts.iter().any(|alert| alert.get("Action").is_some_and(|action| action == "Block"))
     }
 
     /// The program to run and its arguments.

@@ -55,7 +55,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 15] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
@@ -65,6 +65,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("nothing_leads_out", no_way_out),
         ("other_names_from_the_first_program_on", other_names),
         ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
+        ("what_a_program_brings_into_a_container_is_found_once_it_runs", brought_along),
         ("of_containers_in_containers_the_outermost_counts", nested),
         ("a_number_that_is_given_again_brings_nothing_along", number_again),
         ("a_swap_leaves_no_gap_and_no_old_verdict", swaps),
@@ -598,6 +599,40 @@ fn already_running(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn brought_along(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    let held = |node: &Node| {
+        let mut found = Vec::new();
+        node.enforcer.held(|event| found.push((event.tgid, event.path, event.descriptor)))?;
+        anyhow::Ok(found)
+    };
+    // A runtime's own, which ends when the program starts, and one that it forgot.
+    let own = File::open("/t/c/secret")?;
+    let forgotten = rustix::fs::open("/t/c/secret", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
+    for (entry, entered) in [(Entry::Attached, 1), (Entry::Cloned, 2)] {
+        let before = node.enforcer.counters()?.entered;
+        ensure!(held(node)?.is_empty(), "under no rules");
+        let gate = Gate::new()?;
+        let started = start(&group, entry, Before::Enter, &["/usr/bin/sh", "-c", &gate.wait])?;
+        let open_gate = gate.open()?;
+        let found = held(node)?;
+        let tgid = u32::try_from(started.0)?;
+        let number = Some(u32::try_from(forgotten.as_raw_fd())?);
+        ensure!(found == [(tgid, "/t/c/secret".to_owned(), number)], "entry {entered}: {found:?}");
+        ensure!(node.enforcer.counters()?.entered == before + 1, "not counted, or more than once");
+        (&open_gate).write_all(b"go\n")?;
+        started.wait()?;
+    }
+    drop((own, forgotten));
+    // A program that cannot be started has entered nothing, nor has one that is started inside.
+    let before = node.enforcer.counters()?.entered;
+    ensure!(run(&group, Entry::Attached, &[BLOCKED])? == EACCES, "the blocked program was started");
+    ensure!(shell(&group, "/usr/bin/true; unshare -m /usr/bin/true")? == 0, "a free program was not started");
+    let entered = node.enforcer.counters()?.entered - before;
+    ensure!(entered == 1, "{entered} entered");
+    Ok(())
+}
+
 fn nested(node: &mut Node) -> anyhow::Result<()> {
     let outer = node.container()?;
     let id = node.id();
@@ -691,7 +726,7 @@ fn another_version(node: &mut Node) -> anyhow::Result<()> {
     ensure!(pins.len() == 1, "{pins:?}");
     let name = pins[0].file_name().and_then(|name| name.to_str()).context("no name")?;
     let (abi, _) = name.split_once('-').context("no version")?;
-    fs::rename(&pins[0], Path::new(PROGRAMS).join(format!("{abi}-older")))?;
+    fs::rename(&pins[0], Path::new(PROGRAMS).join(format!("{abi}-{}", "0".repeat(16))))?;
     node.enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
     ensure!(!node.enforcer.took_over() && node.enforcer.leftovers()?.is_empty(), "both must enforce for now");
     ensure!(node.enforcer.containers()?.len() == 1, "containers are not known any more");

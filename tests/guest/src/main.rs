@@ -2,6 +2,7 @@
 //!
 //! - `armor-guest-tests run FOLDER [FILTER...]` runs the cases in FOLDER (`tests/cases`), each under
 //!   `hzn-armor-agent try`; options as those of any Rust test binary (`--list`, `--exact`, `--skip`).
+//! - `armor-guest-tests run-unruled FOLDER [FILTER...]` runs those that expect a refusal without one, and that it shows.
 //! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
 //! - `armor-guest-tests containers [FILTER...]` makes and enters control groups as container runtimes do.
 //! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
@@ -18,6 +19,8 @@ mod uring;
 mod way;
 
 use std::process::ExitCode;
+
+use run::Mode;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -42,8 +45,9 @@ fn main() -> ExitCode {
             None => usage(),
         },
         Some("do") => way::main(&args.collect::<Vec<_>>()),
-        Some("run") => match args.next() {
-            Some(folder) => run::main(folder.as_ref(), args),
+        Some(mode @ ("run" | "run-unruled")) => match args.next() {
+            Some(folder) if mode == "run" => run::main(Mode::Ruled, folder.as_ref(), args),
+            Some(folder) => run::main(Mode::Unruled, folder.as_ref(), args),
             None => usage(),
         },
         _ => usage(),

@@ -21,8 +21,17 @@ pub(crate) const PROGRAMS: &str = "/sys/fs/bpf/armor-cases";
 /// What a case sees as its own.
 const FOLDER: &str = "/t";
 
+/// Whether a case's command runs under its policy, or under none.
+#[derive(Clone, Copy)]
+pub enum Mode {
+    /// Under `hzn-armor-agent try`: what the case expects must come.
+    Ruled,
+    /// As it is, for the cases that expect a refusal: it must end otherwise, or the case shows nothing.
+    Unruled,
+}
+
 /// Runs what the arguments of a Rust test binary select; one case at a time unless they say otherwise.
-pub fn main(folder: &Path, args: impl Iterator<Item = String>) -> ExitCode {
+pub fn main(mode: Mode, folder: &Path, args: impl Iterator<Item = String>) -> ExitCode {
     let mut arguments = Arguments::from_iter(std::iter::once("armor-guest-tests".to_owned()).chain(args));
     arguments.test_threads.get_or_insert(1);
     arguments.color.get_or_insert(ColorSetting::Never);
@@ -34,20 +43,28 @@ pub fn main(folder: &Path, args: impl Iterator<Item = String>) -> ExitCode {
         }
     };
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let trials = cases.into_iter().map(|(name, case)| {
+    let counts = |case: &Case| match mode {
+        Mode::Ruled => true,
+        Mode::Unruled => case.shows_refusal(),
+    };
+    let trials = cases.into_iter().filter(|(_, case)| counts(case)).map(|(name, case)| {
         let ignored = !case.fits(&release);
         let title = name.clone();
-        Trial::test(title, move || isolated(&name, case)).with_ignored_flag(ignored)
+        Trial::test(title, move || isolated(mode, &name, case)).with_ignored_flag(ignored)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 /// Runs a case on a thread of its own, so that its mounts are its own and go with it.
-fn isolated(name: &str, case: Case) -> Result<(), Failed> {
+fn isolated(mode: Mode, name: &str, case: Case) -> Result<(), Failed> {
     let scratch = PathBuf::from("/run/armor-cases").join(name);
     let result = std::thread::spawn(move || {
         let mut group = Group::default();
-        run(&case, &scratch, &mut group)
+        prepare(&case, &scratch, &mut group)?;
+        match mode {
+            Mode::Ruled => run(&case, &scratch, &mut group),
+            Mode::Unruled => run_unruled(&case, &scratch, &mut group),
+        }
     });
     match result.join() {
         Ok(result) => result.map_err(|error| format!("{error:#}").into()),
@@ -55,7 +72,7 @@ fn isolated(name: &str, case: Case) -> Result<(), Failed> {
     }
 }
 
-fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
+fn prepare(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
     // SAFETY: no other thread shares this one's file system state, which is all that these flags unshare.
     unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.context("cannot unshare mounts")?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
@@ -63,31 +80,54 @@ fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
     mount("none", FOLDER, "tmpfs", MountFlags::empty(), Some(c"mode=0755"))?;
     let _ = fs::remove_dir_all(scratch);
     fs::create_dir_all(scratch)?;
+    script(&case.setup, "setup", scratch, group)
+}
+
+/// Runs one of a case's own scripts, which must succeed.
+fn script(text: &str, name: &str, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
+    let text = format!("set -e\nway() {{ armor-guest-tests do \"$@\"; }}\n{text}");
+    let (status, output) = group.run(Command::new("/usr/bin/sh").args(["-c", &text]), &scratch.join(name))?;
+    ensure!(status.success(), "{name} script: {status}{output}");
+    Ok(())
+}
+
+/// A shell that opens what the case wants inherited, then becomes what its arguments name.
+fn opening_shell(case: &Case) -> Command {
+    let mut command = Command::new("/usr/bin/sh");
+    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh"]);
+    command
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
     let (policy, alerts) = (scratch.join("policy.yaml"), scratch.join("alerts"));
     fs::write(&policy, case.policy())?;
-
-    let script = |text: &str, name: &str, group: &mut Group| {
-        let text = format!("set -e\nway() {{ armor-guest-tests do \"$@\"; }}\n{text}");
-        let (status, output) =
-            group.run(Command::new("/usr/bin/sh").args(["-c", &text]), &scratch.join(name))?;
-        ensure!(status.success(), "{name} script: {status}{output}");
-        anyhow::Ok(())
-    };
-    script(&case.setup, "setup", group)?;
-
-    // A shell opens what the case wants inherited, then becomes the agent.
-    let mut command = Command::new("/usr/bin/sh");
-    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh", "hzn-armor-agent", "try"]);
-    command.args(["--keep", PROGRAMS, "--policy"]).arg(&policy).arg("--alerts").arg(&alerts);
+    let mut command = opening_shell(case);
+    command.args(["hzn-armor-agent", "try", "--keep", PROGRAMS, "--policy"]);
+    command.arg(&policy).arg("--alerts").arg(&alerts);
     if let Some(posture) = &case.posture {
         command.args(["--posture", posture]);
     }
+    if let Some(fate) = &case.already_held {
+        command.args(["--already-held", fate]);
+    }
     let (status, output) = group.run(command.arg("--").args(case.command()), &scratch.join("output"))?;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    let code = exit_code(status);
     let alerts = fs::read_to_string(&alerts).unwrap_or_default();
     ensure!(code == case.exit, "exit {code} instead of {}{output}\n  alerts:\n{alerts}", case.exit);
     case.check_alerts(&alerts).with_context(|| format!("{status}{output}"))?;
-    script(&case.after, "after", group)
+    script(&case.after, "after", scratch, group)
+}
+
+fn run_unruled(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
+    let (status, output) = group.run(opening_shell(case).args(case.command()), &scratch.join("output"))?;
+    let ends_the_same =
+        exit_code(status) == case.exit && script(&case.after, "after", scratch, group).is_ok();
+    ensure!(!ends_the_same, "it ends as when it is refused: exit {}{output}", case.exit);
+    Ok(())
 }
 
 /// The processes of a case: one process group, ended when the case is.

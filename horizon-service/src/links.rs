@@ -1,0 +1,145 @@
+//! Links on the way of rules' paths that are switched while the rules are in force, as `/srv/current` is.
+//!
+//! The kernel side decides on what links led to when the tables were built. So they are resolved again now and then, beside
+//! everything else: a filesystem that does not answer holds nothing up but this. What then leads elsewhere makes a new generation.
+//! One look resolves a bounded number of paths; of many containers, it takes some in turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use armor_policy::{Policy, literal_paths};
+
+use crate::domains;
+use crate::root::Root;
+use crate::workload::Workload;
+
+/// Between two looks.
+pub const LOOK: Duration = Duration::from_secs(2);
+/// Paths of containers that are resolved in one look, if those of one container are not more.
+const PATHS: usize = 2000;
+
+/// What paths led to: those alone that led elsewhere.
+pub type Links = Arc<BTreeMap<String, String>>;
+
+/// Whose paths they are.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    /// Of the host, whose root is that of this process.
+    Host(&'static str),
+    /// Of a container.
+    Container(Arc<Workload>),
+}
+
+/// Paths to resolve again.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Whose root they are in.
+    pub whose: Whose,
+    /// The policies that name them.
+    pub policies: Vec<Arc<Policy>>,
+    /// Where they led.
+    pub links: Links,
+}
+
+impl Watched {
+    /// What leads elsewhere by now, or does so no more, each path with where it leads; empty if nothing has changed.
+    pub fn moved(&self) -> Vec<String> {
+        let root = match &self.whose {
+            Whose::Host(process) => Root::of_process(process),
+            Whose::Container(workload) => workload.root(),
+        };
+        let policies: Vec<&Policy> = self.policies.iter().map(|policy| &**policy).collect();
+        let now = domains::links(&root, &policies);
+        let mut paths: Vec<&String> = now.keys().chain(self.links.keys()).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths.retain(|path| now.get(*path) != self.links.get(*path));
+        paths.into_iter().map(|path| format!("{path} -> {}", now.get(path).unwrap_or(path))).collect()
+    }
+}
+
+/// Of `containers`, in turn with each call, as many as have [`PATHS`] paths together.
+pub fn in_turn(containers: Vec<Watched>, turn: &mut usize) -> Vec<Watched> {
+    let count = containers.len();
+    let mut paths = 0;
+    let mut taken = Vec::new();
+    for watched in containers.iter().cycle().skip(turn.checked_rem(count).unwrap_or(0)).take(count) {
+        let policies: Vec<&Policy> = watched.policies.iter().map(|policy| &**policy).collect();
+        paths += literal_paths(&policies).len();
+        if paths > PATHS && !taken.is_empty() {
+            break;
+        }
+        taken.push(watched.clone());
+    }
+    *turn = turn.wrapping_add(taken.len()).checked_rem(count).unwrap_or(0);
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn policy(paths: &[String]) -> Arc<Policy> {
+        let paths: Vec<String> = paths.iter().map(|path| format!("{{path: {path}}}")).collect();
+        let text = format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: p}}\nspec:\n  selector: \
+             {{matchLabels: {{app: x}}}}\n  file: {{matchPaths: [{}]}}\n",
+            paths.join(", ")
+        );
+        Arc::new(armor_policy::parse("p.yaml", &text).unwrap().remove(0))
+    }
+
+    #[test]
+    fn a_link_that_is_switched_made_or_gone_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        symlink("v1", at("current")).unwrap();
+        let file = at("current/key");
+        let policies = vec![policy(&[file.clone()])];
+        let links = |policies: &[Arc<Policy>]| -> Links {
+            Arc::new(domains::links(&Root::of_process("self"), &[&policies[0]]))
+        };
+        let watch = |policies: &Vec<Arc<Policy>>| Watched {
+            whose: Whose::Host("self"),
+            policies: policies.clone(),
+            links: links(policies),
+        };
+        let watched = watch(&policies);
+        assert_eq!(watched.moved(), Vec::<String>::new());
+        fs::remove_file(at("current")).unwrap();
+        symlink("v2", at("current")).unwrap();
+        assert_eq!(watched.moved(), [format!("{file} -> {}", at("v2/key"))]);
+        let watched = watch(&policies);
+        fs::remove_file(at("current")).unwrap();
+        assert_eq!(watched.moved(), [format!("{file} -> {file}")]);
+        let watched = watch(&policies);
+        fs::create_dir(at("current")).unwrap();
+        symlink("../v1", &file).unwrap();
+        assert_eq!(watched.moved(), [format!("{file} -> {}", at("v1"))]);
+    }
+
+    #[test]
+    fn many_containers_take_turns() {
+        let paths: Vec<String> = (0..PATHS / 2).map(|number| format!("/p{number}")).collect();
+        let policies = vec![policy(&paths)];
+        let watched = |name: usize| Watched {
+            whose: Whose::Container(Arc::new(Workload { name: name.to_string(), ..Workload::default() })),
+            policies: policies.clone(),
+            links: Links::default(),
+        };
+        let all: Vec<Watched> = (0..5).map(watched).collect();
+        let mut turn = 0;
+        let mut names = || -> Vec<String> {
+            let name = |watched: Watched| match watched.whose {
+                Whose::Container(workload) => workload.name.clone(),
+                Whose::Host(_) => String::new(),
+            };
+            in_turn(all.clone(), &mut turn).into_iter().map(name).collect()
+        };
+        assert_eq!([names(), names(), names()], [["0", "1"], ["2", "3"], ["4", "0"]]);
+        assert!(in_turn(Vec::new(), &mut turn).is_empty());
+    }
+}
