@@ -37,9 +37,11 @@ pub enum Hook {
     HeldFile,
     /// A mapping from before the rules.
     HeldMapping,
+    UnixStreamConnect,
+    UnixMaySend,
 }
 
-const HOOKS: [(Hook, &str); 18] = [
+const HOOKS: [(Hook, &str); 20] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -58,6 +60,8 @@ const HOOKS: [(Hook, &str); 18] = [
     (Hook::PathSymlink, "lsm=PATH_SYMLINK"),
     (Hook::HeldFile, "iter=TASK_FILE"),
     (Hook::HeldMapping, "iter=TASK_VMA"),
+    (Hook::UnixStreamConnect, "lsm=UNIX_STREAM_CONNECT"),
+    (Hook::UnixMaySend, "lsm=UNIX_MAY_SEND"),
 ];
 
 impl Hook {

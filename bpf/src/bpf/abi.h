@@ -57,6 +57,9 @@ enum hook {
 	/* No hooks: what a task held already when its rules came. */
 	HELD_FILE,
 	HELD_MAPPING,
+	/* What is reached without being opened. */
+	UNIX_STREAM_CONNECT,
+	UNIX_MAY_SEND,
 };
 
 /* The domain has rules. */

@@ -14,6 +14,7 @@
 
 #include "container.h"
 #include "held.h"
+#include "socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -169,6 +170,21 @@ int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	     struct dentry *new_dentry, unsigned int flags)
 {
 	return check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
+}
+
+SEC("lsm/unix_stream_connect")
+int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other)
+{
+	return check_peer(other, UNIX_STREAM_CONNECT);
+}
+
+/* Asked at a datagram socket's connect, and again for each message. */
+SEC("lsm/unix_may_send")
+int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other)
+{
+	struct sock *peer = other->sk;
+
+	return peer ? check_peer(peer, UNIX_MAY_SEND) : 0;
 }
 
 /* Makes the cache forget an inode for good once it gets a second name, whoever gives it. */

@@ -104,6 +104,16 @@ struct linux_binprm {
 	struct file *file;
 };
 
+struct sock;
+
+struct socket {
+	struct sock *sk;
+};
+
+struct unix_sock {
+	struct path path; /* of a socket that is bound to a name; else 0 */
+};
+
 struct user_namespace {
 	int level;
 };

@@ -14,6 +14,7 @@ mod measure;
 mod memory;
 mod race;
 mod run;
+mod unopened;
 mod uring;
 mod way;
 
