@@ -27,6 +27,28 @@ static __noinline __u32 linked_class(const struct scope *scope, struct inode *in
 	return class ? *class : otherwise;
 }
 
+static __always_inline bool is_device(__u32 mode)
+{
+	return (mode & S_IFMT) == S_IFCHR || (mode & S_IFMT) == S_IFBLK;
+}
+
+/*
+ * The class that rules give to a device by the name of one of its nodes: it holds for the number, whatever a node of it is
+ * called. OBJECT_NONE where they name none.
+ */
+static __noinline __u32 device_class(const struct scope *scope, struct inode *inode)
+{
+	struct linked_key key = {
+		.generation = scope->rules->generation,
+		.domain = scope->domain,
+		.inode = FIELD(inode, inode, i_rdev),
+		.device = (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE_BLOCK : DEVICE_CHARACTER,
+	};
+	__u32 *class = bpf_map_lookup_elem(&linked_files, &key);
+
+	return class ? *class : OBJECT_NONE;
+}
+
 /* Fills in what `name` resolves to; false when the kernel opened it for itself and nothing is to be decided. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
@@ -469,7 +491,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct vfsmount *mnt;
 	struct scope scope;
 	bool known, subject_known;
-	__u32 slot, decision;
+	__u32 slot, decision, device = OBJECT_NONE;
 	int verdict = 0;
 
 	if (!permissions || !enter_scope(&scope, task))
@@ -481,6 +503,12 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		return 0;
 	before = read_epochs();
 	known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, &classes);
+	/* Never in the cache: what it has of an inode is about its names. */
+	if (is_device(inode->i_mode)) {
+		device = device_class(&scope, inode);
+		if (device)
+			classes.linked = device;
+	}
 	subject_known = !(scope.rules->flags & DOMAIN_SUBJECTS);
 	if (scope.label && scope.label->generation == scope.rules->generation) {
 		scope.subject = scope.label->subject;
@@ -512,6 +540,8 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 				remember_folder(&scope, folder, mnt, before, name);
 		}
 		classes = name->classes;
+		if (device)
+			classes.linked = device;
 	}
 	if (silently_allowed(&scope, &classes, permissions))
 		goto out;

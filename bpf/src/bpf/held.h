@@ -38,7 +38,11 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 		if (scope.subject == SUBJECT_TORN)
 			scope.subject = SUBJECT_NONE;
 	}
-	if (!resolve(&scope, scratch, name) || silently_allowed(&scope, &name->classes, permissions))
+	if (!resolve(&scope, scratch, name))
+		goto out;
+	if (is_device(FIELD(inode, inode, i_mode)))
+		name->classes.linked = device_class(&scope, inode) ?: name->classes.linked;
+	if (silently_allowed(&scope, &name->classes, permissions))
 		goto out;
 	decision = decide(&scope, scratch, &name->classes, permissions, owns(task, inode));
 	if (!blocks(decision))

@@ -30,6 +30,7 @@ struct inode {
 	kuid_t i_uid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	__u32 i_rdev;
 	union {
 		const unsigned int i_nlink;
 		unsigned int __i_nlink;
@@ -264,6 +265,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 /* Values that BTF does not carry; the same from 6.1 to 7.2. */
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
 /* include/uapi/linux/magic.h, fs/f2fs, fs/xfs */
 #define EXT4_SUPER_MAGIC 0xef53
 #define XFS_SUPER_MAGIC 0x58465342
