@@ -39,9 +39,10 @@ pub enum Hook {
     HeldMapping,
     UnixStreamConnect,
     UnixMaySend,
+    PathNotify,
 }
 
-const HOOKS: [(Hook, &str); 20] = [
+const HOOKS: [(Hook, &str); 21] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -62,6 +63,7 @@ const HOOKS: [(Hook, &str); 20] = [
     (Hook::HeldMapping, "iter=TASK_VMA"),
     (Hook::UnixStreamConnect, "lsm=UNIX_STREAM_CONNECT"),
     (Hook::UnixMaySend, "lsm=UNIX_MAY_SEND"),
+    (Hook::PathNotify, "lsm=PATH_NOTIFY"),
 ];
 
 impl Hook {

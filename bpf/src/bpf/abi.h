@@ -60,6 +60,7 @@ enum hook {
 	/* What is reached without being opened. */
 	UNIX_STREAM_CONNECT,
 	UNIX_MAY_SEND,
+	PATH_NOTIFY,
 };
 
 /* The domain has rules. */

@@ -172,6 +172,13 @@ int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	return check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
 }
 
+/* To be told of what happens to a file or folder is to read it. */
+SEC("lsm/path_notify")
+int BPF_PROG(path_notify, const struct path *path)
+{
+	return check_path(path->dentry, path->mnt, PATH_NOTIFY, 1u << READ, false);
+}
+
 SEC("lsm/unix_stream_connect")
 int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other)
 {
