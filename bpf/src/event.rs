@@ -50,9 +50,12 @@ pub enum Hook {
     HeldFile,
     /// A mapping from before the rules.
     HeldMapping,
+    UnixStreamConnect,
+    UnixMaySend,
+    PathNotify,
 }
 
-const HOOKS: [(Hook, &str); 30] = [
+const HOOKS: [(Hook, &str); 33] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -83,6 +86,9 @@ const HOOKS: [(Hook, &str); 30] = [
     (Hook::InodeRename, "lsm=INODE_RENAME"),
     (Hook::HeldFile, "iter=TASK_FILE"),
     (Hook::HeldMapping, "iter=TASK_VMA"),
+    (Hook::UnixStreamConnect, "lsm=UNIX_STREAM_CONNECT"),
+    (Hook::UnixMaySend, "lsm=UNIX_MAY_SEND"),
+    (Hook::PathNotify, "lsm=PATH_NOTIFY"),
 ];
 
 impl Hook {

@@ -40,5 +40,9 @@ pub const HOST_DOMAIN: u32 = 0;
 pub const EXEMPT_DOMAIN: u32 = u32::MAX;
 /// The domain of containers that were not named yet when their first program was started.
 pub const STRANGERS_DOMAIN: u32 = MAX_DOMAIN - 1;
+/// In the place of a [`LinkedFile`]'s device: it is a character device, and the inode its number.
+pub const DEVICE_CHARACTER: u32 = u32::MAX;
+/// The same for a block device.
+pub const DEVICE_BLOCK: u32 = u32::MAX - 1;
 /// Domains are numbered from 0 to here, as in `abi.h`.
 pub const MAX_DOMAIN: u32 = 2047;

@@ -6,16 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use armor_bpf::LinkedFile;
+use armor_bpf::{DEVICE_BLOCK, DEVICE_CHARACTER, LinkedFile};
 use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::bundle::constraint::Properties;
 use armor_policy::model::{Kind, Section, Target};
 use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
-use armor_policy::tables::{Domain, OBJECT_NONE};
+use armor_policy::tables::{Domain, OBJECT_NONE, Verdict};
 use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
 use serde_json::Value;
 
@@ -293,9 +293,10 @@ pub(crate) fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, Strin
     literal_paths(policies).into_iter().filter_map(resolve).collect()
 }
 
-/// Files with several names one of which has rules, and whether all were found within `limit` entries. What a pattern
-/// or a directory covers is found by walking; an `execname` has no place to look in. Files of layers that no overlay shows yet
-/// have no device that the kernel would know them by.
+/// Files with several names one of which has rules, devices whose nodes have, and whether all were found within `limit`
+/// entries. What a pattern or a directory covers is found by walking; an `execname` has no place to look in. A node outside of
+/// `/dev` is looked at only where a rule names it alone: a rule for the folder of a jail is about its nodes, not about all of
+/// `/dev/null`. Files of layers that no overlay shows yet have no device that the kernel would know them by.
 fn linked_files(root: &Root, policies: &[&Policy], domain: &Domain, limit: usize) -> Vec<LinkedFile> {
     let (linked, complete) = linked_files_within(root, policies, domain, limit);
     if !complete {
@@ -327,7 +328,7 @@ fn linked_files_within(
         let is_file = matches!(rule.target, Target::Path(_));
         let path = root.resolve(&path, !is_file || rule.section == Section::File);
         if is_file {
-            note_linked(&path, &outside(&path), domain, &mut found);
+            note(&path, &outside(&path), domain, true, &mut found);
         } else {
             pending.push_back((path, recursive));
         }
@@ -335,12 +336,13 @@ fn linked_files_within(
     let mut seen = BTreeSet::new();
     while let Some((directory, recursive)) = pending.pop_front() {
         // What is made up by the kernel has no second names.
-        if ["/proc", "/sys", "/dev"].iter().any(|made_up| directory == Path::new(made_up))
+        if ["/proc", "/sys"].iter().any(|made_up| directory == Path::new(made_up))
             || !seen.insert((directory.clone(), recursive))
         {
             continue;
         }
         let Ok(entries) = fs::read_dir(outside(&directory)) else { continue };
+        let of_devices = directory.starts_with("/dev");
         for entry in entries.flatten() {
             if limit == 0 {
                 return (found.into_values().collect(), false);
@@ -349,7 +351,7 @@ fn linked_files_within(
             let path = directory.join(entry.file_name());
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && recursive => pending.push_back((path, true)),
-                Ok(kind) if kind.is_file() => note_linked(&path, &outside(&path), domain, &mut found),
+                Ok(kind) if !kind.is_dir() => note(&path, &outside(&path), domain, of_devices, &mut found),
                 _ => {}
             }
         }
@@ -357,18 +359,51 @@ fn linked_files_within(
     (found.into_values().collect(), true)
 }
 
-fn note_linked(
+/// Terminals have the numbers of their own `devpts` each, and are reached through it alone.
+const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// Notes what is at `path` where rules are about it and it can be had by a name that they do not know: a file, socket or FIFO
+/// with several names, and a device. Of several names with rules the one counts that more is refused by.
+fn note(
     path: &Path,
     outside: &Path,
     domain: &Domain,
-    found: &mut BTreeMap<(u32, u64, PathBuf), LinkedFile>,
+    of_devices: bool,
+    found: &mut BTreeMap<(u32, u64), LinkedFile>,
 ) {
     let Ok(metadata) = fs::symlink_metadata(outside) else { return };
-    let class = domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
-    if metadata.is_file() && metadata.nlink() > 1 && class != OBJECT_NONE {
-        let (device, inode) = (kernel_device(metadata.dev()), metadata.ino());
-        found.insert((device, inode, path.to_owned()), LinkedFile { device, inode, path: path.to_owned() });
+    let class_of = |path: &Path| domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
+    let (kind, number) = (metadata.file_type(), metadata.rdev());
+    let (device, inode) = match () {
+        () if class_of(path) == OBJECT_NONE || kind.is_dir() || kind.is_symlink() => return,
+        () if kind.is_char_device() || kind.is_block_device() => {
+            if !of_devices || TERMINALS.contains(&rustix::fs::major(number)) {
+                return;
+            }
+            let kind = if kind.is_block_device() { DEVICE_BLOCK } else { DEVICE_CHARACTER };
+            (kind, kernel_device(number).into())
+        }
+        () if metadata.nlink() > 1 => (kernel_device(metadata.dev()), metadata.ino()),
+        () => return,
+    };
+    let file = LinkedFile { device, inode, path: path.to_owned() };
+    let stricter =
+        |other: &LinkedFile| strictness(domain, class_of(path)) > strictness(domain, class_of(&other.path));
+    if found.get(&(device, inode)).is_none_or(stricter) {
+        found.insert((device, inode), file);
     }
+}
+
+/// How much is refused, and then how much is told of, to anyone by objects of a class.
+fn strictness(domain: &Domain, class: u16) -> (usize, usize) {
+    let decisions = (0..domain.subject_count)
+        .filter_map(|subject| Some(domain.vector(u16::try_from(subject).ok()?, class).0))
+        .flatten();
+    decisions.fold((0, 0), |(refused, told), decision| match decision.verdict() {
+        Verdict::Block => (refused + 1, told),
+        Verdict::Audit => (refused, told + 1),
+        Verdict::Allow => (refused, told),
+    })
 }
 
 /// The kernel's own `dev_t` (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor) of a device number from `stat`.
@@ -512,13 +547,57 @@ mod tests {
         );
         let all: Vec<&Policy> = policies.iter().collect();
         let domain = compile(&all, &CompileOptions::default()).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("d/socket")).unwrap();
+        fs::hard_link(dir.path().join("d/socket"), dir.path().join("d/the-same")).unwrap();
         let paths = |limit| {
             let (files, complete) = linked_files_within(&root, &all, &domain, limit);
             let mut paths: Vec<_> = files.into_iter().map(|file| file.path).collect();
             paths.sort();
             (paths, complete)
         };
-        assert_eq!(paths(100), (["/d/e/deep", "/secret"].map(PathBuf::from).to_vec(), true));
+        let (found, complete) = paths(100);
+        assert!(complete && found.len() == 3 && found[..1] == ["/d/e/deep".into()], "{found:?}");
+        assert!(found[1].starts_with("/d/") && found[2] == Path::new("/secret"), "{found:?}");
         assert_eq!(paths(1), (vec!["/secret".into()], false));
+    }
+
+    #[test]
+    fn devices_are_found_by_their_nodes() {
+        let root = Root::of_process("self");
+        let found = |spec: &str| {
+            let policies = parse(spec);
+            let all: Vec<&Policy> = policies.iter().collect();
+            let domain = compile(&all, &CompileOptions::default()).unwrap();
+            let (files, complete) = linked_files_within(&root, &all, &domain, 10_000);
+            assert!(complete);
+            files.into_iter().map(|file| (file.device, file.inode, file.path)).collect::<Vec<_>>()
+        };
+        let null = (DEVICE_CHARACTER, 1 << 20 | 3, PathBuf::from("/dev/null"));
+        assert_eq!(
+            found("  file: {matchPaths: [{path: /dev/null}, {path: /dev/pts/ptmx}]}\n")[..1],
+            [null.clone()]
+        );
+        assert!(found("  file: {matchDirectories: [{dir: /dev/, recursive: true}]}\n").contains(&null));
+        assert!(!found("  file: {matchPatterns: [{pattern: /dev/z*}]}\n").contains(&null));
+    }
+
+    #[test]
+    fn of_two_names_the_one_that_more_is_refused_by_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "").unwrap();
+        fs::hard_link(dir.path().join("a"), dir.path().join("z")).unwrap();
+        for strict in ["a", "z"] {
+            let loose = if strict == "a" { "z" } else { "a" };
+            let policies = parse(&format!(
+                "  file: {{matchPaths: [{{path: /{strict}}}, {{path: /{loose}, readOnly: true}}]}}\n"
+            ));
+            let all: Vec<&Policy> = policies.iter().collect();
+            let domain = compile(&all, &CompileOptions::default()).unwrap();
+            let (files, _) = linked_files_within(&Root::at(dir.path().to_owned()), &all, &domain, 10);
+            assert_eq!(
+                files.iter().map(|file| &file.path).collect::<Vec<_>>(),
+                [&Path::new("/").join(strict)]
+            );
+        }
     }
 }

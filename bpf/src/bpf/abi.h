@@ -71,6 +71,10 @@ enum hook {
 	/* No hooks: what a task held already when its rules came. */
 	HELD_FILE,
 	HELD_MAPPING,
+	/* What is reached without being opened. */
+	UNIX_STREAM_CONNECT,
+	UNIX_MAY_SEND,
+	PATH_NOTIFY,
 };
 
 /* The domain has rules. */
@@ -134,7 +138,10 @@ struct labelled {
 	__u32 is_new; /* it had none before */
 };
 
-/* A file with several names, one of which the domain's rules give a class. */
+/*
+ * A file with several names, one of which the domain's rules give a class. For a device whose node they name, `inode` is its
+ * number (dev_t) and `device` DEVICE_CHARACTER or DEVICE_BLOCK, which no filesystem has.
+ */
 struct linked_key {
 	__u32 generation;
 	__u32 domain;
@@ -142,6 +149,9 @@ struct linked_key {
 	__u32 device;
 	__u32 reserved;
 };
+
+#define DEVICE_CHARACTER (~0u)
+#define DEVICE_BLOCK (~0u - 1)
 
 enum counter {
 	COUNT_BLOCKED,	  /* accesses refused */

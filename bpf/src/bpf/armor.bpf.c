@@ -15,6 +15,7 @@
 #include "container.h"
 #include "held.h"
 #include "mounting.h"
+#include "socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -251,6 +252,28 @@ int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, str
 	if (!is_acted_for(bpf_get_current_task_btf()))
 		return 0;
 	return check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
+}
+
+/* To be told of what happens to a file or folder is to read it. */
+SEC("lsm/path_notify")
+int BPF_PROG(path_notify, const struct path *path)
+{
+	return check_path(path->dentry, path->mnt, PATH_NOTIFY, 1u << READ, false);
+}
+
+SEC("lsm/unix_stream_connect")
+int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other)
+{
+	return check_peer(other, UNIX_STREAM_CONNECT);
+}
+
+/* Asked at a datagram socket's connect, and again for each message. */
+SEC("lsm/unix_may_send")
+int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other)
+{
+	struct sock *peer = other->sk;
+
+	return peer ? check_peer(peer, UNIX_MAY_SEND) : 0;
 }
 
 /* Makes the cache forget an inode for good once it gets a second name, whoever gives it. */

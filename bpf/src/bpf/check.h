@@ -33,6 +33,30 @@ static __noinline void add_linked_class(const struct scope *scope, const struct 
 		add_class(&to->classes, *class);
 }
 
+static __always_inline bool is_device(__u32 mode)
+{
+	return (mode & S_IFMT) == S_IFCHR || (mode & S_IFMT) == S_IFBLK;
+}
+
+/*
+ * Adds the class that rules give to a device by the name of one of its nodes: it holds for the number, whatever a node of it is
+ * called.
+ */
+static __noinline void add_device_class(const struct scope *scope, struct name *name)
+{
+	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
+	struct linked_key key = {
+		.generation = scope->rules->generation,
+		.domain = scope->domain,
+		.inode = FIELD(inode, inode, i_rdev),
+		.device = (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE_BLOCK : DEVICE_CHARACTER,
+	};
+	__u32 *class = is_null_device(name->dentry) ? 0 : bpf_map_lookup_elem(&linked_files, &key);
+
+	if (class)
+		add_class(&name->classes, *class);
+}
+
 /* Fills in what `name` resolves to; false when nothing is to be decided: it has no name that counts. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
@@ -54,6 +78,8 @@ static __noinline bool resolve(struct scope *scope, struct scratch *scratch, str
 	} else {
 		if (name->several)
 			add_linked_class(scope, name, name);
+		if (name->device)
+			add_device_class(scope, name);
 		if (!name->classes.count) {
 			if (place != PLACE_ANONYMOUS)
 				return false;
@@ -407,6 +433,7 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 	name->mnt = (__u64)mnt;
 	name->directory = (mode & S_IFMT) == S_IFDIR;
 	name->several = !name->directory && links > 1;
+	name->device = is_device(mode);
 	name->layer = 0;
 	name->is_layer = 0;
 	name->folder.known = 0;

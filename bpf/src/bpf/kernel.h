@@ -137,6 +137,16 @@ struct linux_binprm {
 	struct file *file;
 };
 
+struct sock;
+
+struct socket {
+	struct sock *sk;
+};
+
+struct unix_sock {
+	struct path path; /* of a socket that is bound to a name; else 0 */
+};
+
 struct user_namespace {
 	int level;
 };
@@ -290,6 +300,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define S_IFDIR 0040000
 #define S_IFCHR 0020000
 #define NULL_DEVICE (1u << 20 | 3) /* drivers/char/mem.c, include/linux/kdev_t.h */
+#define S_IFBLK 0060000
 /* include/uapi/linux/magic.h, fs/f2fs, fs/xfs */
 #define EXT4_SUPER_MAGIC 0xef53
 #define XFS_SUPER_MAGIC 0x58465342

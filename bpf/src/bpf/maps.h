@@ -133,6 +133,24 @@ struct {
 	__type(value, struct verdict_cache);
 } inodes SEC(".maps");
 
+/* That a program of this class may write to a socket's name in silence, as of these epochs. */
+struct peer_cache {
+	struct bpf_spin_lock lock;
+	__u32 generation;
+	__u32 domain;
+	__u32 subject;
+	__u32 renames;
+	__u32 mounts;
+};
+
+/* By the socket that has the name: a log's is written to with each line. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct peer_cache);
+} peers SEC(".maps");
+
 /* What the names in a folder have in common: where their paths, up to the slash before the last name, led. */
 struct folder {
 	__u32 renames, mounts, removals; /* the epochs that this is as of */
@@ -233,6 +251,7 @@ struct name {
 	struct classes below; /* directories: of all that can lie below */
 	__u32 directory;
 	__u32 several; /* it is a file that has other names too */
+	__u32 device;  /* it is a device's node */
 	__u32 is_layer; /* a file below an overlay, opened by the kernel: what no rule names is not judged a second time */
 	struct folder folder;
 };

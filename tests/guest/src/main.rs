@@ -15,6 +15,7 @@ mod measure;
 mod memory;
 mod race;
 mod run;
+mod unopened;
 mod uring;
 mod way;
 

@@ -1,6 +1,6 @@
-//! One `openat` through io_uring: a ring of one entry, one submission, one completion.
+//! One operation through io_uring: a ring of one entry, one submission, one completion.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,14 +8,65 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::io_uring::{
-    IORING_OFF_CQ_RING, IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringEnterFlags, IoringOp, IoringSqeFlags,
-    addr_or_splice_off_in_union, io_uring_cqe, io_uring_enter, io_uring_params, io_uring_ptr, io_uring_setup,
-    io_uring_sqe, op_flags_union,
+    IORING_OFF_CQ_RING, IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringEnterFlags, IoringOp, IoringRegisterOp,
+    IoringSqeFlags, addr_or_splice_off_in_union, addr3_or_cmd_union, addr3_struct, io_uring_cqe,
+    io_uring_enter, io_uring_params, io_uring_ptr, io_uring_register, io_uring_setup, io_uring_sqe,
+    len_union, off_or_addr2_union, op_flags_union,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
+/// A ring that nothing was submitted to.
+pub fn new() -> Result<OwnedFd> {
+    // SAFETY: the parameter block is a zeroed one.
+    unsafe { io_uring_setup(1, &mut io_uring_params::default()) }
+}
+
 /// Opens a path with `IORING_OP_OPENAT`, asking for a worker thread of the kernel to do it.
 pub fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    let result = submit(|_| {
+        Ok(io_uring_sqe {
+            opcode: IoringOp::Openat,
+            flags: IoringSqeFlags::ASYNC,
+            fd: CWD.as_raw_fd(),
+            addr_or_splice_off_in: addr(path.as_ptr()),
+            op_flags: op_flags_union { open_flags: flags },
+            ..Default::default()
+        })
+    })?;
+    // SAFETY: a descriptor that the completion has just handed over.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// Sets an extended attribute with `IORING_OP_SETXATTR`, under credentials that the task had before and has registered.
+pub fn set_xattr(path: &CStr, name: &CStr) -> Result<()> {
+    let value = c"x";
+    submit(|ring| {
+        // SAFETY: this registers the task's own credentials and reads no memory.
+        let personality =
+            unsafe { io_uring_register(ring, IoringRegisterOp::RegisterPersonality, ptr::null(), 0) }?;
+        // SAFETY: a number alone. Whatever the group, the task has other credentials from here on.
+        unsafe { libc::setfsgid(1) };
+        let mut addr3 = addr3_struct::default();
+        addr3.addr3 = path.as_ptr() as u64;
+        Ok(io_uring_sqe {
+            opcode: IoringOp::Setxattr,
+            addr_or_splice_off_in: addr(name.as_ptr()),
+            off_or_addr2: off_or_addr2_union { addr2: io_uring_ptr::new(value.as_ptr().cast_mut().cast()) },
+            len: len_union { len: 1 },
+            addr3_or_cmd: addr3_or_cmd_union { addr3 },
+            personality: personality as u16,
+            ..Default::default()
+        })
+    })
+    .map(drop)
+}
+
+fn addr(text: *const c_char) -> addr_or_splice_off_in_union {
+    addr_or_splice_off_in_union { addr: io_uring_ptr::new(text.cast_mut().cast()) }
+}
+
+/// Submits what `entry` makes for the ring, and waits for its result.
+fn submit(entry: impl FnOnce(&OwnedFd) -> Result<io_uring_sqe>) -> Result<i32> {
     let mut params = io_uring_params::default();
     // SAFETY: `params` is a zeroed parameter block; the ring is only used below, as its offsets say.
     let ring = unsafe { io_uring_setup(1, &mut params) }?;
@@ -31,16 +82,7 @@ pub fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd> {
     let cq = map(cq_size, IORING_OFF_CQ_RING)?;
     let sqes =
         map(params.sq_entries as usize * size_of::<io_uring_sqe>(), IORING_OFF_SQES)?.cast::<io_uring_sqe>();
-
-    let name = path.as_ptr().cast::<c_void>().cast_mut();
-    let sqe = io_uring_sqe {
-        opcode: IoringOp::Openat,
-        flags: IoringSqeFlags::ASYNC,
-        fd: CWD.as_raw_fd(),
-        addr_or_splice_off_in: addr_or_splice_off_in_union { addr: io_uring_ptr::new(name) },
-        op_flags: op_flags_union { open_flags: flags },
-        ..Default::default()
-    };
+    let sqe = entry(&ring)?;
     // SAFETY: the offsets are the kernel's own, within the mapped sizes; nothing else writes the rings.
     let result = unsafe {
         sqes.write(sqe);
@@ -54,9 +96,5 @@ pub fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd> {
         let head = at(cq, params.cq_off.head).read() & (params.cq_entries - 1);
         cq.cast::<u8>().add(params.cq_off.cqes as usize).cast::<io_uring_cqe>().add(head as usize).read().res
     };
-    if result < 0 {
-        return Err(Errno::from_raw_os_error(-result));
-    }
-    // SAFETY: a descriptor that the completion has just handed over.
-    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+    if result < 0 { Err(Errno::from_raw_os_error(-result)) } else { Ok(result) }
 }

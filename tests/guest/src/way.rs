@@ -19,6 +19,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
+use crate::unopened;
+
 const USAGE: &str = "\
 do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, path, directory, tmpfile
   open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
@@ -37,7 +39,8 @@ do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, pat
   offer SOCKET PATH FLAGS          serves PATH's descriptor once, in the background
   receive SOCKET FD WAY...         takes it as FD, then does WAY
   thread WAY...                    does WAY on a second thread
-  as UID COMMAND...                runs COMMAND as that user, without any capability";
+  as UID COMMAND...                runs COMMAND as that user, without any capability
+";
 
 /// Runs one way; its errno is the status, 0 is success, 120 is a misuse or a fault of the way itself.
 pub fn main(args: &[String]) -> ExitCode {
@@ -139,7 +142,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             Ok(unsafe { rustix::mm::mprotect(address, PAGE, MprotectFlags::READ | MprotectFlags::WRITE) }?)
         }
         ["hold-mapping", path, flag] => hold_mapping(path, flag),
-        ["offer", socket, path, how] => offer(socket, path, flags(how)?),
+        ["offer", socket, path, how] => offer(socket, &rustix::fs::open(*path, flags(how)?, Mode::empty())?),
         ["receive", socket, fd, ..] => {
             let received = receive(socket)?;
             // SAFETY: the case names a number that nothing in this process uses.
@@ -157,11 +160,14 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             // With a user and a group given and being root, `exec` drops the supplementary groups too.
             Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
         }
-        _ => bail!("not a way\n{USAGE}"),
+        other => match unopened::run(other) {
+            Some(done) => done,
+            None => bail!("not a way\n{USAGE}{}", unopened::USAGE),
+        },
     }
 }
 
-fn flags(how: &str) -> anyhow::Result<OFlags> {
+pub(crate) fn flags(how: &str) -> anyhow::Result<OFlags> {
     how.split(',').try_fold(OFlags::CLOEXEC, |flags, word| {
         Ok(flags
             | match word {
@@ -187,11 +193,11 @@ fn read(file: OwnedFd, how: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn c_string(text: &str) -> anyhow::Result<CString> {
+pub(crate) fn c_string(text: &str) -> anyhow::Result<CString> {
     CString::new(text).context("a NUL in an argument")
 }
 
-fn check(result: libc::c_int) -> anyhow::Result<()> {
+pub(crate) fn check(result: libc::c_int) -> anyhow::Result<()> {
     if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
 }
 
@@ -200,7 +206,7 @@ fn proc_name(fd: &impl AsFd) -> String {
 }
 
 /// A descriptor that the case's shell opened.
-fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
+pub(crate) fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
     let fd = fd.parse()?;
     // SAFETY: `fcntl` reads no memory; a number that is no descriptor is refused here.
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).with_context(|| format!("descriptor {fd}"))?;
@@ -247,7 +253,7 @@ fn exec(program: &str, words: &[&str]) -> io::Result<()> {
     Err(Command::new(program).args(words.iter().skip(1)).exec())
 }
 
-fn exec_fd(fd: &impl AsFd, words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn exec_fd(fd: &impl AsFd, words: &[&str]) -> anyhow::Result<()> {
     let words = words.iter().map(|word| c_string(word)).collect::<Result<Vec<_>, _>>()?;
     let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
     argv.push(ptr::null());
@@ -301,8 +307,7 @@ fn socket(path: &str) -> anyhow::Result<(OwnedFd, SocketAddrUnix)> {
 }
 
 /// Binds, then leaves a process behind that sends the descriptor to the first who connects.
-fn offer(path: &str, file: &str, flags: OFlags) -> anyhow::Result<()> {
-    let file = rustix::fs::open(file, flags, Mode::empty())?;
+pub(crate) fn offer(path: &str, file: &OwnedFd) -> anyhow::Result<()> {
     let (listener, address) = socket(path)?;
     rustix::net::bind(&listener, &address)?;
     rustix::net::listen(&listener, 1)?;
