@@ -21,9 +21,12 @@ pub struct Counters {
     pub unresolved: u64,
     /// First programs of containers that had not been named.
     pub strangers: u64,
+    /// Times that the kernel did not run a program, and so permitted what that might have refused.
+    pub skipped: u64,
 }
 
 impl Counters {
+    /// All but `skipped`, which the kernel counts itself.
     pub(crate) fn read(map: &MapHandle) -> Result<Self, BpfError> {
         let read = |which: u32| {
             let values = map
@@ -43,6 +46,7 @@ impl Counters {
             suppressed: read(4)?,
             unresolved: read(5)?,
             strangers: read(6)?,
+            skipped: 0,
         })
     }
 }

@@ -234,6 +234,7 @@ async fn serve(
                 suppressed: kernel.suppressed,
                 dropped: kernel.dropped,
                 strangers: kernel.strangers,
+                skipped: kernel.skipped,
             },
             containers: ContainerFigures::new(
                 &runtime.borrow(),

@@ -30,6 +30,8 @@ pub struct Figures {
     pub dropped: u64,
     /// Programs started in containers that the agent had not named yet.
     pub strangers: u64,
+    /// Times that the kernel did not run a program, and so permitted what that might have refused.
+    pub skipped: u64,
 }
 
 /// The node's containers.
@@ -206,6 +208,9 @@ fn text(found: &Found, pin_dir: &Path) -> String {
             ),
         );
     }
+    if kernel.skipped > 0 {
+        line("skipped", &format!("{} times the kernel did not run a program that decides", kernel.skipped));
+    }
     line("accesses", &format!("{} blocked, {} audited", kernel.blocked, kernel.audited));
     let waiting = spool.last.saturating_sub(spool.receipted);
     line(
@@ -250,6 +255,7 @@ mod tests {
         );
         status.offline = Some(Offline { since: Timestamp::now(), reason: "refused".into() });
         status.kernel.strangers = 3;
+        status.kernel.skipped = 2;
         file.write(status);
         assert_eq!(look(&state, &pins).unwrap().status.report.state, "offline");
         fs::create_dir_all(pins.join("v1")).unwrap();
@@ -257,9 +263,14 @@ mod tests {
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && found.pinned);
         let text = text(&found, &pins);
-        for part in
-            ["NOT running", "enforcement goes on", "edge serial 7", "offline     since", "strangers   3"]
-        {
+        for part in [
+            "NOT running",
+            "enforcement goes on",
+            "edge serial 7",
+            "offline     since",
+            "strangers   3",
+            "skipped     2",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let json = serde_json::to_value(&found).unwrap();
