@@ -186,6 +186,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	struct fs_struct *fs;
+	struct bpf_local_storage *bpf_storage;
 	unsigned int flags;
 	__u64 start_boottime; /* nanoseconds */
 	char comm[16];
@@ -276,6 +277,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
 #define EACCES 13
+#define SIGKILL 9
 #define CAP_SYS_ADMIN 21
 #define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
