@@ -23,9 +23,12 @@ pub struct Counters {
     pub strangers: u64,
     /// Programs by which containers were entered, the first ones and those of `docker exec`.
     pub entered: u64,
+    /// Times that the kernel did not run a program, and so permitted what that might have refused.
+    pub skipped: u64,
 }
 
 impl Counters {
+    /// All but `skipped`, which the kernel counts itself.
     pub(crate) fn read(map: &MapHandle) -> Result<Self, BpfError> {
         let read = |which: u32| {
             let values = map
@@ -46,6 +49,7 @@ impl Counters {
             unresolved: read(5)?,
             strangers: read(6)?,
             entered: read(7)?,
+            skipped: 0,
         })
     }
 }

@@ -22,6 +22,7 @@ use crate::image::{Generation, generation_of, image_map};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
+use crate::skipped::Attached;
 use crate::symbols;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
@@ -54,6 +55,7 @@ pub struct Enforcer {
     linked_files: MapHandle,
     events: MapHandle,
     counters: MapHandle,
+    attached: Attached,
     /// [`ITERATORS`], attached.
     iterators: Vec<Link>,
     /// Of the live generation, which alone says so.
@@ -104,6 +106,7 @@ impl Enforcer {
             linked_files: handle("linked_files")?,
             events: handle("events")?,
             counters: handle("counters")?,
+            attached: Attached::of(links.iter().map(|(_, link)| link))?,
             generation: 0,
             verified_instructions: verified_instructions(&links),
             iterators: Vec::new(),
@@ -140,6 +143,7 @@ impl Enforcer {
             linked_files: open("linked_files")?,
             events: open("events")?,
             counters: open("counters")?,
+            attached: Attached::pinned(&pins.join("links"))?,
             iterators: ITERATORS.iter().map(iterator).collect::<Result<_, _>>()?,
             generation: 0,
             links: Vec::new(),
@@ -358,7 +362,7 @@ impl Enforcer {
 
     /// What happened since the programs were loaded, by agents before this one too.
     pub fn counters(&self) -> Result<Counters, BpfError> {
-        Counters::read(&self.counters)
+        Ok(Counters { skipped: self.attached.skipped()?, ..Counters::read(&self.counters)? })
     }
 
     /// Counts from 0 again; for when nothing is at work that counts.

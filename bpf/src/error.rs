@@ -61,6 +61,12 @@ pub enum BpfError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The kernel does not tell of the programs that it runs.
+    #[error("the programs cannot be looked at: {source}")]
+    Programs {
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The generation cannot be a kernel table; nothing changed.
     #[error("generation {id}: {reason}")]
     Generation {

@@ -13,6 +13,7 @@ mod image;
 mod output;
 mod pins;
 mod probe;
+mod skipped;
 mod symbols;
 mod text;
 

@@ -297,7 +297,7 @@ fn name_begins(version: &Path, with: &str) -> bool {
     version.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(with.as_bytes()))
 }
 
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
     let read = || fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
     read().map_err(|source| pin_error(directory, source))
 }

@@ -224,6 +224,17 @@ pub fn threshold(origin: &Origin, suppressed: u64, dropped: u64) -> Alert {
     }
 }
 
+/// The alert about programs that the kernel did not run since the last one.
+pub fn skipped(origin: &Origin, times: u64) -> Alert {
+    Alert {
+        severity: "10".to_owned(),
+        message: format!(
+            "{times} times the kernel did not run a program that decides, and permitted what that might have refused"
+        ),
+        ..system_event(origin, "ProgramsSkipped")
+    }
+}
+
 /// The alert about a bundle that goes on being enforced past its expiry.
 pub fn expired(origin: &Origin, bundle: &str, serial: u64, expires: Timestamp) -> Alert {
     Alert {

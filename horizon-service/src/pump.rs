@@ -186,7 +186,7 @@ impl Pump {
             }
             // The programs that were loaded anew count anew.
             let mut told = self.state.borrow().told();
-            (told.suppressed, told.dropped) = (0, 0);
+            (told.suppressed, told.dropped, told.skipped) = (0, 0, 0);
             self.remember(&told);
         }
     }
@@ -292,19 +292,29 @@ impl Pump {
         })
     }
 
-    /// Writes an alert about those that were kept back or lost since the last one, as the kernel counted `now`, and `more` lost.
+    /// Writes alerts about alerts that were kept back or lost since the last ones, as the kernel counted `now`, and `more` lost,
+    /// and about programs that were not run.
     fn tell_unseen(&self, now: Counters, more: u64) {
         let mut told = self.state.borrow().told();
         // Lower than before: programs that were loaded anew count anew.
         let since = |now: u64, told: u64| if now < told { now } else { now - told };
         let (suppressed, dropped) =
             (since(now.suppressed, told.suppressed), since(now.dropped, told.dropped) + more);
-        if (suppressed, dropped) == (0, 0) {
+        let skipped = since(now.skipped, told.skipped);
+        let mut alerts = Vec::new();
+        if (suppressed, dropped) != (0, 0) {
+            tracing::warn!(suppressed, dropped, "alerts that nobody will see");
+            alerts.push(alerts::threshold(&self.origin, suppressed, dropped));
+        }
+        if skipped != 0 {
+            tracing::warn!(skipped, "programs that the kernel did not run");
+            alerts.push(alerts::skipped(&self.origin, skipped));
+        }
+        if alerts.is_empty() {
             return;
         }
-        tracing::warn!(suppressed, dropped, "alerts that nobody will see");
-        self.journal.append(&[alerts::threshold(&self.origin, suppressed, dropped)]);
-        (told.suppressed, told.dropped) = (now.suppressed, now.dropped);
+        self.journal.append(&alerts);
+        (told.suppressed, told.dropped, told.skipped) = (now.suppressed, now.dropped, now.skipped);
         self.remember(&told);
     }
 

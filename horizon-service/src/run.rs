@@ -260,6 +260,7 @@ async fn serve(
                 suppressed: kernel.suppressed,
                 dropped: kernel.dropped,
                 strangers: kernel.strangers,
+                skipped: kernel.skipped,
             },
             policies: PolicyFigures::of(facts.in_force.as_ref(), &seen.borrow()),
             containers: ContainerFigures::new(

@@ -116,6 +116,9 @@ pub struct Told {
     pub suppressed: u64,
     /// Alerts lost in the kernel.
     pub dropped: u64,
+    /// Programs that the kernel did not run.
+    #[serde(default)]
+    pub skipped: u64,
     /// The bundle, name and serial, of which it was told what processes held from before it.
     #[serde(default)]
     pub held: String,

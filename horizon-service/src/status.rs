@@ -43,6 +43,8 @@ pub struct Figures {
     pub dropped: u64,
     /// Programs started in containers that the agent had not named yet.
     pub strangers: u64,
+    /// Times that the kernel did not run a program, and so permitted what that might have refused.
+    pub skipped: u64,
 }
 
 /// A policy in force.
@@ -361,6 +363,9 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
             ),
         );
     }
+    if kernel.skipped > 0 {
+        line("skipped", &format!("{} times the kernel did not run a program that decides", kernel.skipped));
+    }
     line("accesses", &format!("{} blocked, {} audited", kernel.blocked, kernel.audited));
     let waiting = spool.last.saturating_sub(spool.receipted);
     line(
@@ -420,6 +425,7 @@ mod tests {
         let away: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         status.offline = Some(Offline { since: away, reason: "refused".into() });
         status.kernel.strangers = 3;
+        status.kernel.skipped = 2;
         file.write(status).unwrap();
         let found = look(&state, &pins).unwrap().status;
         assert_eq!((found.report.state.as_str(), found.report.since), ("offline", Some(away)));
@@ -429,9 +435,14 @@ mod tests {
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && found.pinned);
         let text = text(&found, &pins, false);
-        for part in
-            ["NOT running", "enforcement goes on", "edge serial 7", "offline     since", "strangers   3"]
-        {
+        for part in [
+            "NOT running",
+            "enforcement goes on",
+            "edge serial 7",
+            "offline     since",
+            "strangers   3",
+            "skipped     2",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let json = serde_json::to_value(&found).unwrap();

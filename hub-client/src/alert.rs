@@ -75,7 +75,7 @@ alert! {
     kind: String = "Type", skip "String::is_empty";
     /// Who acted: the executable's path.
     source: String = "Source", skip "String::is_empty";
-    /// `Process` or `File`; of the agent's own [`ALERT_THRESHOLD`] or `BundleExpired`.
+    /// `Process` or `File`; of the agent's own [`ALERT_THRESHOLD`], `ProgramsSkipped` or `BundleExpired`.
     operation: String = "Operation", skip "String::is_empty";
     /// What was accessed.
     resource: String = "Resource", skip "String::is_empty";

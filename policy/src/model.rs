@@ -102,9 +102,9 @@ pub struct Rule {
     pub target: Target,
     /// The programs it applies to (`fromSource`), by exact path; empty for all.
     pub sources: Vec<String>,
-    /// Only the file's owner is spared, whatever the action says.
+    /// The file's owner is permitted, others are not. What Audit only tells of, Block and Allow refuse them.
     pub owner_only: bool,
-    /// Reads are permitted, writes are not. Always false in `process`.
+    /// Reads are permitted, writes are not, in the same way. Always false in `process`.
     pub read_only: bool,
     /// What happens.
     pub action: Action,

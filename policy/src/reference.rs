@@ -65,7 +65,7 @@ pub fn evaluate<'a>(
         Object::Anonymous if section == Section::File => return (Verdict::Allow, By::Nobody),
         Object::Anonymous | Object::Unresolved if rules.is_empty() => return (Verdict::Allow, By::Nobody),
         Object::Anonymous | Object::Unresolved => {
-            let only_audits = rules.iter().all(|(_, rule)| rule.action == Action::Audit && !rule.owner_only);
+            let only_audits = rules.iter().all(|(_, rule)| rule.action == Action::Audit);
             return (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved);
         }
     };
@@ -198,16 +198,13 @@ pub fn matches(glob: &Glob, path: &[u8]) -> bool {
 }
 
 fn outcome(rule: &Rule, permission: Permission, owner: bool) -> Verdict {
-    if rule.owner_only && !owner {
-        return Verdict::Block;
-    }
-    match (rule.action, rule.read_only, permission) {
-        (_, true, Permission::Read) => Verdict::Allow,
-        (Action::Audit, _, _) => Verdict::Audit,
-        (_, true, _) => Verdict::Block,
-        // The owner, whom ownerOnly spares.
-        (Action::Block, false, _) if rule.owner_only => Verdict::Allow,
-        (Action::Block, false, _) => Verdict::Block,
-        (Action::Allow, false, _) => Verdict::Allow,
+    let beyond_read_only = rule.read_only && permission != Permission::Read;
+    let not_the_owner = rule.owner_only && !owner;
+    match rule.action {
+        // What readOnly and ownerOnly permit, Audit has nothing to tell of and Block does not refuse.
+        _ if (rule.read_only || rule.owner_only) && !beyond_read_only && !not_the_owner => Verdict::Allow,
+        Action::Audit => Verdict::Audit,
+        Action::Allow if !beyond_read_only && !not_the_owner => Verdict::Allow,
+        Action::Allow | Action::Block => Verdict::Block,
     }
 }

@@ -128,7 +128,7 @@ fn read_only_and_owner_only() {
     - {path: /audit/own, ownerOnly: true, action: Audit}
     - {path: /audit/both, readOnly: true, ownerOnly: true, action: Audit}
   process:
-    matchPaths: [{path: /bin/own, ownerOnly: true}]
+    matchPaths: [{path: /bin/own, ownerOnly: true}, {path: /bin/told, ownerOnly: true, action: Audit}]
 "],
     );
     check(
@@ -142,13 +142,15 @@ fn read_only_and_owner_only() {
          - /block/both file  other block
          - /audit/ro   read  * allow
          - /audit/ro   write * audit
-         - /audit/own  file  owner audit
-         - /audit/own  file  other block
+         - /audit/own  file  owner allow
+         - /audit/own  file  other audit
          - /audit/both read  owner allow
          - /audit/both write owner audit
-         - /audit/both file  other block
+         - /audit/both file  other audit
          - /bin/own process  owner allow
-         - /bin/own process  other block",
+         - /bin/own process  other block
+         - /bin/told process owner allow
+         - /bin/told process other audit",
     );
     let allowed = "  file:
     action: Allow

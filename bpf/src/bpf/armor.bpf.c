@@ -309,16 +309,16 @@ int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 SEC("lsm/task_alloc")
 int BPF_PROG(task_alloc, struct task_struct *task)
 {
-	struct label *parent = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label parent = label_of(bpf_get_current_task_btf());
 	struct label *child;
 
-	if (!parent)
+	if (parent.domain == HOST_DOMAIN && !parent.generation)
 		return 0;
 	child = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!child)
 		/* A child without a label would be the host's: out of memory ends the fork instead. */
-		return parent->domain == HOST_DOMAIN ? 0 : -EACCES;
-	*child = *parent;
+		return parent.domain == HOST_DOMAIN ? 0 : -EACCES;
+	*child = parent;
 	return 0;
 }
 
@@ -372,6 +372,9 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 			label->entered &= ~ENTERING;
 			count(COUNT_ENTERED);
 		}
+	} else if (label_of(bpf_get_current_task_btf()).generation) {
+		/* It cannot be written to, and would give the program the rights of the one before. */
+		bpf_send_signal(SIGKILL);
 	}
 	if (!enter_scope(&scope, bpf_get_current_task_btf()) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;

@@ -147,11 +147,6 @@ static __always_inline __u32 seconds(void)
 	return bpf_ktime_get_boot_ns() / 1000000000;
 }
 
-static __always_inline bool in_a_domain(const struct label *label)
-{
-	return label && label->domain != HOST_DOMAIN;
-}
-
 /* Whether the program that a task starts is its first in a container, if it is in one. */
 static __always_inline bool enters(struct task_struct *task)
 {
@@ -189,7 +184,7 @@ static __always_inline void note_entrance(struct task_struct *task, __u32 domain
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
 }
 
-/* Puts a task into a domain, perhaps ENTERING; false when there is no memory for its label. */
+/* Puts a task into a domain, perhaps ENTERING; false when there is no memory for its label, or the lock on it is taken. */
 static __always_inline bool set_label(struct task_struct *task, __u32 domain, __u32 entering)
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -208,7 +203,7 @@ static __always_inline int enter_container(struct task_struct *task)
 	struct scratch *scratch;
 	__u32 slot, domain;
 
-	if (in_a_domain(bpf_task_storage_get(&labels, task, 0, 0)) || !enters(task))
+	if (label_of(task).domain != HOST_DOMAIN || !enters(task))
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
@@ -234,14 +229,14 @@ static __always_inline int enter_container(struct task_struct *task)
  */
 static __always_inline int show_labelled(struct seq_file *seq, struct task_struct *task, bool release)
 {
-	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
-	bool is_stranger = label && label->domain == STRANGERS_DOMAIN;
+	struct label label = label_of(task);
+	bool is_stranger = label.domain == STRANGERS_DOMAIN;
 	struct labelled labelled = {};
 	struct scratch *scratch;
 	__u32 slot, domain;
 
-	if (in_a_domain(label) && !is_stranger) {
-		labelled.domain = label->domain;
+	if (label.domain != HOST_DOMAIN && !is_stranger) {
+		labelled.domain = label.domain;
 		bpf_seq_write(seq, &labelled, sizeof(labelled));
 		return 0;
 	}
@@ -256,9 +251,8 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	if (domain == HOST_DOMAIN || domain == STRANGERS_DOMAIN) {
 		if (!is_stranger)
 			return 0;
-		if (release && seconds() - (label->entered & ~ENTERING) > STRANGE) {
-			label->domain = HOST_DOMAIN;
-			label->generation = 0;
+		if (release && seconds() - (label.entered & ~ENTERING) > STRANGE) {
+			set_label(task, HOST_DOMAIN, 0);
 			return 0;
 		}
 		labelled.domain = STRANGERS_DOMAIN;

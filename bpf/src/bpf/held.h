@@ -11,9 +11,7 @@
 
 static __always_inline bool is_entering(struct task_struct *task)
 {
-	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
-
-	return label && label->entered & ENTERING;
+	return label_of(task).entered & ENTERING;
 }
 
 /* In the place of a descriptor's number: a mapping. */

@@ -230,6 +230,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	struct fs_struct *fs;
+	struct bpf_local_storage *bpf_storage;
 	unsigned int flags;
 	__u64 start_boottime; /* nanoseconds */
 	char comm[16];
@@ -346,6 +347,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define MS_REMOUNT 0x20ul /* include/uapi/linux/mount.h */
 #define MS_MOVE 0x2000ul
 #define MS_CHANGES_PROPAGATION (1ul << 17 | 1ul << 18 | 1ul << 19 | 1ul << 20)
+#define SIGKILL 9
 #define CAP_SYS_ADMIN 21
 #define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */

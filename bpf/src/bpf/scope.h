@@ -3,6 +3,7 @@
 #ifndef ARMOR_SCOPE_H
 #define ARMOR_SCOPE_H
 
+#include "label.h"
 #include "path.h"
 
 struct scope {
@@ -28,7 +29,7 @@ static __always_inline bool enter_scope(struct scope *scope, struct task_struct 
 	if (!scope->image)
 		return false;
 	scope->label = bpf_task_storage_get(&labels, task, 0, 0);
-	scope->domain = scope->label ? scope->label->domain : HOST_DOMAIN;
+	scope->domain = scope->label ? scope->label->domain : domain_beside_lock(task);
 	if (scope->domain > MAX_DOMAIN)
 		return false;
 	scope->rules = (void *)word(scope->image, scope->domain * IMAGE_DOMAIN_WORDS);

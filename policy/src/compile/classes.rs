@@ -82,10 +82,10 @@ impl<'r> Classes<'r> {
     /// What happens in a section to objects that no rule can be asked about.
     fn without_path(&self, section: Section) -> Decision {
         let rules = self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
-        // Whoever wrote more than plain Audit rules wants accesses refused, so what cannot be judged is.
+        // Whoever wrote more than Audit rules wants accesses refused, so what cannot be judged is.
         let strictest = rules.map(|rule| match rule.action {
-            Action::Audit if !rule.owner_only => Verdict::Audit,
-            Action::Audit | Action::Allow | Action::Block => Verdict::Block,
+            Action::Audit => Verdict::Audit,
+            Action::Allow | Action::Block => Verdict::Block,
         });
         strictest.max().map_or(ALLOW, |verdict| Decision::new(verdict, Domain::RULE_UNRESOLVED))
     }

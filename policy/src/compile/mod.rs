@@ -9,8 +9,9 @@
 //!   Allow before Audit, the stricter use of ownerOnly and readOnly first, and last the name of the policy and the place
 //!   of the rule, so that the order of documents never matters.
 //! - **Outcome.** Block refuses, Audit permits with an alert, Allow permits. `readOnly`: reads are permitted silently;
-//!   writes are refused, under Audit permitted with an alert. `ownerOnly`: who does not own the file is refused,
-//!   whatever the action says; to the owner happens what Audit or `readOnly` say, or nothing.
+//!   writes are refused, under Audit permitted with an alert. `ownerOnly`: the owner is permitted silently; who does not
+//!   own the file is refused, under Audit permitted with an alert. With both, the owner may read and nothing else. So
+//!   Audit never refuses, and tells of exactly what Block in its place would refuse.
 //! - **Allow-list.** An Allow rule without `fromSource` makes its section an allow-list for every program, one with
 //!   `fromSource` for these programs, unless it is an exception ([`Policy::is_exception`]). What no rule matches then
 //!   gets the posture. `Map` never does, or no library could be loaded.
@@ -19,7 +20,7 @@
 //! - **Links.** Where [`CompileOptions::links`] says that a rule's path is another one in the workload's root, the rule
 //!   matches both.
 //! - **No path.** An access to a file without a path (a memfd), or to one whose path cannot be told, is refused where the
-//!   section has any rule that is more than a plain Audit, and audited where it has only those. Reading and
+//!   section has any rule but Audit ones, and audited where it has only those. Reading and
 //!   writing a file without a path is always permitted, and mapping it too, unless `process` is an allow-list with
 //!   the posture Block.
 

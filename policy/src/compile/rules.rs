@@ -2,7 +2,7 @@
 
 use super::{CompileError, CompileOptions, place, trimmed};
 use crate::glob::MAX_PATH;
-use crate::model::{Action, Policy, Rule, Section, Target};
+use crate::model::{Action, Policy, Rule, Target};
 use crate::tables::{RuleInfo, Verdict};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -135,19 +135,14 @@ fn effect(rule: &Rule) -> [Verdict; 4] {
         Action::Allow => Verdict::Allow,
         Action::Audit => Verdict::Audit,
     };
-    // What happens to those whom ownerOnly spares.
-    let spared = if plain == Verdict::Audit { Verdict::Audit } else { Verdict::Allow };
-    let (first, second) = match (rule.section, rule.read_only, rule.owner_only) {
-        (Section::File, true, _) if plain == Verdict::Audit => (Verdict::Allow, Verdict::Audit),
-        (Section::File, true, _) => (Verdict::Allow, Verdict::Block),
-        (_, _, true) => (spared, spared),
-        (_, _, false) => (plain, plain),
-    };
-    if rule.owner_only {
-        [Verdict::Block, first, Verdict::Block, second]
-    } else {
-        [first, first, second, second]
+    if !rule.read_only && !rule.owner_only {
+        return [plain; 4];
     }
+    // Both say what is permitted; the action says what becomes of the rest, which Allow leaves out too.
+    let beyond = if plain == Verdict::Audit { Verdict::Audit } else { Verdict::Block };
+    let others = if rule.owner_only { beyond } else { Verdict::Allow };
+    let second = if rule.read_only { beyond } else { Verdict::Allow };
+    [others, Verdict::Allow, others.max(second), second]
 }
 
 /// What a path resolves to, without a last `/`, where that is another path.

@@ -80,7 +80,9 @@ impl Case {
 
     /// Whether something is to be blocked in it.
     pub fn shows_refusal(&self) -> bool {
-        self.alerts.iter().any(|alert| alert.get("Action").is_some_and(|action| action == "Block"))
+        let is =
+            |alert: &Map<String, Value>, key: &str, value: &str| alert.get(key).is_some_and(|is| is == value);
+        self.alerts.iter().any(|alert| is(alert, "Action", "Block") && !is(alert, "Result", "Closed"))
     }
 
     /// The program to run and its arguments.

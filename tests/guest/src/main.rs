@@ -6,6 +6,7 @@
 //! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
 //! - `armor-guest-tests containers [FILTER...]` makes and enters control groups as container runtimes do.
 //! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
+//! - `armor-guest-tests preempted` preempts tasks inside a program while another is decided on.
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 //! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
 
@@ -13,6 +14,7 @@ mod case;
 mod containers;
 mod measure;
 mod memory;
+mod preempted;
 mod race;
 mod run;
 mod unopened;
@@ -45,6 +47,12 @@ fn main() -> ExitCode {
             Some(race) => report(race::reader(&race)),
             None => usage(),
         },
+        Some("preempted") => report(preempted::main()),
+        Some("preempted-tries") => report(preempted::tries()),
+        Some("preempted-opener") => match args.next().and_then(|number| number.parse().ok()) {
+            Some(number) => report(preempted::opener(number)),
+            None => usage(),
+        },
         Some("do") => way::main(&args.collect::<Vec<_>>()),
         Some(mode @ ("run" | "run-unruled")) => match args.next() {
             Some(folder) if mode == "run" => run::main(Mode::Ruled, folder.as_ref(), args),
@@ -63,7 +71,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests containers|race|prepare|measure|policy RULES|memory PID"
+        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests containers|race|preempted|prepare|measure|policy RULES|memory PID"
     );
     ExitCode::from(2)
 }

@@ -1,0 +1,47 @@
+//! How often the kernel passed over a program of ours: one that is already running on a processor is, by some kernels, not run
+//! there again, and what it would have refused is permitted.
+
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use libbpf_rs::libbpf_sys::{bpf_obj_get_info_by_fd, bpf_prog_info};
+use libbpf_rs::{Link, Program};
+
+use crate::error::BpfError;
+use crate::pins::{entries, pin_error};
+
+/// The attached programs.
+pub(crate) struct Attached(Vec<OwnedFd>);
+
+impl Attached {
+    /// Those of links that this process made.
+    pub(crate) fn of<'a>(links: impl IntoIterator<Item = &'a Link>) -> Result<Self, BpfError> {
+        let program = |link: &Link| Program::fd_from_id(link.info()?.prog_id);
+        let programs = links.into_iter().map(program).collect::<libbpf_rs::Result<_>>();
+        programs.map(Self).map_err(|source| BpfError::Programs { source: io::Error::other(source) })
+    }
+
+    /// Those whose links are pinned in a folder.
+    pub(crate) fn pinned(folder: &Path) -> Result<Self, BpfError> {
+        let open = |path: &Path| Link::open(path).map_err(|source| pin_error(path, io::Error::other(source)));
+        let links = entries(folder)?.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+        Self::of(&links)
+    }
+
+    /// How often one of them was not run where it should have been, since they were loaded.
+    pub(crate) fn skipped(&self) -> Result<u64, BpfError> {
+        let misses = |program: &OwnedFd| {
+            let mut info = bpf_prog_info::default();
+            let mut length = size_of_val(&info) as u32;
+            // SAFETY: the kernel writes at most `length` bytes to `info`, which is as long and outlives the call; its
+            // pointers and lengths are 0, so that nothing is written elsewhere.
+            let failed = unsafe {
+                bpf_obj_get_info_by_fd(program.as_fd().as_raw_fd(), (&raw mut info).cast(), &raw mut length)
+            };
+            if failed == 0 { Ok(info.recursion_misses) } else { Err(io::Error::last_os_error()) }
+        };
+        self.0.iter().map(misses).sum::<io::Result<u64>>().map_err(|source| BpfError::Programs { source })
+    }
+}
