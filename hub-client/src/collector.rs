@@ -36,8 +36,8 @@ use crate::signed::SignedError;
 use crate::status::{self, NodeStatus};
 use crate::steps::{NoSteps, Steps};
 
-pub use ledger::LedgerError;
 use ledger::{Boundary, Held, Ledger, Stream};
+pub use ledger::{LEDGER_FILE, LedgerError};
 use output::Output;
 pub use output::{OutputConfig, OutputError};
 

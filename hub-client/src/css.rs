@@ -1,16 +1,21 @@
 //! Client of the hub's Cloud Sync Service with a user's credentials: for an operator, a collector, and a machine that is no
 //! Horizon node.
+//!
+//! Invariant: "nothing there", which a CSS says with 404, is believed only of a server that has shown to be one.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::ess::MAX_PUT;
+use crate::file;
 use crate::http::{self, Peer};
 use crate::mms::{
     Credentials, Destination, DestinationPolicy, HUB_TYPE, MetaData, MmsError, ObjectStatus, check_name,
@@ -19,6 +24,12 @@ use crate::tls;
 
 /// Time for one request where nothing else is configured; a bundle of several megabytes is one request.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most that the file of the hub's certificates may have, in bytes: one with all of a system's authorities has 250,000.
+const MAX_CERTIFICATES: usize = 2 << 20;
+/// Where a sync service tells how it is.
+const HEALTH: &str = "/api/v1/health";
+/// The most of that which is read, in bytes.
+const MAX_HEALTH: u64 = 64 << 10;
 /// Pause between two questions whether the hub has verified what was published.
 const STATUS_PAUSE: Duration = Duration::from_millis(200);
 
@@ -117,6 +128,9 @@ pub struct CssClient {
     user: String,
     password: String,
     client: Client,
+    health: String,
+    /// Whether it has said that it is a sync service.
+    is_known: AtomicBool,
 }
 
 impl std::fmt::Debug for CssClient {
@@ -146,7 +160,7 @@ impl CssClient {
             None => tls::hub(None),
             Some(path) => {
                 let problem = |reason: String| MmsError::File { path: path.clone(), reason };
-                let pem = std::fs::read(path).map_err(|e| problem(e.to_string()))?;
+                let pem = file::read(path, MAX_CERTIFICATES).map_err(|e| problem(e.to_string()))?;
                 Ok(tls::hub(Some(&pem)).map_err(|e| problem(e.to_string()))?)
             }
         }
@@ -158,6 +172,8 @@ impl CssClient {
             user,
             password: password.to_owned(),
             client,
+            health: format!("{url}{HEALTH}"),
+            is_known: AtomicBool::new(false),
         })
     }
 
@@ -316,7 +332,45 @@ impl CssClient {
 
     async fn json_list<T: serde::de::DeserializeOwned>(&self, rest: &str) -> Result<Vec<T>, MmsError> {
         let response = self.send(self.client.get(format!("{}{rest}", self.base))).await?;
+        let status = response.status();
+        let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if status.is_redirection() {
+            return Err(self.no_sync_service(format!("{status}, which leads elsewhere")));
+        } else if status.is_success() && kind.starts_with(b"text/html") {
+            return Err(self.no_sync_service("a page for people (HTML)".to_owned()));
+        } else if status == StatusCode::NOT_FOUND {
+            self.expect_sync_service().await?;
+        }
         self.peer.json_list(response).await
+    }
+
+    /// That nothing is there means something only from a sync service, which other servers are found out to be none by.
+    async fn expect_sync_service(&self) -> Result<(), MmsError> {
+        #[derive(Deserialize)]
+        struct Health {
+            #[serde(rename = "general")]
+            _general: serde::de::IgnoredAny,
+        }
+        if self.is_known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let response = self.send(self.client.get(&self.health)).await?;
+        let status = response.status();
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(self.peer.rejection(response).await);
+        }
+        let told = self.peer.body(response, MAX_HEALTH).await?;
+        if !status.is_success() || serde_json::from_slice::<Health>(&told).is_err() {
+            let answer =
+                format!("404 to what is asked, and to {HEALTH} nothing that a sync service says ({status})");
+            return Err(self.no_sync_service(answer));
+        }
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn no_sync_service(&self, answer: String) -> MmsError {
+        MmsError::NoSyncService { server: self.peer.name.clone(), answer }
     }
 
     async fn object(

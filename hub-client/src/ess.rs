@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 
+use crate::file;
 use crate::http::{self, Peer};
 use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus, check_name};
 use crate::tls;
@@ -21,8 +22,8 @@ use crate::tls;
 pub const MAX_PUT: u64 = 5 << 20;
 /// Time for one request where nothing else is configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The most of a credentials or certificate file that is read, in bytes.
-const MAX_FILE: u64 = 64 << 10;
+/// The most that a credentials or certificate file may have, in bytes.
+const MAX_FILE: usize = 64 << 10;
 const API: &str = "api/v1/objects";
 
 /// Where the ESS listens; TLS in either case.
@@ -273,8 +274,8 @@ impl EssClient {
     fn read_session(&self) -> Result<Session, MmsError> {
         let problem = |path: &Path, reason: String| MmsError::File { path: path.to_owned(), reason };
         let EssConfig { auth_file, cert_file, .. } = &self.config;
-        let auth = read_limited(auth_file)?;
-        let certificate = read_limited(cert_file)?;
+        let read = |path: &Path| file::read(path, MAX_FILE).map_err(|e| problem(path, e.to_string()));
+        let (auth, certificate) = (read(auth_file)?, read(cert_file)?);
         let credential: Auth = serde_json::from_slice(&auth)
             // The parser's message could quote the token.
             .map_err(|e| problem(auth_file, format!("not JSON with id and token (line {})", e.line())))?;
@@ -293,18 +294,6 @@ impl EssClient {
             credentials: Credentials::File(self.config.auth_file.clone()),
         }
     }
-}
-
-fn read_limited(path: &Path) -> Result<Vec<u8>, MmsError> {
-    use std::io::Read as _;
-    let problem = |reason: String| MmsError::File { path: path.to_owned(), reason };
-    let file = std::fs::File::open(path).map_err(|e| problem(e.to_string()))?;
-    let mut content = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(|e| problem(e.to_string()))?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(problem(format!("has more than {MAX_FILE} bytes")));
-    }
-    Ok(content)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,8 @@ use rsa::traits::PublicKeyParts as _;
 use rustls::pki_types::pem::{self, SectionKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::file::{self, FileError};
 
 const OID_ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const OID_EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -46,8 +48,8 @@ const P256_SPKI: [u8; 26] = [
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 /// Bits of the RSA keys that are made.
 const RSA_NEW_BITS: usize = 3072;
-/// The most of a key file that is read, in bytes.
-const MAX_FILE: u64 = 64 << 10;
+/// The most that a key file may have, in bytes.
+const MAX_FILE: usize = 64 << 10;
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +59,8 @@ pub enum KeyError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
+        /// Why.
+        source: FileError,
     },
     /// The private key's file exists already; a key is never overwritten.
     #[error("{} exists already and is not overwritten: move it away or choose another name", .0.display())]
@@ -382,7 +384,7 @@ impl PrivateKey {
 
     /// Writes the key as PEM to a new file that only its owner may read, durably. An existing file is never touched.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
-        let problem = |source| KeyError::File { path: path.to_owned(), source };
+        let problem = |error: std::io::Error| KeyError::File { path: path.to_owned(), source: error.into() };
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
                 if e.kind() == std::io::ErrorKind::AlreadyExists {
@@ -426,10 +428,7 @@ fn rsa_spki(pkcs1: &[u8]) -> Result<Vec<u8>, Malformed> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
-    let problem = |source| KeyError::File { path: path.to_owned(), source };
-    let mut content = Vec::new();
-    File::open(path).and_then(|f| f.take(MAX_FILE).read_to_end(&mut content)).map_err(problem)?;
-    Ok(content)
+    file::read(path, MAX_FILE).map_err(|source| KeyError::File { path: path.to_owned(), source })
 }
 
 fn one_section(text: &[u8]) -> Result<(SectionKind, Vec<u8>), Malformed> {

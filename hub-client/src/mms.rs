@@ -252,6 +252,17 @@ pub enum MmsError {
         /// The id asked for.
         id: String,
     },
+    /// Some other server than a hub's sync service: a wrong address.
+    #[error(
+        "{server} is no sync service of a hub, it answers {answer}: HZN_FSS_CSSURL must name the hub's CSS, with the path before \
+         /api where it has one"
+    )]
+    NoSyncService {
+        /// URL.
+        server: String,
+        /// What it does instead.
+        answer: String,
+    },
     /// Any other refusal.
     #[error("the server answers {status}: {text}")]
     Rejected {

@@ -16,10 +16,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::file::{self, FileError};
 use crate::keys::{KeyError, KeyId, Malformed, PublicKey};
 
-/// The most keys of a role, pinned or added, and the most removed ids that are remembered.
+/// The most keys of a role, pinned or added, the most files with them, and the most removed ids that are remembered.
 pub const MAX_KEYS: usize = 256;
+/// The most that the record of changes may have, in bytes: twice [`MAX_KEYS`] keys, and ids.
+const MAX_CHANGES: usize = 4 << 20;
+/// The folder of the keys that sign bundles.
+pub const BUNDLE_KEYS: &str = "trust.d";
+/// The folder of the keys that sign receipts.
+pub const RECEIPT_KEYS: &str = "receipt.d";
 const CHANGES_FILE: &str = "trust-changes.json";
 const CHANGES_FORMAT: &str = "horizon-armor.trust-changes/1";
 
@@ -31,8 +38,8 @@ pub enum TrustError {
     File {
         /// What could not be used.
         path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
+        /// Why.
+        source: FileError,
     },
     /// The recorded changes are damaged or of a newer version.
     #[error(
@@ -48,9 +55,9 @@ pub enum TrustError {
     /// A pinned file holds no usable public key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// More keys than a store takes.
-    #[error("more than {MAX_KEYS} keys in one role")]
-    TooMany,
+    /// More pinned files than a store takes.
+    #[error("{}: more than {MAX_KEYS} files that end in .pem: remove those that are not needed", .0.display())]
+    TooMany(PathBuf),
     /// A change that is not possible.
     #[error("trust change not possible: {0}")]
     Change(BadChange),
@@ -204,13 +211,13 @@ impl TrustStore {
         let mut problems = Vec::new();
         let mut store = Self {
             dir: Some(dir.to_owned()),
-            pinned_bundle: load_pinned(&dir.join("trust.d"), &mut problems)?,
-            pinned_receipt: load_pinned(&dir.join("receipt.d"), &mut problems)?,
+            pinned_bundle: load_pinned(&dir.join(BUNDLE_KEYS), &mut problems)?,
+            pinned_receipt: load_pinned(&dir.join(RECEIPT_KEYS), &mut problems)?,
             ..Self::default()
         };
         let path = dir.join(CHANGES_FILE);
-        match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => store.overlay.format = CHANGES_FORMAT.to_owned(),
+        match file::read(&path, MAX_CHANGES) {
+            Err(e) if e.is_missing() => store.overlay.format = CHANGES_FORMAT.to_owned(),
             Err(source) => return Err(TrustError::File { path, source }),
             Ok(text) => {
                 let damaged = |reason: String| TrustError::Changes { path: path.clone(), reason };
@@ -293,7 +300,7 @@ impl TrustStore {
             let path = dir.join(CHANGES_FILE);
             let text = serde_json::to_vec_pretty(&new.overlay)
                 .map_err(|e| TrustError::Changes { path: path.clone(), reason: e.to_string() })?;
-            replace_file(&path, &text).map_err(|source| TrustError::File { path, source })?;
+            replace_file(&path, &text).map_err(|error| TrustError::File { path, source: error.into() })?;
         }
         *self = new;
         Ok(())
@@ -310,19 +317,20 @@ impl TrustStore {
 }
 
 fn load_pinned(dir: &Path, problems: &mut Vec<TrustError>) -> Result<Keys, TrustError> {
-    let problem = |source| TrustError::File { path: dir.to_owned(), source };
-    let mut keys = Keys::new();
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(keys),
-        other => other.map_err(problem)?,
-    };
-    for entry in entries {
-        let path = entry.map_err(problem)?.path();
-        if path.extension().is_none_or(|extension| extension != "pem") {
-            continue;
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for path in entries(dir)? {
+        let path = path?;
+        if is_named_as_key(&path) {
+            if paths.len() == MAX_KEYS {
+                return Err(TrustError::TooMany(dir.to_owned()));
+            }
+            paths.push(path);
         }
+    }
+    paths.sort();
+    let mut keys = Keys::new();
+    for path in paths {
         match PublicKey::load(&path) {
-            Ok(_) if keys.len() >= MAX_KEYS => return Err(TrustError::TooMany),
             Ok(key) => {
                 keys.insert(key.id().clone(), key);
             }
@@ -330,6 +338,29 @@ fn load_pinned(dir: &Path, problems: &mut Vec<TrustError>) -> Result<Keys, Trust
         }
     }
     Ok(keys)
+}
+
+/// What is in a folder of pinned keys and is not read, by its name; at most `most` of it.
+///
+/// # Errors
+/// [`TrustError::File`] where the folder does not list; one that is not there has nothing.
+pub fn not_read(dir: &Path, most: usize) -> Result<Vec<PathBuf>, TrustError> {
+    entries(dir)?.filter(|path| !path.as_ref().is_ok_and(|path| is_named_as_key(path))).take(most).collect()
+}
+
+/// A node reads no other files as keys, so that one may lie there renamed, or beside a README.
+fn is_named_as_key(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "pem")
+}
+
+/// The paths in a folder; none where it is missing.
+fn entries(dir: &Path) -> Result<impl Iterator<Item = Result<PathBuf, TrustError>>, TrustError> {
+    let problem = |error: std::io::Error| TrustError::File { path: dir.to_owned(), source: error.into() };
+    let listed = match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        other => Some(other.map_err(problem)?),
+    };
+    Ok(listed.into_iter().flatten().map(move |entry| Ok(entry.map_err(problem)?.path())))
 }
 
 /// Replaces a file's content as a whole, so that after a crash it is the old or the new one.
@@ -382,6 +413,22 @@ mod tests {
         problems.sort();
         assert!(problems[0].contains("garbage.pem") && problems[0].contains("no PEM"), "{problems:?}");
         assert!(problems[1].contains("private.pem") && problems[1].contains("private key"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_files_of_a_folder_are_bounded_and_those_that_are_not_read_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.pub", "README", "b.PEM"] {
+            pin(dir.path(), BUNDLE_KEYS, name, "x");
+        }
+        assert_eq!(not_read(&dir.path().join(BUNDLE_KEYS), 9).unwrap().len(), 3);
+        assert_eq!(not_read(&dir.path().join(BUNDLE_KEYS), 2).unwrap().len(), 2);
+        assert!(not_read(&dir.path().join(RECEIPT_KEYS), 9).unwrap().is_empty());
+        for number in 0..=MAX_KEYS {
+            pin(dir.path(), BUNDLE_KEYS, &format!("{number}.pem"), "x");
+        }
+        let error = TrustStore::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("trust.d: more than 256 files"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
@@ -13,6 +13,11 @@ use armor_hub_client::css::CssConfig;
 use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::BUNDLE_TYPE;
 use armor_hub_client::trust::TrustStore;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+/// The longest that a command may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLICY: &str = "apiVersion: security.kubearmor.com/v1
 kind: KubeArmorHostPolicy
@@ -43,6 +48,13 @@ fn main() -> ExitCode {
     let local = no_hub![
         policies_are_checked_with_places_and_exit_status,
         keys_are_made_once_and_shown,
+        files_that_are_not_regular_are_refused_at_once,
+        what_a_folder_holds_beside_policies_is_said,
+        what_is_no_text_or_not_rendered_is_refused,
+        trust_that_holds_no_keys_says_why,
+        nothing_is_built_over_or_out_of_what_it_would_lose,
+        an_output_that_takes_nothing_ends_every_command,
+        a_server_that_is_no_sync_service_is_named,
         what_cannot_be_used_is_never_signed,
     ];
     run_all([local, both_hubs![a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders]])
@@ -73,16 +85,25 @@ impl Operator {
     }
 
     async fn run(&self, arguments: &str) -> Output {
+        self.run_with(arguments, None, None).await
+    }
+
+    /// With another standard output or standard error.
+    async fn run_with(&self, arguments: &str, stdout: Option<Stdio>, stderr: Option<Stdio>) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
         command
+            .kill_on_drop(true)
             .args(arguments.split_whitespace())
             .current_dir(self.dir.path())
             .env("HZN_ORG_ID", "myorg")
             .env("HZN_MGMT_HUB_CERT_PATH", "");
+        command.stdout(stdout.unwrap_or_else(Stdio::piped)).stderr(stderr.unwrap_or_else(Stdio::piped));
         if let Some(css) = &self.css {
             command.env("HZN_EXCHANGE_USER_AUTH", &css.user).env("HZN_FSS_CSSURL", &css.url);
         }
-        let output = command.output().await.unwrap();
+        let child = command.spawn().unwrap();
+        let output = timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{arguments}: does not end")).unwrap();
         Output {
             code: output.status.code().unwrap(),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -177,6 +198,285 @@ async fn what_cannot_be_used_is_never_signed() {
     operator.fails("bundle verify --trust trust --node-id node1 a.bundle", 1, "does-not-compile").await;
 }
 
+async fn files_that_are_not_regular_are_refused_at_once() {
+    let operator = Operator::new(None);
+    operator.good("keys generate op").await;
+    operator.good("bundle build --name edge certs.yaml --out payload.json").await;
+    node_trust(&operator.path("trust"), &operator.path("op.pem"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, operator.path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(operator.path("socket")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", operator.path("zero")).unwrap();
+    for (name, kind) in [("pipe", "pipe (FIFO)"), ("socket", "socket"), ("zero", "device")] {
+        let says = format!("{name}: a {kind}, not a regular file");
+        let checked = operator.run(&format!("policy check {name} certs.yaml")).await;
+        assert!(checked.code == 1 && checked.stdout.starts_with(&says), "{}", checked.stdout);
+        assert!(checked.stdout.contains("certs.yaml: ok"), "{}", checked.stdout);
+        for command in [
+            format!("keys show {name}"),
+            format!("bundle build --name edge {name}"),
+            format!("bundle build --name edge certs.yaml --add-key {name}"),
+            format!("bundle sign -k {name} payload.json"),
+            format!("bundle sign -k op.key {name}"),
+            format!("bundle inspect {name}"),
+            format!("bundle verify --trust trust --node-id node1 {name}"),
+            format!("bundle verify --trust trust --node-id node1 --meta {name} payload.json"),
+            format!("bundle publish {name} --service s --css-url https://127.0.0.1:1 -u u:p"),
+            format!(
+                "bundle publish payload.json --plain-key {name} --service s --css-url https://127.0.0.1:1 -u u:p"
+            ),
+            format!("alerts collect --key {name} --state state --css-url https://127.0.0.1:1 -u u:p"),
+            format!(
+                "alerts collect --key op.key --state state --hub-cert {name} --css-url https://127.0.0.1:1 -u u:p"
+            ),
+        ] {
+            operator.fails(&command, 1, &says).await;
+        }
+        // What appears beside pinned keys is left out, and the keys hold.
+        let pinned = operator.path("trust/trust.d").join("other.pem");
+        std::os::unix::fs::symlink(operator.path(name), &pinned).unwrap();
+        let verify = "bundle verify --trust trust --node-id node1 payload.json";
+        operator.fails(verify, 1, &format!("left out: trust/trust.d/other.pem: a {kind}")).await;
+        operator.fails(verify, 1, "refused (unsigned)").await;
+        std::fs::remove_file(&pinned).unwrap();
+        // The record of changes cannot be passed over: a removed key would be believed.
+        let changes = operator.path("trust/trust-changes.json");
+        std::os::unix::fs::symlink(operator.path(name), &changes).unwrap();
+        operator.fails(verify, 1, &format!("trust-changes.json: a {kind}")).await;
+        std::fs::remove_file(&changes).unwrap();
+    }
+    let out = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p --out pipe";
+    operator.fails(out, 1, "pipe: no regular file").await;
+    std::fs::write(operator.path("large.pem"), vec![b'#'; 1 << 20]).unwrap();
+    operator.fails("keys show large.pem", 1, "large.pem: more than the 65536 bytes").await;
+}
+
+async fn what_a_folder_holds_beside_policies_is_said() {
+    let operator = Operator::new(None);
+    for folder in ["set/app/.git", "set/web", "set/empty"] {
+        std::fs::create_dir_all(operator.path(folder)).unwrap();
+    }
+    std::fs::copy(operator.path("certs.yaml"), operator.path("set/app/certs.yaml")).unwrap();
+    std::fs::write(operator.path("set/app/.git/hidden.yaml"), "x").unwrap();
+    std::fs::write(operator.path("set/web/web.yml"), POLICY.replace("protect-certs", "web")).unwrap();
+    std::fs::write(operator.path("set/README.md"), "x").unwrap();
+    std::os::unix::fs::symlink("..", operator.path("set/web/up")).unwrap();
+    let checked = operator.run("policy check set").await;
+    assert_eq!(checked.code, 0, "{}", checked.stderr);
+    assert_eq!(
+        (checked.stdout.as_str(), checked.stderr.as_str()),
+        (
+            "set/app/certs.yaml: ok, 1 policy\nset/web/web.yml: ok, 1 policy\n",
+            "left out: set/README.md: its name ends in neither .yaml nor .yml\n\
+             left out: set/app/.git: a hidden folder\n\
+             left out: set/web/up: a link to a folder\n"
+        )
+    );
+    let built = operator.run("bundle build --name edge set").await;
+    assert!(built.stdout.contains("web.yml") && built.stderr.contains("set/README.md"), "{}", built.stderr);
+    operator.fails("policy check set/empty", 1, "set/empty: no .yaml or .yml file").await;
+    for number in 0..30 {
+        std::fs::write(operator.path(&format!("set/empty/{number:02}")), "").unwrap();
+    }
+    let many = operator.run("policy check set").await.stderr;
+    assert!(many.lines().count() == 21 && many.ends_with("left out: 13 more\n"), "{many}");
+}
+
+async fn what_is_no_text_or_not_rendered_is_refused() {
+    let operator = Operator::new(None);
+    let wide: Vec<u8> = format!("\u{feff}{POLICY}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(operator.path("wide.yaml"), wide).unwrap();
+    let latin: Vec<u8> = POLICY.replace("stays", "\u{fc}").chars().map(|c| c as u8).collect();
+    std::fs::write(operator.path("latin.yaml"), latin).unwrap();
+    let template = POLICY.replace("protect-certs", "{{ .Release.Name }}");
+    std::fs::write(operator.path("template.yaml"), template).unwrap();
+    for (file, place, help) in [
+        ("wide.yaml", "1:1: the file is UTF-16", "iconv -f UTF-16 -t UTF-8"),
+        ("latin.yaml", "4:37: not UTF-8: the byte 0xfc", "iconv -f ISO-8859-1 -t UTF-8"),
+        ("template.yaml", "4:9: `{{ .Release.Name }}`", "helm template"),
+    ] {
+        let checked = operator.run(&format!("policy check {file}")).await;
+        assert!(
+            checked.code == 1 && checked.stdout.starts_with(&format!("{file}:{place}")),
+            "{}",
+            checked.stdout
+        );
+        assert!(checked.stdout.contains(help) && checked.stdout.lines().count() == 1, "{}", checked.stdout);
+        operator.fails(&format!("bundle build --name edge {file}"), 1, &format!("{file}:{place}")).await;
+    }
+}
+
+async fn trust_that_holds_no_keys_says_why() {
+    let operator = Operator::new(None);
+    operator.good("keys generate op").await;
+    operator.good("bundle build --name edge certs.yaml --out payload.json").await;
+    operator.good("bundle sign -k op.key payload.json --out bundle").await;
+    let verify = "bundle verify --trust trust --node-id node1 bundle";
+    operator.fails(verify, 1, "trust: no such folder").await;
+    std::fs::create_dir(operator.path("trust")).unwrap();
+    operator.fails(verify, 1, "trust holds no folder trust.d").await;
+    std::fs::create_dir(operator.path("trust/trust.d")).unwrap();
+    std::fs::copy(operator.path("op.pem"), operator.path("trust/trust.d/op.pub")).unwrap();
+    operator.fails(verify, 1, "left out: trust/trust.d/op.pub: its name does not end in .pem").await;
+    operator.fails(verify, 1, "refused (no-pinned-keys)").await;
+    node_trust(&operator.path("trust"), &operator.path("op.pem"));
+    operator.good(verify).await;
+}
+
+async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
+    let operator = Operator::new(None);
+    operator.good("keys generate op").await;
+    operator.good("bundle build --name edge certs.yaml --out payload.json").await;
+    std::fs::create_dir(operator.path("other")).unwrap();
+    std::fs::hard_link(operator.path("certs.yaml"), operator.path("hard")).unwrap();
+    std::os::unix::fs::symlink("certs.yaml", operator.path("soft")).unwrap();
+    let key = std::fs::read(operator.path("op.key")).unwrap();
+    for (command, says) in [
+        (
+            "bundle build --name edge certs.yaml --out certs.yaml",
+            "--out certs.yaml is the policy file certs.yaml",
+        ),
+        ("bundle build --name edge certs.yaml --out other/../certs.yaml", "the policy file"),
+        ("bundle build --name edge certs.yaml --out hard", "the policy file"),
+        ("bundle build --name edge certs.yaml --out soft", "the policy file"),
+        ("bundle build --name edge . --out certs.yaml", "the policy file"),
+        ("bundle build --name edge certs.yaml --add-key op.pem --out op.pem", "the key op.pem"),
+        ("bundle sign -k op.key payload.json --out ./op.key", "the key op.key"),
+        ("bundle build --name edge certs.yaml ./certs.yaml", "the file certs.yaml once more"),
+        ("bundle build --name edge certs.yaml --serial 18446744073709551615", "no later one could pass it"),
+        // Milliseconds: what is built later, with seconds, would be refused for 50,000 years.
+        (
+            "bundle build --name edge certs.yaml --serial 1790000000000",
+            "leave it out for the seconds since 1970",
+        ),
+    ] {
+        operator.fails(command, 1, says).await;
+    }
+    for (file, name) in
+        [("other/certs.yaml", "twin"), ("other/same.yaml", "protect-certs"), ("other/a b.yaml", "c")]
+    {
+        std::fs::write(operator.path(file), POLICY.replace("protect-certs", name)).unwrap();
+    }
+    operator
+        .fails("bundle build --name edge certs.yaml other/certs.yaml", 1, "has the name of certs.yaml")
+        .await;
+    let twins = "other/same.yaml:1:1: policy `protect-certs` stands already in certs.yaml, line 1";
+    operator.fails("bundle build --name edge certs.yaml other/same.yaml", 1, twins).await;
+    operator.fails("bundle build --name edge other", 1, "other/a b.yaml: rename the file").await;
+    assert_eq!(std::fs::read_to_string(operator.path("certs.yaml")).unwrap(), POLICY);
+    assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
+
+    // What somebody else built is not signed either.
+    let payload = std::fs::read_to_string(operator.path("payload.json")).unwrap();
+    let mut absurd: serde_json::Value = serde_json::from_str(&payload).unwrap();
+    absurd["serial"] = u64::MAX.into();
+    std::fs::write(operator.path("absurd.json"), absurd.to_string()).unwrap();
+    operator.fails("bundle sign -k op.key absurd.json", 1, "not signed: serial 18446744073709551615").await;
+
+    let collect = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p";
+    std::os::unix::fs::symlink("alerts", operator.path("link")).unwrap();
+    for (options, says) in [
+        ("--out alerts --report alerts", "--report alerts is the file of --out, alerts"),
+        ("--out alerts --report ./alerts", "the file of --out, alerts"),
+        ("--out alerts --report link", "the file of --out, alerts"),
+        ("--out link --report other/../alerts", "the file of --out, link"),
+        ("--out op.key", "--out op.key is the key op.key"),
+        ("--report op.key", "--report op.key is the key op.key"),
+        ("--out state/collector.db", "the collector's state"),
+    ] {
+        operator.fails(&format!("{collect} {options}"), 1, says).await;
+    }
+    assert!(!operator.path("alerts").exists() && !operator.path("state").exists());
+    assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
+}
+
+async fn an_output_that_takes_nothing_ends_every_command() {
+    let operator = Operator::new(None);
+    operator.good("keys generate op").await;
+    operator.good("bundle build --name edge certs.yaml --out payload.json").await;
+    operator.good("bundle sign -k op.key payload.json --out bundle").await;
+    node_trust(&operator.path("trust"), &operator.path("op.pem"));
+    for (number, command) in [
+        "--help",
+        "--version",
+        "bundle build --help",
+        "keys generate full",
+        "keys show op.pem",
+        "policy check certs.yaml",
+        "policy check --json certs.yaml",
+        "bundle build --name edge certs.yaml",
+        "bundle sign -k op.key payload.json",
+        "bundle verify --trust trust --node-id node1 bundle",
+        "bundle inspect bundle",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let said = operator.run_with(command, Some(full()), None).await;
+        assert_eq!(said.code, 1, "{command}: {}", said.stderr);
+        assert!(
+            said.stderr.starts_with("hzn-armor: standard output: No space left"),
+            "{command}: {}",
+            said.stderr
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        // The key's file is there by now.
+        let command = command.replace("full", &format!("closed{number}"));
+        let said = operator.run_with(&command, Some(writer.into()), None).await;
+        assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command}");
+    }
+    for command in ["keys show missing", "policy check set", "bundle build", "bundle inspect certs.yaml"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let said = operator.run_with(command, None, Some(full.into())).await;
+        assert!(matches!(said.code, 1 | 2), "{command}: {}", said.code);
+    }
+}
+
+/// A server that answers everything alike.
+async fn monotonous(answer: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    url
+}
+
+async fn a_server_that_is_no_sync_service_is_named() {
+    for (answer, says) in [
+        ("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", "404"),
+        ("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}", "404"),
+        (
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+            "HTML",
+        ),
+        ("HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n", "302"),
+    ] {
+        let url = monotonous(answer).await;
+        let operator = Operator::new(None);
+        operator.good("keys generate op").await;
+        let collect = format!("alerts collect --key op.key --state state --css-url {url} -u u:p");
+        let said = operator.run(&collect).await;
+        assert_eq!(said.code, 1, "{answer}: {}", said.stderr);
+        assert!(
+            said.stderr.contains(&format!("{url} is no sync service of a hub, it answers")),
+            "{}",
+            said.stderr
+        );
+        assert!(said.stderr.contains(says) && said.stderr.contains("HZN_FSS_CSSURL"), "{}", said.stderr);
+        assert!(!said.stderr.contains("collected"), "{}", said.stderr);
+    }
+}
+
 async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: Hub>(hub: Fixture<H>) {
     let (ess, css) = (hub.ess().unwrap(), hub.css().unwrap());
     let (kind, node) = hub.destination();
@@ -221,6 +521,10 @@ async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: 
     node_trust(&operator.path("stranger"), &operator.path("second.pem"));
     operator.fails("bundle verify --trust stranger --node-id node1 one.json", 1, "unknown-signer").await;
 
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let unseen =
+        operator.run_with("bundle publish both.json --service hzn-armor", Some(full.into()), None).await;
+    assert!(unseen.code == 1 && unseen.stderr.contains("standard output"), "{}", unseen.stderr);
     let published = operator.good("bundle publish both.json --service hzn-armor").await;
     assert!(published.contains("published hzn-armor.bundle/edge.7."), "{published}");
     let meta = listed("edge.7.").await;

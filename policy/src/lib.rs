@@ -13,6 +13,7 @@ pub mod names;
 pub mod parse;
 pub mod reference;
 pub mod tables;
+pub mod text;
 pub mod yaml;
 
 pub use compile::{CompileError, CompileOptions, Posture, compile, literal_paths};

@@ -6,6 +6,7 @@
 
 use crate::diagnostics::Sink;
 use crate::model::Location;
+use crate::text;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -83,6 +84,11 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
         sink.error(Location { line: 1, column: 1 }, message, "split it");
         return documents;
     }
+    // Everything else that could be said of such a file would only follow from this.
+    if let Some((at, placeholder)) = text::first_placeholder(text) {
+        refuse_placeholder(placeholder, at, sink);
+        return documents;
+    }
     let mut parser = Parser::new_from_str(text);
     let mut source = Source { text, byte: 0, character: 0 };
     let mut open: Vec<Open<'_>> = Vec::new();
@@ -118,6 +124,9 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
             }),
             Event::Scalar(text, style, _, tag) => {
                 refuse_tag(tag.is_some(), at, sink);
+                if let Some(placeholder) = text::placeholder_in(&text) {
+                    refuse_placeholder(placeholder, at, sink);
+                }
                 let plain = style == ScalarStyle::Plain;
                 let text = source
                     .borrowed(&text, &span, plain)
@@ -195,6 +204,11 @@ fn refuse_tag(tagged: bool, at: Location, sink: &mut Sink) {
     if tagged {
         sink.error(at, "YAML tags (!name) are not accepted", "remove it");
     }
+}
+
+fn refuse_placeholder(placeholder: &str, at: Location, sink: &mut Sink) {
+    let message = format!("`{placeholder}` is the placeholder of a template that was not rendered");
+    sink.error(at, message, "render it first, for Helm: helm template CHART > policies.yaml");
 }
 
 fn start(span: &Span) -> Location {

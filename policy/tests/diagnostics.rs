@@ -3,7 +3,7 @@
 //! `UPDATE=1 cargo test -p armor-policy --test diagnostics` writes what is said now; read the difference.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use armor_policy::{check, diagnostics::MAX_DIAGNOSTICS, parse, yaml};
+use armor_policy::{check, diagnostics::MAX_DIAGNOSTICS, parse, text, yaml};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -77,6 +77,40 @@ fn a_label_that_nothing_carries_is_a_warning() {
 }
 
 #[test]
+fn what_is_no_text_is_refused_with_the_way_to_it() {
+    let policy = format!("{HEAD}  file: {{matchPaths: [{{path: /a}}]}}\n");
+    let wide = |mark: &str, bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        format!("{mark}{policy}").encode_utf16().flat_map(bytes).collect()
+    };
+    let utf32: Vec<u8> = policy.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+    for (encoding, bytes) in [
+        ("UTF-16", wide("\u{feff}", u16::to_le_bytes)),
+        ("UTF-16", wide("\u{feff}", u16::to_be_bytes)),
+        ("UTF-16LE", wide("", u16::to_le_bytes)),
+        ("UTF-16BE", wide("", u16::to_be_bytes)),
+        ("UTF-32BE", utf32),
+    ] {
+        let said = text::decode("wide.yaml", bytes).unwrap_err().to_string();
+        let expected = format!(
+            "wide.yaml:1:1: the file is {encoding}, not UTF-8 (convert it: iconv -f {encoding} -t UTF-8 FILE > NEW)"
+        );
+        assert_eq!(said, expected);
+    }
+    let latin: Vec<u8> = format!("# \u{fc}\n{policy}").chars().map(|c| c as u8).collect();
+    let said = text::decode("latin.yaml", latin).unwrap_err().to_string();
+    assert!(said.starts_with("latin.yaml:1:3: not UTF-8: the byte 0xfc (save it as UTF-8"), "{said}");
+    let mut cut = format!("{policy}# \u{e4}\u{fc}").into_bytes();
+    cut.pop();
+    let said = text::decode("cut.yaml", cut).unwrap_err().to_string();
+    assert!(said.starts_with("cut.yaml:7:4: not UTF-8"), "{said}");
+
+    assert_eq!(text::decode("good.yaml", policy.clone().into_bytes()).unwrap(), policy);
+    assert!(parse("marked.yaml", &format!("\u{feff}{policy}")).is_ok());
+    let zero = parse("zero.yaml", &policy.replace("/a", "/a\0b")).unwrap_err().to_string();
+    assert!(zero.starts_with("zero.yaml:6:"), "{zero}");
+}
+
+#[test]
 fn what_may_surprise_is_a_warning() {
     let text = format!(
         "{HEAD}  file:\n    matchPaths:\n    - path: /bin/sleep\n    - path: /etc/*.conf\n    matchPatterns:\n    \
@@ -117,8 +151,28 @@ fn hostile_files_take_no_time() {
     let most = yaml::MAX_TEXT - 16;
     quickly("bomb", &bomb);
     for text in [
-        "[", "{", "- ", "a: ", "? ", "\"", "'", "|\n", "#", "--- \n", "*a ", "&a ", "! ", "\t", "\n", "a\n",
-        "]", ", ",
+        "[",
+        "{",
+        "- ",
+        "a: ",
+        "? ",
+        "\"",
+        "'",
+        "|\n",
+        "#",
+        "--- \n",
+        "*a ",
+        "&a ",
+        "! ",
+        "\t",
+        "\n",
+        "a\n",
+        "]",
+        ", ",
+        "{{",
+        "{{x",
+        "{%",
+        "# {{ a }}\n",
     ] {
         quickly(text, &text.repeat(most / text.len()));
         quickly(text, &format!("{HEAD}  file: {}", text.repeat(most / text.len() / 2)));

@@ -22,6 +22,12 @@ pub const FORMAT: &str = "horizon-armor.bundle/1";
 pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The longest name of a bundle, so that the object's id stays short, in bytes.
 pub const MAX_BUNDLE_NAME: usize = 100;
+/// How far a serial may be ahead of the time, in seconds since 1970: a hundred years.
+///
+/// A node keeps the highest serial that it accepted for ever, so one that nothing passes would end all updates of the name. The
+/// bound rises with the time: whatever was accepted, a second later the serial above it is acceptable. It is so wide that a
+/// clock which stands at 1970, as without a battery, refuses no serial that is the time.
+pub const MAX_AHEAD: u64 = 100 * 31_557_600;
 /// The most policy files in a bundle.
 pub const MAX_FILES: usize = 1000;
 
@@ -170,6 +176,17 @@ pub enum PayloadError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A serial that no later one could pass.
+    #[error(
+        "serial {got} is above {most}, the highest of today: no later one could pass it. Count from 1, or leave it out for the \
+         seconds since 1970"
+    )]
+    SerialTooHigh {
+        /// The serial.
+        got: u64,
+        /// The highest that is acceptable now.
+        most: u64,
+    },
     /// A constraint of the target that does not read.
     #[error("target: {0}")]
     Constraint(#[from] ConstraintError),
@@ -218,6 +235,15 @@ impl Payload {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| PayloadError::Json(e.to_string()))?;
         bytes.push(b'\n');
         if bytes.len() > super::MAX_PAYLOAD { Err(PayloadError::TooLarge(bytes.len())) } else { Ok(bytes) }
+    }
+
+    /// Whether the serial leaves room for later ones at `now` ([`MAX_AHEAD`]).
+    ///
+    /// # Errors
+    /// [`PayloadError::SerialTooHigh`].
+    pub fn check_serial(&self, now: Timestamp) -> Result<(), PayloadError> {
+        let most = u64::try_from(now.as_second()).unwrap_or(0).saturating_add(MAX_AHEAD);
+        if self.serial > most { Err(PayloadError::SerialTooHigh { got: self.serial, most }) } else { Ok(()) }
     }
 
     /// The constraints of the target.

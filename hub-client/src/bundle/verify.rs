@@ -89,7 +89,9 @@ pub enum Refusal {
     #[error("the signature is of an unsupported sort: {0}")]
     UnsupportedSignature(String),
     /// The node has no keys to verify with.
-    #[error("no bundle key is pinned on this node: put the signer's public key into trust.d")]
+    #[error(
+        "no bundle key is pinned on this node: put the signer's public key into trust.d, as a file that ends in .pem"
+    )]
     NoPinnedKeys,
     /// No signature is of a pinned key.
     #[error("signed by {signers}, none of which is pinned on this node")]
@@ -145,6 +147,9 @@ pub enum Refusal {
         /// The serial.
         serial: u64,
     },
+    /// A serial that no later bundle of the name could pass.
+    #[error("{0}")]
+    SerialTooHigh(PayloadError),
     /// Too old to be accepted.
     #[error("the bundle expired at {0}: sign a newer one, or set this node's clock")]
     Expired(Timestamp),
@@ -177,6 +182,7 @@ impl Refusal {
             Self::SerialTooLow { .. } => "serial-too-low",
             Self::SerialReused { .. } => "serial-reused",
             Self::AlreadyAccepted { .. } => "already-accepted",
+            Self::SerialTooHigh(_) => "serial-too-high",
             Self::Expired(_) => "expired",
             Self::BadTrustChange(_) => "bad-trust-change",
             Self::BadPolicy(_) => "bad-policy",
@@ -188,6 +194,7 @@ impl From<PayloadError> for Refusal {
     fn from(error: PayloadError) -> Self {
         match error {
             PayloadError::Unsupported(text) => Self::UnsupportedRequirement(text),
+            PayloadError::SerialTooHigh { .. } => Self::SerialTooHigh(error),
             PayloadError::TooLarge(size) => Self::TooLarge { size, max: MAX_PAYLOAD },
             other => Self::BadPayload(other),
         }
@@ -390,6 +397,7 @@ pub fn verify(
     let digest = signed.digest();
     // Its policies take memory enough.
     drop(signed);
+    payload.check_serial(now)?;
     check_serial(&payload, &digest, floor)?;
     if payload.expires <= now {
         return Err(Refusal::Expired(payload.expires));

@@ -21,6 +21,9 @@ const SCHEMA: i64 = 1;
 /// Batches remembered per stream once taken, to tell duplicates from forks and late receipts from meddling.
 const MAX_ACCEPTED: u64 = 4096;
 
+/// The collector's file in its state directory.
+pub const LEDGER_FILE: &str = "collector.db";
+
 const CREATE: &str = "
 CREATE TABLE node (name TEXT PRIMARY KEY, stream INTEGER NOT NULL) STRICT;
 CREATE TABLE stream (
@@ -106,7 +109,7 @@ type Result<T> = std::result::Result<T, LedgerError>;
 
 impl Ledger {
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("collector.db");
+        let path = dir.join(LEDGER_FILE);
         let connect = || -> rusqlite::Result<(Connection, i64)> {
             let mut db = Connection::open(&path)?;
             db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

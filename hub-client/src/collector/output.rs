@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::ledger::{Ledger, LedgerError};
+use crate::console;
 
 /// Where the collector writes alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,12 @@ pub enum OutputError {
         /// Why.
         error: io::Error,
     },
+    /// The file is a pipe, socket or device: what stands in it cannot be known, nor cut off.
+    #[error("{}: no regular file, so no alert could stand there exactly once; name one, or none for standard output", .0.display())]
+    NotRegular(PathBuf),
+    /// Standard output takes no more.
+    #[error("{0}")]
+    Stdout(#[source] io::Error),
     /// The ledger fails.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -54,7 +61,7 @@ impl Output {
     pub(super) fn open(config: &OutputConfig, ledger: &mut Ledger) -> Result<Self, OutputError> {
         let OutputConfig::File(path) = config else { return Ok(Self::Stdout) };
         let io = |error| OutputError::Io { path: path.clone(), error };
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OutputError::InUse(path.clone())),
@@ -90,11 +97,8 @@ impl Output {
         let text: Vec<u8> = lines.flat_map(|line| line.iter().chain(b"\n")).copied().collect();
         match self {
             Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout
-                    .write_all(&text)
-                    .and_then(|()| stdout.flush())
-                    .map_err(|error| OutputError::Io { path: PathBuf::from("standard output"), error })?;
+                let mut stdout = console::stdout();
+                stdout.write_all(&text).and_then(|()| stdout.flush()).map_err(OutputError::Stdout)?;
                 Ok(None)
             }
             Self::File { path, file, inode, length, pending } => {
@@ -115,6 +119,17 @@ impl Output {
             *length = *pending;
         }
     }
+}
+
+/// Opens the file, which is made where it is not there; what would make that wait is refused first.
+fn open(path: &Path) -> Result<File, OutputError> {
+    let io = |error| OutputError::Io { path: path.to_owned(), error };
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => return Err(OutputError::NotRegular(path.to_owned())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    OpenOptions::new().create(true).append(true).open(path).map_err(io)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

@@ -7,10 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute, Report};
+use armor_hub_client::collector::{
+    Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
+};
+use armor_hub_client::console;
 use armor_hub_client::keys::{KeyId, PrivateKey};
 use armor_hub_client::mms::{DestinationPolicy, ServiceId};
 
+use crate::files::refuse_overwriting;
 use crate::hub::HubArgs;
 use crate::policy::plural;
 
@@ -76,14 +80,22 @@ fn service(text: &str) -> anyhow::Result<ServiceId> {
 /// Runs the command.
 pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
     let AlertsCommand::Collect(collect) = command;
-    let key = PrivateKey::load(&collect.key)?;
-    let css = collect.hub.client()?;
-    let state_dir = match collect.state {
-        Some(dir) => dir,
+    let state_dir = match &collect.state {
+        Some(dir) => dir.clone(),
         None => std::env::home_dir()
             .context("no home directory: give --state")?
             .join(".local/state/hzn-armor/collector"),
     };
+    let (out, report_file) = (collect.out.as_deref(), collect.report.as_deref());
+    let ledger = state_dir.join(LEDGER_FILE);
+    let certificate = collect.hub.hub_cert.as_ref().map(Path::new);
+    let inputs = [("the key", Some(collect.key.as_path())), ("the hub's certificate", certificate)];
+    let inputs = inputs.into_iter().filter_map(|(what, path)| Some((what, path?)));
+    let inputs = inputs.chain([("the collector's state", ledger.as_path())]);
+    refuse_overwriting("--out", out, inputs.clone())?;
+    refuse_overwriting("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
+    let key = PrivateKey::load(&collect.key)?;
+    let css = collect.hub.client()?;
     fs::create_dir_all(&state_dir).with_context(|| state_dir.display().to_string())?;
     let config = CollectorConfig {
         org: collect.hub.org,
@@ -107,14 +119,16 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
     }
     let summary = collector.collect_once().await?;
     let count = |number: u64, one, many| plural(usize::try_from(number).unwrap_or(usize::MAX), one, many);
-    eprintln!(
+    console::tell(format_args!(
         "{} collected, {} published",
         count(summary.alerts, "alert", "alerts"),
         count(summary.receipts, "receipt", "receipts")
-    );
+    ));
     if summary.receipts_due > 0 {
         let receipts = count(summary.receipts_due, "receipt", "receipts");
-        eprintln!("{receipts} could not be published: run again; the nodes keep their alerts until then");
+        console::tell(format_args!(
+            "{receipts} could not be published: run again; the nodes keep their alerts until then"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,13 +142,13 @@ fn report(path: Option<&Path>) -> anyhow::Result<Report> {
         })
         .transpose()?;
     Ok(Box::new(move |finding: &Finding| {
-        eprintln!("{finding}");
+        console::tell(finding);
         if let Some((path, file)) = &mut file {
             let written = serde_json::to_string(finding)
                 .map_err(std::io::Error::other)
                 .and_then(|line| writeln!(file, "{line}"));
             if let Err(error) = written {
-                eprintln!("{}: this finding is not in the report: {error}", path.display());
+                console::tell(format_args!("{}: this finding is not in the report: {error}", path.display()));
             }
         }
     }))

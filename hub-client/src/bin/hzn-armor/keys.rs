@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use armor_hub_client::console;
 use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
 
 /// What to do with keys.
@@ -67,9 +68,10 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
                 .open(&public)
                 .and_then(|mut file| file.write_all(key.public().to_pem().as_bytes()))
                 .with_context(|| public.display().to_string())?;
-            println!("{}  {}", key.public().id(), key.public().key_type());
-            println!("private: {} (keep it off the nodes)", private.display());
-            println!("public:  {} (copy it to trust.d or receipt.d of the nodes)", public.display());
+            let mut out = console::stdout();
+            writeln!(out, "{}  {}", key.public().id(), key.public().key_type())?;
+            writeln!(out, "private: {} (keep it off the nodes)", private.display())?;
+            writeln!(out, "public:  {} (copy it to trust.d or receipt.d of the nodes)", public.display())?;
         }
         KeysCommand::Show(Show { file }) => {
             let key = match PublicKey::load(&file) {
@@ -78,8 +80,7 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
                 }
                 other => other?,
             };
-            println!("{}  {}", key.id(), key.key_type());
-            print!("{}", key.to_pem());
+            write!(console::stdout(), "{}  {}\n{}", key.id(), key.key_type(), key.to_pem())?;
         }
     }
     Ok(ExitCode::SUCCESS)

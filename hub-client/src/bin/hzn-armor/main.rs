@@ -2,8 +2,13 @@
 //!
 //! Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 
+// These panic where nobody takes what they print; `console` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod alerts;
+mod build;
 mod bundle;
+mod files;
 mod hub;
 mod keys;
 mod policy;
@@ -11,6 +16,7 @@ mod publish;
 
 use std::process::ExitCode;
 
+use armor_hub_client::console;
 use clap::{Parser, Subcommand};
 
 /// Signed security policies for Open Horizon edge nodes, and the alerts they make.
@@ -39,7 +45,10 @@ enum Command {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match console::arguments::<Cli>("hzn-armor") {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
@@ -52,8 +61,5 @@ async fn main() -> ExitCode {
         Command::Bundle(command) => bundle::run(command).await,
         Command::Alerts(command) => alerts::run(command).await,
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("hzn-armor: {error:#}");
-        ExitCode::from(1)
-    })
+    done.unwrap_or_else(|error| console::fail("hzn-armor", error.as_ref(), 1))
 }

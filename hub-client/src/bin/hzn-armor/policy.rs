@@ -1,23 +1,26 @@
 //! `hzn-armor policy`: what is wrong with policy files, before they are signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::Read as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use armor_hub_client::bundle::MAX_PAYLOAD;
+use armor_hub_client::{console, file};
 use armor_policy::model::{Kind, Location};
 use armor_policy::{Checked, CompileError, CompileOptions, Policy, Posture, compile};
 use serde_json::{Value, json};
+
+use crate::files;
 
 const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links: BTreeMap::new() };
 
 /// What to do with policies.
 #[derive(Debug, clap::Subcommand)]
 pub enum PolicyCommand {
-    /// Read files, and the YAML files of folders, and print every error with its place
+    /// Read files, and the YAML files of folders and their sub-folders, and print every error with its place
     Check(Check),
 }
 
@@ -46,7 +49,7 @@ enum Outcome {
     Invalid(armor_policy::Diagnostics),
     /// Each policy is in order, but its tables would be too large.
     TooComplex(CompileError),
-    /// The file does not read, or is no text.
+    /// The file does not read.
     Unreadable(String),
 }
 
@@ -65,17 +68,25 @@ impl Outcome {
 impl Source {
     fn read(path: &Path) -> Self {
         let name = path.display().to_string();
-        let mut text = String::new();
-        let read = std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_PAYLOAD as u64 + 1).read_to_string(&mut text));
-        let outcome = match read {
-            Err(error) => Outcome::Unreadable(format!("{name}: {error}")),
-            Ok(length) if length > MAX_PAYLOAD => Outcome::Unreadable(format!(
-                "{name}: more than {MAX_PAYLOAD} bytes, which is all that a bundle may have"
-            )),
-            Ok(_) => Outcome::of(&name, &text),
+        let (text, outcome) = match file::read(path, MAX_PAYLOAD) {
+            Err(error) => (String::new(), Outcome::Unreadable(format!("{name}: {error}"))),
+            Ok(bytes) => match armor_policy::text::decode(&name, bytes) {
+                Err(diagnostics) => (String::new(), Outcome::Invalid(diagnostics)),
+                Ok(text) => {
+                    let outcome = Outcome::of(&name, &text);
+                    (text, outcome)
+                }
+            },
         };
         Self { path: path.to_owned(), text, outcome }
+    }
+
+    /// Its policies, if it is in order.
+    pub fn policies(&self) -> &[Policy] {
+        match &self.outcome {
+            Outcome::Good(checked) => &checked.policies,
+            _ => &[],
+        }
     }
 
     /// Whether it may be signed.
@@ -136,38 +147,23 @@ impl Source {
     }
 }
 
-/// Reads the files, and of folders the files that end in `.yaml` or `.yml`, by name.
-pub fn sources(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            sources.push(Source::read(path));
-            continue;
-        }
-        let mut inside = std::fs::read_dir(path)
-            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>())
-            .with_context(|| path.display().to_string())?;
-        inside.retain(|file| file.extension().is_some_and(|e| e == "yaml" || e == "yml"));
-        inside.sort();
-        if inside.is_empty() {
-            bail!("{}: no .yaml or .yml file in this folder", path.display());
-        }
-        for file in inside {
-            sources.push(Source::read(&file));
-        }
-    }
-    Ok(sources)
+/// Reads the files.
+pub fn read(files: &[PathBuf]) -> Vec<Source> {
+    files.iter().map(|path| Source::read(path)).collect()
 }
 
 /// Runs the command.
 pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     let PolicyCommand::Check(Check { files, json }) = command;
-    let sources = sources(&files)?;
+    let found = files::find(&files)?;
+    found.tell_left_out();
+    let sources = read(&found.files);
+    let mut out = console::stdout();
     if json {
-        println!("{:#}", sources.iter().map(Source::json).collect::<Value>());
+        writeln!(out, "{:#}", sources.iter().map(Source::json).collect::<Value>())?;
     } else {
         for source in &sources {
-            println!("{}", source.report());
+            writeln!(out, "{}", source.report())?;
         }
     }
     Ok(if sources.iter().all(Source::is_good) { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -183,6 +179,22 @@ pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
         policies.iter().partition(|policy| policy.kind == Kind::Container);
     compile(&containers, &OPTIONS)?;
     hosts.into_iter().try_for_each(|policy| compile(&[policy], &OPTIONS).map(drop))
+}
+
+/// Refuses two policies of one name, which alerts could not tell apart.
+pub fn refuse_twins<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> anyhow::Result<()> {
+    let mut seen = HashMap::new();
+    for policy in policies {
+        let Policy { kind, namespace, name, file, location, .. } = policy;
+        if let Some((other, line)) = seen.insert((kind, namespace, name), (file, location.line)) {
+            bail!(
+                "{file}:{}:{}: policy `{name}` stands already in {other}, line {line}: give one of them another metadata.name",
+                location.line,
+                location.column
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A number and the word for it.

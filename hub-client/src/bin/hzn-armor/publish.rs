@@ -1,5 +1,6 @@
 //! `hzn-armor bundle publish`: a signed bundle becomes an object at the hub.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,9 +8,11 @@ use anyhow::{Context as _, bail};
 use armor_hub_client::bundle::Payload;
 use armor_hub_client::bundle::plain::PlainSignature;
 use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
+use armor_hub_client::console;
 use armor_hub_client::css::NewObject;
 use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
+use jiff::Timestamp;
 
 use crate::bundle::read;
 use crate::hub::HubArgs;
@@ -55,6 +58,7 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
             Some(signature.fields())
         }
     };
+    payload.check_serial(Timestamp::now()).with_context(|| file.clone())?;
     if payload.target.org != command.hub.org {
         bail!(
             "{file} is for org {}, this is {}: no node here would accept it",
@@ -93,7 +97,8 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         )),
         other => other.into(),
     })?;
-    println!("published {}/{}", object.object_type, object.object_id);
+    // What follows does not hang on whether anybody reads this.
+    let mut printed = writeln!(console::stdout(), "published {}/{}", object.object_type, object.object_id);
 
     let mut left = false;
     for other in
@@ -102,20 +107,27 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         match serial_of(&other.object_id, &payload.name) {
             Some(serial) if serial < payload.serial && !other.deleted => {
                 match hub.delete(BUNDLE_TYPE, &other.object_id).await {
-                    Ok(()) => println!("removed {}/{}", object.object_type, other.object_id),
+                    Ok(()) => {
+                        let removed = format!("removed {}/{}", object.object_type, other.object_id);
+                        printed = printed.and_then(|()| writeln!(console::stdout(), "{removed}"));
+                    }
                     Err(error) => {
                         left = true;
-                        eprintln!("hzn-armor: {}/{} stays: {error}", object.object_type, other.object_id);
+                        console::tell(format_args!(
+                            "hzn-armor: {}/{} stays: {error}",
+                            object.object_type, other.object_id
+                        ));
                     }
                 }
             }
-            Some(serial) if serial > payload.serial && !other.deleted => eprintln!(
+            Some(serial) if serial > payload.serial && !other.deleted => console::tell(format_args!(
                 "hzn-armor: {} has a higher serial; nodes that accepted it refuse this bundle: build with a serial above {serial}",
                 other.object_id
-            ),
+            )),
             _ => {}
         }
     }
+    printed?;
     Ok(if left { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 

@@ -330,3 +330,26 @@ const FIXED_KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 -----END PRIVATE KEY-----
 ";
+
+#[test]
+fn a_serial_that_nothing_could_pass_is_refused_and_the_next_one_always_passes() {
+    use crate::bundle::payload::MAX_AHEAD;
+    let key = key(KeyType::Ed25519);
+    let trust = trusting(&[&key]);
+    let most = u64::try_from(now().as_second()).unwrap() + MAX_AHEAD;
+    for serial in [u64::MAX, 1_790_000_000_000, most + 1] {
+        assert_eq!(code(&signed(&payload(serial), &key), &trust), "serial-too-high", "{serial}");
+    }
+    let highest = check(&signed(&payload(most), &key), &trust).unwrap();
+    let accepted = Accepted { serial: most, digest: highest.digest };
+    let floor = SerialFloor::from([(highest.payload.name, accepted)]);
+    let later = now() + jiff::SignedDuration::from_secs(1);
+    let next = verify(&signed(&payload(most + 1), &key), None, &trust, &node(), &floor, later).unwrap();
+    assert_eq!(next.payload.serial, most + 1);
+    // A node that does not know the time takes the seconds since 1970 all the same.
+    let unset: Timestamp = "1970-01-01T00:00:09Z".parse().unwrap();
+    let serial = u64::try_from(now().as_second()).unwrap();
+    assert!(
+        verify(&signed(&payload(serial), &key), None, &trust, &node(), &SerialFloor::new(), unset).is_ok()
+    );
+}

@@ -1,0 +1,204 @@
+//! `hzn-armor bundle build`: policy files become a payload to be signed, or nothing is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use armor_hub_client::bundle::payload::{
+    AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
+};
+use armor_hub_client::console;
+use armor_hub_client::file::is_same;
+use armor_hub_client::keys::{KeyId, PublicKey};
+use armor_hub_client::mms::check_name;
+use armor_hub_client::trust::{KeyChanges, TrustChanges};
+use armor_policy::names::NODE_PROPERTIES;
+use jiff::{Timestamp, ToSpan as _};
+
+use crate::bundle::output;
+use crate::files::{self, refuse_overwriting};
+use crate::policy;
+
+/// Arguments of `build`.
+#[derive(Debug, clap::Args)]
+pub struct Build {
+    /// Policy files, or folders of them with what is in sub-folders; for none say --lift
+    #[arg(required_unless_present = "lift", conflicts_with = "lift")]
+    policies: Vec<PathBuf>,
+    /// No policies: nodes that accept the bundle end what earlier ones of the name enforce
+    #[arg(long)]
+    lift: bool,
+    /// Name of the bundle; serials count per name
+    #[arg(long)]
+    name: String,
+    /// Serial; must rise with every bundle of the name [default: seconds since 1970]
+    #[arg(long)]
+    serial: Option<u64>,
+    /// Days from now until no node accepts it any more (one that did goes on enforcing it)
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    expires_days: u32,
+    /// Org of the nodes
+    #[arg(long, short, env = "HZN_ORG_ID")]
+    org: String,
+    /// Id of a node that it is for; repeat for more [default: all that fulfil the constraints]
+    #[arg(long = "node")]
+    nodes: Vec<String>,
+    /// Constraint on node properties, such as 'openhorizon.arch == arm64'; repeat for more, all must hold
+    #[arg(long = "constraint")]
+    constraints: Vec<String>,
+    /// Lowest version of the agent
+    #[arg(long)]
+    requires_agent: Option<String>,
+    /// What happens to files and programs that an allow-list does not list
+    #[arg(long, value_enum, default_value = "audit")]
+    file_posture: FilePosture,
+    /// Most alerts per second and rule; the rest is counted
+    #[arg(long)]
+    alerts_per_second: Option<u32>,
+    /// What becomes of enforcement when the agent is stopped in good order
+    #[arg(long, value_enum, default_value = "keep")]
+    on_agent_stop: Stop,
+    /// What becomes of a process that holds from before what the policies refuse: a descriptor, a mapping, its own program
+    #[arg(long, value_enum, default_value = "report")]
+    already_held: Held,
+    /// Public key that nodes believe for bundles from now on; repeat for more
+    #[arg(long, value_name = "PEM")]
+    add_key: Vec<PathBuf>,
+    /// Id of a bundle key that nodes do not believe any more; repeat for more
+    #[arg(long, value_name = "ID")]
+    remove_key: Vec<KeyId>,
+    /// Public key that nodes believe for receipts from now on; repeat for more
+    #[arg(long, value_name = "PEM")]
+    add_receipt_key: Vec<PathBuf>,
+    /// Id of a receipt key that nodes do not believe any more; repeat for more
+    #[arg(long, value_name = "ID")]
+    remove_receipt_key: Vec<KeyId>,
+    /// How many keys must have signed later bundles
+    #[arg(long)]
+    threshold: Option<u32>,
+    /// File to write [default: standard output]
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum FilePosture {
+    Audit,
+    Block,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Stop {
+    Keep,
+    Lift,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Held {
+    Report,
+    Kill,
+}
+
+/// Runs the command.
+pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
+    let found = files::find(&command.policies)?;
+    let policies = found.files.iter().map(|path| ("the policy file", path.as_path()));
+    let keys = command.add_key.iter().chain(&command.add_receipt_key).map(|path| ("the key", path.as_path()));
+    refuse_overwriting("--out", command.out.as_deref(), policies.chain(keys))?;
+    let names = bundled_names(&found.files)?;
+    found.tell_left_out();
+    let sources = policy::read(&found.files);
+    for source in sources.iter().filter(|source| !source.is_good()) {
+        console::tell(source.report());
+    }
+    if !sources.iter().all(policy::Source::is_good) {
+        bail!("nothing built: correct the policies first");
+    }
+    policy::refuse_twins(sources.iter().flat_map(policy::Source::policies)).context("nothing built")?;
+    let policies =
+        names.into_iter().zip(sources).map(|(file, source)| PolicyFile { file, text: source.text }).collect();
+    // Whole seconds: nobody needs more, and the payload stays readable.
+    let created = Timestamp::from_second(Timestamp::now().as_second())?;
+    let payload = Payload {
+        format: FORMAT.to_owned(),
+        name: command.name.clone(),
+        serial: match command.serial {
+            Some(serial) => serial,
+            None => u64::try_from(created.as_second()).context("the clock is before 1970: give --serial")?,
+        },
+        created,
+        expires: created.checked_add((i64::from(command.expires_days) * 24).hours())?,
+        target: Target {
+            org: command.org.clone(),
+            nodes: command.nodes.clone(),
+            constraints: command.constraints.clone(),
+        },
+        requires: Requires { agent: command.requires_agent.clone() },
+        settings: Settings {
+            posture: Postures {
+                file: match command.file_posture {
+                    FilePosture::Audit => Posture::Audit,
+                    FilePosture::Block => Posture::Block,
+                },
+            },
+            alerts_per_second: command.alerts_per_second,
+            on_agent_stop: match command.on_agent_stop {
+                Stop::Keep => OnAgentStop::Keep,
+                Stop::Lift => OnAgentStop::Lift,
+            },
+            already_held: match command.already_held {
+                Held::Report => AlreadyHeld::Report,
+                Held::Kill => AlreadyHeld::Kill,
+            },
+        },
+        policies,
+        trust: TrustChanges {
+            bundle: changes(&command.add_key, &command.remove_key)?,
+            receipt: changes(&command.add_receipt_key, &command.remove_receipt_key)?,
+            threshold: command.threshold,
+        },
+    };
+    payload.check_serial(created).context("nothing built")?;
+    let bytes = payload.to_bytes()?;
+    for constraint in payload.constraints()? {
+        if let Some(unknown) =
+            constraint.properties().into_iter().find(|name| !NODE_PROPERTIES.contains(name))
+        {
+            bail!(
+                "--constraint: the agent of no node knows the property {unknown:?}, but {}",
+                NODE_PROPERTIES.join(", ")
+            );
+        }
+    }
+    policy::compile_as_nodes(&payload.parse_policies()?)
+        .context("nothing built: together, the policies are too complex")?;
+    output(command.out.as_deref(), &bytes)
+}
+
+/// The names that files have in a bundle, which are those without their folders.
+fn bundled_names(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
+    for path in files {
+        let shown = path.display();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.with_context(|| format!("{shown}: the name is not text: rename the file"))?;
+        check_name(name)
+            .with_context(|| format!("{shown}: rename the file, a bundle knows it by its name"))?;
+        if let Some(twin) = seen.insert(name, path) {
+            let other = twin.display();
+            if is_same(path, twin) {
+                bail!("{shown} is the file {other} once more: name it once");
+            }
+            bail!(
+                "{shown} has the name of {other}, and a bundle knows files by their names alone: rename one of them"
+            );
+        }
+    }
+    Ok(files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+}
+
+fn changes(add: &[PathBuf], remove: &[KeyId]) -> anyhow::Result<KeyChanges> {
+    let add = add.iter().map(|path| Ok(PublicKey::load(path)?.to_pem())).collect::<anyhow::Result<_>>()?;
+    Ok(KeyChanges { add, remove: remove.to_vec() })
+}

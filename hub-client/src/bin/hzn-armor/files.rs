@@ -1,0 +1,122 @@
+//! Which files a command line means: the policies in folders, and outputs that must not be an input.
+
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use armor_hub_client::console;
+use armor_hub_client::file::{is_same, other_kind};
+
+/// The most policy files that one command reads.
+const MAX_FILES: usize = 10_000;
+/// How deep folders may lie in each other.
+const MAX_DEPTH: usize = 32;
+/// How many of those that are left out are named.
+pub const MAX_LEFT_OUT: usize = 20;
+
+/// The policy files that paths stand for.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The files, those of a folder in the order of their paths.
+    pub files: Vec<PathBuf>,
+    left_out: Vec<String>,
+    more: usize,
+}
+
+/// The files as they are named, and the files that end in `.yaml` or `.yml` of folders and of the folders in them.
+///
+/// # Errors
+/// A folder that does not list, or has no such file.
+pub fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    for path in paths {
+        if !path.is_dir() {
+            found.files.push(path.clone());
+            continue;
+        }
+        let before = found.files.len();
+        found.walk(path, 0)?;
+        ensure!(found.files.len() > before, "{}: no .yaml or .yml file in this folder", path.display());
+    }
+    Ok(found)
+}
+
+impl Found {
+    fn walk(&mut self, folder: &Path, depth: usize) -> anyhow::Result<()> {
+        let name = || folder.display().to_string();
+        let mut entries =
+            fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(name)?;
+        entries.sort_by_key(fs::DirEntry::path);
+        for entry in entries {
+            let path = entry.path();
+            let kind = entry.file_type().with_context(|| path.display().to_string())?;
+            let is_policy =
+                path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+            let reason = if kind.is_dir() {
+                if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    "a hidden folder"
+                } else if depth == MAX_DEPTH {
+                    bail!(
+                        "{}: folders lie more than {MAX_DEPTH} deep: name this one by itself",
+                        path.display()
+                    );
+                } else {
+                    self.walk(&path, depth + 1)?;
+                    continue;
+                }
+            } else if kind.is_symlink() && path.is_dir() {
+                "a link to a folder"
+            } else if is_policy {
+                ensure!(self.files.len() < MAX_FILES, "{}: more than {MAX_FILES} policy files", name());
+                self.files.push(path);
+                continue;
+            } else {
+                other_kind(kind).unwrap_or("its name ends in neither .yaml nor .yml")
+            };
+            self.leave_out(&path, reason);
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: &Path, reason: &str) {
+        if self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.push(format!("{}: {reason}", path.display()));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Says what of the folders was left out.
+    pub fn tell_left_out(&self) {
+        for line in &self.left_out {
+            console::tell(format_args!("left out: {line}"));
+        }
+        if self.more > 0 {
+            console::tell(format_args!("left out: {} more", self.more));
+        }
+    }
+}
+
+/// Refuses an output that is one of the inputs, or another output, by whatever name; nothing is written before this is known.
+///
+/// # Errors
+/// The two names.
+pub fn refuse_overwriting<'p, W: Display>(
+    option: &str,
+    output: Option<&Path>,
+    others: impl IntoIterator<Item = (W, &'p Path)>,
+) -> anyhow::Result<()> {
+    let Some(output) = output else { return Ok(()) };
+    for (what, path) in others {
+        // What anybody may write to without a change, such as /dev/null, is no file of anybody.
+        let is_file = !path.exists() || path.is_file();
+        ensure!(
+            !(is_file && is_same(output, path)),
+            "{option} {} is {what} {}: name another file; nothing was written",
+            output.display(),
+            path.display()
+        );
+    }
+    Ok(())
+}

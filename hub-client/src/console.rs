@@ -1,0 +1,128 @@
+//! What the programs say on standard output and standard error, either of which may be closed or full.
+//!
+//! Invariants: nothing here panics; what could not be written to standard output is an error of the program; a reader that has
+//! heard enough, as `head` has, is told nothing; where standard error takes nothing, nobody is left to tell.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, IsTerminal as _, StdoutLock, Write};
+use std::iter::successors;
+use std::process::ExitCode;
+
+/// Exit status where standard output did not take everything.
+const UNWRITTEN: u8 = 1;
+
+/// Standard output does not take what is written.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output: {0}")]
+struct Unwritten(io::Error);
+
+/// Standard output; its errors name it.
+pub struct Stdout(StdoutLock<'static>);
+
+/// Standard output, locked.
+#[must_use]
+pub fn stdout() -> Stdout {
+    Stdout(io::stdout().lock())
+}
+
+fn unwritten(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Unwritten(error))
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unwritten)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unwritten)
+    }
+}
+
+/// Says a line on standard error.
+pub fn tell(line: impl fmt::Display) {
+    // In one piece, as others may write there too.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The command line, or the status to exit with after help, version or what is wrong with it was shown.
+///
+/// # Errors
+/// That status.
+pub fn arguments<A: clap::Parser>(program: &str) -> Result<A, ExitCode> {
+    A::try_parse().map_err(|shown| {
+        let status = || u8::try_from(shown.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        if shown.use_stderr() {
+            // Where it takes nothing, nobody is left to tell.
+            let _ = shown.print();
+            return status();
+        }
+        let text = shown.render();
+        let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+        let mut out = stdout();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => status(),
+            Err(error) => fail(program, &error, UNWRITTEN),
+        }
+    })
+}
+
+/// Tells why `program` failed; answers the status to exit with: `status`, but 1 where standard output took no more.
+pub fn fail(program: &str, error: &(dyn Error + 'static), status: u8) -> ExitCode {
+    let cause = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let unwritten = cause.filter(|cause| cause.get_ref().is_some_and(|inner| inner.is::<Unwritten>())).last();
+    if unwritten.is_none_or(|cause| cause.kind() != io::ErrorKind::BrokenPipe) {
+        tell(format_args!("{program}: {}", reason(error)));
+    }
+    ExitCode::from(if unwritten.is_some() { UNWRITTEN } else { status })
+}
+
+/// An error and its causes in one line. Many name their cause themselves: each thing is said once.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for cause in causes(error) {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line
+}
+
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    successors(Some(error), |cause| (**cause).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{place}: {source}")]
+    struct Named {
+        place: &'static str,
+        source: io::Error,
+    }
+
+    #[test]
+    fn each_thing_is_said_once() {
+        let named = |place| Named { place, source: io::Error::other("no room") };
+        assert_eq!(reason(&named("disk")), "disk: no room");
+        #[derive(Debug, thiserror::Error)]
+        #[error("nothing built")]
+        struct Outer(#[source] Named);
+        assert_eq!(reason(&Outer(named("disk"))), "nothing built: disk: no room");
+    }
+
+    #[test]
+    fn a_program_that_could_not_print_ends_with_1() {
+        let printed = Named { place: "alerts", source: unwritten(io::ErrorKind::BrokenPipe.into()) };
+        assert_eq!(fail("p", &printed, 125), ExitCode::from(1));
+        let other = Named { place: "socket", source: io::ErrorKind::BrokenPipe.into() };
+        assert_eq!(fail("p", &other, 125), ExitCode::from(125));
+    }
+}

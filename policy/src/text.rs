@@ -1,0 +1,158 @@
+//! What is in a policy file before it is YAML: text, or something that must become text first.
+
+use std::str::from_utf8;
+
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::model::Location;
+
+/// How much of a file tells in which encoding it is, in bytes.
+const SAMPLE: usize = 512;
+/// How much of a placeholder is looked at, in bytes.
+const MAX_PLACEHOLDER: usize = 100;
+
+/// The text of a file; `name` is what the diagnostic calls it.
+///
+/// # Errors
+/// What else the file is, with the first place that shows it and the way to text.
+pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostics> {
+    let refuse = |location, message, help| {
+        let diagnostic = Diagnostic { file: name.to_owned(), location, message, help };
+        Err(Diagnostics { list: vec![diagnostic], more: 0 })
+    };
+    if let Some(encoding) = wide_encoding(&bytes) {
+        let help = format!("convert it: iconv -f {encoding} -t UTF-8 FILE > NEW");
+        return refuse(Location { line: 1, column: 1 }, format!("the file is {encoding}, not UTF-8"), help);
+    }
+    String::from_utf8(bytes).or_else(|error| {
+        let (good, bad) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let place = place(from_utf8(good).unwrap_or_default());
+        let byte = bad.first().copied().unwrap_or_default();
+        let help = "save it as UTF-8, or convert it, from Latin-1 for instance: iconv -f ISO-8859-1 -t UTF-8 FILE > NEW";
+        refuse(place, format!("not UTF-8: the byte {byte:#04x}"), help.to_owned())
+    })
+}
+
+/// The encoding, as iconv calls it, of what begins as UTF-16 or UTF-32 do.
+fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
+    // A mark is of UTF-32 before it is of UTF-16: both little-endian ones begin alike.
+    let marks: [(&[u8], _); 4] = [
+        (&[0xff, 0xfe, 0, 0], "UTF-32"),
+        (&[0, 0, 0xfe, 0xff], "UTF-32"),
+        (&[0xff, 0xfe], "UTF-16"),
+        (&[0xfe, 0xff], "UTF-16"),
+    ];
+    if let Some((_, encoding)) = marks.into_iter().find(|(mark, _)| bytes.starts_with(mark)) {
+        return Some(encoding);
+    }
+    // Without a mark: YAML is mostly ASCII, whose other bytes are 0 there, and text has no 0.
+    let sample = &bytes[..bytes.len().min(SAMPLE)];
+    let mut zeros = [0; 4];
+    for (index, _) in sample.iter().enumerate().filter(|(_, byte)| **byte == 0) {
+        zeros[index % 4] += 1;
+    }
+    let most = |count: usize| count * 8 > sample.len();
+    match zeros.map(most) {
+        [false, true, true, true] => Some("UTF-32LE"),
+        [true, true, true, false] => Some("UTF-32BE"),
+        [false, true, false, true] => Some("UTF-16LE"),
+        [true, false, true, false] => Some("UTF-16BE"),
+        _ => None,
+    }
+}
+
+/// The first placeholder of a template, outside of comments, and where it stands.
+pub(crate) fn first_placeholder(text: &str) -> Option<(Location, &str)> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if let Some(at) = find_placeholder(&line[..comment(line)]) {
+            return Some((place(&text[..start + at]), placeholder_at(&line[at..])?));
+        }
+        start += line.len();
+    }
+    None
+}
+
+/// The first placeholder of a template in one value.
+pub(crate) fn placeholder_in(value: &str) -> Option<&str> {
+    placeholder_at(&value[find_placeholder(value)?..])
+}
+
+fn find_placeholder(text: &str) -> Option<usize> {
+    text.match_indices('{').map(|(at, _)| at).find(|at| placeholder_at(&text[*at..]).is_some())
+}
+
+/// Where a line's comment begins; its end if it has none.
+fn comment(line: &str) -> usize {
+    let begins = |at: &usize| line[..*at].is_empty() || line[..*at].ends_with([' ', '\t']);
+    line.match_indices('#').map(|(at, _)| at).find(begins).unwrap_or(line.len())
+}
+
+/// The placeholder that a text begins with: of Helm and other Go templates, or of Jinja. In a pattern `{{a,b},c}` means
+/// something; but nobody begins an alternative with a blank.
+fn placeholder_at(text: &str) -> Option<&str> {
+    let (inside, end) = match text.strip_prefix("{{") {
+        Some(inside) => (inside, "}}"),
+        None => (text.strip_prefix("{%")?, "%}"),
+    };
+    // Bounded, and cheap where it is none: a hostile file may have a million.
+    let inside = &inside[..inside.floor_char_boundary(MAX_PLACEHOLDER)];
+    let behind_trim = inside.strip_prefix('-').unwrap_or(inside);
+    let begins_blank = behind_trim.is_empty() || behind_trim.starts_with(char::is_whitespace);
+    let is_closed = || match inside.find(['}', '\n', '{']) {
+        Some(at) => inside[at..].starts_with("}}") && is_action(&inside[..at]),
+        None => false,
+    };
+    if !(begins_blank || inside.starts_with("/*") || (end == "}}" && is_closed())) {
+        return None;
+    }
+    let line = inside.lines().next().unwrap_or_default();
+    let length = line.find(end).map_or(line.len(), |at| at + end.len());
+    text.get(..2 + length)
+}
+
+/// Whether this, written without a blank before it, is an action of a Go template and no alternatives of a pattern.
+fn is_action(inside: &str) -> bool {
+    !inside.contains(',')
+        && (inside.starts_with(['.', '$']) || inside.contains(' ') || matches!(inside, "end" | "else"))
+}
+
+/// The place behind a text.
+fn place(before: &str) -> Location {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let line = &before[before.rfind('\n').map_or(0, |end| end + 1)..];
+    Location { line: number(before.matches('\n').count() + 1), column: number(line.chars().count() + 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_told_from_patterns() {
+        for (text, found) in [
+            ("a: {{ .Values.a }}/b", "{{ .Values.a }}"),
+            ("{{- if .a -}}", "{{- if .a -}}"),
+            ("{{.Values.a}}", "{{.Values.a}}"),
+            ("{{include \"a\" .}}", "{{include \"a\" .}}"),
+            ("{{end}}", "{{end}}"),
+            ("{{/* said", "{{/* said"),
+            ("{{-\nif }}", "{{-"),
+            ("{{\tx", "{{\tx"),
+            ("{% if a %}", "{% if a %}"),
+        ] {
+            assert_eq!(placeholder_in(text), Some(found), "{text}");
+        }
+        for pattern in
+            ["/{{a,b},c}", "/{{.git,.svn},x}", "/{x,{{.a,.b}}}", "/{{a}}", "/{%a,b}", "/${A}", "{", "{{x"]
+        {
+            assert_eq!(placeholder_in(pattern), None, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn comments_may_have_placeholders() {
+        assert_eq!(first_placeholder("# {{ a }}\na: b # {{ a }}\n"), None);
+        let (at, _) = first_placeholder("# x\nä: b#{{ a }}\n").unwrap();
+        assert_eq!((at.line, at.column), (2, 6));
+    }
+}
