@@ -18,6 +18,7 @@ use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::{Event, Events};
 use crate::home::Home;
+use crate::hooks;
 use crate::image::{Generation, generation_of, image_map};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
@@ -387,15 +388,10 @@ impl Enforcer {
     }
 }
 
-/// Opens the object with the programs left out whose hook this kernel lacks.
+/// Opens the object with the programs that this kernel has hooks for.
 pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel<'_>, BpfError> {
     let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::load)?;
-    // Since 6.2. Earlier kernels send ftruncate() through path_truncate.
-    let present = libbpf_rs::btf::Btf::from_vmlinux()
-        .map_err(BpfError::load)?
-        .type_by_name::<libbpf_rs::btf::types::Func<'_>>("bpf_lsm_file_truncate")
-        .is_some();
-    skeleton.progs.file_truncate.set_autoload(present);
+    hooks::choose(&mut skeleton)?;
     Ok(skeleton)
 }
 

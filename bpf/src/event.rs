@@ -53,9 +53,15 @@ pub enum Hook {
     UnixStreamConnect,
     UnixMaySend,
     PathNotify,
+    InodeSetattr,
+    InodeSetxattr,
+    InodeRemovexattr,
+    InodeSetAcl,
+    InodeRemoveAcl,
+    InodeFileSetattr,
 }
 
-const HOOKS: [(Hook, &str); 33] = [
+const HOOKS: [(Hook, &str); 39] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -89,6 +95,12 @@ const HOOKS: [(Hook, &str); 33] = [
     (Hook::UnixStreamConnect, "lsm=UNIX_STREAM_CONNECT"),
     (Hook::UnixMaySend, "lsm=UNIX_MAY_SEND"),
     (Hook::PathNotify, "lsm=PATH_NOTIFY"),
+    (Hook::InodeSetattr, "lsm=INODE_SETATTR"),
+    (Hook::InodeSetxattr, "lsm=INODE_SETXATTR"),
+    (Hook::InodeRemovexattr, "lsm=INODE_REMOVEXATTR"),
+    (Hook::InodeSetAcl, "lsm=INODE_SET_ACL"),
+    (Hook::InodeRemoveAcl, "lsm=INODE_REMOVE_ACL"),
+    (Hook::InodeFileSetattr, "lsm=INODE_FILE_SETATTR"),
 ];
 
 impl Hook {

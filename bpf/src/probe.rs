@@ -16,6 +16,7 @@ use crate::MAX_DOMAIN;
 use crate::enforcer::{Enforcer, open};
 use crate::error::BpfError;
 use crate::home::Home;
+use crate::hooks::sees_file_attributes;
 use crate::image::Generation;
 use crate::symbols;
 
@@ -36,6 +37,8 @@ pub struct Probe {
     pub cgroup: u8,
     /// Whether a bpf filesystem is mounted at /sys/fs/bpf: enforcement without the agent needs it.
     pub bpffs: bool,
+    /// As [`sees_file_attributes`].
+    pub file_attributes: bool,
     /// Every program.
     pub programs: Vec<ProgramProbe>,
     /// Why a denied operation was not denied; `None` when it was.
@@ -101,6 +104,7 @@ pub fn probe() -> Probe {
             (false, true) => 1,
             (false, false) => 0,
         },
+        file_attributes: sees_file_attributes(),
         bpffs: words("/proc/self/mounts", '\n').iter().any(|mount| mount.contains(" /sys/fs/bpf bpf ")),
         programs,
         denial,

@@ -25,8 +25,12 @@ struct Kernel {
 }
 
 const KERNELS: [Kernel; 3] = [
-    Kernel { name: "6.1", lacks: &["lsm/file_truncate"], attaches: false },
-    Kernel { name: "6.12", lacks: &[], attaches: true },
+    Kernel {
+        name: "6.1",
+        lacks: &["lsm/file_truncate", "lsm/inode_file_setattr", "lsm/inode_remove_acl", "lsm/inode_set_acl"],
+        attaches: false,
+    },
+    Kernel { name: "6.12", lacks: &["lsm/inode_file_setattr"], attaches: true },
     Kernel { name: "latest", lacks: &[], attaches: true },
 ];
 

@@ -118,9 +118,18 @@ pub struct Built {
 pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Built, CompileError> {
     let links = links(root, policies);
     let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
+    warn_of_flags(policies);
     let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
     let notes = without_effect(root, policies);
     Ok(Built { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
+}
+
+/// Says where `readOnly` keeps less than it says.
+fn warn_of_flags(policies: &[&Policy]) {
+    let mut rules = policies.iter().flat_map(|policy| &policy.rules);
+    if !armor_bpf::sees_file_attributes() && rules.any(|rule| rule.read_only) {
+        tracing::warn!("flags and project ids of files are {}", crate::probe::FLAGS_UNSEEN);
+    }
 }
 
 /// The policies of a bundle that containers may be under, and what was compiled of them.
@@ -154,6 +163,7 @@ impl ContainerPolicies {
             compile(&ours, &options)?;
             options.posture = Posture::Allow;
             strangers = Some(Arc::new(compile(&ours, &options)?));
+            warn_of_flags(&ours);
         }
         // A policy that was parsed has a selector that reads.
         let selectable = |policy: &&Policy| Some((Arc::new((*policy).clone()), Selector::new(policy).ok()?));

@@ -5,6 +5,10 @@ use std::fmt::Write as _;
 
 use armor_bpf::{Probe, ProgramProbe};
 
+/// What holds on a kernel that asks nobody about changes of a file's flags and project id, and what to do about it.
+pub const FLAGS_UNSEEN: &str = "not asked about: `readOnly` does not keep a file's flags and project id from an ioctl (since \
+    6.17 it does): Block the file whole, or take CAP_LINUX_IMMUTABLE and the file from who may not change them";
+
 /// What to do where `bpf` is not among the active security modules: without it programs load, attach and are never called.
 /// Where the list cannot be read (it is empty then), only a denial can tell.
 pub fn without_bpf(active: &[String]) -> Option<String> {
@@ -72,6 +76,7 @@ pub fn text(probe: &Probe) -> String {
         "bpffs",
         if probe.bpffs { "mounted" } else { "not mounted: enforcement could not outlive the agent" },
     );
+    line("file flags", if probe.file_attributes { "asked about" } else { FLAGS_UNSEEN });
     for ProgramProbe { name, verified_instructions, error } in &probe.programs {
         let said = match (error, verified_instructions) {
             (Some(error), _) => error.clone(),
@@ -109,6 +114,7 @@ mod tests {
             lockdown: None,
             cgroup: 2,
             bpffs: true,
+            file_attributes: false,
             kernel: "6.1.0".into(),
             programs: vec![
                 ProgramProbe { name: "file_open".into(), verified_instructions: Some(1200), error: None },
@@ -126,6 +132,7 @@ mod tests {
             "1200 instructions",
             "not loadable: path_link: EPERM",
             "NOT enforce",
+            "CAP_LINUX_IMMUTABLE",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -141,11 +148,13 @@ mod tests {
             lockdown: None,
             cgroup: 2,
             bpffs: true,
+            file_attributes: true,
             kernel: "6.12.0".into(),
             programs: Vec::new(),
             denial: None,
         };
         assert!(missing(&probe).is_empty() && text(&probe).contains("This kernel enforces"));
+        assert!(!text(&probe).contains(FLAGS_UNSEEN));
         probe.denial = Some("the file opened".into());
         assert!(missing(&probe)[0].contains("mount securityfs"));
     }

@@ -80,8 +80,8 @@ alert! {
     /// What was accessed.
     resource: String = "Resource", skip "String::is_empty";
     /// The hook that decided, `lsm=FILE_OPEN` for example (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` of a socket's name,
-    /// `lsm=PATH_NOTIFY` of a watch); `iter=TASK_FILE` with the descriptor's number, `fd=9`, or `iter=TASK_VMA` of what was held
-    /// from before.
+    /// `lsm=PATH_NOTIFY` of a watch, `lsm=INODE_SETATTR`, `lsm=INODE_SETXATTR` and the like of attributes); `iter=TASK_FILE` with
+    /// the descriptor's number, `fd=9`, or `iter=TASK_VMA` of what was held from before.
     data: String = "Data", skip "String::is_empty";
     /// `BPFLSM`; empty on the agent's own.
     enforcer: String = "Enforcer", skip "String::is_empty";

@@ -71,10 +71,16 @@ enum hook {
 	/* No hooks: what a task held already when its rules came. */
 	HELD_FILE,
 	HELD_MAPPING,
-	/* What is reached without being opened. */
+	/* What is reached without being opened, and attributes. */
 	UNIX_STREAM_CONNECT,
 	UNIX_MAY_SEND,
 	PATH_NOTIFY,
+	INODE_SETATTR,
+	INODE_SETXATTR,
+	INODE_REMOVEXATTR,
+	INODE_SET_ACL,
+	INODE_REMOVE_ACL,
+	INODE_FILE_SETATTR,
 };
 
 /* The domain has rules. */

@@ -12,6 +12,7 @@
 
 #include <bpf/bpf_tracing.h>
 
+#include "attributes.h"
 #include "container.h"
 #include "held.h"
 #include "mounting.h"
@@ -274,6 +275,51 @@ int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other)
 	struct sock *peer = other->sk;
 
 	return peer ? check_peer(peer, UNIX_MAY_SEND) : 0;
+}
+
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr, void *idmap, struct dentry *dentry, struct iattr *attr)
+{
+	return check_setattr(dentry, attr);
+}
+
+/* The same of kernels whose hook has no first argument. */
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr_unmapped, struct dentry *dentry, struct iattr *attr)
+{
+	return check_setattr(dentry, attr);
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr, void *idmap, struct dentry *dentry)
+{
+	return check_attributes(dentry, INODE_SETXATTR);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(inode_removexattr, void *idmap, struct dentry *dentry)
+{
+	return check_attributes(dentry, INODE_REMOVEXATTR);
+}
+
+/* Since 6.2, as the next; before, ACLs come to inode_setxattr and inode_removexattr. */
+SEC("lsm/inode_set_acl")
+int BPF_PROG(inode_set_acl, void *idmap, struct dentry *dentry)
+{
+	return check_attributes(dentry, INODE_SET_ACL);
+}
+
+SEC("lsm/inode_remove_acl")
+int BPF_PROG(inode_remove_acl, void *idmap, struct dentry *dentry)
+{
+	return check_attributes(dentry, INODE_REMOVE_ACL);
+}
+
+/* Since 6.17: flags and project ids, by ioctl or system call. */
+SEC("lsm/inode_file_setattr")
+int BPF_PROG(inode_file_setattr, struct dentry *dentry)
+{
+	return check_attributes(dentry, INODE_FILE_SETATTR);
 }
 
 /* Makes the cache forget an inode for good once it gets a second name, whoever gives it. */

@@ -137,6 +137,10 @@ struct linux_binprm {
 	struct file *file;
 };
 
+struct iattr {
+	unsigned int ia_valid;
+};
+
 struct sock;
 
 struct socket {
@@ -334,6 +338,11 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define FMODE_CREATED (1u << 20)
 #define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened by the kernel to execute it; open() cannot ask for it */
 #define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and started no program since */
+/* include/linux/fs.h: of an iattr's ia_valid, times that a task sets */
+#define ATTR_ATIME_SET (1u << 7)
+#define ATTR_MTIME_SET (1u << 8)
+#define ATTR_TIMES_SET (1u << 16)
+#define ATTR_TOUCH (1u << 17)
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f
