@@ -37,9 +37,21 @@ pub enum Hook {
     HeldFile,
     /// A mapping from before the rules.
     HeldMapping,
+    PtraceAccessCheck,
+    PtraceTraceme,
+    TaskKill,
+    TaskSetrlimit,
+    TaskSetscheduler,
+    Bpf,
+    BpfMap,
+    BpfProg,
+    SbMount,
+    SbUmount,
+    MoveMount,
+    FsContextParseParam,
 }
 
-const HOOKS: [(Hook, &str); 18] = [
+const HOOKS: [(Hook, &str); 30] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -58,6 +70,18 @@ const HOOKS: [(Hook, &str); 18] = [
     (Hook::PathSymlink, "lsm=PATH_SYMLINK"),
     (Hook::HeldFile, "iter=TASK_FILE"),
     (Hook::HeldMapping, "iter=TASK_VMA"),
+    (Hook::PtraceAccessCheck, "lsm=PTRACE_ACCESS_CHECK"),
+    (Hook::PtraceTraceme, "lsm=PTRACE_TRACEME"),
+    (Hook::TaskKill, "lsm=TASK_KILL"),
+    (Hook::TaskSetrlimit, "lsm=TASK_SETRLIMIT"),
+    (Hook::TaskSetscheduler, "lsm=TASK_SETSCHEDULER"),
+    (Hook::Bpf, "lsm=BPF"),
+    (Hook::BpfMap, "lsm=BPF_MAP"),
+    (Hook::BpfProg, "lsm=BPF_PROG"),
+    (Hook::SbMount, "lsm=SB_MOUNT"),
+    (Hook::SbUmount, "lsm=SB_UMOUNT"),
+    (Hook::MoveMount, "lsm=MOVE_MOUNT"),
+    (Hook::FsContextParseParam, "lsm=FS_CONTEXT_PARSE_PARAM"),
 ];
 
 impl Hook {
@@ -66,6 +90,20 @@ impl Hook {
         HOOKS[self as usize].1
     }
 }
+
+/// A refusal that no policy's rule asks for, by the reserved number that its decision has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// What belongs to the agent: its programs and maps, their pins, its process and files.
+    Agent,
+    /// A process outside of the task's domain.
+    Outside,
+    /// A setting that names a program which the kernel starts.
+    Helper,
+}
+
+/// `RULE_MASK` of `abi.h`.
+const RULE_AGENT: u32 = (1 << 30) - 1;
 
 /// A blocked or audited access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +149,18 @@ pub struct Event {
     /// In [`STRANGERS_DOMAIN`](crate::STRANGERS_DOMAIN) the container, if the task still is in its control group: of other domains
     /// the number says which it is.
     pub container: Option<ContainerId>,
+}
+
+impl Event {
+    /// The guard that decided; `None` where it was a rule of the tables.
+    pub fn guard(&self) -> Option<Guard> {
+        match RULE_AGENT - self.decision.rule() {
+            0 => Some(Guard::Agent),
+            1 => Some(Guard::Outside),
+            2 => Some(Guard::Helper),
+            _ => None,
+        }
+    }
 }
 
 /// Where an event's strings begin.

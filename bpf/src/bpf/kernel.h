@@ -56,6 +56,7 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 
 struct vfsmount {
@@ -89,6 +90,16 @@ struct file {
 	unsigned int f_flags;
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
 };
 
 struct mm_struct {
@@ -186,11 +197,52 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	struct fs_struct *fs;
+	struct files_struct *files;
 	unsigned int flags;
+	unsigned int ptrace;
+	struct task_struct *parent; /* who traces it, else real_parent */
 	__u64 start_boottime; /* nanoseconds */
 	char comm[16];
 	unsigned int in_execve : 1;
 };
+
+struct btf;
+
+struct bpf_map {
+	enum bpf_map_type map_type;
+	__u32 value_size;
+	__u32 map_flags;
+	struct btf *btf;
+	char name[16];
+};
+
+struct bpf_prog_aux {
+	struct btf *btf;
+	char name[16];
+};
+
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
+
+struct bpf_link {
+	struct bpf_prog *prog;
+};
+
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
+
+struct fs_context;
+
+struct fs_parameter {
+	const char *key;
+};
+
+struct kernel_siginfo;
+struct rlimit;
+struct fown_struct;
 
 struct seq_file;
 
@@ -260,12 +312,18 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define F2FS_SUPER_MAGIC 0xf2f52010
 #define TMPFS_MAGIC 0x01021994
 #define RAMFS_MAGIC 0x858458f6
+#define PROC_SUPER_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
+#define CGROUP_SUPER_MAGIC 0x27e0eb
+#define BINFMTFS_MAGIC 0x42494e4d
+#define BPF_FS_MAGIC 0xcafe4a11
 #define SB_KERNMOUNT (1ul << 22) /* include/linux/fs.h */
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)
 #define FMODE_CREATED (1u << 20)
 #define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened by the kernel to execute it; open() cannot ask for it */
 #define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and started no program since */
+#define PF_KTHREAD 0x00200000u
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f
@@ -275,6 +333,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define VM_EXEC 0x4ul
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
+#define PTRACE_MODE_NOAUDIT 0x04
 #define EACCES 13
 #define CAP_SYS_ADMIN 21
 #define NAME_MAX 255

@@ -126,6 +126,15 @@ struct {
 	__type(value, struct folder_cache);
 } folders SEC(".maps");
 
+/* By the agent; the value is an enum guarded_reach. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct guarded_key);
+	__type(value, __u32);
+} guarded SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -189,9 +198,14 @@ struct name {
 	struct folder folder;
 };
 
+/* Bytes of what stands for an object that has no path, with a 0 behind it. */
+#define OBJECT_NAME 32
+
 /* What an alert is about. */
 struct access {
 	__u64 task; /* address: who accesses */
+	__u64 other; /* address, 0: none; the process that the access is about instead of a name */
+	char object[OBJECT_NAME]; /* what it is about that has no path; empty: none */
 	struct name name;
 	struct name new_name; /* rename and link: the other name */
 	__u32 generation;

@@ -19,6 +19,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
+use crate::other;
+
 const USAGE: &str = "\
 do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, path, directory, tmpfile
   open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
@@ -149,7 +151,10 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             // With a user and a group given and being root, `exec` drops the supplementary groups too.
             Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
         }
-        _ => bail!("not a way\n{USAGE}"),
+        words => match other::run(words) {
+            Some(outcome) => outcome,
+            None => bail!("not a way\n{USAGE}\n{}", other::USAGE),
+        },
     }
 }
 
