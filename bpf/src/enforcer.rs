@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 use armor_policy::tables::Domain;
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, OpenObject};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject};
 
 use crate::container::ContainerId;
 use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::{Event, Events};
+use crate::guard::Guarded;
 use crate::home::Home;
 use crate::hooks;
 use crate::image::{Generation, generation_of, image_map};
+use crate::iterator::{Iterator, pinned_program};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
@@ -27,7 +29,7 @@ use crate::skipped::Attached;
 use crate::symbols;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
-const ITERATORS: [&str; 5] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES];
+pub(crate) const ITERATORS: [&str; 5] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES];
 const LABEL: &str = "label_tasks";
 const RELEASE: &str = "release_strangers";
 const NAMESPACES: &str = "note_namespaces";
@@ -54,11 +56,12 @@ pub struct Enforcer {
     containers: MapHandle,
     entrances: MapHandle,
     linked_files: MapHandle,
+    guarded: Guarded,
     events: MapHandle,
     counters: MapHandle,
     attached: Attached,
     /// [`ITERATORS`], attached.
-    iterators: Vec<Link>,
+    iterators: Vec<Iterator>,
     /// Of the live generation, which alone says so.
     generation: u32,
     /// Empty where the pins hold the programs.
@@ -89,14 +92,17 @@ impl Enforcer {
             pins::go_on_with_labels(&mut skeleton, directory)?;
         }
         let mut skeleton = skeleton.load().map_err(BpfError::load)?;
-        let mut links = Vec::new();
+        let (mut links, mut iterators) = (Vec::new(), BTreeMap::new());
         for program in skeleton.object_mut().progs_mut().filter(|program| program.autoload()) {
             let name = program.name().to_owned();
-            let link = program.attach().map_err(|source| BpfError::Attach {
-                program: name.to_string_lossy().into_owned(),
-                source,
-            })?;
-            links.push((name, link));
+            let failed = |source| BpfError::Attach { program: name.to_string_lossy().into_owned(), source };
+            if let Some(place) = ITERATORS.iter().position(|iterator| name == *iterator) {
+                let iterator = Iterator::of(program.as_fd());
+                iterators.insert(place, iterator.map_err(|error| failed(error.into()))?);
+            } else {
+                let link = program.attach().map_err(failed)?;
+                links.push((name, link));
+            }
         }
         let handle = |name| pinned_or_loaded(&skeleton, name);
         let mut enforcer = Self {
@@ -105,25 +111,24 @@ impl Enforcer {
             containers: handle("containers")?,
             entrances: handle("entrances")?,
             linked_files: handle("linked_files")?,
+            guarded: Guarded(handle("guarded")?),
             events: handle("events")?,
             counters: handle("counters")?,
             attached: Attached::of(links.iter().map(|(_, link)| link))?,
             generation: 0,
             verified_instructions: verified_instructions(&links),
-            iterators: Vec::new(),
+            iterators: iterators.into_values().collect(),
             links: Vec::new(),
             directory: directory.map(Path::to_owned),
             took_over: false,
         };
+        let ids = links.iter().map(|(_, link)| Ok(link.info()?.id)).collect::<libbpf_rs::Result<Vec<_>>>();
+        enforcer.guarded.add_links(ids.map_err(BpfError::load)?.into_iter())?;
         if let Some(directory) = directory {
-            pins::pin(&skeleton, &mut links, directory)?;
+            pins::pin(&mut skeleton, &mut links, directory)?;
         }
-        let place = |(name, _): &(OsString, Link)| ITERATORS.iter().position(|iterator| name == iterator);
-        let (mut iterators, links): (Vec<_>, Vec<_>) =
-            links.into_iter().partition(|link| place(link).is_some());
-        iterators.sort_by_key(place);
-        enforcer.iterators = iterators.into_iter().map(|(_, link)| link).collect();
         enforcer.links = links.into_iter().map(|(_, link)| link).collect();
+        enforcer.guard_itself()?;
         Ok(enforcer)
     }
 
@@ -133,8 +138,9 @@ impl Enforcer {
                 .map_err(|source| BpfError::Map { map: name, source })
         };
         let iterator = |name: &&str| {
-            let path = pins.join("links").join(name);
-            Link::open(&path).map_err(|source| pin_error(&path, io::Error::other(source)))
+            let path = pins.join("programs").join(name);
+            let program = pinned_program(&path).map_err(|source| pin_error(&path, source))?;
+            Iterator::of(program.as_fd()).map_err(|source| BpfError::Iterator { source })
         };
         let mut enforcer = Self {
             live: open("live")?,
@@ -142,6 +148,7 @@ impl Enforcer {
             containers: open("containers")?,
             entrances: open("entrances")?,
             linked_files: open("linked_files")?,
+            guarded: Guarded(open("guarded")?),
             events: open("events")?,
             counters: open("counters")?,
             attached: Attached::pinned(&pins.join("links"))?,
@@ -153,7 +160,22 @@ impl Enforcer {
             verified_instructions: Vec::new(),
         };
         enforcer.generation = enforcer.live_generation()?;
+        enforcer.guard_itself()?;
         Ok(enforcer)
+    }
+
+    /// Registers what others must not touch and is not registered by who loaded the programs, or by nobody yet.
+    fn guard_itself(&self) -> Result<(), BpfError> {
+        let ids = self.iterators.iter().map(Iterator::id).collect::<Result<Vec<_>, _>>();
+        self.guarded.add_links(ids.map_err(|source| BpfError::Iterator { source })?.into_iter())?;
+        self.directory.as_deref().map_or(Ok(()), |directory| self.guarded.add_pins(directory))
+    }
+
+    /// Keeps this process, and files or whole folders, from the tasks of containers: they cannot end, stop or trace the one, nor
+    /// write, remove or move the others. It ends for what a process before this one registered. A path that is not there is
+    /// passed over.
+    pub fn guard_agent(&self, paths: &[&Path]) -> Result<(), BpfError> {
+        self.guarded.set_agent(self.directory.as_deref(), std::process::id(), paths)
     }
 
     /// Whether the programs were already running.
@@ -334,8 +356,9 @@ impl Enforcer {
     /// Runs one of [`ITERATORS`] to its end. `take` gets the bytes at hand and says how many it has taken, `None` for too few.
     fn iterate(&self, which: usize, mut take: impl FnMut(&[u8]) -> Option<usize>) -> Result<(), BpfError> {
         let failed = |source| BpfError::Iterator { source };
-        let link = self.iterators.get(which).ok_or_else(|| failed(io::Error::from(ErrorKind::NotFound)))?;
-        let mut iterator = Iter::new(link).map_err(|error| failed(io::Error::other(error)))?;
+        let iterator =
+            self.iterators.get(which).ok_or_else(|| failed(io::Error::from(ErrorKind::NotFound)))?;
+        let mut iterator = iterator.start().map_err(failed)?;
         let (mut buffer, mut chunk) = (Vec::new(), vec![0; ITERATOR_CHUNK]);
         loop {
             let read = match iterator.read(&mut chunk) {

@@ -59,9 +59,18 @@ pub enum Hook {
     InodeSetAcl,
     InodeRemoveAcl,
     InodeFileSetattr,
+    PtraceAccessCheck,
+    PtraceTraceme,
+    TaskKill,
+    TaskSetrlimit,
+    TaskSetscheduler,
+    Bpf,
+    BpfMap,
+    BpfProg,
+    FsContextParseParam,
 }
 
-const HOOKS: [(Hook, &str); 39] = [
+const HOOKS: [(Hook, &str); 48] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -101,6 +110,15 @@ const HOOKS: [(Hook, &str); 39] = [
     (Hook::InodeSetAcl, "lsm=INODE_SET_ACL"),
     (Hook::InodeRemoveAcl, "lsm=INODE_REMOVE_ACL"),
     (Hook::InodeFileSetattr, "lsm=INODE_FILE_SETATTR"),
+    (Hook::PtraceAccessCheck, "lsm=PTRACE_ACCESS_CHECK"),
+    (Hook::PtraceTraceme, "lsm=PTRACE_TRACEME"),
+    (Hook::TaskKill, "lsm=TASK_KILL"),
+    (Hook::TaskSetrlimit, "lsm=TASK_SETRLIMIT"),
+    (Hook::TaskSetscheduler, "lsm=TASK_SETSCHEDULER"),
+    (Hook::Bpf, "lsm=BPF"),
+    (Hook::BpfMap, "lsm=BPF_MAP"),
+    (Hook::BpfProg, "lsm=BPF_PROG"),
+    (Hook::FsContextParseParam, "lsm=FS_CONTEXT_PARSE_PARAM"),
 ];
 
 impl Hook {
@@ -109,6 +127,20 @@ impl Hook {
         HOOKS[self as usize].1
     }
 }
+
+/// A refusal that no policy's rule asks for, by the reserved number that its decision has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// What belongs to the agent: its programs and maps, their pins, its process and files.
+    Agent,
+    /// A process outside of the task's domain.
+    Outside,
+    /// A setting that names a program which the kernel starts.
+    Helper,
+}
+
+/// `RULE_MASK` of `abi.h`.
+const RULE_AGENT: u32 = (1 << 30) - 1;
 
 /// A blocked or audited access. Names are as [`escaped`](crate::escaped()) writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +188,18 @@ pub struct Event {
     /// In [`STRANGERS_DOMAIN`](crate::STRANGERS_DOMAIN) the container, if the task still is in its control group: of other domains
     /// the number says which it is.
     pub container: Option<ContainerId>,
+}
+
+impl Event {
+    /// The guard that decided; `None` where it was a rule of the tables.
+    pub fn guard(&self) -> Option<Guard> {
+        match RULE_AGENT - self.decision.rule() {
+            0 => Some(Guard::Agent),
+            1 => Some(Guard::Outside),
+            2 => Some(Guard::Helper),
+            _ => None,
+        }
+    }
 }
 
 /// Where an event's strings begin.

@@ -22,6 +22,8 @@ const ELSEWHERE: &[u8] = b"/\x01/";
 const RULED: u32 = 1 << 0;
 /// `DOMAIN_SUBJECTS` of `abi.h`.
 const SUBJECTS: u32 = 1 << 1;
+/// `DOMAIN_REFUSES` of `abi.h`.
+const REFUSES: u32 = 1 << 2;
 /// More would not be a policy but an attack on the node's memory: 256 MiB of words.
 const MAX_WORDS: usize = 32 << 20;
 
@@ -65,7 +67,7 @@ impl Generation<'_> {
                 tables
             });
             let head = types::image_domain {
-                flags: RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 },
+                flags: flags(domain),
                 generation: self.id,
                 object_count: domain.object_count,
                 cells: tables.cells,
@@ -89,6 +91,12 @@ impl Generation<'_> {
         }
         Ok(words)
     }
+}
+
+fn flags(domain: &Domain) -> u32 {
+    let mut decisions = domain.vectors.iter().flat_map(|vector| vector.0);
+    let refuses = decisions.any(|decision| decision.verdict() == Verdict::Block);
+    RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 } | if refuses { REFUSES } else { 0 }
 }
 
 /// Where a domain's tables lie.

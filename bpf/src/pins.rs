@@ -1,8 +1,9 @@
 //! The pin directory, on a bpf filesystem: what keeps enforcement when the agent ends.
 //!
 //! ```text
-//! DIRECTORY/<abi>-<object>/links/   a link for each program, named after it
-//! DIRECTORY/<abi>-<object>/maps/    every map
+//! DIRECTORY/<abi>-<object>/links/      a link for each program of a hook, named after it
+//! DIRECTORY/<abi>-<object>/programs/   each iterator, which has no link while no agent runs
+//! DIRECTORY/<abi>-<object>/maps/       every map
 //! ```
 //!
 //! Invariants:
@@ -27,6 +28,7 @@ use libbpf_rs::skel::{OpenSkel, Skel};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
 
 use crate::counters::Counters;
+use crate::enforcer::ITERATORS;
 use crate::error::BpfError;
 use crate::event::Events;
 use crate::image::image_map;
@@ -47,7 +49,7 @@ const LABELS: [&str; 3] = ["labels", "containers", "entrances"];
 
 /// Pins every map and link below `directory/VERSION`, which appears complete or not at all.
 pub(crate) fn pin(
-    skeleton: &ArmorSkel<'_>,
+    skeleton: &mut ArmorSkel<'_>,
     links: &mut [(OsString, Link)],
     directory: &Path,
 ) -> Result<(), BpfError> {
@@ -55,7 +57,7 @@ pub(crate) fn pin(
     if new.is_dir() {
         remove(&new)?;
     }
-    for folder in ["maps", "links"] {
+    for folder in ["maps", "programs", "links"] {
         let folder = new.join(folder);
         fs::create_dir_all(&folder).map_err(|source| pin_error(&folder, source))?;
     }
@@ -68,6 +70,12 @@ pub(crate) fn pin(
         let mut map =
             MapHandle::try_from(&map).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         map.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+    }
+    for mut program in skeleton.object_mut().progs_mut() {
+        if ITERATORS.iter().any(|iterator| program.name() == *iterator) {
+            let path = new.join("programs").join(program.name());
+            program.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+        }
     }
     for (name, link) in links {
         let path = new.join("links").join(name);
@@ -240,7 +248,9 @@ pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
 /// nobody needs the maps.
 fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
     let mut left = remove_folder(&version.join("links"))?;
-    left.extend(remove_folder(&version.join("maps"))?);
+    for folder in ["programs", "maps"] {
+        left.extend(remove_folder(&version.join(folder))?);
+    }
     for entry in entries(version)? {
         if !left.iter().any(|known| known.starts_with(&entry)) {
             left.push(entry);

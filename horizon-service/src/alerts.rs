@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_bpf::{Event, HOST_DOMAIN};
+use armor_bpf::{Event, Guard, HOST_DOMAIN, Hook};
 use armor_hub_client::alert::{ALERT_THRESHOLD, Alert};
 use armor_policy::tables::{Domain, Permission, RuleInfo, Verdict};
 use jiff::Timestamp;
@@ -106,9 +106,14 @@ pub fn alert(
     let blocked = event.decision.verdict() == Verdict::Block;
     let starts = event.permission == Permission::Exec;
     let unknown;
-    let rule = match table.and_then(|table| table.rule(event.domain, event.decision.rule())) {
-        Some(rule) => rule,
-        None => {
+    let rule = match (event.guard(), table.and_then(|table| table.rule(event.domain, event.decision.rule())))
+    {
+        (Some(guard), _) => {
+            unknown = rule_of(guard);
+            &unknown
+        }
+        (None, Some(rule)) => rule,
+        (None, None) => {
             let message = format!(
                 "the names of rule {} of generation {} are no longer known on the node",
                 event.decision.rule(),
@@ -118,6 +123,7 @@ pub fn alert(
             &unknown
         }
     };
+    let operation = operation(&event).to_owned();
     let mut data = event.hook.data().to_owned();
     if !event.new_path.is_empty() {
         // The resource is the name that the rule is about; the other one stands here.
@@ -152,11 +158,7 @@ pub fn alert(
         message: rule.message.clone(),
         kind: if event.domain == HOST_DOMAIN { "MatchedHostPolicy" } else { "MatchedPolicy" }.to_owned(),
         source: event.program,
-        operation: match event.permission {
-            Permission::Exec | Permission::Map => "Process",
-            Permission::Read | Permission::Write => "File",
-        }
-        .to_owned(),
+        operation,
         resource,
         data,
         enforcer: "BPFLSM".to_owned(),
@@ -165,6 +167,36 @@ pub fn alert(
         bundle: table.map(|table| table.bundle.clone()).unwrap_or_default(),
         bundle_serial: table.map_or(0, |table| table.serial),
         ..of_container(container, of_node(origin, clocks.wall_at(event.time_ns)))
+    }
+}
+
+/// What stands for a rule where a guard decided.
+fn rule_of(guard: Guard) -> RuleInfo {
+    let (policy, message) = match guard {
+        Guard::Agent => ("AgentProtection", "what belongs to the agent is kept from everybody else"),
+        Guard::Outside => {
+            ("OutsideDomain", "a workload under rules may not look into processes that are not its own")
+        }
+        Guard::Helper => (
+            "KernelHelper",
+            "a program that the kernel starts for a workload would be under none of its rules",
+        ),
+    };
+    RuleInfo { policy: policy.to_owned(), message: message.to_owned(), severity: 10, ..RuleInfo::default() }
+}
+
+fn operation(event: &Event) -> &'static str {
+    match event.hook {
+        Hook::PtraceAccessCheck
+        | Hook::PtraceTraceme
+        | Hook::TaskKill
+        | Hook::TaskSetrlimit
+        | Hook::TaskSetscheduler => "Process",
+        Hook::Bpf | Hook::BpfMap | Hook::BpfProg => "Syscall",
+        _ => match event.permission {
+            Permission::Exec | Permission::Map => "Process",
+            Permission::Read | Permission::Write => "File",
+        },
     }
 }
 
@@ -386,6 +418,23 @@ pub(crate) mod tests {
         let alert = alert(event, Some(&table), Some(&late), &origin(), &Clocks::now());
         assert_eq!((alert.policy_name.as_str(), alert.kind.as_str()), ("no-sleep", "MatchedPolicy"));
         assert_eq!((alert.container_id, alert.container_name), (late.id, late.name));
+    }
+
+    #[test]
+    fn what_a_guard_refused_is_named_with_a_table_or_without() {
+        for (below, hook, policy, operation) in [
+            (0, Hook::BpfMap, "AgentProtection", "Syscall"),
+            (1, Hook::PtraceAccessCheck, "OutsideDomain", "Process"),
+            (2, Hook::FileOpen, "KernelHelper", "File"),
+        ] {
+            for table in [None, Some(&table())] {
+                let decision = Decision::new(Verdict::Block, (1 << 30) - 1 - below);
+                let event = Event { hook, decision, ..event(Verdict::Block, Permission::Write) };
+                let alert = alert(event, table, None, &origin(), &Clocks::now());
+                assert_eq!((alert.policy_name.as_str(), alert.operation.as_str()), (policy, operation));
+                assert!(!alert.message.is_empty());
+            }
+        }
     }
 
     #[test]

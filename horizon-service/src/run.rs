@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -99,7 +98,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let horizon = horizon.ok();
     let node = horizon.as_ref().map(|horizon| horizon.node.clone()).unwrap_or_default();
 
-    let enforcer = enforcer(&settings.pin_dir, &reporter);
+    let enforcer = enforcer(settings, &reporter);
     let containers = Containers::restored(enforcer.as_ref(), state.containers());
     let mut site = Site {
         names: NodeNames::of(&node),
@@ -142,8 +141,8 @@ fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline
 
 /// The kernel side, seen to deny and with this process exempt from it; `None`, with the reason reported, where nothing can be
 /// enforced.
-fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
-    let attached = attach(Some(pin_dir)).or_else(|error| {
+fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<SharedEnforcer> {
+    let attached = attach(Some(&settings.pin_dir)).or_else(|error| {
         // Anything else would be no better without pins.
         let AttachError::Bpf(BpfError::Pin { .. } | BpfError::NoBpfFilesystem { .. } | BpfError::Map { .. }) =
             error
@@ -161,6 +160,7 @@ fn enforcer(pin_dir: &Path, reporter: &Reporter) -> Option<SharedEnforcer> {
             tracing::info!(took_over, generation, "programs attached");
             reporter.change(|facts| facts.proven = true);
             exempt_self(&enforcer, reporter);
+            guard_self(&enforcer, settings, reporter);
             Some(Rc::new(RefCell::new(enforcer)))
         }
         Err(error) => {
@@ -178,6 +178,17 @@ fn exempt_self(enforcer: &Enforcer, reporter: &Reporter) {
         .and_then(|this| enforcer.label(this.as_fd(), EXEMPT_DOMAIN).map_err(|error| error.to_string()));
     if let Err(error) = exempt {
         let reason = format!("the agent is under the host's policies itself: {error}");
+        tracing::error!("{reason}");
+        reporter.problem(Problem::Exemption, Some(reason));
+    }
+}
+
+/// Keeps this process, its state, keys and program from containers.
+fn guard_self(enforcer: &Enforcer, settings: &Settings, reporter: &Reporter) {
+    let trust = settings.trust_dir();
+    let program = std::env::current_exe().unwrap_or_default();
+    if let Err(error) = enforcer.guard_agent(&[&settings.state_dir, &trust, &program]) {
+        let reason = format!("the agent's files are not kept from containers: {error}");
         tracing::error!("{reason}");
         reporter.problem(Problem::Exemption, Some(reason));
     }

@@ -57,11 +57,11 @@ alert! {
     pid: u32 = "PID", skip "is_zero";
     /// User id in the initial user namespace.
     uid: u32 = "UID";
-    /// Path of the parent's executable.
+    /// Path of the parent's executable; of a thread of the kernel its name in brackets, `[kworker/0:1]`.
     parent_process_name: String = "ParentProcessName", skip "String::is_empty";
     /// Path of the executable.
     process_name: String = "ProcessName", skip "String::is_empty";
-    /// Policy that decided; `DefaultPosture` where an allow-list did.
+    /// Policy that decided; `DefaultPosture` where an allow-list did, `UnresolvedPath` where a path could not be told, `AgentProtection`, `OutsideDomain` or `KernelHelper` where what is refused to workloads without any rule was tried.
     policy_name: String = "PolicyName", skip "String::is_empty";
     /// `1` (least) to `10`, as KubeArmor writes it: a string. Empty for a posture's decision.
     severity: String = "Severity", skip "String::is_empty";
@@ -75,9 +75,9 @@ alert! {
     kind: String = "Type", skip "String::is_empty";
     /// Who acted: the executable's path.
     source: String = "Source", skip "String::is_empty";
-    /// `Process` or `File`; of the agent's own [`ALERT_THRESHOLD`], `ProgramsSkipped` or `BundleExpired`.
+    /// `Process` or `File`, `Syscall` of bpf(2); of the agent's own [`ALERT_THRESHOLD`], `ProgramsSkipped` or `BundleExpired`.
     operation: String = "Operation", skip "String::is_empty";
-    /// What was accessed.
+    /// What was accessed: a path, the program of another process, or what the kernel calls an object of bpf(2).
     resource: String = "Resource", skip "String::is_empty";
     /// The hook that decided, `lsm=FILE_OPEN` for example (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` of a socket's name,
     /// `lsm=PATH_NOTIFY` of a watch, `lsm=INODE_SETATTR`, `lsm=INODE_SETXATTR` and the like of attributes); `iter=TASK_FILE` with

@@ -36,6 +36,10 @@
 #define VERDICT_BLOCK 2
 #define RULE_MASK ((1u << VERDICT_SHIFT) - 1)
 #define RULE_UNRESOLVED 1
+/* What no policy says: guard.h. Numbers that no table reaches. */
+#define RULE_AGENT RULE_MASK	       /* the agent's programs, maps, pins, processes and files */
+#define RULE_OUTSIDE (RULE_MASK - 1)   /* a process outside of the task's domain */
+#define RULE_HELPER (RULE_MASK - 2)    /* a setting that has the kernel start a program */
 
 enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
 
@@ -81,12 +85,24 @@ enum hook {
 	INODE_SET_ACL,
 	INODE_REMOVE_ACL,
 	INODE_FILE_SETATTR,
+	/* The guards. */
+	PTRACE_ACCESS_CHECK,
+	PTRACE_TRACEME,
+	TASK_KILL,
+	TASK_SETRLIMIT,
+	TASK_SETSCHEDULER,
+	BPF_COMMAND,
+	BPF_MAP,
+	BPF_PROGRAM,
+	FS_CONTEXT_PARSE_PARAM,
 };
 
 /* The domain has rules. */
 #define DOMAIN_RULED (1u << 0)
 /* The domain's rules depend on the program: its tasks need a subject class. */
 #define DOMAIN_SUBJECTS (1u << 1)
+/* The domain's rules refuse something. Where they only audit, the guards of guard.h only audit too. */
+#define DOMAIN_REFUSES (1u << 2)
 
 #define CELL_BLOCKED 8
 
@@ -158,6 +174,25 @@ struct linked_key {
 
 #define DEVICE_CHARACTER (~0u)
 #define DEVICE_BLOCK (~0u - 1)
+
+/* What the guards keep from others (guard.h), as the agent registers it. */
+enum guarded_kind {
+	GUARDED_FILE,	 /* `number` is an inode's, the value an enum guarded_reach */
+	GUARDED_DEVICE,	 /* a filesystem with such files in it */
+	GUARDED_PROCESS, /* `number` is a process's in the host's pid namespace */
+	GUARDED_LINK,	 /* `number` is a link's id */
+};
+
+enum guarded_reach {
+	GUARDED_ITSELF, /* its name and attributes: of a folder above a guarded one */
+	GUARDED_BELOW,	/* and everything below it */
+};
+
+struct guarded_key {
+	__u32 kind; /* enum guarded_kind */
+	__u32 device; /* the kernel's s_dev; 0 where the kind has none */
+	__u64 number; /* 0 where the kind has none */
+};
 
 enum counter {
 	COUNT_BLOCKED,	  /* accesses refused */

@@ -17,6 +17,8 @@
 #include "held.h"
 #include "mounting.h"
 #include "socket.h"
+#include "helpers.h"
+#include "ptrace.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -27,6 +29,7 @@ struct contract {
 	struct container_id container_id;
 	struct labelled labelled;
 	struct linked_key linked_key;
+	struct guarded_key guarded_key;
 	struct event event;
 };
 const volatile struct contract contract = {};
@@ -48,16 +51,30 @@ int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file)
 {
+	__u32 rights;
+	int verdict;
+
 	/* To start a program is not to read it: bprm_check_security decides on that. */
 	if (file->f_flags & FLAG_EXEC)
 		return 0;
-	return check_file(file, FILE_OPEN, rights_of(file));
+	rights = rights_of(file);
+	if (rights & 1u << WRITE) {
+		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN);
+		if (verdict)
+			return verdict;
+	}
+	return check_file(file, FILE_OPEN, rights);
 }
 
 SEC("lsm/file_receive")
 int BPF_PROG(file_receive, struct file *file)
 {
-	return check_file(file, FILE_RECEIVE, rights_of(file));
+	__u32 rights = rights_of(file);
+	int verdict = receive_own(file);
+
+	if (!verdict && rights & 1u << WRITE)
+		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_RECEIVE);
+	return verdict ?: check_file(file, FILE_RECEIVE, rights);
 }
 
 static __always_inline __u32 mapping_rights(unsigned long prot, bool shared)
@@ -113,63 +130,65 @@ int BPF_PROG(file_truncate, struct file *file)
 SEC("lsm/path_truncate")
 int BPF_PROG(path_truncate, const struct path *path)
 {
-	return check_path(path->dentry, path->mnt, PATH_TRUNCATE, 1u << WRITE, false);
+	return guard_write(path->dentry, path->mnt, PATH_TRUNCATE) ?: check_path(path->dentry, path->mnt, PATH_TRUNCATE, 1u << WRITE, false);
 }
 
 SEC("lsm/path_chmod")
 int BPF_PROG(path_chmod, const struct path *path)
 {
-	return check_path(path->dentry, path->mnt, PATH_CHMOD, 1u << WRITE, false);
+	return guard_write(path->dentry, path->mnt, PATH_CHMOD) ?: check_path(path->dentry, path->mnt, PATH_CHMOD, 1u << WRITE, false);
 }
 
 SEC("lsm/path_chown")
 int BPF_PROG(path_chown, const struct path *path)
 {
-	return check_path(path->dentry, path->mnt, PATH_CHOWN, 1u << WRITE, false);
+	return guard_write(path->dentry, path->mnt, PATH_CHOWN) ?: check_path(path->dentry, path->mnt, PATH_CHOWN, 1u << WRITE, false);
 }
 
 SEC("lsm/path_unlink")
 int BPF_PROG(path_unlink, const struct path *dir, struct dentry *dentry)
 {
-	return check_path(dentry, dir->mnt, PATH_UNLINK, 1u << WRITE, false);
+	return guard_write(dentry, dir->mnt, PATH_UNLINK) ?: check_path(dentry, dir->mnt, PATH_UNLINK, 1u << WRITE, false);
 }
 
 SEC("lsm/path_rmdir")
 int BPF_PROG(path_rmdir, const struct path *dir, struct dentry *dentry)
 {
-	return check_path(dentry, dir->mnt, PATH_RMDIR, 1u << WRITE, false);
+	return guard_write(dentry, dir->mnt, PATH_RMDIR) ?: check_path(dentry, dir->mnt, PATH_RMDIR, 1u << WRITE, false);
 }
 
 SEC("lsm/path_mkdir")
 int BPF_PROG(path_mkdir, const struct path *dir, struct dentry *dentry)
 {
-	return check_path(dentry, dir->mnt, PATH_MKDIR, 1u << WRITE, true);
+	return guard_write(dentry, dir->mnt, PATH_MKDIR) ?: check_path(dentry, dir->mnt, PATH_MKDIR, 1u << WRITE, true);
 }
 
 SEC("lsm/path_mknod")
 int BPF_PROG(path_mknod, const struct path *dir, struct dentry *dentry)
 {
-	return check_path(dentry, dir->mnt, PATH_MKNOD, 1u << WRITE, false);
+	return guard_write(dentry, dir->mnt, PATH_MKNOD) ?: check_path(dentry, dir->mnt, PATH_MKNOD, 1u << WRITE, false);
 }
 
 SEC("lsm/path_symlink")
 int BPF_PROG(path_symlink, const struct path *dir, struct dentry *dentry)
 {
-	return check_path(dentry, dir->mnt, PATH_SYMLINK, 1u << WRITE, false);
+	return guard_write(dentry, dir->mnt, PATH_SYMLINK) ?: check_path(dentry, dir->mnt, PATH_SYMLINK, 1u << WRITE, false);
 }
 
 SEC("lsm/path_link")
 int BPF_PROG(path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry)
 {
 	/* The old name's mount is the new one's: link() does not cross mounts. */
-	return check_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK, false);
+	return guard_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK) ?:
+	       check_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK, false);
 }
 
 SEC("lsm/path_rename")
 int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
 	     struct dentry *new_dentry, unsigned int flags)
 {
-	return check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
+	return guard_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME) ?:
+	       check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
 }
 
 SEC("lsm/sb_mount")
@@ -180,16 +199,17 @@ int BPF_PROG(sb_mount, const char *dev_name, const struct path *path, const char
 	if (flags & (MS_REMOUNT | MS_CHANGES_PROPAGATION))
 		return 0;
 	/* What is moved is told by a name of the caller's alone, so any of those that rules block might be. */
-	return check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE ? MOVES_ALL : MOUNTS_OVER);
+	return guard_write(path->dentry, mnt, SB_MOUNT) ?:
+	       check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE ? MOVES_ALL : MOUNTS_OVER);
 }
 
 SEC("lsm/move_mount")
 int BPF_PROG(move_mount, const struct path *from, const struct path *to)
 {
 	struct vfsmount *mnt = from->mnt;
-	int verdict = 0;
+	int verdict = guard_write(to->dentry, to->mnt, MOVE_MOUNT);
 
-	if (is_named(place_of(mount_of(PLAIN(mnt)))))
+	if (!verdict && is_named(place_of(mount_of(PLAIN(mnt)))))
 		verdict = check_mounting(from->dentry, mnt, MOVE_MOUNT, TAKES_AWAY);
 	return verdict ?: check_mounting(to->dentry, to->mnt, MOVE_MOUNT, MOUNTS_OVER);
 }
@@ -203,7 +223,7 @@ int BPF_PROG(sb_pivotroot, const struct path *old, const struct path *new)
 SEC("lsm/sb_umount")
 int BPF_PROG(sb_umount, struct vfsmount *mnt, int flags)
 {
-	return check_mounting(mnt->mnt_root, mnt, SB_UMOUNT, TAKES_AWAY);
+	return guard_umount(mnt) ?: check_mounting(mnt->mnt_root, mnt, SB_UMOUNT, TAKES_AWAY);
 }
 
 /*
@@ -380,7 +400,7 @@ int label_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
-	return task ? show_labelled(ctx->meta->seq, task, false) : 0;
+	return task && is_shown() ? show_labelled(ctx->meta->seq, task, false) : 0;
 }
 
 /* Before a generation is live that names mount namespaces: where they are. */
@@ -399,7 +419,7 @@ int release_strangers(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
-	return task ? show_labelled(ctx->meta->seq, task, true) : 0;
+	return task && is_shown() ? show_labelled(ctx->meta->seq, task, true) : 0;
 }
 
 /* Another program: its class is computed here, from the name it was started under, where rules ask for it. */
@@ -439,7 +459,7 @@ int held_files(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 
-	if (!task || !file)
+	if (!task || !file || !is_shown())
 		return 0;
 	return show_held(ctx->meta->seq, task, file, ctx->fd, rights_of(file));
 }
@@ -453,7 +473,7 @@ int held_mappings(struct bpf_iter__task_vma *ctx)
 	struct file *file, *exe;
 	__u32 rights = 0;
 
-	if (!task || !vma)
+	if (!task || !vma || !is_shown())
 		return 0;
 	flags = vma->vm_flags;
 	file = ADDRESS(vm_area_struct, vma, vm_file);

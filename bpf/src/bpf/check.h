@@ -277,11 +277,32 @@ static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, 
 	if (start > PATH_CAPACITY)
 		return 0;
 	length = PATH_CAPACITY - start;
+	/* Or clang looks at one copy of it and uses another, which 6.1 does not connect with it. */
+	asm volatile("" : "+r"(offset));
 	if (offset > EVENT_STRINGS - PATH_CAPACITY || length > PATH_CAPACITY)
 		return 0;
 	if (bpf_probe_read_kernel(&scratch->event.strings[offset], length, &scratch->path[start]))
 		return 0;
 	return length;
+}
+
+/* A thread of the kernel has no program: its name as ps(1) writes it, [kworker/0:1]. */
+static __always_inline __u32 append_comm(struct scratch *scratch, __u32 offset, struct task_struct *task)
+{
+	char *name = &scratch->path[PATH_CAPACITY];
+	long length;
+
+	if (!(FIELD(task_struct, task, flags) & PF_KTHREAD))
+		return 0;
+	name[0] = '[';
+	length = bpf_probe_read_kernel_str(name + 1, 16, &task->comm);
+	if (length < 2 || length > 16)
+		return 0;
+	name[length & 31] = ']';
+	asm volatile("" : "+r"(offset)); /* as in append_path() */
+	if (offset > EVENT_STRINGS - PATH_CAPACITY || bpf_probe_read_kernel(&scratch->event.strings[offset], length + 1, name))
+		return 0;
+	return length + 1;
 }
 
 static __always_inline __u32 append_program(struct scratch *scratch, __u32 offset, struct task_struct *task)
@@ -290,8 +311,19 @@ static __always_inline __u32 append_program(struct scratch *scratch, __u32 offse
 	struct vfsmount *mnt = BPF_CORE_READ(exe, f_path.mnt);
 
 	if (!mnt)
-		return 0;
+		return append_comm(scratch, offset, task);
 	return append_path(scratch, offset, write_path(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
+}
+
+/* What an access is about that has no path of its own: another process, or an object of the kernel's. */
+static __noinline __u32 append_object(struct scratch *scratch, struct access *access)
+{
+	long length;
+
+	if (access->other)
+		return append_program(scratch, 0, (void *)access->other);
+	length = bpf_probe_read_kernel_str(scratch->event.strings, OBJECT_NAME, access->object);
+	return length > 1 && length <= OBJECT_NAME ? length - 1 : 0;
 }
 
 /* Appends the id of the container that the task is in. */
@@ -356,7 +388,8 @@ __noinline __u32 write_event(struct scratch *scratch)
 	event->about_new_path = access->about_new;
 	bpf_core_read(&event->comm, sizeof(event->comm), &task->comm);
 
-	event->path_length = append_name(scratch, 0, &access->name);
+	event->path_length = access->other || access->object[0] ? append_object(scratch, access)
+								: append_name(scratch, 0, &access->name);
 	length += event->path_length;
 	event->new_path_length = 0;
 	if (access->new_name.dentry) {
@@ -467,6 +500,8 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 
 	access->task = (__u64)PLAIN(task);
 	access->hook = hook;
+	access->other = 0;
+	access->object[0] = 0;
 	access->new_name.dentry = 0;
 	access->about_new = 0;
 }
@@ -742,15 +777,13 @@ static long two_names_step(__u32 which, struct two_names *names)
  * The check of what gives an object another name: the new name, the old one where it is taken away, and that the new one
  * permits nothing that the old one refuses. An exchange does both ways.
  */
-static __noinline int check_new_name(struct scratch *scratch, struct scope *scope, bool moves, bool exchanges)
+static __noinline int check_new_name(struct scratch *scratch, struct scope *scope)
 {
 	struct two_names names = { .scope = scope, .scratch = scratch };
 	struct access *access = &scratch->access;
-	struct dentry *dentry = (void *)access->name.dentry;
 	__u32 decision;
 	int verdict;
 
-	scratch->old_permissions = moves ? 1u << WRITE : 0;
 	scratch->decided[0] = scratch->decided[1] = 0;
 	bpf_loop(2, two_names_step, &names, 0);
 	access->permission = WRITE;
@@ -765,8 +798,9 @@ static __noinline int check_new_name(struct scratch *scratch, struct scope *scop
 	/* It stays the file that rules know by another of its names. */
 	if (access->name.several)
 		add_linked_class(scope, &access->name, &access->new_name);
-	decision = loosened(scope, scratch, &access->name, &access->new_name, owns(bpf_get_current_task_btf(), ADDRESS(dentry, dentry, d_inode)));
-	if (!decision && exchanges) {
+	decision = loosened(scope, scratch, &access->name, &access->new_name,
+			    owns(bpf_get_current_task_btf(), ADDRESS(dentry, access->name.dentry, d_inode)));
+	if (!decision && scratch->exchanges) {
 		access->about_new = 1;
 		decision = loosened(scope, scratch, &access->new_name, &access->name, 0);
 	}
@@ -795,7 +829,9 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	if (!exchanges)
 		scratch->access.new_name.directory = scratch->access.name.directory;
 	find_subject(&scope, scratch);
-	verdict = check_new_name(scratch, &scope, hook == PATH_RENAME || hook == INODE_RENAME, exchanges);
+	scratch->old_permissions = hook == PATH_RENAME || hook == INODE_RENAME ? 1u << WRITE : 0;
+	scratch->exchanges = exchanges;
+	verdict = check_new_name(scratch, &scope);
 	release_scratch(slot);
 	return verdict;
 }

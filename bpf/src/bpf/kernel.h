@@ -124,6 +124,15 @@ struct backing_file {
 	struct path user_path;
 };
 
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct mm_struct {
 	struct file *exe_file;
 };
@@ -235,11 +244,53 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct fs_struct *fs;
 	struct bpf_local_storage *bpf_storage;
+	struct files_struct *files;
 	unsigned int flags;
+	unsigned int ptrace;
+	struct task_struct *parent; /* who traces it, else real_parent */
 	__u64 start_boottime; /* nanoseconds */
 	char comm[16];
 	unsigned int in_execve : 1;
 };
+
+struct btf;
+
+struct bpf_map {
+	__u32 id;
+	enum bpf_map_type map_type;
+	__u32 value_size;
+	__u32 map_flags;
+	struct btf *btf;
+	char name[16];
+};
+
+struct bpf_prog_aux {
+	struct btf *btf;
+	char name[16];
+};
+
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
+
+struct bpf_link {
+	struct bpf_prog *prog;
+};
+
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
+
+struct fs_context;
+
+struct fs_parameter {
+	const char *key;
+};
+
+struct kernel_siginfo;
+struct rlimit;
+struct fown_struct;
 
 struct seq_file;
 
@@ -343,6 +394,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define ATTR_MTIME_SET (1u << 8)
 #define ATTR_TIMES_SET (1u << 16)
 #define ATTR_TOUCH (1u << 17)
+#define PF_KTHREAD 0x00200000u
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f
@@ -352,6 +404,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define VM_EXEC 0x4ul
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
+#define PTRACE_MODE_NOAUDIT 0x04
 #define EACCES 13
 #define MS_REMOUNT 0x20ul /* include/uapi/linux/mount.h */
 #define MS_MOVE 0x2000ul

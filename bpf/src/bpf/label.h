@@ -16,10 +16,6 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct bpf_map {
-	__u32 id;
-};
-
 struct bpf_local_storage_map {
 	struct bpf_map map;
 };

@@ -190,6 +190,15 @@ struct {
 	__type(value, struct folder_cache);
 } folders SEC(".maps");
 
+/* By the agent; the value is an enum guarded_reach. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct guarded_key);
+	__type(value, __u32);
+} guarded SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -257,10 +266,14 @@ struct name {
 };
 
 #define NO_CLASS (~0u)
+/* Bytes of what stands for an object that has no path, with a 0 behind it. */
+#define OBJECT_NAME 32
 
 /* What an alert is about. */
 struct access {
 	__u64 task; /* address: who accesses */
+	__u64 other; /* address, 0: none; the process that the access is about instead of a name */
+	char object[OBJECT_NAME]; /* what it is about that has no path; empty: none */
 	struct name name;
 	struct name new_name; /* rename and link: the other name */
 	__u32 generation;
@@ -280,11 +293,12 @@ struct scratch {
 	/* Where a scan stands: the state or jump that it is at, the page last looked at, the next byte and the last. */
 	__u32 scan_at, scan_page, scan_position, scan_end;
 	struct name swapped; /* check_new_name(): while two names change places */
-	__u32 old_permissions, decided[2];
+	__u32 old_permissions, exchanges, decided[2];
 	__u64 folder; /* check_file(): the address of its inode */
 	__u32 fence; /* written by load_fence() */
 	/* How far find_names() is: the epochs at its start, the name that it is at, and where that one's last part begins. */
 	__u32 resolve_renames, resolve_mounts;
+	__u32 resolve_subjects; /* whether the automaton is that of sources */
 	__u32 resolve_at, resolve_is_last, resolve_last;
 	__u64 resolve_dentry; /* the object's own, or that in the layer below */
 	__u32 resolve_layer_state;

@@ -81,9 +81,14 @@ struct resolution {
 	struct scope *scope;
 	struct scratch *scratch;
 	struct name *name;
-	const struct image_automaton *automaton;
-	__u32 subjects; /* whether `automaton` is theirs */
 };
+
+static __always_inline const struct image_automaton *automaton_of(const struct resolution *resolution)
+{
+	const struct image_domain *rules = resolution->scope->rules;
+
+	return resolution->scratch->resolve_subjects ? &rules->subjects : &rules->objects;
+}
 
 /*
  * Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told.
@@ -176,8 +181,8 @@ static __always_inline void add_name(struct resolution *resolution, __u32 state)
 	bool counts;
 
 	if (state != NO_STATE)
-		classes = classes_at(resolution->scope->image, resolution->automaton, state);
-	else if (resolution->subjects)
+		classes = classes_at(resolution->scope->image, automaton_of(resolution), state);
+	else if (resolution->scratch->resolve_subjects)
 		classes = SUBJECT_NONE;
 	/* Of a layer, what no rule names is not judged a second time. */
 	counts = !is_in_layer(resolution) && !name->is_layer;
@@ -240,7 +245,7 @@ static __always_inline bool write_name(struct resolution *resolution)
 		name->shown_by = (__u64)mnt;
 	}
 	length = FIELD(dentry, scratch->resolve_dentry, d_name.len) + (name->directory & 1);
-	scratch->scan_at = resolution->automaton->start;
+	scratch->scan_at = automaton_of(resolution)->start;
 	scratch->scan_position = start;
 	scratch->scan_end = PATH_CAPACITY - length;
 	/* At a mount's root the path ends in another name: to part it anywhere does no harm there. */
@@ -352,7 +357,7 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 	}
 	if (scratch->resolve_scans) {
 		scratch->resolve_scans = 0;
-		keep_state(resolution, scan_path(resolution->scope->image, scratch, resolution->automaton));
+		keep_state(resolution, scan_path(resolution->scope->image, scratch, automaton_of(resolution)));
 		return 0;
 	}
 	if (at > scratch->shown.count || (at && scratch->shown.count > SHOWN_MOUNTS))
@@ -371,10 +376,9 @@ static __always_inline bool find_names(struct scope *scope, struct scratch *scra
 		.scope = scope,
 		.scratch = scratch,
 		.name = name,
-		.automaton = subjects ? &scope->rules->subjects : &scope->rules->objects,
-		.subjects = subjects,
 	};
 
+	scratch->resolve_subjects = subjects;
 	scratch->resolve_at = RESOLVE_BEGIN;
 	scratch->resolve_done = scratch->resolve_scans = 0;
 	bpf_loop(8 * RESOLVE_TRIES, resolve_step, &resolution, 0);

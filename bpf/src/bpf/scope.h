@@ -11,7 +11,7 @@ struct scope {
 	const struct image_domain *rules;
 	struct label *label;
 	__u32 domain;
-	__u32 subject, other_subject; /* the classes of the task's program: mostly the same one twice; both must grant a right */
+	__u16 subject, other_subject; /* the classes of the task's program: mostly the same one twice; both must grant a right */
 };
 
 static __always_inline void set_subject(struct scope *scope, __u32 subject)

@@ -8,6 +8,14 @@
 /* Not a class: renames kept the program's path from being told, so ask again next time. */
 #define SUBJECT_TORN (~0u)
 
+/* The classes of a program whose names were found. */
+static __always_inline __u32 subject_of_names(const struct name *name)
+{
+	if (name->first_canonical == NO_CLASS)
+		return SUBJECT_NONE;
+	return (name->first_canonical & 0xffff) | name->other_canonical << 16;
+}
+
 /*
  * The classes of a task's program, as struct label has them. Only canonical names count, which nobody under rules can choose;
  * a program without one is of no class.
@@ -29,9 +37,7 @@ static __noinline __u32 subject_of(struct scope *scope, struct scratch *scratch,
 		return SUBJECT_NONE;
 	if (!find_names(scope, scratch, name, true))
 		return SUBJECT_TORN;
-	if (name->first_canonical == NO_CLASS)
-		return SUBJECT_NONE;
-	return (name->first_canonical & 0xffff) | name->other_canonical << 16;
+	return subject_of_names(name);
 }
 
 /* Sets the current task's subject where its label has it, or no rule asks for it; false where it is to be found. */

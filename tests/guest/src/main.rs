@@ -10,10 +10,12 @@
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 //! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
 
+mod bpf;
 mod case;
 mod containers;
 mod measure;
 mod memory;
+mod other;
 mod preempted;
 mod race;
 mod run;

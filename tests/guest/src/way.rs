@@ -19,7 +19,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
-use crate::unopened;
+use crate::{other, unopened};
 
 const USAGE: &str = "\
 do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, path, directory, tmpfile
@@ -160,9 +160,9 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             // With a user and a group given and being root, `exec` drops the supplementary groups too.
             Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
         }
-        other => match unopened::run(other) {
+        words => match unopened::run(words).or_else(|| other::run(words)) {
             Some(done) => done,
-            None => bail!("not a way\n{USAGE}{}", unopened::USAGE),
+            None => bail!("not a way\n{USAGE}{}\n{}", unopened::USAGE, other::USAGE),
         },
     }
 }

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What the guards have in common: refusals that no policy's rule asks for. Their rules have the reserved numbers RULE_AGENT,
+ * RULE_OUTSIDE and RULE_HELPER, so that they can be told of where a domain has no rules, too.
+ */
+#ifndef ARMOR_GUARD_H
+#define ARMOR_GUARD_H
+
+#include "check.h"
+
+/* Alerts a second about a guard's refusals in a domain without rules, for which no bundle names a number. */
+#define GUARD_ALERTS 100
+
+#define EIGHT(a, b, c, d, e, f, g, h) (FOUR(a, b, c, d) | (__u64)FOUR(e, f, g, h) << 32)
+
+static __always_inline bool in_a_domain(const struct label *label)
+{
+	return label->domain != HOST_DOMAIN;
+}
+
+static __always_inline bool is_exempt(const struct label *label)
+{
+	return label->domain > MAX_DOMAIN;
+}
+
+/* A program that is called as the agent's is, root's own on disk, and run by root of the host outside of every container. */
+static __noinline bool runs_agents_program(struct task_struct *task)
+{
+	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
+	struct dentry *dentry = ADDRESS(file, exe, f_path.dentry);
+	struct inode *inode = ADDRESS(file, exe, f_inode);
+	__u64 name[3] = {};
+	long length = bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name));
+
+	return length == sizeof("hzn-armor-agent") && name[0] == EIGHT('h', 'z', 'n', '-', 'a', 'r', 'm', 'o') &&
+	       name[1] == EIGHT('r', '-', 'a', 'g', 'e', 'n', 't', 0) && inode && !FIELD(inode, inode, i_uid.val) &&
+	       may_be_the_agents(task);
+}
+
+/*
+ * Whether a task is an agent: one that has taken the label of those, or is about to, or another command of its program. Root on
+ * the host could call any program so; to stop root there is beyond what these programs can.
+ */
+static __always_inline bool is_agent(const struct label *label, struct task_struct *task)
+{
+	return is_exempt(label) || (!in_a_domain(label) && runs_agents_program(task));
+}
+
+/* The domain's head, also where it has no rules; 0 before the first generation. */
+static __always_inline const struct image_domain *head_of(__u32 domain)
+{
+	__u32 key = 0;
+	void *image = bpf_map_lookup_elem(&live, &key);
+
+	return image && domain <= MAX_DOMAIN ? (void *)word(image, domain * IMAGE_DOMAIN_WORDS) : 0;
+}
+
+/*
+ * Tells what scratch->access is about, in the name of a guard or of the rule that stands for it, and returns what the hook
+ * returns. `domain` is that of who acts.
+ */
+static __always_inline int refuse(struct scratch *scratch, __u32 domain, __u32 verdict, __u32 rule)
+{
+	const struct image_domain *rules = head_of(domain), *host = head_of(HOST_DOMAIN);
+	struct access *access = &scratch->access;
+	bool ruled = rules && rules->flags & DOMAIN_RULED;
+
+	access->decision = verdict << VERDICT_SHIFT | (rule & RULE_MASK);
+	access->generation = ruled ? rules->generation : host ? host->generation : 0;
+	access->domain = domain;
+	access->alerts_per_second = ruled ? rules->alerts_per_second : GUARD_ALERTS;
+	tell(scratch);
+	return verdict == VERDICT_BLOCK ? -EACCES : 0;
+}
+
+/* What a guard decides in a domain with these rules. */
+static __always_inline __u32 guard_verdict(const struct image_domain *rules)
+{
+	return rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT;
+}
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What keeps enforcement from those who are to be under it: the programs and maps, their pins, the agent's processes and files.
+ *
+ * A task of a container's domain, with rules or without, gets no descriptor of a map, program or link of these programs, however
+ * it asks for one. Outside of containers only what changes something is refused, to all but the agent: root of the host could do
+ * worse, and shall not do it by accident. Which objects are ours is told by the BTF that their maker gave all of them alike, by
+ * address for maps that have none, and by form for a generation's image.
+ */
+#ifndef ARMOR_SELF_H
+#define ARMOR_SELF_H
+
+#include "guard.h"
+
+static __always_inline struct btf *own_btf(void)
+{
+	return ADDRESS(bpf_map, PLAIN((void *)&counters), btf);
+}
+
+static __noinline bool is_own_map(__u64 map)
+{
+	struct btf *btf = ADDRESS(bpf_map, map, btf);
+
+	/* Those of two versions that are live at the same time may be the same: Enforcer::load(). */
+	if ((btf && btf == own_btf()) || map == (__u64)PLAIN((void *)&live) || map == (__u64)PLAIN((void *)&events) ||
+	    map == (__u64)PLAIN((void *)&labels) || map == (__u64)PLAIN((void *)&containers) ||
+	    map == (__u64)PLAIN((void *)&entrances))
+		return true;
+	return FIELD(bpf_map, map, map_type) == BPF_MAP_TYPE_ARRAY &&
+	       FIELD(bpf_map, map, value_size) == sizeof(struct image_page) && FIELD(bpf_map, map, map_flags) & BPF_F_INNER_MAP;
+}
+
+static __always_inline bool is_own_program(__u64 program)
+{
+	struct btf *btf = ADDRESS(bpf_prog_aux, ADDRESS(bpf_prog, program, aux), btf);
+
+	return btf && btf == own_btf();
+}
+
+static __always_inline bool is_own_link_id(__u32 id)
+{
+	struct guarded_key key = { .kind = GUARDED_LINK, .number = id };
+
+	return bpf_map_lookup_elem(&guarded, &key);
+}
+
+/* Whether an open file is one of a map, program or link of ours. What else it may be of has none of the marks. */
+static __noinline bool is_own_object(__u64 file)
+{
+	__u64 object = (__u64)ADDRESS(file, file, private_data);
+
+	return object && (is_own_map(object) || is_own_program(object) ||
+			  is_own_program((__u64)ADDRESS(bpf_link, object, prog)));
+}
+
+static __always_inline __u64 file_of_descriptor(struct task_struct *task, __u32 number)
+{
+	struct fdtable *table = ADDRESS(files_struct, ADDRESS(task_struct, task, files), fdt);
+	struct file **files = ADDRESS(fdtable, table, fd);
+	__u64 file = 0;
+
+	if (number < FIELD(fdtable, table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), &files[number]);
+	return file;
+}
+
+/* How alerts call what is ours, before the name that the kernel has for it. */
+#define KIND_MAP EIGHT('b', 'p', 'f', ' ', 'm', 'a', 'p', ' ')
+#define KIND_PROGRAM EIGHT('p', 'r', 'o', 'g', 'r', 'a', 'm', ' ')
+#define KIND_LINK EIGHT('b', 'p', 'f', ' ', 'l', 'i', 'n', 'k')
+
+static __noinline int refuse_object(__u32 hook, __u64 kind, __u64 name)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct label label = label_of(task);
+	struct scratch *scratch;
+	__u32 slot;
+	int verdict;
+
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, task, hook);
+	__builtin_memcpy(scratch->access.object, &kind, sizeof(kind));
+	scratch->access.object[sizeof(kind)] = 0;
+	if (name)
+		bpf_probe_read_kernel_str(&scratch->access.object[sizeof(kind)], 16, (void *)name);
+	scratch->access.permission = WRITE;
+	verdict = refuse(scratch, label.domain, VERDICT_BLOCK, RULE_AGENT);
+	release_scratch(slot);
+	return verdict;
+}
+
+/* Whether what is ours is kept from the current task; `looks` where it could change nothing by what it asks for. */
+static __always_inline bool is_kept_out(bool looks)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct label label = label_of(task);
+
+	return in_a_domain(&label) ? !is_exempt(&label) : !looks && !runs_agents_program(task);
+}
+
+/* Whether the iterators show anything to the current task: to nobody of a container's. */
+static __always_inline bool is_shown(void)
+{
+	struct label label = label_of(bpf_get_current_task_btf());
+
+	return !in_a_domain(&label) || is_exempt(&label);
+}
+
+/* Each descriptor of a map that the kernel gives out: for an id, a pin, a new map. */
+SEC("lsm/bpf_map")
+int BPF_PROG(bpf_map, struct bpf_map *map, unsigned int mode)
+{
+	if (!is_own_map((__u64)PLAIN(map)) || !is_kept_out(!(mode & FMODE_WRITE)))
+		return 0;
+	return refuse_object(BPF_MAP, KIND_MAP, (__u64)PLAIN(&map->name));
+}
+
+SEC("lsm/bpf_prog")
+int BPF_PROG(bpf_prog, struct bpf_prog *prog)
+{
+	if (!is_own_program((__u64)PLAIN(prog)) || !is_kept_out(true))
+		return 0;
+	return refuse_object(BPF_PROGRAM, KIND_PROGRAM, (__u64)PLAIN(&prog->aux->name));
+}
+
+/*
+ * The commands that name a link, for which there is no hook of its own, and those that use a descriptor of it. Another thread may
+ * change what a descriptor's number stands for behind this: what that could be is the link of an LSM program, which can neither
+ * be detached nor given another program. Iterators' links are not pinned, and the iterators show nothing to others.
+ */
+SEC("lsm/bpf")
+int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)
+{
+	__u32 words[3] = {};
+
+	bpf_probe_read_kernel(words, sizeof(words), PLAIN(attr));
+	switch (command) {
+	case BPF_LINK_GET_FD_BY_ID:
+		if (!is_own_link_id(words[0]))
+			return 0;
+		break;
+	case BPF_LINK_UPDATE:
+	case BPF_LINK_DETACH:
+	case BPF_ITER_CREATE:
+	case BPF_PROG_BIND_MAP:
+		if (!is_own_object(file_of_descriptor(bpf_get_current_task_btf(), words[0])))
+			return 0;
+		break;
+	case BPF_OBJ_PIN: /* bpf_fd */
+		if (!is_own_object(file_of_descriptor(bpf_get_current_task_btf(), words[2])))
+			return 0;
+		break;
+	default:
+		return 0;
+	}
+	return is_kept_out(false) ? refuse_object(BPF_COMMAND, KIND_LINK, 0) : 0;
+}
+
+/* Whether a descriptor that another process hands to this one is of ours. Returns what the hook returns. */
+static __always_inline int receive_own(struct file *file)
+{
+	struct label label = label_of(bpf_get_current_task_btf());
+
+	if (!in_a_domain(&label) || is_exempt(&label) || !is_own_object((__u64)PLAIN(file)))
+		return 0;
+	return refuse_object(BPF_COMMAND, EIGHT('b', 'p', 'f', ' ', 'f', 'i', 'l', 'e'), 0);
+}
+
+struct guarded_search {
+	__u64 dentry;
+	__u32 device;
+	__u32 is_process; /* in procfs, where a folder stands for a process */
+	__u32 only_below; /* what lies above a guarded folder does not count */
+	__u32 found;
+};
+
+/* One name further up. */
+static long search_guarded(__u32 step, struct guarded_search *search)
+{
+	struct dentry *dentry = (void *)search->dentry;
+	__u64 inode = (__u64)ADDRESS(dentry, dentry, d_inode), parent = (__u64)ADDRESS(dentry, dentry, d_parent);
+	struct guarded_key key = {};
+	__u32 *reach;
+
+	if (search->is_process) {
+		struct pid *pid = ADDRESS(proc_inode, inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
+		int number = 0;
+
+		bpf_core_read(&number, sizeof(number), &pid->numbers[0].nr);
+		key.kind = GUARDED_PROCESS;
+		key.number = number;
+	} else {
+		key.kind = GUARDED_FILE;
+		key.device = search->device;
+		key.number = FIELD(inode, inode, i_ino);
+	}
+	reach = inode ? bpf_map_lookup_elem(&guarded, &key) : 0;
+	if (reach && (*reach == GUARDED_BELOW || (!step && !search->only_below))) {
+		search->found = 1;
+		return 1;
+	}
+	search->dentry = parent;
+	return parent == (__u64)dentry;
+}
+
+/* Whether a name is one of the agent's, or below one. */
+static __noinline bool is_guarded(__u64 dentry, __u64 magic, bool only_below)
+{
+	struct guarded_search search = {
+		.dentry = dentry,
+		.device = FIELD(super_block, ADDRESS(dentry, (void *)dentry, d_sb), s_dev),
+		.is_process = magic == PROC_SUPER_MAGIC,
+		.only_below = only_below,
+	};
+	struct guarded_key device = { .kind = GUARDED_DEVICE, .device = search.device };
+
+	if (!search.is_process && !bpf_map_lookup_elem(&guarded, &device))
+		return false;
+	bpf_loop(PATH_CAPACITY, search_guarded, &search, 0);
+	return search.found;
+}
+
+static __noinline int refuse_name(__u64 dentry, __u64 mnt, __u32 hook, __u32 verdict, __u32 rule)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct label label = label_of(task);
+	struct scratch *scratch;
+	__u32 slot;
+	int result;
+
+	slot = claim_scratch();
+	scratch = scratch_at(slot);
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, task, hook);
+	set_dentry(&scratch->access.name, (void *)dentry, (void *)mnt);
+	scratch->access.permission = WRITE;
+	result = refuse(scratch, label.domain, verdict, rule);
+	release_scratch(slot);
+	return result;
+}
+
+#endif

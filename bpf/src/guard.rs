@@ -1,0 +1,130 @@
+//! What the programs keep from others besides what rules name (`self.h`): the agent's files, pins, process and links.
+//!
+//! Invariant: what is registered anew is there before what is no longer registered goes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+
+use crate::error::BpfError;
+use crate::home::kernel_device;
+use crate::pins::pin_error;
+
+/// `enum guarded_kind` of `abi.h`.
+#[derive(Clone, Copy)]
+enum Kind {
+    File,
+    Device,
+    Process,
+    Link,
+}
+
+/// `enum guarded_reach` of `abi.h`.
+#[derive(Clone, Copy)]
+enum Reach {
+    Itself,
+    Below,
+}
+
+/// The map `guarded`.
+pub(crate) struct Guarded(pub(crate) MapHandle);
+
+/// Entries, key by value, as the kernel has them.
+#[derive(Default)]
+struct Entries(BTreeMap<Vec<u8>, u32>);
+
+impl Entries {
+    fn add(&mut self, kind: Kind, device: u32, number: u64, reach: Reach) {
+        let mut key = [kind as u32, device].map(u32::to_ne_bytes).concat();
+        key.extend(number.to_ne_bytes());
+        let value = self.0.entry(key).or_default();
+        *value = (*value).max(reach as u32);
+    }
+
+    /// A file, or a folder with all that is below it; and that no folder above it is moved away.
+    fn add_path(&mut self, path: &Path) -> io::Result<()> {
+        let path = path.canonicalize()?;
+        for (at, reach) in
+            path.ancestors().zip([Reach::Below].into_iter().chain(std::iter::repeat(Reach::Itself)))
+        {
+            let found = at.symlink_metadata()?;
+            let device = kernel_device(rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+            self.add(Kind::Device, device, 0, Reach::Below);
+            self.add(Kind::File, device, found.ino(), reach);
+        }
+        Ok(())
+    }
+}
+
+impl Guarded {
+    /// Keeps links from being found by their ids.
+    pub(crate) fn add_links(&self, ids: impl Iterator<Item = u32>) -> Result<(), BpfError> {
+        let mut entries = Entries::default();
+        ids.for_each(|id| entries.add(Kind::Link, 0, id.into(), Reach::Below));
+        self.insert(&entries)
+    }
+
+    /// Keeps a directory of pins.
+    pub(crate) fn add_pins(&self, directory: &Path) -> Result<(), BpfError> {
+        let mut entries = Entries::default();
+        entries.add_path(directory).map_err(|source| pin_error(directory, source))?;
+        self.insert(&entries)
+    }
+
+    /// Keeps what belongs to an agent, and no longer what belonged to one before it. What is not there is passed over.
+    pub(crate) fn set_agent(
+        &self,
+        pins: Option<&Path>,
+        process: u32,
+        paths: &[&Path],
+    ) -> Result<(), BpfError> {
+        let mut entries = Entries::default();
+        entries.add(Kind::Process, 0, process.into(), Reach::Below);
+        for path in paths.iter().copied().chain(pins) {
+            match entries.add_path(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pin_error(path, error)),
+                _ => {}
+            }
+        }
+        self.insert(&entries)?;
+        let of_links = (Kind::Link as u32).to_ne_bytes();
+        let gone: Vec<_> =
+            self.0.keys().filter(|key| !key.starts_with(&of_links) && !entries.0.contains_key(key)).collect();
+        gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
+    }
+
+    fn insert(&self, entries: &Entries) -> Result<(), BpfError> {
+        let insert = |(key, value): (&Vec<u8>, &u32)| self.0.update(key, &value.to_ne_bytes(), MapFlags::ANY);
+        entries.0.iter().try_for_each(insert).map_err(failed)
+    }
+}
+
+fn failed(source: libbpf_rs::Error) -> BpfError {
+    BpfError::Map { map: "guarded", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_guarded_with_all_below_it_and_what_is_above_it_only_itself() {
+        let folder = std::env::temp_dir().canonicalize().expect("there is one");
+        let mut entries = Entries::default();
+        entries.add_path(&folder).expect("it is there");
+        let reach_of = |path: &Path| {
+            let ino = path.metadata().expect("it is there").ino().to_ne_bytes();
+            let file = (Kind::File as u32).to_ne_bytes();
+            entries
+                .0
+                .iter()
+                .find(|(key, _)| key.starts_with(&file) && key.ends_with(&ino))
+                .map(|(_, reach)| *reach)
+        };
+        assert_eq!(reach_of(&folder), Some(Reach::Below as u32));
+        assert_eq!(reach_of(Path::new("/")), Some(Reach::Itself as u32));
+    }
+}

@@ -1,0 +1,173 @@
+//! Ways into other processes, and to the kernel's bpf(2) objects by their ids and pins. As in `way`: an errno is the status.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr;
+
+use anyhow::{Context as _, bail};
+
+use crate::bpf::{self, Kind};
+
+pub const USAGE: &str = "\
+  ptrace PID         vm-read PID         pidfd-getfd PID FD      kcmp PID      process-madvise PID
+  setns PID          joins PID's mount namespace by a pidfd
+  prlimit PID        gives PID's own limit of open files back to it
+  trace PROGRAM...   starts it with PTRACE_TRACEME, and lets it go on
+  bpf-id map|program|link NAME|ANY     a descriptor, for writing, of the first one that has the name, or at all
+  bpf-pin PATH NEW   a descriptor of what is pinned at PATH, pinned again at NEW";
+
+/// `None` where the words name none of these ways.
+pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
+    Some(match words {
+        ["ptrace", pid] => ptrace_attach(pid),
+        ["vm-read", pid] => vm_read(pid),
+        ["pidfd-getfd", pid, fd] => pidfd_getfd(pid, fd),
+        ["kcmp", pid] => kcmp(pid),
+        ["process-madvise", pid] => process_madvise(pid),
+        ["setns", pid] => setns(pid),
+        ["prlimit", pid] => prlimit(pid),
+        ["trace", program @ ..] if !program.is_empty() => trace(program),
+        ["bpf-id", kind, name] => bpf_id(kind, name),
+        ["bpf-pin", path, new] => bpf_pin(path, new),
+        _ => return None,
+    })
+}
+
+fn check(result: i64) -> anyhow::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(result) }
+}
+
+fn pidfd(pid: &str) -> anyhow::Result<OwnedFd> {
+    // SAFETY: reads no memory.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.parse::<i32>()?, 0) })?;
+    // SAFETY: the kernel just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
+}
+
+fn ptrace_attach(pid: &str) -> anyhow::Result<()> {
+    let pid: i32 = pid.parse()?;
+    let nothing = ptr::null_mut::<libc::c_void>();
+    // SAFETY: attaches to another process, whose memory is left alone; it is let go where this one ends.
+    check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, nothing, nothing) }).map(drop)
+}
+
+fn vm_read(pid: &str) -> anyhow::Result<()> {
+    let mut byte = [0_u8];
+    let local = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
+    // SAFETY: both vectors have one element, and the local one a byte of this process's.
+    let read = unsafe { libc::process_vm_readv(pid.parse()?, &local, 1, &remote, 1, 0) };
+    match check(read as i64) {
+        // It was let in, and found nothing at the address 0.
+        Err(error) if is_fault(&error) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn is_fault(error: &anyhow::Error) -> bool {
+    error.downcast_ref().and_then(io::Error::raw_os_error) == Some(libc::EFAULT)
+}
+
+fn pidfd_getfd(pid: &str, fd: &str) -> anyhow::Result<()> {
+    let process = pidfd(pid)?;
+    // SAFETY: reads no memory; the descriptor is left to the process's end.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd.parse::<i32>()?, 0) })
+        .map(drop)
+}
+
+fn kcmp(pid: &str) -> anyhow::Result<()> {
+    const KCMP_VM: i32 = 1;
+    // SAFETY: reads no memory.
+    check(unsafe { libc::syscall(libc::SYS_kcmp, std::process::id(), pid.parse::<i32>()?, KCMP_VM, 0, 0) })
+        .map(drop)
+}
+
+fn process_madvise(pid: &str) -> anyhow::Result<()> {
+    const MADV_COLD: i32 = 20;
+    let process = pidfd(pid)?;
+    let none = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+    // SAFETY: one vector, of no bytes.
+    let advised =
+        unsafe { libc::syscall(libc::SYS_process_madvise, process.as_raw_fd(), &none, 1, MADV_COLD, 0) };
+    check(advised).map(drop)
+}
+
+fn setns(pid: &str) -> anyhow::Result<()> {
+    let process = pidfd(pid)?;
+    // SAFETY: this process has one thread, and does nothing after it.
+    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWNS) }.into()).map(drop)
+}
+
+fn prlimit(pid: &str) -> anyhow::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let pid = pid.parse()?;
+    // SAFETY: the structure has room for the limit.
+    check(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, ptr::null(), &mut limit) }.into())?;
+    // SAFETY: the structure holds the limit.
+    check(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, ptr::null_mut()) }.into()).map(drop)
+}
+
+/// The child ends with the errno where it could not be traced or started.
+fn trace(program: &[&str]) -> anyhow::Result<()> {
+    let words = program.iter().map(|word| CString::new(*word)).collect::<Result<Vec<_>, _>>()?;
+    let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
+    let environment = [ptr::null::<libc::c_char>()];
+    let nothing = ptr::null_mut::<libc::c_void>();
+    // SAFETY: this process has one thread; the child makes only system calls, on memory that was there before.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above; both arrays end in a null pointer.
+        unsafe {
+            if libc::ptrace(libc::PTRACE_TRACEME, 0, nothing, nothing) == 0 {
+                libc::execve(argv[0], argv.as_ptr(), environment.as_ptr());
+            }
+            libc::_exit(*libc::__errno_location());
+        }
+    }
+    check(child.into())?;
+    let mut status = 0;
+    // SAFETY: the child is this process's own, and the status has a place.
+    check(unsafe { libc::waitpid(child, &mut status, 0) }.into())?;
+    if libc::WIFSTOPPED(status) {
+        // SAFETY: it stopped at the beginning of the program, which shows that this was started; its end is waited for.
+        unsafe {
+            check(libc::ptrace(libc::PTRACE_DETACH, child, nothing, nothing))?;
+            check(libc::waitpid(child, &mut status, 0).into())?;
+        }
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::WEXITSTATUS(status)).into())
+}
+
+fn bpf_id(kind: &str, name: &str) -> anyhow::Result<()> {
+    let kind = match kind {
+        "map" => Kind::Map,
+        "program" => Kind::Program,
+        "link" => Kind::Link,
+        _ => bail!("'{kind}' is no kind of bpf(2)'s objects"),
+    };
+    let mut id = 0;
+    let mut refused = None;
+    while let Some(next) = bpf::next_id(kind, id)? {
+        id = next;
+        match bpf::by_id(kind, id, false) {
+            Ok(_) if name == "ANY" => return Ok(()),
+            Ok(object) if bpf::name(&object)? == name => return Ok(()),
+            Ok(_) => {}
+            Err(error) => refused = Some(error),
+        }
+    }
+    match refused {
+        Some(error) => Err(error.into()),
+        None => bail!("there is no such object"),
+    }
+}
+
+fn bpf_pin(path: &str, new: &str) -> anyhow::Result<()> {
+    let object = bpf::pinned(path).with_context(|| format!("descriptor of {path}"))?;
+    bpf::pin(&object, new)?;
+    Ok(fs::remove_file(new)?)
+}
