@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use armor_hub_client::console;
 use armor_hub_client::status::{AgentReport, SpoolStats};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -137,11 +139,8 @@ struct Found {
 /// If the state directory cannot be read.
 pub fn show(state_dir: &Path, pin_dir: &Path, json: bool) -> anyhow::Result<u8> {
     let found = look(state_dir, pin_dir)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
-    } else {
-        print!("{}", text(&found, pin_dir));
-    }
+    let text = if json { serde_json::to_string_pretty(&found)? + "\n" } else { text(&found, pin_dir) };
+    console::stdout().write_all(text.as_bytes())?;
     Ok(u8::from(!found.running))
 }
 

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use armor_bpf::{Enforcer, Events, Generation, Home};
 use armor_hub_client::alert::Alert;
+use armor_hub_client::{console, file};
 use armor_policy::tables::{Decision, Domain, Verdict};
-use armor_policy::{Policy, Posture};
+use armor_policy::{Policy, Posture, text, yaml};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
@@ -69,6 +70,10 @@ enum PostureName {
 /// # Errors
 /// If the policies are in error or the kernel does not enforce; the command was not started then.
 pub fn run(trial: &Trial) -> anyhow::Result<u8> {
+    let overwritten = |alerts: &&PathBuf| trial.policy.iter().any(|policy| file::is_same(policy, alerts));
+    if let Some(alerts) = trial.alerts.as_ref().filter(overwritten) {
+        bail!("--alerts {} is one of the policy files: name another; nothing was written", alerts.display());
+    }
     let policies = read_policies(&trial.policy)?;
     let selected: Vec<&Policy> = policies.iter().collect();
     let posture = match trial.posture {
@@ -107,7 +112,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         Ok(child) => child,
         Err(error) => {
             printer.drain(&mut events)?;
-            eprintln!("hzn-armor-agent: {}: {error}", trial.command[0]);
+            console::tell(format_args!("hzn-armor-agent: {}: {error}", trial.command[0]));
             return Ok(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 });
         }
     };
@@ -121,8 +126,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     // Programs that stay must not go on holding what the command left behind to its rules.
     enforcer.swap(&Generation { id: id + 1, host_mount_namespace: 0, domains: &[], alerts_per_second: 0 })?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
-        eprintln!(
-            "hzn-armor-agent: the command left processes running; they are under no policy from here on"
+        console::tell(
+            "hzn-armor-agent: the command left processes running; they are under no policy from here on",
         );
     }
     Ok(exit_status(status))
@@ -143,8 +148,9 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
     let mut policies = Vec::new();
     let mut findings = String::new();
     for path in files {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-        match armor_policy::parse(&path.to_string_lossy(), &text) {
+        let name = path.to_string_lossy();
+        let bytes = file::read(path, yaml::MAX_TEXT).with_context(|| name.to_string())?;
+        match text::decode(&name, bytes).and_then(|text| armor_policy::parse(&name, &text)) {
             Ok(parsed) => policies.extend(parsed),
             Err(found) => findings.push_str(&format!("{found}\n")),
         }
