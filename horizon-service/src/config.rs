@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source as _, Value};
+use armor_hub_client::file::{self, FileError};
+use armor_policy::{Diagnostics, text};
+use config::{Config, ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Where the file is looked for if none is named; it need not be there.
 pub const DEFAULT_FILE: &str = "/etc/hzn-armor/agent.toml";
+/// The most that the file may have, in bytes.
+const MAX_FILE: usize = 64 << 10;
 const PREFIX: &str = "HZN_ARMOR";
 const KEYS: [&str; 8] = [
     "bundle_dir",
@@ -48,9 +52,28 @@ pub struct Settings {
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A file that does not read, or a value of the wrong kind.
+    /// A value of the wrong kind.
     #[error("settings: {0}")]
     Config(#[from] ConfigError),
+    /// The file does not read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: FileError,
+    },
+    /// The file is no text.
+    #[error(transparent)]
+    Text(#[from] Diagnostics),
+    /// The file is not TOML.
+    #[error("{}: {problem}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
     /// A key that no setting has: most often a misspelt one.
     #[error("{file}: no setting is called `{key}`; there are {}", KEYS.join(", "))]
     UnknownKey {
@@ -82,8 +105,8 @@ impl Settings {
 
     fn read(file: Option<&Path>, variables: Environment) -> Result<Self, SettingsError> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-        let file = File::from(path).format(FileFormat::Toml).required(file.is_some());
-        if let Some(key) = unknown(&file.collect()?) {
+        let file = FileValues(values(path, file.is_some())?);
+        if let Some(key) = unknown(&file.0) {
             return Err(SettingsError::UnknownKey { file: path.display().to_string(), key });
         }
         // A variable that is unknown here may well be another program's: `hzn-armor` has some.
@@ -145,6 +168,33 @@ fn is_log_filter(filter: &str) -> bool {
         && EnvFilter::builder().parse(filter).is_ok()
 }
 
+/// What the settings' file says; one that need not be there says nothing then.
+fn values(path: &Path, required: bool) -> Result<Map<String, Value>, SettingsError> {
+    let name = path.display().to_string();
+    let bytes = match file::read(path, MAX_FILE) {
+        Err(error) if error.is_missing() && !required => return Ok(Map::new()),
+        read => read.map_err(|error| SettingsError::File { path: path.to_owned(), error })?,
+    };
+    let text = text::decode(&name, bytes)?;
+    FileFormat::Toml
+        .parse(Some(&name), &text)
+        .map_err(|error| SettingsError::Toml { path: path.to_owned(), problem: error.to_string() })
+}
+
+/// The settings' file as it was read.
+#[derive(Debug, Clone)]
+struct FileValues(Map<String, Value>);
+
+impl Source for FileValues {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
 fn unknown(values: &Map<String, Value>) -> Option<String> {
     values.keys().find(|key| !KEYS.contains(&key.as_str())).cloned()
 }
@@ -204,6 +254,16 @@ mod tests {
         {
             assert_eq!(read(&format!("log = '{filter}'"), &[]).unwrap().log, filter);
         }
+        let read_at = |path: &Path| {
+            let read = Settings::read(Some(path), Environment::with_prefix(PREFIX));
+            read.unwrap_err().to_string()
+        };
+        assert!(read_at(Path::new("/dev/zero")).starts_with("/dev/zero: a device"));
+        let dir = tempfile::tempdir().unwrap();
+        let wide = dir.path().join("agent.toml");
+        std::fs::write(&wide, "log = 'info'".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())
+            .unwrap();
+        assert!(read_at(&wide).contains("agent.toml:1:1: the file is UTF-16LE"), "{}", read_at(&wide));
         let missing = Settings::read(Some(Path::new("/no/such.toml")), Environment::with_prefix(PREFIX));
         assert!(missing.unwrap_err().to_string().contains("/no/such.toml"));
     }

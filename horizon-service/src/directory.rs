@@ -2,21 +2,24 @@
 //!
 //! Invariants:
 //! - The directory is only read. A file that goes away lifts nothing.
-//! - Regular files alone count, up to [`MAX_FILES`] of them. A name that begins with a dot is that of a file which somebody is
+//! - Regular files alone count, up to [`MAX_FILES`] of them. What else there is, is said once; but for folders it is also a
+//!   problem, as somebody may have meant a bundle. A name that begins with a dot is that of a file which somebody is
 //!   still writing, as rsync and editors do.
 //! - A file is looked at when it is new and whenever it changed: written, replaced, or touched.
 
-use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Read as _};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use armor_bpf::escaped;
-use rustix::fs::{Mode, OFlags, open};
+use armor_hub_client::file::{self, FileError, Links};
 
 /// The most files that are looked at.
 pub const MAX_FILES: usize = 100;
+/// How many of the entries that are left out are named.
+const MAX_LEFT_OUT: usize = 10;
 
 /// What changes with every change of a file: device, inode, size, and when content and inode changed.
 type Stamp = (u64, u64, u64, [i64; 4]);
@@ -25,6 +28,16 @@ type Stamp = (u64, u64, u64, [i64; 4]);
 pub struct Directory {
     path: PathBuf,
     seen: HashMap<PathBuf, Stamp>,
+    left_out: BTreeSet<PathBuf>,
+}
+
+/// What is in the directory.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The files to look at, in the order in which they were written.
+    pub files: Vec<Found>,
+    /// What is neither a file nor a folder, at most [`MAX_LEFT_OUT`] of it.
+    pub left_out: Vec<String>,
 }
 
 /// A file to look at.
@@ -45,8 +58,8 @@ pub enum DirectoryError {
     Io {
         /// The directory, or a file in it.
         path: PathBuf,
-        /// What the system says.
-        error: io::Error,
+        /// Why.
+        error: FileError,
     },
     /// There are more files than are looked at; none is, as it is not clear which should be.
     #[error("{}: more than {MAX_FILES} files: remove those that are no bundles, and old ones", path.display())]
@@ -59,7 +72,7 @@ pub enum DirectoryError {
 impl Directory {
     /// The directory at `path`, which need not be there.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, seen: HashMap::new() }
+        Self { path, seen: HashMap::new(), left_out: BTreeSet::new() }
     }
 
     /// Where it is.
@@ -67,27 +80,36 @@ impl Directory {
         &self.path
     }
 
-    /// The files to look at, in the order in which they were written: those that changed, or with `again` all. One that is
-    /// being written to may be listed again.
+    /// What there is to look at: the files that changed, or with `again` all. One that is being written to may be listed again.
     ///
     /// # Errors
     /// [`DirectoryError`]; a directory that is not there has no files.
-    pub fn list(&mut self, again: bool) -> Result<Vec<Found>, DirectoryError> {
-        let failed = |error| DirectoryError::Io { path: self.path.clone(), error };
+    pub fn list(&mut self, again: bool) -> Result<Listing, DirectoryError> {
+        let failed = |error: io::Error| DirectoryError::Io { path: self.path.clone(), error: error.into() };
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.seen.clear();
-                return Ok(Vec::new());
+                self.left_out.clear();
+                return Ok(Listing::default());
             }
             Err(error) => return Err(failed(error)),
         };
         let mut files = HashMap::new();
+        let mut others = BTreeMap::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
             // Not followed; one that is gone by now is no file.
             let Ok(meta) = entry.metadata() else { continue };
-            if !meta.is_file() || entry.file_name().as_encoded_bytes().starts_with(b".") {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if let Some(kind) = file::other_kind(meta.file_type()) {
+                // Of many, those with the first names.
+                others.insert(entry.path(), kind);
+                if others.len() > MAX_LEFT_OUT {
+                    others.pop_last();
+                }
                 continue;
             }
             if files.len() == MAX_FILES {
@@ -95,14 +117,22 @@ impl Directory {
             }
             files.insert(entry.path(), stamp(&meta));
         }
+        for (path, kind) in others.iter().filter(|(path, _)| !self.left_out.contains(*path)) {
+            tracing::warn!(file = %path.display(), kind, "left out: only regular files are bundles");
+        }
+        self.left_out = others.keys().cloned().collect();
         self.seen.retain(|path, _| files.contains_key(path));
-        let mut found: Vec<Found> = files
+        let mut files: Vec<Found> = files
             .into_iter()
             .map(|(path, stamp)| Found { is_fresh: self.seen.get(&path) != Some(&stamp), path, stamp })
             .filter(|file| again || file.is_fresh)
             .collect();
-        found.sort_by(|a, b| (a.stamp.3, &a.path).cmp(&(b.stamp.3, &b.path)));
-        Ok(found)
+        files.sort_by(|a, b| (a.stamp.3, &a.path).cmp(&(b.stamp.3, &b.path)));
+        let left_out = others
+            .iter()
+            .filter(|(_, kind)| **kind != file::FOLDER)
+            .map(|(path, kind)| format!("{}: left out: {}", path.display(), FileError::NotRegular(kind)));
+        Ok(Listing { files, left_out: left_out.collect() })
     }
 
     /// Remembers that this state of the file was looked at.
@@ -117,20 +147,11 @@ impl Found {
     /// # Errors
     /// [`DirectoryError::Io`].
     pub fn read(&self, limit: usize) -> Result<Vec<u8>, DirectoryError> {
-        read(&self.path, limit).map_err(|error| DirectoryError::Io { path: self.path.clone(), error })
+        // What was a regular file may be something else by now.
+        file::open(&self.path, Links::Refuse)
+            .and_then(|file| Ok(file::read_start(file, limit.saturating_add(1))?))
+            .map_err(|error| DirectoryError::Io { path: self.path.clone(), error })
     }
-}
-
-fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    // What was a regular file may be something else by now: a link is not followed, a pipe not waited for.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("no regular file any more"));
-    }
-    let mut content = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut content)?;
-    Ok(content)
 }
 
 fn stamp(meta: &Metadata) -> Stamp {
@@ -140,9 +161,11 @@ fn stamp(meta: &Metadata) -> Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
+    use std::fs::File;
 
     fn names(directory: &mut Directory, again: bool) -> Vec<String> {
-        let found = directory.list(again).unwrap();
+        let found = directory.list(again).unwrap().files;
         for file in &found {
             directory.looked_at(file);
         }
@@ -168,7 +191,7 @@ mod tests {
         assert_eq!(names(&mut directory, false), ["b", "a"]);
         assert!(names(&mut directory, false).is_empty());
         assert_eq!(names(&mut directory, true), ["b", "a"]);
-        assert!(!directory.list(true).unwrap()[0].is_fresh);
+        assert!(!directory.list(true).unwrap().files[0].is_fresh);
 
         fs::write(file("a"), "12").unwrap();
         assert_eq!(names(&mut directory, false), ["a"]);
@@ -202,7 +225,11 @@ mod tests {
         fs::write(dir.path().join("file"), "content").unwrap();
         let mut directory = Directory::new(dir.path().to_owned());
         assert_eq!(names(&mut directory, false), ["file"]);
-        let found = directory.list(true).unwrap();
+        let Listing { files: found, left_out } = directory.list(true).unwrap();
+        for (line, kind) in left_out.iter().zip(["symbolic link", "pipe (FIFO)"]) {
+            assert!(line.contains(&format!("left out: a {kind}")), "{left_out:?}");
+        }
+        assert_eq!(left_out.len(), 2, "a folder is no problem: {left_out:?}");
         assert_eq!((found[0].read(7).unwrap().len(), found[0].read(3).unwrap().len()), (7, 4));
         for other in ["link", "pipe"] {
             fs::rename(dir.path().join(other), &found[0].path).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::css::CssConfig;
 use armor_hub_client::ess::EssConfig;
+use armor_hub_client::file;
 use armor_hub_client::mms::{MmsError, check_name};
 use serde_json::Value;
 
@@ -118,6 +119,9 @@ pub(crate) fn horizon_arch() -> &'static str {
     }
 }
 
+/// The most that the credentials file may have, in bytes.
+const MAX_AUTH: usize = 64 << 10;
+
 /// Name and version of the service as which the agent runs, `org/url` and dotted numbers, from the credentials file. Both
 /// empty while the file does not read.
 pub fn service(auth_file: &Path) -> (String, String) {
@@ -127,7 +131,7 @@ pub fn service(auth_file: &Path) -> (String, String) {
         id: String,
         version: String,
     }
-    let text = std::fs::read(auth_file).unwrap_or_default();
+    let text = file::read(auth_file, MAX_AUTH).unwrap_or_default();
     let auth: Auth = serde_json::from_slice(&text).unwrap_or_default();
     (auth.id, auth.version)
 }

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::containers::Containers;
-use crate::directory::Directory;
+use crate::directory::{Directory, Listing};
 use crate::domains::NodeNames;
 use crate::enforce::{EnforceError, Prepared};
 use crate::hub::Hub;
@@ -345,10 +345,11 @@ impl<K: Kernel> Intake<K> {
                 self.directory.path().display()
             ));
         }
-        let files = self.directory.list(self.files_again).unwrap_or_else(|error| {
+        let Listing { files, left_out } = self.directory.list(self.files_again).unwrap_or_else(|error| {
             problems.push(error.to_string());
-            Vec::new()
+            Listing::default()
         });
+        problems.extend(left_out);
         for file in files {
             match file.read(MAX_BUNDLE) {
                 Ok(bytes) => {

@@ -1,5 +1,8 @@
 //! The agent's parts: everything `hzn-armor-agent` is made of.
 
+// These panic where nobody takes what they print; `armor_hub_client::console` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod alerts;
 pub mod config;
 pub mod containers;

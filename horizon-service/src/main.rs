@@ -1,6 +1,9 @@
 //! `hzn-armor-agent`: the program on the node.
 
-use std::io::IsTerminal as _;
+// These panic where nobody takes what they print; `console` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +12,7 @@ use armor_agent::config::Settings;
 use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
 use armor_bpf::escaped;
+use armor_hub_client::console;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -48,6 +52,7 @@ enum Commands {
     Detach,
 }
 
+const NAME: &str = "hzn-armor-agent";
 /// Status when the program itself fails; `try` passes every other on from its command.
 const OWN_FAILURE: u8 = 125;
 
@@ -66,12 +71,13 @@ fn give_memory_back() {
 
 fn main() -> ExitCode {
     give_memory_back();
-    match dispatch(Cli::parse()) {
+    let cli = match console::arguments::<Cli>(NAME) {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    match dispatch(cli) {
         Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            eprintln!("hzn-armor-agent: {error:#}");
-            ExitCode::from(OWN_FAILURE)
-        }
+        Err(error) => console::fail(NAME, error.as_ref(), OWN_FAILURE),
     }
 }
 
@@ -116,12 +122,13 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
     let pins = settings.pin_dir.display();
     let done = armor_bpf::detach(&settings.pin_dir)?;
     if done.ended {
-        println!("Detached: nothing below {pins} is enforced any more.");
+        writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;
     } else {
-        println!("Nothing was attached below {pins}.");
+        writeln!(console::stdout(), "Nothing was attached below {pins}.")?;
     }
     for path in done.left {
-        println!("Left there, as it is not the agent's: {}", escaped(path.as_os_str().as_encoded_bytes()));
+        let path = escaped(path.as_os_str().as_encoded_bytes());
+        writeln!(console::stdout(), "Left there, as it is not the agent's: {path}")?;
     }
     Ok(0)
 }
@@ -134,9 +141,9 @@ fn show_probe(json: bool) -> anyhow::Result<u8> {
             object.insert("enforces".to_owned(), result.enforces().into());
             object.insert("missing".to_owned(), probe::missing(&result).into());
         }
-        println!("{value:#}");
+        writeln!(console::stdout(), "{value:#}")?;
     } else {
-        print!("{}", probe::text(&result));
+        console::stdout().write_all(probe::text(&result).as_bytes())?;
     }
     Ok(u8::from(!result.enforces()))
 }

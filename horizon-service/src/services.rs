@@ -7,10 +7,9 @@
 //! What was found once is remembered in a file, for restarts while the credentials are away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use armor_hub_client::file;
 use serde::{Deserialize, Serialize};
 
 use crate::root::Root;
@@ -22,8 +21,8 @@ const FORMAT: &str = "horizon-armor.services/1";
 const CREDENTIALS: &str = "/var/horizon/ess-auth";
 /// Where a service finds them.
 pub const CREDENTIALS_MOUNT: &str = "/ess-auth";
-/// Bytes of a credentials file that are read.
-const MAX_CREDENTIALS: u64 = 64 << 10;
+/// The most that a credentials file may have, in bytes.
+const MAX_CREDENTIALS: usize = 64 << 10;
 /// Services remembered.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -91,9 +90,8 @@ impl Services {
             #[serde(default)]
             version: String,
         }
-        let file = self.host.find(&self.host.resolve(file.to_str()?, true))?;
-        let mut text = Vec::new();
-        fs::File::open(file).ok()?.take(MAX_CREDENTIALS).read_to_end(&mut text).ok()?;
+        let path = self.host.find(&self.host.resolve(file.to_str()?, true))?;
+        let text = file::read(&path, MAX_CREDENTIALS).ok()?;
         let Credentials { id, version } = serde_json::from_slice(&text).ok()?;
         let (org, url) = id.split_once('/')?;
         Some(ServiceName { org: org.to_owned(), url: url.to_owned(), version })
@@ -145,6 +143,7 @@ fn is_file_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn labels(agreement: &str) -> BTreeMap<String, String> {
         [(AGREEMENT_LABEL, agreement), (CONTAINER_LABEL, "web")]

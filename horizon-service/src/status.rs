@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use armor_hub_client::console;
 use armor_hub_client::status::{AgentReport, SpoolStats};
 use armor_policy::model::Kind;
 use jiff::Timestamp;
@@ -217,11 +218,9 @@ struct Found {
 /// If the state directory cannot be read.
 pub fn show(state_dir: &Path, pin_dir: &Path, json: bool, policies: bool) -> anyhow::Result<u8> {
     let found = look(state_dir, pin_dir)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
-    } else {
-        print!("{}", text(&found, pin_dir, policies));
-    }
+    let text =
+        if json { serde_json::to_string_pretty(&found)? + "\n" } else { text(&found, pin_dir, policies) };
+    console::stdout().write_all(text.as_bytes())?;
     Ok(u8::from(!found.running))
 }
 

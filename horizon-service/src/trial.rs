@@ -18,8 +18,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use armor_bpf::{Enforcer, Event, Events, Generation, Home, Hook, escaped};
 use armor_hub_client::alert::Alert;
+use armor_hub_client::{console, file};
 use armor_policy::tables::{Decision, Domain, Verdict};
-use armor_policy::{Policy, Posture};
+use armor_policy::{Policy, Posture, text, yaml};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
@@ -97,6 +98,10 @@ impl From<AlreadyHeld> for Fate {
 /// # Errors
 /// If the policies are in error or the kernel does not enforce; the command was not started then.
 pub fn run(trial: &Trial) -> anyhow::Result<u8> {
+    let overwritten = |alerts: &&PathBuf| trial.policy.iter().any(|policy| file::is_same(policy, alerts));
+    if let Some(alerts) = trial.alerts.as_ref().filter(overwritten) {
+        bail!("--alerts {} is one of the policy files: name another; nothing was written", alerts.display());
+    }
     let policies = read_policies(&trial.policy)?;
     let selected: Vec<&Policy> = policies.iter().collect();
     let posture = match trial.posture {
@@ -106,7 +111,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let Built { domain: refusing, linked, notes, .. } =
         domains::build(&selected, posture, &Root::of_process("self"))?;
     for note in notes {
-        eprintln!("hzn-armor-agent: {note}");
+        console::tell(format_args!("hzn-armor-agent: {note}"));
     }
     let mut domain = Arc::clone(&refusing);
     if trial.audit {
@@ -139,7 +144,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         Ok(entry) => entry,
         Err(error) => {
             printer.drain(&mut events)?;
-            eprintln!("hzn-armor-agent: {}: {error}", trial.command[0]);
+            console::tell(format_args!("hzn-armor-agent: {}: {error}", trial.command[0]));
             return Ok(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 });
         }
     };
@@ -179,8 +184,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     // Programs that stay must not go on holding what the command left behind to its rules.
     make_live(&mut enforcer, &[])?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
-        eprintln!(
-            "hzn-armor-agent: the command left processes running; they are under no policy from here on"
+        console::tell(
+            "hzn-armor-agent: the command left processes running; they are under no policy from here on",
         );
     }
     Ok(exit_status(status))
@@ -208,8 +213,8 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
     let mut findings = String::new();
     for path in files {
         let name = escaped(path.as_os_str().as_encoded_bytes());
-        let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
-        match armor_policy::parse(&name, &text) {
+        let bytes = file::read(path, yaml::MAX_TEXT).with_context(|| name.clone())?;
+        match text::decode(&name, bytes).and_then(|text| armor_policy::parse(&name, &text)) {
             Ok(parsed) => policies.extend(parsed),
             Err(found) => findings.push_str(&format!("{found}\n")),
         }

@@ -1,0 +1,72 @@
+//! What `hzn-armor-agent` does where its output takes nothing, and with files that are none.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn agent(dir: &Path, arguments: &str, stdout: Stdio) -> Output {
+    // One that would wait for ever is a failure, not a hang.
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_hzn-armor-agent")]).args(arguments.split_whitespace());
+    command.current_dir(dir).env_clear().env("PATH", "/usr/bin:/bin").stdout(stdout).stderr(Stdio::piped());
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+fn node() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display();
+    let settings = format!("state_dir = \"{path}/state\"\npin_dir = \"{path}/pins\"\n");
+    fs::write(dir.path().join("agent.toml"), settings).unwrap();
+    dir
+}
+
+#[test]
+fn an_output_that_takes_nothing_ends_every_command() {
+    let dir = node();
+    for command in ["--help", "--version", "probe", "probe --json", "status", "status --json", "detach"] {
+        let command = if command.starts_with('-') {
+            command.to_owned()
+        } else {
+            format!("--config agent.toml {command}")
+        };
+        let full = agent(dir.path(), &command, File::options().write(true).open("/dev/full").unwrap().into());
+        let said = String::from_utf8(full.stderr).unwrap();
+        assert_eq!(full.status.code(), Some(1), "{command}: {said}");
+        assert!(said.starts_with("hzn-armor-agent: standard output: No space left"), "{command}: {said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = agent(dir.path(), &command, writer.into());
+        let said = String::from_utf8(closed.stderr).unwrap();
+        assert_eq!((closed.status.code(), said.as_str()), (Some(1), ""), "{command}");
+    }
+}
+
+#[test]
+fn files_that_are_not_regular_are_refused_at_once() {
+    let dir = node();
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    for (file, kind) in [("pipe", "pipe (FIFO)"), ("/dev/zero", "device"), ("state", "folder")] {
+        fs::create_dir_all(dir.path().join("state")).unwrap();
+        for command in [format!("--config {file} status"), format!("try --policy {file} -- true")] {
+            let said = agent(dir.path(), &command, Stdio::piped());
+            let text = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(125), "{command}: {text}");
+            assert!(text.contains(&format!("{file}: a {kind}, not a regular file")), "{command}: {text}");
+        }
+    }
+}
+
+#[test]
+fn alerts_are_not_written_over_a_policy() {
+    let dir = node();
+    fs::write(dir.path().join("policy.yaml"), "content").unwrap();
+    fs::hard_link(dir.path().join("policy.yaml"), dir.path().join("hard")).unwrap();
+    for alerts in ["policy.yaml", "./policy.yaml", "hard"] {
+        let said =
+            agent(dir.path(), &format!("try --policy policy.yaml --alerts {alerts} -- true"), Stdio::piped());
+        let text = String::from_utf8(said.stderr).unwrap();
+        assert!(said.status.code() == Some(125) && text.contains("is one of the policy files"), "{text}");
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("policy.yaml")).unwrap(), "content");
+}
