@@ -566,7 +566,7 @@ mod tests {
             (paths, complete)
         };
         let (found, complete) = paths(100);
-        assert!(complete && found.len() == 3 && found[..1] == ["/d/e/deep".into()], "{found:?}");
+        assert!(complete && found.len() == 3 && found[..1] == [PathBuf::from("/d/e/deep")], "{found:?}");
         assert!(found[1].starts_with("/d/") && found[2] == Path::new("/secret"), "{found:?}");
         assert_eq!(paths(1), (vec!["/secret".into()], false));
     }
@@ -585,7 +585,7 @@ mod tests {
         let null = (DEVICE_CHARACTER, 1 << 20 | 3, PathBuf::from("/dev/null"));
         assert_eq!(
             found("  file: {matchPaths: [{path: /dev/null}, {path: /dev/pts/ptmx}]}\n")[..1],
-            [null.clone()]
+            std::slice::from_ref(&null)[..]
         );
         assert!(found("  file: {matchDirectories: [{dir: /dev/, recursive: true}]}\n").contains(&null));
         assert!(!found("  file: {matchPatterns: [{pattern: /dev/z*}]}\n").contains(&null));

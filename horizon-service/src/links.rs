@@ -98,7 +98,7 @@ mod tests {
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         symlink("v1", at("current")).unwrap();
         let file = at("current/key");
-        let policies = vec![policy(&[file.clone()])];
+        let policies = vec![policy(std::slice::from_ref(&file))];
         let links = |policies: &[Arc<Policy>]| -> Links {
             Arc::new(domains::links(&Root::of_process("self"), &[&policies[0]]))
         };

@@ -103,7 +103,7 @@ impl Operator {
         }
         let child = command.spawn().unwrap();
         let output = timeout(PATIENCE, child.wait_with_output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{arguments}: does not end")).unwrap();
+        let output = output.unwrap().unwrap();
         Output {
             code: output.status.code().unwrap(),
             stdout: String::from_utf8(output.stdout).unwrap(),

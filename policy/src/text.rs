@@ -95,7 +95,8 @@ fn placeholder_at(text: &str) -> Option<&str> {
         None => (text.strip_prefix("{%")?, "%}"),
     };
     // Bounded, and cheap where it is none: a hostile file may have a million.
-    let inside = &inside[..inside.floor_char_boundary(MAX_PLACEHOLDER)];
+    let bound = (0..=MAX_PLACEHOLDER.min(inside.len())).rev().find(|&at| inside.is_char_boundary(at));
+    let inside = &inside[..bound.unwrap_or(0)];
     let behind_trim = inside.strip_prefix('-').unwrap_or(inside);
     let begins_blank = behind_trim.is_empty() || behind_trim.starts_with(char::is_whitespace);
     let is_closed = || match inside.find(['}', '\n', '{']) {

@@ -179,7 +179,11 @@ static __always_inline bool is_inside(struct task_struct *task)
 static __always_inline void note_entrance(struct task_struct *task, __u32 domain)
 {
 	struct entrance entrance = { .mount_namespace = mount_namespace_of(task) };
+	struct entrance *before = bpf_map_lookup_elem(&entrances, &domain);
 
+	/* Who comes in later may have a namespace of his own. */
+	if (before && namespace_at(before->mount_namespace))
+		return;
 	note_namespace(task);
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
 }

@@ -84,8 +84,16 @@ struct vfsmount {
 	struct super_block *mnt_sb;
 };
 
+typedef struct {
+	struct {
+		int counter;
+	} refs;
+} refcount_t;
+
 struct ns_common {
 	unsigned int inum;
+	refcount_t count; /* `__ns_ref` since 6.18 */
+	refcount_t __ns_ref;
 };
 
 struct mount;

@@ -37,7 +37,7 @@ struct {
 	__type(value, __u32);
 } containers SEC(".maps");
 
-/* The mount namespace that the program which last entered a container from outside had. */
+/* The mount namespace that the first program which entered a container from outside had, of those that are left. */
 struct entrance {
 	__u32 mount_namespace; /* inode number */
 	__u32 reserved[3];

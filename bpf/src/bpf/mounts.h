@@ -100,6 +100,24 @@ static __always_inline void note_namespace(struct task_struct *task)
 		bpf_map_update_elem(&namespaces, &number, &ns, BPF_ANY);
 }
 
+/*
+ * The address of the struct mnt_namespace with this number, 0 where it is gone: what was freed has no references, and what came
+ * in its place has another number. Global, as write_path().
+ */
+__noinline __u64 namespace_at(__u32 number)
+{
+	__u64 *known = bpf_map_lookup_elem(&namespaces, &number), ns = known ? *known : 0;
+	int references;
+
+	if (!ns || FIELD(mnt_namespace, ns, ns.inum) != number)
+		return 0;
+	if (bpf_core_field_exists(((struct ns_common *)0)->__ns_ref))
+		references = FIELD(mnt_namespace, ns, ns.__ns_ref.refs.counter);
+	else
+		references = FIELD(mnt_namespace, ns, ns.count.refs.counter);
+	return references > 0 ? ns : 0;
+}
+
 /* Steps from mount to mount that are made at most: twice what a mount namespace may hold (fs.mount-max). */
 #define TREE_STEPS 200000
 
@@ -173,7 +191,7 @@ __noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 	struct tree tree = { .scratch = scratch };
 	struct shown_cache *cache;
 	__u32 hit, mounts;
-	__u64 ns, *known;
+	__u64 ns;
 
 	if (!scratch)
 		return 0;
@@ -190,13 +208,8 @@ __noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 	bpf_spin_unlock(&cache->lock);
 	if (hit)
 		return 1;
-	if (mnt && place == number) {
-		ns = (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns);
-	} else {
-		known = bpf_map_lookup_elem(&namespaces, &number);
-		ns = known ? *known : 0;
-	}
-	if (!ns || FIELD(mnt_namespace, ns, ns.inum) != number)
+	ns = mnt && place == number ? (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns) : namespace_at(number);
+	if (!ns)
 		return 0;
 	scratch->shown.count = 0;
 	scratch->tree_root = scratch->tree_at = (__u64)ADDRESS(mnt_namespace, ns, root);
