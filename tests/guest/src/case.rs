@@ -80,7 +80,8 @@ impl Case {
 
     /// Whether something is to be blocked in it that is there without the agent.
     pub fn shows_refusal(&self) -> bool {
-        let is = |alert: &Map<String, Value>, key: &str, value: &str| alert.get(key).is_some_and(|is| is == value);
+        let is =
+            |alert: &Map<String, Value>, key: &str, value: &str| alert.get(key).is_some_and(|is| is == value);
         self.alerts.iter().any(|alert| {
             is(alert, "Action", "Block")
                 && !is(alert, "Result", "Closed")
