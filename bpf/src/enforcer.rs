@@ -49,6 +49,23 @@ pub struct Labelled {
     pub domains: BTreeSet<u32>,
 }
 
+/// What puts tasks into domains, by itself.
+pub struct Labeller(MapHandle);
+
+impl Labeller {
+    /// As [`Enforcer::label`].
+    pub fn label(&self, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
+        put_label(&self.0, task, domain)
+    }
+}
+
+fn put_label(labels: &MapHandle, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
+    let label = [domain, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    labels
+        .update(&task.as_raw_fd().to_ne_bytes(), &label, MapFlags::ANY)
+        .map_err(|source| BpfError::Map { map: "labels", source })
+}
+
 /// The loaded and attached programs.
 pub struct Enforcer {
     live: MapHandle,
@@ -250,10 +267,13 @@ impl Enforcer {
 
     /// Puts one task (not its other threads) and all its later children into a domain.
     pub fn label(&self, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
-        let label = [domain, 0, 0, 0].map(u32::to_ne_bytes).concat();
-        self.labels
-            .update(&task.as_raw_fd().to_ne_bytes(), &label, MapFlags::ANY)
-            .map_err(|source| BpfError::Map { map: "labels", source })
+        put_label(&self.labels, task, domain)
+    }
+
+    /// [`label`](Self::label) for a process that was forked and has started no program yet.
+    pub fn labeller(&self) -> Result<Labeller, BpfError> {
+        let labels = MapHandle::try_from(&self.labels);
+        labels.map(Labeller).map_err(|source| BpfError::Map { map: "labels", source })
     }
 
     /// Takes the label off one task, which is then under the host's rules.

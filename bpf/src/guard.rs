@@ -2,11 +2,12 @@
 //!
 //! Invariant: what is registered anew is there before what is no longer registered goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use crate::error::BpfError;
@@ -60,11 +61,19 @@ impl Entries {
 }
 
 impl Guarded {
-    /// Keeps links from being found by their ids.
+    /// Keeps links from being found by their ids, and forgets those that are gone: each agent attaches some of its own.
     pub(crate) fn add_links(&self, ids: impl Iterator<Item = u32>) -> Result<(), BpfError> {
         let mut entries = Entries::default();
         ids.for_each(|id| entries.add(Kind::Link, 0, id.into(), Reach::Below));
-        self.insert(&entries)
+        self.insert(&entries)?;
+        let present: BTreeSet<u64> = LinkInfoIter::default().map(|link| link.id.into()).collect();
+        let of_links = (Kind::Link as u32).to_ne_bytes();
+        let is_gone = |key: &Vec<u8>| {
+            let id = key.get(8..16).and_then(|id| id.try_into().ok()).map(u64::from_ne_bytes);
+            key.starts_with(&of_links) && !id.is_some_and(|id| present.contains(&id))
+        };
+        let gone: Vec<_> = self.0.keys().filter(is_gone).collect();
+        gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
     }
 
     /// Keeps a directory of pins.

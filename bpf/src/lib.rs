@@ -28,7 +28,7 @@ mod skeleton {
 
 pub use container::ContainerId;
 pub use counters::Counters;
-pub use enforcer::{Enforcer, Labelled};
+pub use enforcer::{Enforcer, Labelled, Labeller};
 pub use error::BpfError;
 pub use event::{Event, Events, Guard, Hook};
 pub use home::{Home, LinkedFile};

@@ -23,17 +23,21 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Starts `command` without the descriptors `without`. This process has one thread.
+    /// Starts `command` without the descriptors `without`, in a process that first does `enter`. This process has one thread.
     ///
     /// # Errors
     /// What keeps the command from being started, as [`Command::spawn`] tells it, or from being held.
-    pub fn start(command: &[String], without: &[RawFd]) -> io::Result<Self> {
+    pub fn start(
+        command: &[String],
+        without: &[RawFd],
+        enter: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let nothing = File::options().read(true).write(true).open("/dev/null")?;
         let without = without.to_vec();
         let mut command = Command::new(program);
         let begin = move || {
-            // SAFETY: system calls on numbers and null pointers, which touch no memory of this process.
+            // SAFETY: the system calls are on numbers and null pointers, which touch no memory of this process.
             unsafe {
                 for &descriptor in &without {
                     let done = if descriptor <= LAST_STANDARD {
@@ -45,6 +49,7 @@ impl Entry {
                         return Err(io::Error::last_os_error());
                     }
                 }
+                enter()?;
                 let nobody = ptr::null_mut::<libc::c_void>();
                 if libc::ptrace(libc::PTRACE_TRACEME, 0, nobody, nobody) < 0 {
                     return Err(io::Error::last_os_error());
@@ -52,7 +57,8 @@ impl Entry {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec `begin` only makes system calls.
+        // SAFETY: between fork and exec `begin` makes system calls, and memory is there for what it needs: no other thread could
+        // have been forked away from while it held a lock.
         let child = unsafe { command.args(arguments).pre_exec(begin) }.spawn()?;
         let mut entry = Self { child, ended: None };
         match waitpid(Some(Pid::from_child(&entry.child)), WaitOptions::empty())? {
@@ -157,27 +163,27 @@ mod tests {
         let number = brought.as_raw_fd();
         let script = format!("echo >{}; [ -e /proc/self/fd/{number} ]", began.display());
         for (without, status) in [(&[][..], 0), (&[number][..], 1)] {
-            let entry = Entry::start(&words(&script), without).unwrap();
+            let entry = Entry::start(&words(&script), without, || Ok(())).unwrap();
             assert!(!began.exists(), "it has begun");
             let held = fs::read_link(format!("/proc/{}/fd/{number}", entry.id()));
             assert_eq!(held.is_ok(), without.is_empty());
             assert_eq!(entry.go().unwrap().wait().unwrap().code(), Some(status));
             fs::remove_file(&began).unwrap();
         }
-        let entry = Entry::start(&words(&script), &[]).unwrap();
+        let entry = Entry::start(&words(&script), &[], || Ok(())).unwrap();
         assert_eq!(entry.end().unwrap().signal(), Some(libc::SIGKILL));
         assert!(!began.exists());
     }
 
     #[test]
     fn standard_input_is_there_though_empty() {
-        let entry = Entry::start(&words("! read line && [ -e /proc/self/fd/0 ]"), &[0]).unwrap();
+        let entry = Entry::start(&words("! read line && [ -e /proc/self/fd/0 ]"), &[0], || Ok(())).unwrap();
         assert_eq!(entry.go().unwrap().wait().unwrap().code(), Some(0));
     }
 
     #[test]
     fn what_cannot_be_started_is_told_as_ever() {
-        let error = Entry::start(&["/no/such".to_owned()], &[]).map(|_| ()).unwrap_err();
+        let error = Entry::start(&["/no/such".to_owned()], &[], || Ok(())).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

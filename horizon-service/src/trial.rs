@@ -16,7 +16,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{Enforcer, Event, Events, Generation, Home, Hook, escaped};
+use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook, escaped};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::{console, file};
 use armor_policy::tables::{Decision, Domain, Verdict};
@@ -236,8 +236,14 @@ fn audit_only(domain: &mut Domain) {
 /// Starts the command under the domain, without the descriptors `without`, and holds it. The inner error is the command's own.
 fn start(enforcer: &Enforcer, command: &[String], without: &[RawFd]) -> anyhow::Result<io::Result<Entry>> {
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    enforcer.label(this.as_fd(), DOMAIN)?;
-    let entry = Entry::start(command, without);
+    let labeller = enforcer.labeller()?;
+    let enter = move || {
+        let task = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        labeller.label(task.as_fd(), DOMAIN).map_err(io::Error::other)
+    };
+    // Who holds the command is none of the domain's, and borrows nothing by it.
+    enforcer.label(this.as_fd(), EXEMPT_DOMAIN)?;
+    let entry = Entry::start(command, without, enter);
     enforcer.unlabel(this.as_fd())?;
     Ok(entry)
 }

@@ -134,7 +134,7 @@ int BPF_PROG(ptrace_traceme, struct task_struct *parent)
 
 /*
  * A program that is started while its task is traced: the tracer looked before, and would get what the new program may. What is
- * compared is which program the tracer runs, whoever it is.
+ * compared is which program the tracer runs, whoever it is but the agent.
  */
 SEC("lsm/bprm_check_security")
 int BPF_PROG(traced_exec, struct linux_binprm *bprm)
@@ -144,10 +144,13 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 	struct file *file = bprm->file;
 	struct scratch *scratch;
 	struct name *name;
-	__u32 slot, rule;
+	__u32 slot, rule, tracer;
 	int verdict = 0;
 
 	if (!task->ptrace || !enter_scope(&borrowing.own, task) || !(borrowing.own.rules->flags & DOMAIN_SUBJECTS))
+		return 0;
+	tracer = label_beside_lock((__u64)ADDRESS(task_struct, task, parent), 0);
+	if (tracer > MAX_DOMAIN)
 		return 0;
 	slot = claim_scratch();
 	scratch = scratch_at(slot);
