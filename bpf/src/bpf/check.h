@@ -60,15 +60,18 @@ static __noinline void add_device_class(const struct scope *scope, struct name *
 /* Fills in what `name` resolves to; false when nothing is to be decided: it has no name that counts. */
 static __noinline bool resolve(struct scope *scope, struct scratch *scratch, struct name *name)
 {
+	__u64 magic = FIELD(super_block, ADDRESS(dentry, name->dentry, d_sb), s_magic);
 	__u32 place = name->mnt ? place_of(mount_of((void *)name->mnt)) : PLACE_BACKING;
-	bool only_canonical = !is_named(place) && place != PLACE_DETACHED;
+	bool only_canonical;
 
+	/* The mount that queues are opened in is nobody's, and marked as the kernel's own by later kernels alone. */
+	if (place == PLACE_DETACHED && magic == MQUEUE_MAGIC)
+		place = PLACE_ANONYMOUS;
+	/* Of what is in no mount tree only the kernel's own files can have a name in one. */
+	only_canonical = place == PLACE_BACKING || (place == PLACE_ANONYMOUS && is_the_kernels(magic));
 	name->place = place;
 	if (place == PLACE_BACKING && name->mnt)
 		name->is_layer = 1;
-	/* Of what is in no mount tree only the kernel's own files can have a name in one. */
-	if (place == PLACE_ANONYMOUS && !is_the_kernels(FIELD(super_block, ADDRESS(dentry, name->dentry, d_sb), s_magic)))
-		only_canonical = false;
 	if (only_canonical)
 		name->mnt = 0;
 	if (!is_named(place) && !only_canonical) {
