@@ -38,12 +38,13 @@ static __noinline bool runs_agents_program(struct task_struct *task)
 }
 
 /*
- * Whether a task is an agent: one that has taken the label of those, or is about to, or another command of its program. Root on
- * the host could call any program so; to stop root there is beyond what these programs can.
+ * Whether a task is an agent: one that has taken the label of those, or is about to, or another command of its program, on the host
+ * or in a container without rules, as the agent's own is. Root on the host could call any program so; to stop root there is beyond
+ * what these programs can.
  */
 static __always_inline bool is_agent(const struct label *label, struct task_struct *task)
 {
-	return is_exempt(label) || (!in_a_domain(label) && runs_agents_program(task));
+	return is_exempt(label) || ((!in_a_domain(label) || !has_rules(label->domain)) && runs_agents_program(task));
 }
 
 /* The domain's head, also where it has no rules; 0 before the first generation. */

@@ -78,7 +78,7 @@ __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 			return 0;
 		return refuse_name(dentry, mnt, hook, VERDICT_BLOCK, RULE_AGENT);
 	}
-	if (is_guarded(dentry, magic, only_below))
+	if (is_guarded(dentry, magic, only_below) && !is_agent(&label, bpf_get_current_task_btf()))
 		return refuse_name(dentry, mnt, hook, VERDICT_BLOCK, RULE_AGENT);
 	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC && magic != CGROUP_SUPER_MAGIC && magic != BINFMTFS_MAGIC)
 		return 0;

@@ -86,6 +86,8 @@ static __always_inline int check_look(struct task_struct *accessor, struct task_
 		return 0;
 	is_ruled = enter_scope(scope, accessor);
 	if (domain > MAX_DOMAIN && in_a_domain(&own)) {
+		if (is_agent(&own, accessor))
+			return 0;
 		rule = RULE_AGENT;
 	} else if (!is_ruled || (domain != scope->domain && scope->domain == HOST_DOMAIN)) {
 		return 0;

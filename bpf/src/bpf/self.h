@@ -98,7 +98,7 @@ static __always_inline bool is_kept_out(bool looks)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct label label = label_of(task);
 
-	return in_a_domain(&label) ? !is_exempt(&label) : !looks && !runs_agents_program(task);
+	return (in_a_domain(&label) || !looks) && !is_agent(&label, task);
 }
 
 /* Whether the iterators show anything to the current task: to nobody of a container's. */
@@ -106,7 +106,7 @@ static __always_inline bool is_shown(void)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
 
-	return !in_a_domain(&label) || is_exempt(&label);
+	return !in_a_domain(&label) || is_agent(&label, bpf_get_current_task_btf());
 }
 
 /* Each descriptor of a map that the kernel gives out: for an id, a pin, a new map. */
