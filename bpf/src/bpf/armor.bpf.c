@@ -196,11 +196,12 @@ int BPF_PROG(sb_mount, const char *dev_name, const struct path *path, const char
 {
 	struct vfsmount *mnt = path->mnt;
 
-	if (flags & (MS_REMOUNT | MS_CHANGES_PROPAGATION))
+	/* In the order of path_mount(), fs/namespace.c: with MS_BIND nothing else is looked at. */
+	if (flags & MS_REMOUNT || (!(flags & MS_BIND) && flags & MS_CHANGES_PROPAGATION))
 		return 0;
 	/* What is moved is told by a name of the caller's alone, so any of those that rules block might be. */
 	return guard_write(path->dentry, mnt, SB_MOUNT) ?:
-	       check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE ? MOVES_ALL : MOUNTS_OVER);
+	       check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE && !(flags & MS_BIND) ? MOVES_ALL : MOUNTS_OVER);
 }
 
 SEC("lsm/move_mount")

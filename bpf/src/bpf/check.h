@@ -89,7 +89,7 @@ static __noinline bool resolve(struct scope *scope, struct scratch *scratch, str
 			set_all(name, OBJECT_ANONYMOUS);
 		}
 	}
-	if (name->classes.of[0] == OBJECT_UNRESOLVED)
+	if (name->classes.of[0] == OBJECT_UNRESOLVED || scratch->shown.count > SHOWN_MOUNTS)
 		count(COUNT_UNRESOLVED);
 	return true;
 }

@@ -415,6 +415,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define PTRACE_MODE_NOAUDIT 0x04
 #define EACCES 13
 #define MS_REMOUNT 0x20ul /* include/uapi/linux/mount.h */
+#define MS_BIND 0x1000ul
 #define MS_MOVE 0x2000ul
 #define MS_CHANGES_PROPAGATION (1ul << 17 | 1ul << 18 | 1ul << 19 | 1ul << 20)
 #define SIGKILL 9

@@ -17,7 +17,9 @@ static __always_inline bool is_own(const struct scope *scope, struct mount *moun
 {
 	__u32 place = place_of(mount), number = own_namespace(scope, place);
 
-	return !number || place == number || FIELD(mount, mount, mnt_group_id);
+	/* What is mounted there goes by the mount's own group, what is taken away by that of the mount that it is on. */
+	return !number || place == number || FIELD(mount, mount, mnt_group_id) ||
+	       FIELD(mount, ADDRESS(mount, mount, mnt_parent), mnt_group_id);
 }
 
 /* Whether every name leads to this state. Global, as write_path(). */
@@ -95,8 +97,11 @@ static __noinline int decide_mounting(struct scope *scope, struct scratch *scrat
 		return conclude_blocked(scope, scratch, &name->below, ANY_PERMISSION);
 	}
 	name->place = place_of(mount_of((void *)name->mnt));
-	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch, name))
-		return conclude(scope, scratch, VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED);
+	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch, name)) {
+		scratch->access.permission = WRITE;
+		/* Rules that only audit refuse nothing. */
+		return conclude(scope, scratch, (scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT) << VERDICT_SHIFT | RULE_UNRESOLVED);
+	}
 	if (!resolve(scope, scratch, name))
 		return 0;
 	if (mounting == MOUNTS_OVER) {

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
@@ -28,6 +28,7 @@ do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, pat
   path-reopen PATH FLAGS           O_PATH first, then through /proc/self/fd
   tree-open FOLDER NAME FLAGS      NAME below a detached copy of FOLDER's mount
   move-mount A B                   the mount at A to B        tree-attach A B   a copy of A's mount onto B
+  bind-as-shared A B               a bind mount, with the flag of a change of propagation
   deep-make FOLDER DEPTH LENGTH    folders in each other with names of LENGTH, a file `leaf` in the last
   deep-open FOLDER DEPTH LENGTH FLAGS   goes there folder by folder and opens `leaf`
   truncate PATH      exchange A B      mknod PATH
@@ -76,6 +77,10 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["move-mount", from, to] => {
             Ok(rustix::mount::move_mount(CWD, *from, CWD, *to, MoveMountFlags::empty())?)
+        }
+        ["bind-as-shared", from, to] => {
+            let flags = MountFlags::BIND.union(MountFlags::from_bits_retain(libc::MS_SHARED as u32));
+            Ok(rustix::mount::mount(*from, *to, "", flags, None)?)
         }
         ["tree-attach", from, to] => {
             let tree = rustix::mount::open_tree(CWD, *from, OpenTreeFlags::OPEN_TREE_CLONE)?;
