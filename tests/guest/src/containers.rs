@@ -7,9 +7,8 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use armor_policy::{CompileOptions, Policy, compile};
 use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
 use rustix::mount::{MountFlags, mount};
 
+use crate::agent;
 use crate::run::PROGRAMS;
 
 const POLICY: &str = "\
@@ -46,8 +46,7 @@ type Test = fn(&mut Node) -> anyhow::Result<()>;
 
 /// Runs all; the output is that of a Rust test.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
-    let args: Vec<String> = args.collect();
-    if let Err(error) = be_an_agent(&args) {
+    if let Err(error) = agent::be_an_agent() {
         eprintln!("armor-guest-tests: {error:#}");
         return ExitCode::from(2);
     }
@@ -88,19 +87,6 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         })
     });
     libtest_mimic::run(&arguments, trials.into()).exit_code()
-}
-
-/// Starts this program anew under the agent's name, unless it has it: maps and pins are an agent's alone.
-fn be_an_agent(args: &[String]) -> anyhow::Result<()> {
-    const NAME: &str = "hzn-armor-agent";
-    let program = std::env::current_exe()?;
-    if program.ends_with(NAME) {
-        return Ok(());
-    }
-    let agent = Path::new("/run/armor-guest-tests").join(NAME);
-    fs::create_dir_all(agent.parent().context("no folder")?)?;
-    fs::copy(program, &agent)?;
-    Err(Command::new(agent).arg("containers").args(args).exec().into())
 }
 
 /// A hierarchy of control groups.

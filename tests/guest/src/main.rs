@@ -10,6 +10,7 @@
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 //! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
 
+mod agent;
 mod bpf;
 mod case;
 mod containers;

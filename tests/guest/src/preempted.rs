@@ -33,6 +33,7 @@ const PAUSE: Duration = Duration::from_micros(300);
 
 /// Runs the race; the output is that of a Rust test.
 pub fn main() -> anyhow::Result<()> {
+    crate::agent::be_an_agent()?;
     let outcome = race();
     let (word, passed) = if outcome.is_ok() { ("ok", 1) } else { ("FAILED", 0) };
     println!("test preempted ... {word}");
