@@ -22,6 +22,7 @@ use crate::home::Home;
 use crate::hooks;
 use crate::image::{Generation, generation_of, image_map};
 use crate::iterator::{Iterator, pinned_program};
+use crate::judge;
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
@@ -81,7 +82,7 @@ pub struct Enforcer {
     iterators: Vec<Iterator>,
     /// Of the live generation, which alone says so.
     generation: u32,
-    /// Empty where the pins hold the programs.
+    /// Empty where the pins hold the programs. Dropped in this order: first those to the hooks.
     links: Vec<Link>,
     /// Where everything is pinned, if it is.
     directory: Option<PathBuf>,
@@ -109,6 +110,7 @@ impl Enforcer {
             pins::go_on_with_labels(&mut skeleton, directory)?;
         }
         let mut skeleton = skeleton.load().map_err(BpfError::load)?;
+        let mut judges = judge::replace(&skeleton)?;
         let (mut links, mut iterators) = (Vec::new(), BTreeMap::new());
         for program in skeleton.object_mut().progs_mut().filter(|program| program.autoload()) {
             let name = program.name().to_owned();
@@ -133,18 +135,19 @@ impl Enforcer {
             counters: handle("counters")?,
             attached: Attached::of(links.iter().map(|(_, link)| link))?,
             generation: 0,
-            verified_instructions: verified_instructions(&links),
+            verified_instructions: verified_instructions(&links, &judges),
             iterators: iterators.into_values().collect(),
             links: Vec::new(),
             directory: directory.map(Path::to_owned),
             took_over: false,
         };
-        let ids = links.iter().map(|(_, link)| Ok(link.info()?.id)).collect::<libbpf_rs::Result<Vec<_>>>();
+        let ids = links.iter().chain(&judges).map(|(_, link)| Ok(link.info()?.id));
+        let ids = ids.collect::<libbpf_rs::Result<Vec<_>>>();
         enforcer.guarded.add_links(ids.map_err(BpfError::load)?.into_iter())?;
         if let Some(directory) = directory {
-            pins::pin(&mut skeleton, &mut links, directory)?;
+            pins::pin(&mut skeleton, &mut links, &mut judges, directory)?;
         }
-        enforcer.links = links.into_iter().map(|(_, link)| link).collect();
+        enforcer.links = links.into_iter().chain(judges).map(|(_, link)| link).collect();
         enforcer.guard_itself()?;
         Ok(enforcer)
     }
@@ -453,15 +456,15 @@ fn leading_u32(key: &[u8]) -> u32 {
     key.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-fn verified_instructions(links: &[(OsString, Link)]) -> Vec<(String, u32)> {
-    let ids: Vec<_> = links
-        .iter()
-        .filter_map(|(name, link)| Some((link.info().ok()?.prog_id, name.to_string_lossy().into_owned())))
-        .collect();
+/// By program, with what `judges` put into their place once for each time that it was verified.
+fn verified_instructions(links: &[(OsString, Link)], judges: &[(OsString, Link)]) -> Vec<(String, u32)> {
+    let id = |link: &Link| link.info().ok().map(|info| info.prog_id);
+    let mut names: BTreeMap<_, _> =
+        judges.iter().filter_map(|(_, link)| Some((id(link)?, "judge_access".to_owned()))).collect();
+    names.extend(
+        links.iter().filter_map(|(name, link)| Some((id(link)?, name.to_string_lossy().into_owned()))),
+    );
     ProgInfoIter::default()
-        .filter_map(|info| {
-            let (_, name) = ids.iter().find(|(id, _)| *id == info.id)?;
-            Some((name.clone(), info.verified_insns))
-        })
+        .filter_map(|info| Some((names.get(&info.id)?.clone(), info.verified_insns)))
         .collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIRECTORY/<abi>-<object>/links/      a link for each program of a hook, named after it
+//! DIRECTORY/<abi>-<object>/judges/     a link for each program that calls judge(), to what is in the place of that
 //! DIRECTORY/<abi>-<object>/programs/   each iterator, which has no link while no agent runs
 //! DIRECTORY/<abi>-<object>/maps/       every map
 //! ```
@@ -51,13 +52,14 @@ const LABELS: [&str; 3] = ["labels", "containers", "entrances"];
 pub(crate) fn pin(
     skeleton: &mut ArmorSkel<'_>,
     links: &mut [(OsString, Link)],
+    judges: &mut [(OsString, Link)],
     directory: &Path,
 ) -> Result<(), BpfError> {
     let new = directory.join(format!("{HALF_MADE}{VERSION}"));
     if new.is_dir() {
         remove(&new)?;
     }
-    for folder in ["maps", "programs", "links"] {
+    for folder in ["maps", "programs", "judges", "links"] {
         let folder = new.join(folder);
         fs::create_dir_all(&folder).map_err(|source| pin_error(&folder, source))?;
     }
@@ -77,9 +79,11 @@ pub(crate) fn pin(
             program.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         }
     }
-    for (name, link) in links {
-        let path = new.join("links").join(name);
-        link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+    for (folder, links) in [("judges", judges), ("links", links)] {
+        for (name, link) in links {
+            let path = new.join(folder).join(name);
+            link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
+        }
     }
     let complete = directory.join(VERSION);
     fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
@@ -245,10 +249,10 @@ pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
 }
 
 /// Removes a version, and returns what is in it that no agent put there. Links first: without them the programs end, and then
-/// nobody needs the maps.
+/// nobody needs the rest. A program that ran on without its judge would refuse everything.
 fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
     let mut left = remove_folder(&version.join("links"))?;
-    for folder in ["programs", "maps"] {
+    for folder in ["judges", "programs", "maps"] {
         left.extend(remove_folder(&version.join(folder))?);
     }
     for entry in entries(version)? {

@@ -2,15 +2,14 @@
 //! there again, and what it would have refused is permitted.
 
 use std::io;
-use std::mem::size_of_val;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use libbpf_rs::libbpf_sys::{bpf_obj_get_info_by_fd, bpf_prog_info};
 use libbpf_rs::{Link, Program};
 
 use crate::error::BpfError;
 use crate::pins::{entries, pin_error};
+use crate::program;
 
 /// The attached programs.
 pub(crate) struct Attached(Vec<OwnedFd>);
@@ -32,16 +31,7 @@ impl Attached {
 
     /// How often one of them was not run where it should have been, since they were loaded.
     pub(crate) fn skipped(&self) -> Result<u64, BpfError> {
-        let misses = |program: &OwnedFd| {
-            let mut info = bpf_prog_info::default();
-            let mut length = size_of_val(&info) as u32;
-            // SAFETY: the kernel writes at most `length` bytes to `info`, which is as long and outlives the call; its
-            // pointers and lengths are 0, so that nothing is written elsewhere.
-            let failed = unsafe {
-                bpf_obj_get_info_by_fd(program.as_fd().as_raw_fd(), (&raw mut info).cast(), &raw mut length)
-            };
-            if failed == 0 { Ok(info.recursion_misses) } else { Err(io::Error::last_os_error()) }
-        };
+        let misses = |program: &OwnedFd| Ok(program::info(program.as_fd())?.recursion_misses);
         self.0.iter().map(misses).sum::<io::Result<u64>>().map_err(|source| BpfError::Programs { source })
     }
 }

@@ -41,6 +41,81 @@ static __always_inline __u32 rights_of(struct file *file)
 	return (mode & FMODE_READ ? 1u << READ : 0) | (mode & FMODE_WRITE ? 1u << WRITE : 0);
 }
 
+/* Says what has to be found for an answer. */
+static __always_inline void begin_answer(struct scope *scope, struct scratch *scratch)
+{
+	struct question *question = &scratch->question;
+
+	switch (question->asked) {
+	case ASK_NAME:
+		/* Another generation came meanwhile: what was known of the last one does not count. */
+		if (question->generation != scope->rules->generation)
+			question->known = scratch->access.name.folder.known = 0;
+		if (!question->known)
+			want_object(scratch, NAME);
+		break;
+	case ASK_TWO_NAMES:
+		want_object(scratch, NAME);
+		want_object(scratch, NEW_NAME);
+		break;
+	case ASK_MOUNTING:
+		begin_mounting(scope, scratch);
+		break;
+	case ASK_LOOK:
+		begin_look(scope, scratch);
+		return;
+	case ASK_TRACED_EXEC:
+		want_program(scratch, PROGRAM, question->tasks[0]);
+		want_program(scratch, NAME, 0);
+		return;
+	}
+	if (!find_known_subject(scope))
+		want_program(scratch, PROGRAM, (__u64)PLAIN(bpf_get_current_task_btf()));
+}
+
+/* What takes the place of judge(). */
+SEC("?freplace/judge")
+int judge_access(__u32 slot)
+{
+	struct scratch *scratch = scratch_at(slot);
+	struct scope scope;
+	bool of_current, ruled;
+	__u32 asked;
+
+	if (!scratch)
+		return 1;
+	asked = scratch->question.asked;
+	if (asked == ASK_REPORT)
+		return tell(scratch);
+	of_current = asked != ASK_LOOK && asked != ASK_TRACED_EXEC;
+	if (of_current)
+		ruled = enter_scope(&scope, bpf_get_current_task_btf());
+	else
+		ruled = enter_domain(&scope, scratch->question.labels[0].domain);
+	if (!ruled)
+		return 0;
+	scratch->find_count = 0;
+	begin_answer(&scope, scratch);
+	find_wanted(&scope, scratch);
+	if (of_current && !find_known_subject(&scope))
+		keep_subject(&scope, &scratch->access.program);
+	switch (scratch->question.asked) {
+	case ASK_SUBJECT:
+		return 0;
+	case ASK_NAME:
+		return judge_name(&scope, scratch);
+	case ASK_TWO_NAMES:
+		return judge_two_names(&scope, scratch);
+	case ASK_MOUNTING:
+		return judge_mounting(&scope, scratch);
+	case ASK_LOOK:
+		return judge_look(&scope, scratch);
+	case ASK_TRACED_EXEC:
+		return judge_traced_exec(&scope, scratch);
+	}
+	return 1;
+}
+
 SEC("lsm/bprm_check_security")
 int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
 {
@@ -428,9 +503,7 @@ SEC("lsm/bprm_committed_creds")
 int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 {
 	struct label *label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
-	struct scratch *scratch;
 	struct scope scope;
-	__u32 slot;
 
 	if (label) {
 		label->generation = 0;
@@ -443,14 +516,8 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 		/* It cannot be written to, and would give the program the rights of the one before. */
 		bpf_send_signal(SIGKILL);
 	}
-	if (!enter_scope(&scope, bpf_get_current_task_btf()) || !(scope.rules->flags & DOMAIN_SUBJECTS))
-		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
-	if (scratch) {
-		find_subject(&scope, scratch);
-		release_scratch(slot);
-	}
+	if (enter_scope(&scope, bpf_get_current_task_btf()) && scope.rules->flags & DOMAIN_SUBJECTS)
+		ask_subject(bpf_get_current_task_btf());
 	return 0;
 }
 

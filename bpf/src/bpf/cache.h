@@ -6,7 +6,7 @@
 #ifndef ARMOR_CACHE_H
 #define ARMOR_CACHE_H
 
-#include "subject.h"
+#include "access.h"
 
 /*
  * Whether the cache holds the object's classes, as they are now: for an overlay's file with those of its layer where `below` asks
@@ -32,7 +32,7 @@ static __always_inline bool cached(const struct scope *scope, struct verdict_cac
 	return hit;
 }
 
-static __always_inline void fill(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
+static __always_inline void fill(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt, struct epochs before,
 				 __u32 below, const struct classes *classes)
 {
 	struct verdict_cache *cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -40,8 +40,8 @@ static __always_inline void fill(const struct scope *scope, struct inode *inode,
 	if (!cache)
 		return;
 	bpf_spin_lock(&cache->lock);
-	cache->generation = scope->rules->generation;
-	cache->domain = scope->domain;
+	cache->generation = scratch->access.generation;
+	cache->domain = scratch->access.domain;
 	cache->mount = (__u64)mnt;
 	cache->renames = before.renames;
 	cache->mounts = before.mounts;
@@ -54,23 +54,26 @@ static __always_inline void fill(const struct scope *scope, struct inode *inode,
 	bpf_spin_unlock(&cache->lock);
 }
 
-static __always_inline void remember(const struct scope *scope, struct inode *inode, struct vfsmount *mnt, struct epochs before,
-				     __u32 below, const struct name *name)
+/* What was found with the scratch. */
+static __always_inline void remember(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt, struct epochs before,
+				     __u32 below)
 {
+	const struct name *name = &scratch->access.name;
+
 	if (name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
 	    (!name->directory && inode->__i_nlink != 1))
 		return;
-	fill(scope, inode, mnt, before, below, &name->classes);
+	fill(scratch, inode, mnt, before, below, &name->classes);
 }
 
 /* The same for a layer's file that no rule names, by any of its names. */
-static __always_inline void remember_unnamed(const struct scope *scope, struct inode *inode, struct vfsmount *mnt,
+static __always_inline void remember_unnamed(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt,
 					     struct epochs before)
 {
 	struct classes unnamed = { .of = { CLASS_UNNAMED }, .count = 1 };
 
 	if (inode->__i_nlink == 1 || (inode->i_mode & S_IFMT) == S_IFDIR)
-		fill(scope, inode, mnt, before, 1, &unnamed);
+		fill(scratch, inode, mnt, before, 1, &unnamed);
 }
 
 static __always_inline struct folder_cache *folder_cache_of(__u64 inode)
@@ -113,9 +116,9 @@ static __always_inline bool has_unique_numbers(__u64 inode)
  * Remembers the folder of a name, as of the epochs that recall_folder() found. A name that still is in its folder (not
  * d_unhashed(), include/linux/dcache.h) keeps that from being removed: none of the removals before was this folder's.
  */
-static __always_inline void remember_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs before,
-					    const struct name *name)
+static __always_inline void remember_folder(const struct scratch *scratch, __u64 inode, struct vfsmount *mnt, struct epochs before)
 {
+	const struct name *name = &scratch->access.name;
 	const struct folder *folder = &name->folder;
 	struct folder_cache *cache = folder_cache_of(inode);
 	__u64 number = FIELD(inode, inode, i_ino);
@@ -124,11 +127,11 @@ static __always_inline void remember_folder(const struct scope *scope, __u64 ino
 	    !has_unique_numbers(inode))
 		return;
 	bpf_spin_lock(&cache->lock);
-	cache->generation = scope->rules->generation;
+	cache->generation = scratch->access.generation;
 	cache->inode = inode;
 	cache->number = number;
 	cache->mount = (__u64)mnt;
-	cache->domain = scope->domain;
+	cache->domain = scratch->access.domain;
 	cache->folder = *folder;
 	cache->folder.renames = before.renames;
 	cache->folder.mounts = before.mounts;

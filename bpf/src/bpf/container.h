@@ -205,16 +205,15 @@ static __always_inline bool set_label(struct task_struct *task, __u32 domain, __
 static __always_inline int enter_container(struct task_struct *task)
 {
 	struct scratch *scratch;
-	__u32 slot, domain;
+	__u32 domain;
 
 	if (label_of(task).domain != HOST_DOMAIN || !enters(task))
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	domain = domain_of_container(scratch, task);
-	release_scratch(slot);
+	release_scratch(scratch);
 	if (domain == HOST_DOMAIN)
 		return 0;
 	if (domain != STRANGERS_DOMAIN) {
@@ -237,7 +236,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	bool is_stranger = label.domain == STRANGERS_DOMAIN;
 	struct labelled labelled = {};
 	struct scratch *scratch;
-	__u32 slot, domain;
+	__u32 domain;
 
 	if (label.domain != HOST_DOMAIN && !is_stranger) {
 		labelled.domain = label.domain;
@@ -246,12 +245,11 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	}
 	if (!is_stranger && !is_inside(task))
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return 1; /* ask again */
 	domain = domain_of_container(scratch, task);
-	release_scratch(slot);
+	release_scratch(scratch);
 	if (domain == HOST_DOMAIN || domain == STRANGERS_DOMAIN) {
 		if (!is_stranger)
 			return 0;

@@ -6,12 +6,11 @@
 #ifndef ARMOR_GUARD_H
 #define ARMOR_GUARD_H
 
-#include "check.h"
+#include "container.h"
+#include "judge.h"
 
 /* Alerts a second about a guard's refusals in a domain without rules, for which no bundle names a number. */
 #define GUARD_ALERTS 100
-
-#define EIGHT(a, b, c, d, e, f, g, h) (FOUR(a, b, c, d) | (__u64)FOUR(e, f, g, h) << 32)
 
 static __always_inline bool in_a_domain(const struct label *label)
 {
@@ -56,21 +55,23 @@ static __always_inline const struct image_domain *head_of(__u32 domain)
 	return image && domain <= MAX_DOMAIN ? (void *)word(image, domain * IMAGE_DOMAIN_WORDS) : 0;
 }
 
-/*
- * Tells what scratch->access is about, in the name of a guard or of the rule that stands for it, and returns what the hook
- * returns. `domain` is that of who acts.
- */
-static __always_inline int refuse(struct scratch *scratch, __u32 domain, __u32 verdict, __u32 rule)
+/* Sets a decision in the name of a guard, or of the rule that stands for it. `domain` is that of who acts. */
+static __always_inline void note_refusal(struct access *access, __u32 domain, __u32 verdict, __u32 rule)
 {
 	const struct image_domain *rules = head_of(domain), *host = head_of(HOST_DOMAIN);
-	struct access *access = &scratch->access;
 	bool ruled = rules && rules->flags & DOMAIN_RULED;
 
 	access->decision = verdict << VERDICT_SHIFT | (rule & RULE_MASK);
 	access->generation = ruled ? rules->generation : host ? host->generation : 0;
 	access->domain = domain;
 	access->alerts_per_second = ruled ? rules->alerts_per_second : GUARD_ALERTS;
-	tell(scratch);
+}
+
+/* The same, tells of it, and returns what the hook returns. */
+static __always_inline int refuse(struct scratch *scratch, __u32 domain, __u32 verdict, __u32 rule)
+{
+	note_refusal(&scratch->access, domain, verdict, rule);
+	ask(scratch, ASK_REPORT);
 	return verdict == VERDICT_BLOCK ? -EACCES : 0;
 }
 

@@ -128,7 +128,6 @@ int BPF_PROG(fs_context_parse_param, struct fs_context *context, struct fs_param
 	const struct image_domain *rules;
 	__u64 key[SETTING_WORDS] = {};
 	struct scratch *scratch;
-	__u32 slot;
 	int verdict;
 
 	if (!in_a_domain(&label) || is_exempt(&label))
@@ -139,15 +138,14 @@ int BPF_PROG(fs_context_parse_param, struct fs_context *context, struct fs_param
 	rules = head_of(label.domain);
 	if (!rules || !(rules->flags & DOMAIN_RULED))
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, task, FS_CONTEXT_PARSE_PARAM);
 	__builtin_memcpy(scratch->access.object, key, sizeof(key));
 	scratch->access.permission = WRITE;
 	verdict = refuse(scratch, label.domain, guard_verdict(rules), RULE_HELPER);
-	release_scratch(slot);
+	release_scratch(scratch);
 	return verdict;
 }
 

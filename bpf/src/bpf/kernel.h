@@ -273,6 +273,8 @@ struct bpf_map {
 };
 
 struct bpf_prog_aux {
+	__u32 used_map_cnt;
+	struct bpf_map **used_maps;
 	struct btf *btf;
 	char name[16];
 };
@@ -358,6 +360,10 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 		number_;                                                                                                \
 	})
 #define ADDRESS(structure, address, field) PLAIN(FIELD(structure, address, field))
+
+/* Characters as they lie in memory, as one number. */
+#define FOUR(a, b, c, d) ((__u32)(a) | (b) << 8 | (c) << 16 | (d) << 24)
+#define EIGHT(a, b, c, d, e, f, g, h) (FOUR(a, b, c, d) | (__u64)FOUR(e, f, g, h) << 32)
 
 /* Values that BTF does not carry; the same from 6.1 to 7.2. */
 #define S_IFMT 0170000

@@ -151,6 +151,14 @@ struct {
 	__type(value, struct peer_cache);
 } peers SEC(".maps");
 
+/* Which canonical names stand beside the mount path, for all that is in one folder. */
+enum other_names {
+	OTHERS_NONE,	/* none: the mount path is canonical, or nothing is known of the domain's own tree */
+	OTHERS_ONE,
+	OTHERS_FOREIGN, /* none: the domain's own tree does not show it */
+	OTHERS_MANY,	/* several, or not the same for all in the folder */
+};
+
 /* What the names in a folder have in common: where their paths, up to the slash before the last name, led. */
 struct folder {
 	__u32 renames, mounts, removals; /* the epochs that this is as of */
@@ -245,6 +253,13 @@ struct classes {
 /* Names of a directory whose states are kept. */
 #define NAME_STATES 4
 
+/* What became of looking for names. */
+enum find_outcome {
+	FIND_NOTHING, /* it has none that counts */
+	FIND_TORN,    /* subjects: renames kept its path from being told */
+	FIND_NAMES,
+};
+
 /* A name that an access is about, and what it resolved to. */
 struct name {
 	__u64 dentry; /* addresses, 0: no such name */
@@ -261,6 +276,7 @@ struct name {
 	__u32 directory;
 	__u32 several; /* it is a file that has other names too */
 	__u32 device;  /* it is a device's node */
+	__u32 outcome; /* enum find_outcome */
 	__u32 is_layer; /* a file below an overlay, opened by the kernel: what no rule names is not judged a second time */
 	struct folder folder;
 };
@@ -269,13 +285,23 @@ struct name {
 /* Bytes of what stands for an object that has no path, with a 0 behind it. */
 #define OBJECT_NAME 32
 
+/* Which of the names of an access. */
+enum which_name { NAME, NEW_NAME, PROGRAM, OTHER_PROGRAM, NAMES };
+
 /* What an alert is about. */
 struct access {
 	__u64 task; /* address: who accesses */
 	__u64 other; /* address, 0: none; the process that the access is about instead of a name */
 	char object[OBJECT_NAME]; /* what it is about that has no path; empty: none */
-	struct name name;
-	struct name new_name; /* rename and link: the other name */
+	union {
+		struct {
+			struct name name;
+			struct name new_name; /* rename and link: the other name */
+			struct name program;  /* of the task */
+			struct name other_program; /* of another task; ASK_MOUNTING: the first name, among the sources of rights */
+		};
+		struct name names[NAMES];
+	};
 	__u32 generation;
 	__u32 domain;
 	__u32 alerts_per_second;
@@ -285,6 +311,52 @@ struct access {
 	__u32 about_new; /* which of the two names the decision is about */
 };
 
+/* What a hook asks judge() about. */
+enum asked {
+	ASK_SUBJECT,	 /* nothing but the class of the task's program, for its label */
+	ASK_NAME,	 /* access.name */
+	ASK_TWO_NAMES,	 /* access.new_name becomes one of access.name's */
+	ASK_MOUNTING,	 /* a mount at access.name */
+	ASK_LOOK,	 /* tasks[0] looks into tasks[1] */
+	ASK_TRACED_EXEC, /* tasks[0] traces a task that starts access.name */
+	ASK_REPORT,	 /* the decision in access was made, and is to be told of */
+};
+
+enum outcome {
+	OUTCOME_UNRULED, /* the domain has no rules any more */
+	OUTCOME_UNNAMED, /* it has no name that counts */
+	OUTCOME_NAMED,	 /* access.name has classes now */
+};
+
+/* Asked by a hook's program, about scratch->access, and answered by judge(). */
+struct question {
+	__u32 asked; /* enum asked */
+	__u32 permissions;
+	__u32 old_permissions; /* ASK_TWO_NAMES: on the name that is there before */
+	__u32 exchanges;       /* ASK_TWO_NAMES: the names change places */
+	__u32 mounting;	       /* ASK_MOUNTING: enum mounting */
+	__u32 generation;      /* ASK_NAME: that what is known of access.name is as of */
+	__u32 known;	       /* ASK_NAME: its classes are */
+	__u32 created;	       /* ASK_NAME: the file was made by this open */
+	__u32 silent;	       /* ASK_LOOK: the decision is not to be told of */
+	__u64 inode;	       /* ASK_NAME: the address of the object's own */
+	__u64 tasks[2];	       /* addresses */
+	struct label labels[2]; /* theirs */
+	/* The answer, beside the verdict. */
+	__u32 outcome;	/* ASK_NAME: enum outcome; if it is not OUTCOME_UNRULED, by the rules of access.generation and access.domain */
+	__u32 allowed;	/* ASK_NAME: whoever owns it, and there is nothing to be told */
+	__u32 subjects; /* ASK_NAME: of the task, as struct label has them */
+};
+
+/* What judge_access() has to find before it can decide: what one of access.names leads to. */
+struct find {
+	__u64 task; /* address: the name is that of this task's program; 0: it is set */
+	__u32 which; /* enum which_name */
+	__u32 subjects; /* among the sources of rights, not among the objects */
+};
+
+#define FINDS 4
+
 /* Bytes of a control group's name that are looked at: more than any runtime writes before a container's id. */
 #define GROUP_NAME 128
 
@@ -292,9 +364,13 @@ struct scratch {
 	char path[2 * PATH_CAPACITY]; /* a path ends at PATH_CAPACITY; the rest lets the verifier bound every copy */
 	/* Where a scan stands: the state or jump that it is at, the page last looked at, the next byte and the last. */
 	__u32 scan_at, scan_page, scan_position, scan_end;
-	struct name swapped; /* check_new_name(): while two names change places */
-	__u32 old_permissions, exchanges, decided[2];
+	struct find finds[FINDS];
+	__u32 find_count;
+	__u32 found; /* find_step(): whether there is anything to be found */
+	__u32 decided[2];
 	__u64 folder; /* check_file(): the address of its inode */
+	__u32 slot; /* its own number */
+	struct question question;
 	__u32 fence; /* written by load_fence() */
 	/* How far find_names() is: the epochs at its start, the name that it is at, and where that one's last part begins. */
 	__u32 resolve_renames, resolve_mounts;
@@ -311,7 +387,6 @@ struct scratch {
 	__u64 tree_filesystem;
 	__u32 tree_by_type;
 	struct shown shown;
-	struct name program;   /* the current task's */
 	/* domain_of_container(): a control group's name, the id in it, where its reading stands, and whose domain it is. */
 	char group_name[GROUP_NAME];
 	struct container_id container;
@@ -344,34 +419,39 @@ static __always_inline void count(enum counter which)
 		__sync_fetch_and_add(value, 1);
 }
 
-/* The claimed slot's index, or SCRATCH_SLOTS when all are taken. */
-static __always_inline __u32 claim_scratch(void)
+/* The scratch at a slot; only for who claimed it. */
+static __always_inline struct scratch *scratch_at(__u32 slot)
 {
-	__u32 key = 0, *claimed = bpf_map_lookup_elem(&claims, &key);
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
+
+/* A scratch for oneself, 0 when all are taken. */
+static __always_inline struct scratch *claim_scratch(void)
+{
+	__u32 key = 0, *claimed = bpf_map_lookup_elem(&claims, &key), slot;
+	struct scratch *scratch;
 
 	if (!claimed)
-		return SCRATCH_SLOTS;
+		return 0;
 #pragma unroll
-	for (__u32 slot = 0; slot < SCRATCH_SLOTS; slot++) {
+	for (slot = 0; slot < SCRATCH_SLOTS; slot++) {
 		__u32 bit = 1u << slot;
 
 		if (!(__sync_fetch_and_or(claimed, bit) & bit))
-			return slot;
+			break;
 	}
-	return SCRATCH_SLOTS;
+	scratch = scratch_at(slot);
+	if (scratch)
+		scratch->slot = slot;
+	return scratch;
 }
 
-static __always_inline void release_scratch(__u32 slot)
+static __always_inline void release_scratch(const struct scratch *scratch)
 {
 	__u32 key = 0, *claimed = bpf_map_lookup_elem(&claims, &key);
 
 	if (claimed)
-		__sync_fetch_and_and(claimed, ~(1u << (slot & 31)));
-}
-
-static __always_inline struct scratch *scratch_at(__u32 slot)
-{
-	return bpf_map_lookup_elem(&scratches, &slot);
+		__sync_fetch_and_and(claimed, ~(1u << (scratch->slot & 31)));
 }
 
 /* No slot left means tasks preempting each other in the same place more than SCRATCH_SLOTS deep: refuse, and count it. */

@@ -11,6 +11,7 @@
 #define ARMOR_MOUNTING_H
 
 #include "check.h"
+#include "report.h"
 
 /* Whether what happens to a mount happens in the domain's own tree. */
 static __always_inline bool is_own(const struct scope *scope, struct mount *mount)
@@ -34,11 +35,13 @@ __noinline int leads_only_to(struct name *name, __u32 state)
 }
 
 /* Whether a source of rights is called by the name, or can be by one below it. */
-static __always_inline bool leads_to_source(struct scope *scope, struct scratch *scratch, struct name *name)
+static __always_inline bool leads_to_source(const struct scope *scope, struct scratch *scratch)
 {
+	struct name *among_sources = &scratch->access.other_program;
+
 	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
 		return false;
-	return !find_names(scope, scratch, name, true) || !leads_only_to(name, 0);
+	return among_sources->outcome != FIND_NAMES || !leads_only_to(among_sources, 0);
 }
 
 /* Whether only rules that hold everywhere, like a pattern that begins with two stars, hold below a directory. */
@@ -86,52 +89,69 @@ static __always_inline void find_below_root(struct scope *scope, struct scratch 
 	set_class(below, state == NO_STATE ? OBJECT_UNRESOLVED : classes_at(scope->image, &scope->rules->objects, state) >> 16);
 }
 
-enum mounting { MOUNTS_OVER, TAKES_AWAY, MOVES_ALL };
+enum mounting { MOUNTS_OVER, TAKES_AWAY, MOVES_ALL, ELSEWHERE };
 
-static __noinline int decide_mounting(struct scope *scope, struct scratch *scratch, enum mounting mounting)
+/* What has to be found; nothing, where it does not happen in the domain's own tree. */
+static __always_inline void begin_mounting(const struct scope *scope, struct scratch *scratch)
+{
+	struct access *access = &scratch->access;
+	__u32 mounting = scratch->question.mounting;
+
+	if (!is_own(scope, mount_of((void *)access->name.mnt))) {
+		scratch->question.mounting = ELSEWHERE;
+	} else if (mounting != MOVES_ALL) {
+		want_object(scratch, NAME);
+		if (mounting == MOUNTS_OVER && scope->rules->flags & DOMAIN_SUBJECTS) {
+			access->other_program = access->name;
+			want_program(scratch, OTHER_PROGRAM, 0);
+		}
+	}
+}
+
+static __noinline int judge_mounting(struct scope *scope, struct scratch *scratch)
 {
 	struct name *name = &scratch->access.name;
+	struct classes *classes = &name->below;
+	__u32 mounting = scratch->question.mounting, permissions = ANY_PERMISSION;
 
+	if (mounting == ELSEWHERE)
+		return 0;
 	if (mounting == MOVES_ALL) {
-		find_below_root(scope, scratch, &name->below);
-		return conclude_blocked(scope, scratch, &name->below, ANY_PERMISSION);
+		find_below_root(scope, scratch, classes);
+		return conclude_blocked(scope, scratch, classes, permissions);
 	}
-	name->place = place_of(mount_of((void *)name->mnt));
-	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch, name)) {
+	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch)) {
 		scratch->access.permission = WRITE;
 		/* Rules that only audit refuse nothing. */
 		return conclude(scope, scratch, (scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT) << VERDICT_SHIFT | RULE_UNRESOLVED);
 	}
-	if (!resolve(scope, scratch, name))
+	if (name->outcome != FIND_NAMES)
 		return 0;
 	if (mounting == MOUNTS_OVER) {
+		permissions = 1u << WRITE;
 		if (!name->directory)
-			return conclude_blocked(scope, scratch, &name->classes, 1u << WRITE);
-		return is_elsewhere(scope, name) ? 0 : conclude_blocked(scope, scratch, &name->below, 1u << WRITE);
-	}
-	/* In the domain's own tree only the name that goes counts, elsewhere all that those may have which go with it. */
-	if (is_named(name->place) && name->place == own_namespace(scope, name->place)) {
+			return conclude_blocked(scope, scratch, &name->classes, permissions);
+	} else if (is_named(name->place) && name->place == own_namespace(scope, name->place)) {
+		/* In the domain's own tree only the name that goes counts, elsewhere all that those may have which go with it. */
 		__u32 state = name->states[0];
 
 		name->names = 1;
-		set_class(&name->below, state == NO_STATE ? OBJECT_UNRESOLVED
-							  : classes_at(scope->image, &scope->rules->objects, state) >> 16);
+		set_class(classes, state == NO_STATE ? OBJECT_UNRESOLVED
+						     : classes_at(scope->image, &scope->rules->objects, state) >> 16);
 	}
-	return is_elsewhere(scope, name) ? 0 : conclude_blocked(scope, scratch, &name->below, ANY_PERMISSION);
+	return is_elsewhere(scope, name) ? 0 : conclude_blocked(scope, scratch, classes, permissions);
 }
 
-/* Decides on what a task does to a mount, or where it puts one. */
+/* Asks about what a task does to a mount, or where it puts one. */
 static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, enum mounting mounting)
 {
 	struct scratch *scratch;
 	struct scope scope;
-	__u32 slot;
 	int verdict;
 
-	if (!enter_scope(&scope, bpf_get_current_task_btf()) || !is_own(&scope, mount_of(mnt)))
+	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, bpf_get_current_task_btf(), hook);
@@ -139,9 +159,9 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
 	/* A mount's root stands for all below it; a file's has nothing there. */
 	if (mounting == TAKES_AWAY)
 		scratch->access.name.directory = 1;
-	find_subject(&scope, scratch);
-	verdict = decide_mounting(&scope, scratch, mounting);
-	release_scratch(slot);
+	scratch->question.mounting = mounting;
+	verdict = ask(scratch, ASK_MOUNTING);
+	release_scratch(scratch);
 	return verdict;
 }
 

@@ -9,14 +9,12 @@
 #ifndef ARMOR_PTRACE_H
 #define ARMOR_PTRACE_H
 
+#include "answer.h"
 #include "self.h"
 
 struct borrowing {
 	struct scope own, other; /* alike but for the subject */
 	__u32 decision;		 /* 0: there is nothing to be borrowed */
-	__u64 tasks[2];		 /* whose subjects are to be computed */
-	__u32 subjects[2];
-	struct scratch *scratch;
 };
 
 /* One object class: whether the other may do what is refused to oneself. */
@@ -37,88 +35,101 @@ static long compare_rights(__u32 class, struct borrowing *borrowing)
 	return 1;
 }
 
-/* A step each, so that the verifier goes through it once. */
-static long compute_subject(__u32 which, struct borrowing *borrowing)
+/* Whether a program of the subject `own` could borrow rights of one of `other`: tells of it, and is not 0 then. */
+static __noinline int judge_borrowing(struct scope *scope, struct scratch *scratch, __u32 own, __u32 other)
 {
-	__u64 task = borrowing->tasks[which & 1];
+	struct borrowing borrowing = { .own = *scope, .other = *scope };
 
-	if (task)
-		borrowing->subjects[which & 1] = subject_of(&borrowing->own, borrowing->scratch, (void *)task);
-	return 0;
-}
-
-static __always_inline __u32 find_borrowed(struct borrowing *borrowing)
-{
-	/* Renames kept its path from being told. */
-	if (borrowing->subjects[0] == SUBJECT_TORN)
-		borrowing->subjects[0] = SUBJECT_NONE;
-	if (borrowing->subjects[1] == SUBJECT_TORN)
-		return VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
-	borrowing->other = borrowing->own;
-	set_subject(&borrowing->own, borrowing->subjects[0]);
-	set_subject(&borrowing->other, borrowing->subjects[1]);
-	if (borrowing->subjects[0] != borrowing->subjects[1])
-		bpf_loop(borrowing->own.rules->object_count, compare_rights, borrowing, 0);
-	return borrowing->decision;
-}
-
-static __always_inline __u64 unless_known(const struct label *label, const struct scope *scope, struct task_struct *task, __u32 *subject)
-{
-	if (label->generation == scope->rules->generation) {
-		*subject = label->subject;
+	set_subject(&borrowing.own, own);
+	set_subject(&borrowing.other, other);
+	if (other == SUBJECT_TORN)
+		borrowing.decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+	else if (own != other)
+		bpf_loop(scope->rules->object_count, compare_rights, &borrowing, 0);
+	if (!borrowing.decision)
 		return 0;
-	}
-	return (__u64)PLAIN(task);
+	note_refusal(&scratch->access, scope->domain, VERDICT_BLOCK, borrowing.decision);
+	if (!scratch->question.silent)
+		tell(scratch);
+	return -EACCES;
+}
+
+/* The subject of one of the two tasks: as its label has it, where that is of this generation. */
+static __always_inline __u32 subject_of(const struct scope *scope, const struct scratch *scratch, __u32 which)
+{
+	const struct label *label = &scratch->question.labels[which];
+
+	return label->generation == scope->rules->generation ? label->subject : subject_found(&scratch->access.names[PROGRAM + which]);
+}
+
+static __always_inline void begin_look(const struct scope *scope, struct scratch *scratch)
+{
+	for (__u32 which = 0; which < 2; which++)
+		if (scratch->question.labels[which].generation != scope->rules->generation)
+			want_program(scratch, PROGRAM + which, scratch->question.tasks[which]);
+}
+
+static __always_inline int judge_look(struct scope *scope, struct scratch *scratch)
+{
+	__u32 own = subject_of(scope, scratch, 0);
+
+	scratch->access.permission = READ;
+	return judge_borrowing(scope, scratch, own == SUBJECT_TORN ? SUBJECT_NONE : own, subject_of(scope, scratch, 1));
+}
+
+static __always_inline int judge_traced_exec(struct scope *scope, struct scratch *scratch)
+{
+	__u32 own = subject_found(&scratch->access.program);
+
+	scratch->access.permission = EXEC;
+	return judge_borrowing(scope, scratch, own == SUBJECT_TORN ? SUBJECT_NONE : own, subject_found(&scratch->access.name));
 }
 
 static __always_inline int check_look(struct task_struct *accessor, struct task_struct *target, __u32 mode, __u32 hook)
 {
-	struct label other = label_of(target);
-	__u32 domain = other.domain, verdict = VERDICT_BLOCK, rule = 0, slot;
-	struct label own = label_of(accessor);
-	struct borrowing borrowing = {};
-	struct scope *scope = &borrowing.own;
+	struct label own = label_of(accessor), other = label_of(target);
+	__u32 verdict = VERDICT_BLOCK, rule = 0;
+	struct question *question;
 	struct scratch *scratch;
+	struct scope scope;
 	bool is_ruled;
-	int result = 0;
+	int result;
 
 	if (is_exempt(&own))
 		return 0;
-	is_ruled = enter_scope(scope, accessor);
-	if (domain > MAX_DOMAIN && in_a_domain(&own)) {
+	is_ruled = enter_scope(&scope, accessor);
+	if (is_exempt(&other) && in_a_domain(&own)) {
 		if (is_agent(&own, accessor))
 			return 0;
 		rule = RULE_AGENT;
-	} else if (!is_ruled || (domain != scope->domain && scope->domain == HOST_DOMAIN)) {
+	} else if (!is_ruled || (other.domain != scope.domain && scope.domain == HOST_DOMAIN)) {
 		return 0;
-	} else if (domain != scope->domain) {
+	} else if (other.domain != scope.domain) {
 		rule = RULE_OUTSIDE;
-		verdict = guard_verdict(scope->rules);
-	} else if (!(scope->rules->flags & DOMAIN_SUBJECTS)) {
+		verdict = guard_verdict(scope.rules);
+	} else if (!(scope.rules->flags & DOMAIN_SUBJECTS)) {
 		return 0;
 	}
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
-	if (!rule) {
-		borrowing.scratch = scratch;
-		borrowing.tasks[0] = unless_known(&own, scope, accessor, &borrowing.subjects[0]);
-		borrowing.tasks[1] = unless_known(&other, scope, target, &borrowing.subjects[1]);
-		bpf_loop(2, compute_subject, &borrowing, 0);
-		rule = find_borrowed(&borrowing);
-		if (!rule)
-			goto out;
-	}
 	begin(scratch, accessor, hook);
 	scratch->access.other = (__u64)PLAIN(target);
 	scratch->access.permission = READ;
-	if (mode & PTRACE_MODE_NOAUDIT)
+	question = &scratch->question;
+	question->silent = !!(mode & PTRACE_MODE_NOAUDIT);
+	if (!rule) {
+		question->tasks[0] = (__u64)PLAIN(accessor);
+		question->tasks[1] = (__u64)PLAIN(target);
+		question->labels[0] = own;
+		question->labels[1] = other;
+		result = ask(scratch, ASK_LOOK);
+	} else if (question->silent) {
 		result = verdict == VERDICT_BLOCK ? -EACCES : 0;
-	else
+	} else {
 		result = refuse(scratch, own.domain, verdict, rule);
-out:
-	release_scratch(slot);
+	}
+	release_scratch(scratch);
 	return result;
 }
 
@@ -142,38 +153,25 @@ SEC("lsm/bprm_check_security")
 int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct borrowing borrowing = {};
 	struct file *file = bprm->file;
 	struct scratch *scratch;
-	struct name *name;
-	__u32 slot, rule, tracer;
-	int verdict = 0;
+	struct scope scope;
+	int verdict;
 
-	if (!task->ptrace || !enter_scope(&borrowing.own, task) || !(borrowing.own.rules->flags & DOMAIN_SUBJECTS))
+	if (!task->ptrace || !enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
-	tracer = label_beside_lock((__u64)ADDRESS(task_struct, task, parent), 0);
-	if (tracer > MAX_DOMAIN)
+	if (label_beside_lock((__u64)ADDRESS(task_struct, task, parent), 0) > MAX_DOMAIN)
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, task, BPRM_CHECK_SECURITY);
-	borrowing.scratch = scratch;
-	borrowing.tasks[0] = (__u64)ADDRESS(task_struct, task, parent);
-	bpf_loop(1, compute_subject, &borrowing, 0);
-	name = &scratch->access.name;
-	set_name(name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
-	name->place = place_of(mount_of((void *)name->mnt));
-	if (is_named(name->place)) {
-		borrowing.subjects[1] = find_names(&borrowing.own, scratch, name, true) ? subject_of_names(name) : SUBJECT_TORN;
-	}
-	rule = find_borrowed(&borrowing);
-	if (rule) {
-		scratch->access.permission = EXEC;
-		verdict = refuse(scratch, borrowing.own.domain, VERDICT_BLOCK, rule);
-	}
-	release_scratch(slot);
+	set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
+	scratch->question.tasks[0] = (__u64)ADDRESS(task_struct, task, parent);
+	scratch->question.labels[0].domain = scope.domain;
+	scratch->question.silent = 0;
+	verdict = ask(scratch, ASK_TRACED_EXEC);
+	release_scratch(scratch);
 	return verdict;
 }
 
@@ -183,7 +181,6 @@ static __noinline int guard_agent(struct task_struct *target, __u32 hook)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct label own, other = label_of(target);
 	struct scratch *scratch;
-	__u32 slot;
 	int verdict;
 
 	if (!is_exempt(&other))
@@ -191,15 +188,14 @@ static __noinline int guard_agent(struct task_struct *target, __u32 hook)
 	own = label_of(task);
 	if (!in_a_domain(&own) || is_exempt(&own))
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, task, hook);
 	scratch->access.other = (__u64)PLAIN(target);
 	scratch->access.permission = WRITE;
 	verdict = refuse(scratch, own.domain, VERDICT_BLOCK, RULE_AGENT);
-	release_scratch(slot);
+	release_scratch(scratch);
 	return verdict;
 }
 

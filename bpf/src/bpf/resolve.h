@@ -12,14 +12,6 @@
 
 #include "mounts.h"
 
-/* Which canonical names stand beside the mount path, for all that is in one folder. */
-enum other_names {
-	OTHERS_NONE,	/* none: the mount path is canonical, or nothing is known of the domain's own tree */
-	OTHERS_ONE,
-	OTHERS_FOREIGN, /* none: the domain's own tree does not show it */
-	OTHERS_MANY,	/* several, or not the same for all in the folder */
-};
-
 /* The classes in a state's record, of all below in the high half; 0 when there is none. */
 static __always_inline __u32 classes_at(void *image, const struct image_automaton *automaton, __u32 state)
 {

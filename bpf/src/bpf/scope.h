@@ -20,23 +20,48 @@ static __always_inline void set_subject(struct scope *scope, __u32 subject)
 	scope->other_subject = subject >> 16;
 }
 
-/* False when the task is under no rules. */
-static __always_inline bool enter_scope(struct scope *scope, struct task_struct *task)
+static __always_inline __u32 subjects_of(const struct scope *scope)
+{
+	return scope->subject | scope->other_subject << 16;
+}
+
+/* Whose rules those of a domain are; false when it has none. */
+static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
 {
 	__u32 key = 0;
 
+	scope->label = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
-	if (!scope->image)
+	if (!scope->image || domain > MAX_DOMAIN)
 		return false;
-	scope->label = bpf_task_storage_get(&labels, task, 0, 0);
-	scope->domain = scope->label ? scope->label->domain : domain_beside_lock(task);
-	if (scope->domain > MAX_DOMAIN)
-		return false;
-	scope->rules = (void *)word(scope->image, scope->domain * IMAGE_DOMAIN_WORDS);
+	scope->domain = domain;
+	scope->rules = (void *)word(scope->image, domain * IMAGE_DOMAIN_WORDS);
 	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
 		return false;
 	/* The verifier must not tell a task whose program was looked at from others: it would follow both. */
 	set_subject(scope, scope->rules->no_subject);
+	return true;
+}
+
+/* False when the task is under no rules. */
+static __always_inline bool enter_scope(struct scope *scope, struct task_struct *task)
+{
+	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
+
+	if (!enter_domain(scope, label ? label->domain : domain_beside_lock(task)))
+		return false;
+	scope->label = label;
+	return true;
+}
+
+/* Sets the current task's subject where its label has it, or no rule asks for it; false where it is to be found. */
+static __always_inline bool find_known_subject(struct scope *scope)
+{
+	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
+		return true;
+	if (!scope->label || scope->label->generation != scope->rules->generation)
+		return false;
+	set_subject(scope, scope->label->subject);
 	return true;
 }
 

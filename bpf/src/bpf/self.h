@@ -30,11 +30,18 @@ static __noinline bool is_own_map(__u64 map)
 	       FIELD(bpf_map, map, value_size) == sizeof(struct image_page) && FIELD(bpf_map, map, map_flags) & BPF_F_INNER_MAP;
 }
 
+/* The program that takes judge()'s place has its own BTF, and our maps. */
 static __always_inline bool is_own_program(__u64 program)
 {
-	struct btf *btf = ADDRESS(bpf_prog_aux, ADDRESS(bpf_prog, program, aux), btf);
+	struct bpf_prog_aux *aux = ADDRESS(bpf_prog, program, aux);
+	struct btf *btf = ADDRESS(bpf_prog_aux, aux, btf);
+	__u64 map = 0;
 
-	return btf && btf == own_btf();
+	if (btf && btf == own_btf())
+		return true;
+	if (FIELD(bpf_prog_aux, aux, used_map_cnt))
+		bpf_probe_read_kernel(&map, sizeof(map), (void *)ADDRESS(bpf_prog_aux, aux, used_maps));
+	return map && ADDRESS(bpf_map, map, btf) == own_btf();
 }
 
 static __always_inline bool is_own_link_id(__u32 id)
@@ -74,11 +81,9 @@ static __noinline int refuse_object(__u32 hook, __u64 kind, __u64 name)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct label label = label_of(task);
 	struct scratch *scratch;
-	__u32 slot;
 	int verdict;
 
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, task, hook);
@@ -88,7 +93,7 @@ static __noinline int refuse_object(__u32 hook, __u64 kind, __u64 name)
 		bpf_probe_read_kernel_str(&scratch->access.object[sizeof(kind)], 16, (void *)name);
 	scratch->access.permission = WRITE;
 	verdict = refuse(scratch, label.domain, VERDICT_BLOCK, RULE_AGENT);
-	release_scratch(slot);
+	release_scratch(scratch);
 	return verdict;
 }
 
@@ -126,6 +131,27 @@ int BPF_PROG(bpf_prog, struct bpf_prog *prog)
 	return refuse_object(BPF_PROGRAM, KIND_PROGRAM, (__u64)PLAIN(&prog->aux->name));
 }
 
+/* union bpf_attr, include/uapi/linux/bpf.h: where BPF_PROG_LOAD names the program that it is to be attached to. */
+#define ATTACH_PROGRAM 112
+
+/* The descriptor that a command is about: of a link, or of a program that another is to be attached to, or put in the place of. */
+static __always_inline __u32 meant_by(int command, const void *attr)
+{
+	__u32 words[3] = {}, program = 0;
+
+	bpf_probe_read_kernel(words, sizeof(words), attr);
+	switch (command) {
+	case BPF_PROG_LOAD:
+		bpf_probe_read_kernel(&program, sizeof(program), attr + ATTACH_PROGRAM);
+		return program;
+	case BPF_LINK_CREATE: /* target_fd */
+		return words[1];
+	case BPF_OBJ_PIN: /* bpf_fd */
+		return words[2];
+	}
+	return words[0];
+}
+
 /*
  * The commands that name a link, for which there is no hook of its own, and those that use a descriptor of it. Another thread may
  * change what a descriptor's number stands for behind this: what that could be is the link of an LSM program, which can neither
@@ -134,23 +160,23 @@ int BPF_PROG(bpf_prog, struct bpf_prog *prog)
 SEC("lsm/bpf")
 int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)
 {
-	__u32 words[3] = {};
+	__u32 meant = meant_by(command, PLAIN(attr));
 
-	bpf_probe_read_kernel(words, sizeof(words), PLAIN(attr));
 	switch (command) {
 	case BPF_LINK_GET_FD_BY_ID:
-		if (!is_own_link_id(words[0]))
+		if (!is_own_link_id(meant))
 			return 0;
 		break;
+	case BPF_PROG_LOAD:
+	case BPF_LINK_CREATE:
+		if (!meant)
+			return 0;
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
 	case BPF_ITER_CREATE:
 	case BPF_PROG_BIND_MAP:
-		if (!is_own_object(file_of_descriptor(bpf_get_current_task_btf(), words[0])))
-			return 0;
-		break;
-	case BPF_OBJ_PIN: /* bpf_fd */
-		if (!is_own_object(file_of_descriptor(bpf_get_current_task_btf(), words[2])))
+	case BPF_OBJ_PIN:
+		if (!is_own_object(file_of_descriptor(bpf_get_current_task_btf(), meant)))
 			return 0;
 		break;
 	default:
@@ -228,18 +254,16 @@ static __noinline int refuse_name(__u64 dentry, __u64 mnt, __u32 hook, __u32 ver
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct label label = label_of(task);
 	struct scratch *scratch;
-	__u32 slot;
 	int result;
 
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, task, hook);
 	set_dentry(&scratch->access.name, (void *)dentry, (void *)mnt);
 	scratch->access.permission = WRITE;
 	result = refuse(scratch, label.domain, verdict, rule);
-	release_scratch(slot);
+	release_scratch(scratch);
 	return result;
 }
 

@@ -22,11 +22,6 @@ static __always_inline struct vfsmount *mount_of_peer(struct sock *peer)
 	return ADDRESS(mount, mount_of(mnt), mnt_ns) == ADDRESS(nsproxy, namespaces, mnt_ns) ? mnt : 0;
 }
 
-static __always_inline __u32 subjects_of(const struct scope *scope)
-{
-	return scope->subject | scope->other_subject << 16;
-}
-
 static __always_inline bool known_peer(const struct scope *scope, struct peer_cache *cache, struct epochs now)
 {
 	bool hit;
@@ -40,16 +35,17 @@ static __always_inline bool known_peer(const struct scope *scope, struct peer_ca
 	return hit;
 }
 
-static __always_inline void remember_peer(const struct scope *scope, struct sock *peer, struct epochs before)
+/* What was found to be allowed with the scratch. */
+static __always_inline void remember_peer(const struct scratch *scratch, struct sock *peer, struct epochs before)
 {
 	struct peer_cache *cache = bpf_sk_storage_get(&peers, peer, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!cache)
 		return;
 	bpf_spin_lock(&cache->lock);
-	cache->generation = scope->rules->generation;
-	cache->domain = scope->domain;
-	cache->subject = subjects_of(scope);
+	cache->generation = scratch->access.generation;
+	cache->domain = scratch->access.domain;
+	cache->subject = scratch->question.subjects;
 	cache->renames = before.renames;
 	cache->mounts = before.mounts;
 	bpf_spin_unlock(&cache->lock);
@@ -62,9 +58,7 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 	struct scratch *scratch;
 	struct epochs before;
 	struct scope scope;
-	struct name *name;
-	__u32 slot;
-	int verdict = 0;
+	int verdict;
 
 	if (!dentry || !enter_scope(&scope, task))
 		return 0;
@@ -73,23 +67,17 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 	find_known_subject(&scope);
 	if (known_peer(&scope, bpf_sk_storage_get(&peers, peer, 0, 0), before))
 		return 0;
-	slot = claim_scratch();
-	scratch = scratch_at(slot);
+	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
 	begin(scratch, task, hook);
-	name = &scratch->access.name;
-	set_dentry(name, dentry, mount_of_peer(peer));
-	find_subject(&scope, scratch);
-	if (!resolve(&scope, scratch, name))
-		goto out;
-	if (!silently_allowed(&scope, &name->classes, 1u << WRITE))
-		verdict = conclude(&scope, scratch,
-				   decide(&scope, scratch, &name->classes, 1u << WRITE, owns(task, ADDRESS(dentry, dentry, d_inode))));
-	else if (settled(before) && name->classes.of[0] != OBJECT_UNRESOLVED)
-		remember_peer(&scope, peer, before);
-out:
-	release_scratch(slot);
+	set_dentry(&scratch->access.name, dentry, mount_of_peer(peer));
+	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);
+	scratch->question.permissions = 1u << WRITE;
+	verdict = ask(scratch, ASK_NAME);
+	if (scratch->question.allowed && settled(before) && scratch->access.name.classes.of[0] != OBJECT_UNRESOLVED)
+		remember_peer(scratch, peer, before);
+	release_scratch(scratch);
 	return verdict;
 }
 

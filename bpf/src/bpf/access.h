@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* What a hook says of an access: who, what, and how its objects are called. */
+#ifndef ARMOR_ACCESS_H
+#define ARMOR_ACCESS_H
+
+#include "mounts.h"
+
+/* 1 where the task's filesystem uid owns the file; a name that is being made belongs to who makes it. */
+static __always_inline __u32 owns(struct task_struct *task, struct inode *inode)
+{
+	return !inode || FIELD(inode, inode, i_uid.val) == FIELD(cred, ADDRESS(task_struct, task, cred), fsuid.val);
+}
+
+static __always_inline bool is_device(__u32 mode)
+{
+	return (mode & S_IFMT) == S_IFCHR || (mode & S_IFMT) == S_IFBLK;
+}
+
+/* Sets a name. Its addresses go through memory: the verifier then takes them for plain numbers. */
+static __always_inline void set_name(struct name *name, struct dentry *dentry, struct vfsmount *mnt, __u32 mode, __u32 links)
+{
+	name->dentry = (__u64)dentry;
+	name->mnt = (__u64)mnt;
+	name->directory = (mode & S_IFMT) == S_IFDIR;
+	name->several = !name->directory && links > 1;
+	name->device = is_device(mode);
+	name->layer = 0;
+	name->is_layer = 0;
+	name->folder.known = 0;
+	name->folder.mount_state = NO_STATE;
+}
+
+/*
+ * The same for a name that may have no inode. 6.12 takes d_inode for never 0 and would load from it unguarded, so it must
+ * not be followed as the type that it has.
+ */
+static __always_inline void set_dentry(struct name *name, struct dentry *dentry, struct vfsmount *mnt)
+{
+	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
+
+	set_name(name, dentry, mnt, FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+}
+
+/*
+ * Whether a filesystem acts for the task in another one, with credentials of its own, as an overlay does in its layers: what the
+ * task does has been decided on, and what no rule names in the other is not judged a second time.
+ */
+static __always_inline bool is_acted_for(struct task_struct *task)
+{
+	return PLAIN(task->cred) != PLAIN(task->real_cred);
+}
+
+/* Sets what is asked about, but its first name and what is asked. */
+static __always_inline void begin(struct scratch *scratch, struct task_struct *task, __u32 hook)
+{
+	struct access *access = &scratch->access;
+	struct question *question = &scratch->question;
+
+	access->task = (__u64)PLAIN(task);
+	access->hook = hook;
+	access->other = 0;
+	access->object[0] = 0;
+	access->new_name.dentry = 0;
+	access->about_new = 0;
+	question->permissions = 0;
+	question->known = 0;
+	question->created = 0;
+	question->inode = 0;
+	question->outcome = OUTCOME_UNRULED;
+	question->allowed = 0;
+}
+
+/* The dentry of a file that was opened in a layer. Before 6.5 such a file has the path of the overlay, with the layer's inode. */
+static __always_inline __u64 layer_dentry(__u64 file)
+{
+	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	struct inode *inode = ADDRESS(file, file, f_inode);
+	struct hlist_node *alias;
+
+	if (ADDRESS(dentry, dentry, d_inode) == inode || !bpf_core_field_exists(((struct dentry *)0)->d_u))
+		return (__u64)dentry;
+	alias = ADDRESS(inode, inode, i_dentry.first);
+	return alias ? (__u64)alias - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0;
+}
+
+/*
+ * The dentry in the layer that an open file of an overlay is in: 0 where there is none. An overlay keeps the layer's file in its own,
+ * since 6.13 in a structure that begins with it (fs/overlayfs/file.c). Global, as write_path().
+ */
+__noinline __u64 layer_of(__u64 file)
+{
+	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	__u64 inner;
+
+	if (FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
+		return 0;
+	inner = (__u64)ADDRESS(file, file, private_data);
+	if (inner && bpf_core_type_exists(struct backing_file) &&
+	    place_of(mount_of(ADDRESS(file, inner, f_path.mnt))) != PLACE_BACKING &&
+	    bpf_probe_read_kernel(&inner, sizeof(inner), (void *)inner))
+		return 0;
+	return inner ? layer_dentry(inner) : 0;
+}
+
+static __always_inline void set_layer(struct name *name, __u64 file)
+{
+	struct inode *inode = ADDRESS(file, file, f_inode);
+
+	set_name(name, (struct dentry *)layer_dentry(file), 0, FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+	name->is_layer = 1;
+}
+
+#endif

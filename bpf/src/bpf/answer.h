@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* What judge_access() answers about names. */
+#ifndef ARMOR_ANSWER_H
+#define ARMOR_ANSWER_H
+
+#include "report.h"
+
+static __always_inline bool names_runtime(__u32 four)
+{
+	return four == FOUR('r', 'u', 'n', 'c') || four == FOUR('c', 'r', 'u', 'n');
+}
+
+/*
+ * Whether root runs a program that is called as those are which start containers, or a memfd that is: on the host only root
+ * chooses such names for root.
+ */
+static __always_inline bool is_runtime(struct task_struct *task)
+{
+	const struct cred *cred = ADDRESS(task_struct, task, cred);
+	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
+	struct dentry *dentry = ADDRESS(file, exe, f_path.dentry);
+	__u32 name[3] = {};
+	long length = bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name));
+
+	if (FIELD(cred, cred, uid.val) || FIELD(cred, cred, fsuid.val))
+		return false;
+	if (length == 5)
+		return names_runtime(name[0]);
+	return name[0] == FOUR('m', 'e', 'm', 'f') && (__u16)name[1] == (__u16)FOUR('d', ':', 0, 0) &&
+	       names_runtime(name[1] >> 16 | name[2] << 16);
+}
+
+static __always_inline bool has_no_path(const struct classes *classes)
+{
+	return classes->of[0] == OBJECT_ANONYMOUS || classes->of[0] == OBJECT_UNRESOLVED;
+}
+
+/*
+ * Container runtimes start a copy of themselves that no container can write to: a memfd, or a file of an overlay that is mounted
+ * nowhere. Refused, no container would start, the agent's own among them. So on the host, outside of every container, root is not
+ * refused to start what has no path: it is told of, unless a runtime does it.
+ */
+static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_struct *task, __u32 decision)
+{
+	const struct cred *cred = ADDRESS(task_struct, task, cred);
+
+	if (scope->domain != HOST_DOMAIN || FIELD(cred, cred, uid.val) || FIELD(cred, cred, fsuid.val) ||
+	    mount_namespace_of(task) != host_mount_namespace())
+		return decision;
+	if (is_runtime(task))
+		return 0;
+	return VERDICT_AUDIT << VERDICT_SHIFT | (decision & RULE_MASK);
+}
+
+/* Decides on access.name. */
+static __noinline int judge_name(struct scope *scope, struct scratch *scratch)
+{
+	struct question *question = &scratch->question;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct name *name = &scratch->access.name;
+	__u32 decision;
+
+	scratch->access.generation = scope->rules->generation;
+	scratch->access.domain = scope->domain;
+	question->outcome = OUTCOME_UNNAMED;
+	if (!question->known && name->outcome != FIND_NAMES)
+		return 0;
+	question->outcome = OUTCOME_NAMED;
+	question->subjects = subjects_of(scope);
+	if (silently_allowed(scope, &name->classes, question->permissions)) {
+		question->allowed = 1;
+		return 0;
+	}
+	decision = decide(scope, scratch, &name->classes, question->permissions, owns(task, (void *)question->inode));
+	if (scratch->access.hook == BPRM_CHECK_SECURITY && blocks(decision) && has_no_path(&name->classes))
+		decision = spare_hosts_root(scope, task, decision);
+	/* The name of a file made by this open was told of when it was made. */
+	if (question->created && !blocks(decision))
+		return 0;
+	return conclude(scope, scratch, decision);
+}
+
+struct two_names {
+	struct scope *scope;
+	struct scratch *scratch;
+};
+
+/* One of the two names: what is decided about it. */
+static long two_names_step(__u32 which, struct two_names *names)
+{
+	struct scratch *scratch = names->scratch;
+	struct name *name = &scratch->access.names[which & 1];
+	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
+	__u32 permissions = which & 1 ? scratch->question.permissions : scratch->question.old_permissions;
+
+	if (name->outcome == FIND_NAMES && !silently_allowed(names->scope, &name->classes, permissions))
+		scratch->decided[which & 1] =
+			decide(names->scope, scratch, &name->classes, permissions, owns(bpf_get_current_task_btf(), inode));
+	return 0;
+}
+
+/*
+ * What gives an object another name: the new name, the old one where it is taken away, and that the new one
+ * permits nothing that the old one refuses. An exchange does both ways.
+ */
+static __noinline int judge_two_names(struct scope *scope, struct scratch *scratch)
+{
+	struct two_names names = { .scope = scope, .scratch = scratch };
+	struct access *access = &scratch->access;
+	__u32 decision;
+	int verdict;
+
+	scratch->decided[0] = scratch->decided[1] = 0;
+	bpf_loop(2, two_names_step, &names, 0);
+	access->permission = WRITE;
+	verdict = conclude(scope, scratch, scratch->decided[0]);
+	if (verdict)
+		return verdict;
+	access->about_new = 1;
+	verdict = conclude(scope, scratch, scratch->decided[1]);
+	if (verdict)
+		return verdict;
+	access->about_new = 0;
+	/* It stays the file that rules know by another of its names. */
+	if (access->name.several)
+		add_linked_class(scope, &access->name, &access->new_name);
+	decision = loosened(scope, scratch, &access->name, &access->new_name,
+			    owns(bpf_get_current_task_btf(), ADDRESS(dentry, access->name.dentry, d_inode)));
+	if (!decision && scratch->question.exchanges) {
+		access->about_new = 1;
+		decision = loosened(scope, scratch, &access->new_name, &access->name, 0);
+	}
+	access->permission = WRITE;
+	return conclude(scope, scratch, decision);
+}
+
+#endif

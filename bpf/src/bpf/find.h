@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What names lead to that a decision is about: those of objects, and those of programs.
+ *
+ * All that one decision needs is found in one loop, so that the verifier goes through the search once.
+ */
+#ifndef ARMOR_FIND_H
+#define ARMOR_FIND_H
+
+#include "access.h"
+#include "resolve.h"
+
+static __always_inline void want(struct scratch *scratch, __u32 which, bool subjects, __u64 task)
+{
+	__u32 at = scratch->find_count;
+	struct find *find = &scratch->finds[at & (FINDS - 1)];
+
+	find->task = task;
+	find->which = which;
+	find->subjects = subjects;
+	scratch->find_count = at + 1;
+}
+
+/* One of access.names as an object. */
+static __always_inline void want_object(struct scratch *scratch, __u32 which)
+{
+	want(scratch, which, false, 0);
+}
+
+/* A task's program. */
+static __always_inline void want_program(struct scratch *scratch, __u32 which, __u64 task)
+{
+	want(scratch, which, true, task);
+}
+
+/* Gives an object without a name in a mount tree one of the reserved classes. */
+static __always_inline void set_all(struct name *name, __u32 class)
+{
+	set_class(&name->classes, class);
+	set_class(&name->below, class);
+	name->names = 1;
+	name->states[0] = NO_STATE;
+	name->first_canonical = NO_CLASS;
+	name->shown_by = 0;
+}
+
+/* Adds to `to` the class of the rules' name for a file that has several names, as the agent found it. */
+static __noinline void add_linked_class(const struct scope *scope, const struct name *name, struct name *to)
+{
+	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
+	struct linked_key key = {
+		.generation = scope->rules->generation,
+		.domain = scope->domain,
+		.inode = FIELD(inode, inode, i_ino),
+		.device = FIELD(super_block, ADDRESS(inode, inode, i_sb), s_dev),
+	};
+	__u32 *class = bpf_map_lookup_elem(&linked_files, &key);
+
+	if (class)
+		add_class(&to->classes, *class);
+}
+
+/*
+ * Adds the class that rules give to a device by the name of one of its nodes: it holds for the number, whatever a node of it is
+ * called.
+ */
+static __noinline void add_device_class(const struct scope *scope, struct name *name)
+{
+	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
+	struct linked_key key = {
+		.generation = scope->rules->generation,
+		.domain = scope->domain,
+		.inode = FIELD(inode, inode, i_rdev),
+		.device = (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE_BLOCK : DEVICE_CHARACTER,
+	};
+	__u32 *class = is_null_device(name->dentry) ? 0 : bpf_map_lookup_elem(&linked_files, &key);
+
+	if (class)
+		add_class(&name->classes, *class);
+}
+
+/* Before the names of a program are found: what it is. */
+static __always_inline void begin_program(struct scratch *scratch, struct name *name, __u64 task)
+{
+	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
+
+	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
+	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
+	name->directory = 0;
+	name->layer = name->is_layer = 0;
+	name->folder.known = 0;
+}
+
+/* The same for an object. Of what is in no mount tree only the kernel's own files can have a name in one. */
+static __always_inline void begin_object(struct scratch *scratch, struct name *name)
+{
+	__u64 magic = FIELD(super_block, ADDRESS(dentry, name->dentry, d_sb), s_magic);
+	__u32 place = name->place;
+
+	/* The mount that queues are opened in is nobody's, and marked as the kernel's own by later kernels alone. */
+	if (place == PLACE_DETACHED && magic == MQUEUE_MAGIC)
+		name->place = place = PLACE_ANONYMOUS;
+	if (place == PLACE_BACKING && name->mnt)
+		name->is_layer = 1;
+	if (place == PLACE_BACKING || (place == PLACE_ANONYMOUS && is_the_kernels(magic))) {
+		name->mnt = 0;
+		scratch->found = 1;
+	}
+}
+
+/* What an object's names mean once they are found, or it has none. */
+static __always_inline __u32 end_object(struct scope *scope, struct scratch *scratch, struct name *name, bool resolved)
+{
+	if (!scratch->found) {
+		set_all(name, name->place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
+	} else if (!resolved) {
+		set_all(name, OBJECT_UNRESOLVED);
+	} else {
+		if (name->several)
+			add_linked_class(scope, name, name);
+		if (name->device)
+			add_device_class(scope, name);
+		if (!name->classes.count) {
+			if (name->place != PLACE_ANONYMOUS)
+				return FIND_NOTHING;
+			set_all(name, OBJECT_ANONYMOUS);
+		}
+	}
+	if (name->classes.of[0] == OBJECT_UNRESOLVED || scratch->shown.count > SHOWN_MOUNTS)
+		count(COUNT_UNRESOLVED);
+	return FIND_NAMES;
+}
+
+struct finding {
+	struct scope *scope;
+	struct scratch *scratch;
+};
+
+static long find_step(__u32 step, struct finding *finding)
+{
+	struct scratch *scratch = finding->scratch;
+	struct find *find = &scratch->finds[step & (FINDS - 1)];
+	struct name *name = &scratch->access.names[find->which & (NAMES - 1)];
+	bool resolved = false;
+
+	if (find->task)
+		begin_program(scratch, name, find->task);
+	name->place = name->mnt ? place_of(mount_of((void *)name->mnt)) : PLACE_BACKING;
+	scratch->found = is_named(name->place);
+	if (!find->subjects)
+		begin_object(scratch, name);
+	if (scratch->found)
+		resolved = find_names(finding->scope, scratch, name, find->subjects);
+	if (!find->subjects)
+		name->outcome = end_object(finding->scope, scratch, name, resolved);
+	else
+		name->outcome = resolved ? FIND_NAMES : scratch->found ? FIND_TORN : FIND_NOTHING;
+	return 0;
+}
+
+/* Finds all that was wanted. */
+static __always_inline void find_wanted(struct scope *scope, struct scratch *scratch)
+{
+	struct finding finding = { .scope = scope, .scratch = scratch };
+
+	bpf_loop(scratch->find_count, find_step, &finding, 0);
+}
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* From a decision to an event in the ring. */
+#ifndef ARMOR_REPORT_H
+#define ARMOR_REPORT_H
+
+#include "container.h"
+#include "decide.h"
+
+static __always_inline bool within_rate(__u32 domain, __u32 rule, __u32 per_second)
+{
+	struct rate_key key = { .domain = domain, .rule = rule };
+	struct rate first = { .second = bpf_ktime_get_boot_ns() / 1000000000, .count = 1 };
+	struct rate *rate;
+
+	if (!per_second)
+		return true;
+	rate = bpf_map_lookup_elem(&rates, &key);
+	if (!rate) {
+		bpf_map_update_elem(&rates, &key, &first, BPF_ANY);
+		return true;
+	}
+	if (rate->second != first.second) {
+		rate->second = first.second;
+		rate->count = 1;
+		return true;
+	}
+	return __sync_fetch_and_add(&rate->count, 1) < per_second;
+}
+
+/* Appends the path that ends in scratch to the event's strings; returns its length. */
+static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, __u32 start)
+{
+	__u32 length;
+
+	if (start > PATH_CAPACITY)
+		return 0;
+	length = PATH_CAPACITY - start;
+	/* Or clang looks at one copy of it and uses another, which 6.1 does not connect with it. */
+	asm volatile("" : "+r"(offset));
+	if (offset > EVENT_STRINGS - PATH_CAPACITY || length > PATH_CAPACITY)
+		return 0;
+	if (bpf_probe_read_kernel(&scratch->event.strings[offset], length, &scratch->path[start]))
+		return 0;
+	return length;
+}
+
+/* A thread of the kernel has no program: its name as ps(1) writes it, [kworker/0:1]. */
+static __always_inline __u32 append_comm(struct scratch *scratch, __u32 offset, struct task_struct *task)
+{
+	char *name = &scratch->path[PATH_CAPACITY];
+	long length;
+
+	if (!(FIELD(task_struct, task, flags) & PF_KTHREAD))
+		return 0;
+	name[0] = '[';
+	length = bpf_probe_read_kernel_str(name + 1, 16, &task->comm);
+	if (length < 2 || length > 16)
+		return 0;
+	name[length & 31] = ']';
+	asm volatile("" : "+r"(offset)); /* as in append_path() */
+	if (offset > EVENT_STRINGS - PATH_CAPACITY || bpf_probe_read_kernel(&scratch->event.strings[offset], length + 1, name))
+		return 0;
+	return length + 1;
+}
+
+static __always_inline __u32 append_program(struct scratch *scratch, __u32 offset, struct task_struct *task)
+{
+	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	struct vfsmount *mnt = BPF_CORE_READ(exe, f_path.mnt);
+
+	if (!mnt)
+		return append_comm(scratch, offset, task);
+	return append_path(scratch, offset, write_path(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
+}
+
+/* What an access is about that has no path of its own: another process, or an object of the kernel's. */
+static __noinline __u32 append_object(struct scratch *scratch, struct access *access)
+{
+	long length;
+
+	if (access->other)
+		return append_program(scratch, 0, (void *)access->other);
+	length = bpf_probe_read_kernel_str(scratch->event.strings, OBJECT_NAME, access->object);
+	return length > 1 && length <= OBJECT_NAME ? length - 1 : 0;
+}
+
+/* Appends the id of the container that the task is in. */
+static __always_inline __u32 append_container(struct scratch *scratch, __u32 offset, struct task_struct *task)
+{
+	if (offset > EVENT_STRINGS - CONTAINER_ID_BYTES || domain_of_container(scratch, task) == HOST_DOMAIN ||
+	    bpf_probe_read_kernel(&scratch->event.strings[offset], CONTAINER_ID_BYTES, &scratch->outermost))
+		return 0;
+	return CONTAINER_ID_BYTES;
+}
+
+static __always_inline __u32 process_number(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	int number = 0;
+
+	if (level > 32)
+		return 0;
+	bpf_core_read(&number, sizeof(number), &numbers[level].nr);
+	return number;
+}
+
+static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
+{
+	__u64 mnt = name->mnt ?: name->shown_by;
+	__u32 length = append_path(scratch, offset, write_path(scratch, name->dentry, mnt, name->directory));
+
+	/* Without a place in a mount tree, the name inside its filesystem says more than none. */
+	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->directory));
+}
+
+/* Writes the event about scratch->access and returns the length of its strings. Global, as write_path(). */
+__noinline __u32 write_event(struct scratch *scratch)
+{
+	struct task_struct *task, *parent;
+	struct access *access;
+	struct event *event;
+	__u32 length = 0;
+
+	if (!scratch)
+		return 0;
+	access = &scratch->access;
+	event = &scratch->event;
+	task = (void *)access->task;
+	parent = BPF_CORE_READ(task, real_parent);
+
+	event->time = bpf_ktime_get_boot_ns();
+	event->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	event->generation = access->generation;
+	event->domain = access->domain;
+	event->decision = access->decision;
+	event->pid = BPF_CORE_READ(task, pid);
+	event->tgid = BPF_CORE_READ(task, tgid);
+	event->parent_tgid = BPF_CORE_READ(parent, tgid);
+	event->ns_pid = process_number(task);
+	event->ns_parent = process_number(parent);
+	event->uid = BPF_CORE_READ(task, cred, uid.val);
+	event->hook = access->hook;
+	event->permission = access->permission;
+	event->about_new_path = access->about_new;
+	bpf_core_read(&event->comm, sizeof(event->comm), &task->comm);
+
+	event->path_length = access->other || access->object[0] ? append_object(scratch, access)
+								: append_name(scratch, 0, &access->name);
+	length += event->path_length;
+	event->new_path_length = 0;
+	if (access->new_name.dentry) {
+		event->new_path_length = append_name(scratch, length, &access->new_name);
+		length += event->new_path_length;
+	}
+	event->program_length = append_program(scratch, length, task);
+	length += event->program_length;
+	event->parent_program_length = append_program(scratch, length, parent);
+	length += event->parent_program_length;
+	event->container_length = 0;
+	if (access->domain == STRANGERS_DOMAIN) {
+		event->container_length = append_container(scratch, length, task);
+		length += event->container_length;
+	}
+	return length;
+}
+
+/*
+ * Counts the decision in scratch->access and, within the rule's rate, puts it into the ring. Whether that works changes
+ * nothing decided. Global, as write_event().
+ */
+__noinline int tell(struct scratch *scratch)
+{
+	struct access *access;
+	__u32 length;
+
+	if (!scratch)
+		return 0;
+	access = &scratch->access;
+	count(blocks(access->decision) ? COUNT_BLOCKED : COUNT_AUDITED);
+	if (!within_rate(access->domain, access->decision & RULE_MASK, access->alerts_per_second)) {
+		count(COUNT_SUPPRESSED);
+		return 0;
+	}
+	length = write_event(scratch);
+	if (length > EVENT_STRINGS)
+		return 0;
+	if (bpf_ringbuf_output(&events, &scratch->event, __builtin_offsetof(struct event, strings) + length, 0))
+		count(COUNT_DROPPED);
+	else
+		count(COUNT_REPORTED);
+	return 0;
+}
+
+static __always_inline void note_decision(const struct scope *scope, struct access *access, __u32 decision)
+{
+	access->decision = decision;
+	access->generation = scope->rules->generation;
+	access->domain = scope->domain;
+	access->alerts_per_second = scope->rules->alerts_per_second;
+}
+
+/* Tells of a decision that is to be told of; returns what the hook returns. */
+static __always_inline int conclude(const struct scope *scope, struct scratch *scratch, __u32 decision)
+{
+	if (!(decision >> VERDICT_SHIFT))
+		return 0;
+	note_decision(scope, &scratch->access, decision);
+	tell(scratch);
+	return blocks(decision) ? -EACCES : 0;
+}
+
+#endif
