@@ -111,6 +111,8 @@ static __always_inline void begin_object(struct scratch *scratch, struct name *n
 /* What an object's names mean once they are found, or it has none. */
 static __always_inline __u32 end_object(struct scope *scope, struct scratch *scratch, struct name *name, bool resolved)
 {
+	bool unsure = scratch->found && scratch->shown.count > SHOWN_MOUNTS;
+
 	if (!scratch->found) {
 		set_all(name, name->place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);
 	} else if (!resolved) {
@@ -126,7 +128,7 @@ static __always_inline __u32 end_object(struct scope *scope, struct scratch *scr
 			set_all(name, OBJECT_ANONYMOUS);
 		}
 	}
-	if (name->classes.of[0] == OBJECT_UNRESOLVED || scratch->shown.count > SHOWN_MOUNTS)
+	if (unsure || name->classes.of[0] == OBJECT_UNRESOLVED)
 		count(COUNT_UNRESOLVED);
 	return FIND_NAMES;
 }

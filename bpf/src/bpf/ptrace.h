@@ -160,7 +160,7 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 
 	if (!task->ptrace || !enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
-	if (label_beside_lock((__u64)ADDRESS(task_struct, task, parent), 0) > MAX_DOMAIN)
+	if ((__u32)label_beside_lock((__u64)ADDRESS(task_struct, task, parent), 0) > MAX_DOMAIN)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
