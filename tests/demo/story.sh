@@ -126,7 +126,7 @@ must hzn-armor bundle publish --service hzn-armor certificates.bundle
 
 step "The agent starts, takes the bundle from the sync service, verifies it and enforces it (loading takes a while, emulated)."
 start_agent
-within 480 enforcing
+within 200 enforcing
 must agent status
 
 step "Nobody changes root certificates any more, not even root:"
@@ -157,7 +157,7 @@ blocked "$source" "$append$source"
 
 step "The agent starts again, with no hub, and takes over what the kernel enforces and recorded. A further try is blocked:"
 start_agent
-within 240 enforcing
+within 60 enforcing
 blocked $update $update
 within 30 status_has "\"Last\": $(lines tries)"
 status_has '"Records": [1-9]' || fail "nothing is spooled"

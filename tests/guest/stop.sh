@@ -59,7 +59,7 @@ hzn-armor-dev-hub --dir hub --org test --node node --service hzn-armor:1.0.0:tok
 within 20 grep -q ^ready hub.log
 
 start_agent
-within 480 grep -q 'programs attached' agent.log
+within 120 grep -q 'programs attached' agent.log
 end_agent KILL 137
 publish 1 lift
 start_agent
@@ -81,7 +81,7 @@ held "lift: a stop in good order ends enforcement"
 
 publish 2 keep
 start_agent
-within 480 enforces_serial 2
+within 120 enforces_serial 2
 blocked "while the agent runs"
 end_agent TERM 0
 blocked "after SIGTERM"
@@ -113,7 +113,7 @@ held "detach ends what a stopped agent left"
 
 publish 3 lift
 start_agent
-within 480 enforces_serial 3
+within 120 enforces_serial 3
 end_agent KILL 137
 blocked "after SIGKILL"
 held "lift: a killed agent leaves enforcement"
@@ -138,7 +138,7 @@ told() { [ "$(grep -c 'holds what the policies refuse' agent.log)" -ge "$1" ]; }
 
 publish 4 keep
 start_agent
-within 480 enforces_serial 4
+within 120 enforces_serial 4
 within 30 told 4
 blocked "while others hold it"
 [ "$(running | wc -l)" -eq 4 ] || fail "of the processes $holders only these go on: $(running)"
@@ -176,7 +176,7 @@ build_for() {
 build_for elsewhere 1 && operator hzn-armor bundle publish --service hzn-armor elsewhere.bundle
 build_for gateway 1 && operator hzn-armor bundle publish --service hzn-armor gateway.bundle
 start_agent
-within 480 enforces_serial 1
+within 120 enforces_serial 1
 status_has '"Bundle": "gateway"' || fail "not the machine's own bundle: $(cat status.json)"
 ! grep -q elsewhere status.json || fail "a bundle for another node is reported: $(cat status.json)"
 blocked "on a machine without an ESS"

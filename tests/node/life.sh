@@ -19,7 +19,7 @@ start_agent "$(agreement agent-1)"
 start_workload web "$web_agreement" --volume /srv/web:/data workload:1 /bin/sh /bin/web.sh
 start_workload beside "$(agreement beside)" workload:1 /bin/sleep 100000
 publish 1
-within 480 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 held "the agent's container enforces the bundle from the hub"
 
 denied /srv/node-secret cat /srv/node-secret
@@ -76,7 +76,7 @@ held "a container that is made without an agent is under the policies for all co
 # And while another one takes over.
 rm /srv/web/quiet
 start_agent "$(agreement agent-2)"
-within 480 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 before=$(tries blocked)
 within 30 more blocked $((before + 2))
 be_quiet
@@ -95,7 +95,7 @@ held "a container that was made meanwhile is under its own policies then"
 rm /srv/web/quiet
 end_agreement "$agent"
 start_agent "$(agreement agent-3)" definition-of-next
-within 480 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 within 60 next_alone
 before=$(tries blocked)
 within 30 more blocked $((before + 2))

@@ -8,7 +8,7 @@ no_dockerd() { [ ! -e /var/run/docker.pid ]; }
 set_up --live-restore
 start_agent "$(agreement agent-1)"
 publish 1
-within 480 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 
 # Two at a time, each under an agreement of its own, and with all that a container can be given.
 new=0

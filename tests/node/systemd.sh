@@ -41,14 +41,14 @@ EOF
 # Process 1 of the guest is another's; systemd is that of a namespace whose processes /proc shows from here on.
 touch /etc/machine-id
 (container=guest unshare -p -f sh -c 'mount -t proc none /proc && exec /usr/lib/systemd/systemd --unit=hzn-armor-agent.service' &)
-within 480 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 denied "under the unit"
 within 30 status_is '.Kernel.Blocked == 1 and .Spool.Last == 1'
 held "systemd's agent enforces a bundle from a directory, and has the alert"
 
 must systemctl restart hzn-armor-agent
 denied "while it starts again"
-within 480 takes_over
+within 120 takes_over
 within 60 status_is '.State == "enforcing"'
 held "started again it takes over"
 

@@ -32,7 +32,7 @@ const FOLDERS: u32 = 16;
 /// Opens that the reader ends in each stable turn, so that the cache holds its verdict.
 const OPENS: u64 = 4;
 /// Enough for the verifier to take the programs first, on a busy machine.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 const STOP: u64 = u64::MAX;
 
 /// The races, each named by what moves.

@@ -15,7 +15,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use crate::case::{Case, load};
 
 /// Of guest time, for each of a case's commands. Loading the programs is the slow part under emulation.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(180);
 /// Where the programs stay loaded from one case to the next.
 pub(crate) const PROGRAMS: &str = "/sys/fs/bpf/armor-cases";
 /// What a case sees as its own.
