@@ -31,8 +31,7 @@ fn fill(program: BorrowedFd<'_>, info: &mut bpf_prog_info) -> io::Result<()> {
     let mut length = size_of_val(info) as u32;
     // SAFETY: the kernel writes at most `length` bytes to `info`, which is as long and outlives the call; the buffers that it
     // names are as long as it says and outlive the call too, or are none.
-    let failed = unsafe {
-        bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut *info).cast(), &raw mut length)
-    };
+    let failed =
+        unsafe { bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut *info).cast(), &raw mut length) };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
