@@ -22,7 +22,7 @@ use crate::home::Home;
 use crate::hooks;
 use crate::image::{Generation, generation_of, image_map};
 use crate::iterator::{Iterator, pinned_program};
-use crate::judge;
+use crate::judge::{self, JUDGE};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
@@ -30,10 +30,11 @@ use crate::skipped::Attached;
 use crate::symbols;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
-pub(crate) const ITERATORS: [&str; 5] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES];
+pub(crate) const ITERATORS: [&str; 6] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
 const LABEL: &str = "label_tasks";
 const RELEASE: &str = "release_strangers";
 const NAMESPACES: &str = "note_namespaces";
+const SETTLE: &str = "settle_undecided";
 /// How many of them show what is held.
 const HELD: usize = 2;
 /// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
@@ -74,6 +75,7 @@ pub struct Enforcer {
     containers: MapHandle,
     entrances: MapHandle,
     linked_files: MapHandle,
+    undecided: MapHandle,
     guarded: Guarded,
     events: MapHandle,
     counters: MapHandle,
@@ -130,6 +132,7 @@ impl Enforcer {
             containers: handle("containers")?,
             entrances: handle("entrances")?,
             linked_files: handle("linked_files")?,
+            undecided: handle("undecided")?,
             guarded: Guarded(handle("guarded")?),
             events: handle("events")?,
             counters: handle("counters")?,
@@ -168,6 +171,7 @@ impl Enforcer {
             containers: open("containers")?,
             entrances: open("entrances")?,
             linked_files: open("linked_files")?,
+            undecided: open("undecided")?,
             guarded: Guarded(open("guarded")?),
             events: open("events")?,
             counters: open("counters")?,
@@ -291,6 +295,17 @@ impl Enforcer {
         let map =
             MapHandle::try_from(&self.events).map_err(|source| BpfError::Map { map: "events", source })?;
         Events::new(map)
+    }
+
+    /// Puts the events into the ring that wait for the kernel to know whether a name was there (`undecided.h`). To be called each
+    /// second by who reads the ring.
+    pub fn settle(&self) -> Result<(), BpfError> {
+        let list = self.undecided.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        let list = list.map_err(|source| BpfError::Map { map: "undecided", source })?;
+        match list {
+            Some(list) if leading_u32(&list) > 0 => self.iterate(position(SETTLE), |_| None),
+            _ => Ok(()),
+        }
     }
 
     /// The containers that are known to the kernel, and their domains.
@@ -460,7 +475,7 @@ fn leading_u32(key: &[u8]) -> u32 {
 fn verified_instructions(links: &[(OsString, Link)], judges: &[(OsString, Link)]) -> Vec<(String, u32)> {
     let id = |link: &Link| link.info().ok().map(|info| info.prog_id);
     let mut names: BTreeMap<_, _> =
-        judges.iter().filter_map(|(_, link)| Some((id(link)?, "judge_access".to_owned()))).collect();
+        judges.iter().filter_map(|(_, link)| Some((id(link)?, JUDGE.to_owned()))).collect();
     names.extend(
         links.iter().filter_map(|(name, link)| Some((id(link)?, name.to_string_lossy().into_owned()))),
     );

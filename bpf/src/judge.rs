@@ -16,6 +16,8 @@ use crate::error::BpfError;
 use crate::program;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder};
 
+/// The program's name.
+pub(crate) const JUDGE: &str = "judge_access";
 /// The function whose place it takes.
 const FUNCTION: &str = "judge";
 
@@ -31,7 +33,7 @@ pub(crate) fn replace(skeleton: &ArmorSkel<'_>) -> Result<Vec<(OsString, Link)>,
         match put_in_place(&judge.progs.judge_access, caller.as_fd()) {
             Ok(link) => Ok((name, link)),
             Err(source) => {
-                let program = format!("judge_access for {}", name.to_string_lossy());
+                let program = format!("{JUDGE} for {}", name.to_string_lossy());
                 Err(BpfError::Attach { program, source })
             }
         }

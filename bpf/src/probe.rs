@@ -1,5 +1,6 @@
 //! What this kernel can do: each prerequisite by itself, and whether a denial really happens.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,6 +19,7 @@ use crate::error::BpfError;
 use crate::home::Home;
 use crate::hooks::sees_file_attributes;
 use crate::image::Generation;
+use crate::judge::{self, JUDGE};
 use crate::symbols;
 
 /// What was found.
@@ -115,17 +117,25 @@ pub fn probe() -> Probe {
 fn each_program() -> Vec<ProgramProbe> {
     let mut object = MaybeUninit::uninit();
     let Ok(skeleton) = open(&mut object) else { return Vec::new() };
-    let names: Vec<_> =
+    let mut names: Vec<_> =
         skeleton.open_object().progs().filter(|p| p.autoload()).map(|p| p.name().to_owned()).collect();
+    names.push(JUDGE.into());
     drop(skeleton);
-    let load = |wanted: &std::ffi::OsStr| {
+    let load = |wanted: &OsStr| {
+        // That one is loaded for another.
+        let alone = if wanted == JUDGE { OsStr::new("file_open") } else { wanted };
         let mut object = MaybeUninit::uninit();
         let mut skeleton = open(&mut object).map_err(|error| error.to_string())?;
         for mut program in skeleton.open_object_mut().progs_mut() {
-            let chosen = program.name() == wanted;
+            let chosen = program.name() == alone;
             program.set_autoload(chosen);
         }
-        skeleton.load().map(drop).map_err(|error| error.to_string())
+        let skeleton = skeleton.load().map_err(|error| error.to_string())?;
+        if wanted == JUDGE {
+            judge::replace(&skeleton).map(drop).map_err(|error| error.to_string())
+        } else {
+            Ok(())
+        }
     };
     names
         .iter()

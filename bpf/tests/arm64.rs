@@ -30,10 +30,15 @@ const KERNELS: [Kernel; 3] = [
     Kernel {
         name: "6.1",
         lacks: &["lsm/file_truncate", "lsm/inode_file_setattr", "lsm/inode_remove_acl", "lsm/inode_set_acl"],
-        without: &[".__ns_ref", "struct backing_file"],
+        without: &[".__ns_ref", "struct backing_file", "dentry_flags"],
         attaches: false,
     },
-    Kernel { name: "6.12", lacks: &["lsm/inode_file_setattr"], without: &[".__ns_ref"], attaches: true },
+    Kernel {
+        name: "6.12",
+        lacks: &["lsm/inode_file_setattr"],
+        without: &[".__ns_ref", "dentry_flags"],
+        attaches: true,
+    },
     Kernel { name: "latest", lacks: &[], without: &["ns.count", "dentry.d_u"], attaches: true },
 ];
 
@@ -76,6 +81,8 @@ fn the_hooks_are_there() {
         let hook = |section: &str| match section.split_once('/').unwrap() {
             ("lsm", name) => function(&format!("bpf_lsm_{name}")),
             ("iter", name) => function(&format!("bpf_iter_{name}")),
+            // The object's own.
+            ("freplace", "judge") => true,
             ("tp_btf", name) => typedefs.contains(OsStr::new(&format!("btf_trace_{name}"))),
             _ => panic!("{section}: what hook is that?"),
         };

@@ -157,8 +157,11 @@ impl Pump {
         }
     }
 
-    /// Moves what is in the ring now into the spool.
+    /// Moves what is in the ring now, or can be by now, into the spool.
     pub fn drain(&mut self) {
+        if let Err(error) = self.enforcer.borrow().settle() {
+            tracing::error!("{error}: refusals to make files are told late");
+        }
         // A flood that fills the ring as fast as it is emptied must not keep the agent from everything else.
         for _ in 0..64 {
             let events = match self.events.drain(EVENTS) {

@@ -21,7 +21,7 @@ use armor_hub_client::alert::Alert;
 use armor_hub_client::{console, file};
 use armor_policy::tables::{Decision, Domain, Verdict};
 use armor_policy::{Policy, Posture, text, yaml};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
 
@@ -35,6 +35,8 @@ use crate::root::Root;
 const DOMAIN: u32 = 1;
 /// Events taken from the ring at a time.
 const EVENTS: usize = 256;
+/// How often it is looked whether more can be told.
+const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// What to try.
 #[derive(Debug, clap::Args)]
@@ -128,6 +130,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let dropped_before = enforcer.counters()?.dropped;
     let mut events = enforcer.events()?;
     // What an earlier try left behind is nobody's alert.
+    enforcer.settle()?;
     while !events.drain(EVENTS)?.is_empty() {}
     let home = Home::of_process("self").context("cannot read this process's mounts")?;
     let home = Home { linked, ..home };
@@ -175,7 +178,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     };
     let mut command = entry.go().context("the command cannot be let go")?;
     ignore_interrupts();
-    let status = follow(&mut command, &mut events, &mut printer)?;
+    let status = follow(&enforcer, &mut command, &mut events, &mut printer)?;
     let counters = enforcer.counters()?;
     let dropped = counters.dropped - dropped_before;
     if dropped > 0 {
@@ -281,8 +284,14 @@ fn descriptor(event: &Event) -> Option<RawFd> {
 }
 
 /// Prints alerts until the command has ended and none is left.
-fn follow(command: &mut Begun, events: &mut Events, printer: &mut Printer) -> anyhow::Result<ExitStatus> {
+fn follow(
+    enforcer: &Enforcer,
+    command: &mut Begun,
+    events: &mut Events,
+    printer: &mut Printer,
+) -> anyhow::Result<ExitStatus> {
     let Some(pid) = command.pid() else {
+        enforcer.settle()?;
         printer.drain(events)?;
         return Ok(command.wait()?);
     };
@@ -290,11 +299,12 @@ fn follow(command: &mut Begun, events: &mut Events, printer: &mut Printer) -> an
     loop {
         let mut ready =
             [PollFd::from_borrowed_fd(events.fd(), PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
-        match poll(&mut ready, None) {
+        match poll(&mut ready, Some(&TICK)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let has_ended = !ready[1].revents().is_empty();
+        enforcer.settle()?;
         printer.drain(events)?;
         if has_ended {
             return Ok(command.wait()?);

@@ -50,6 +50,16 @@ static __always_inline bool is_acted_for(struct task_struct *task)
 	return PLAIN(task->cred) != PLAIN(task->real_cred);
 }
 
+/* Whether the kernel is still looking whether a name is there (d_in_lookup(), include/linux/dcache.h). */
+static __always_inline bool is_in_lookup(__u64 dentry)
+{
+	__u32 flag = DCACHE_PAR_LOOKUP_BEFORE_ENUM;
+
+	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_PAR_LOOKUP))
+		flag = bpf_core_enum_value(enum dentry_flags, DCACHE_PAR_LOOKUP);
+	return FIELD(dentry, dentry, d_flags) & flag;
+}
+
 /* Sets what is asked about, but its first name and what is asked. */
 static __always_inline void begin(struct scratch *scratch, struct task_struct *task, __u32 hook)
 {
@@ -65,6 +75,7 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 	question->permissions = 0;
 	question->known = 0;
 	question->created = 0;
+	question->undecided = 0;
 	question->inode = 0;
 	question->outcome = OUTCOME_UNRULED;
 	question->allowed = 0;

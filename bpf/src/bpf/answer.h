@@ -3,7 +3,7 @@
 #ifndef ARMOR_ANSWER_H
 #define ARMOR_ANSWER_H
 
-#include "report.h"
+#include "undecided.h"
 
 static __always_inline bool names_runtime(__u32 four)
 {
@@ -74,7 +74,7 @@ static __noinline int judge_name(struct scope *scope, struct scratch *scratch)
 	decision = decide(scope, scratch, &name->classes, question->permissions, owns(task, (void *)question->inode));
 	if (scratch->access.hook == BPRM_CHECK_SECURITY && blocks(decision) && has_no_path(&name->classes))
 		decision = spare_hosts_root(scope, task, decision);
-	/* The name of a file made by this open was told of when it was made. */
+	/* The name of a file made by this open was told of when it was made, or just now. */
 	if (question->created && !blocks(decision))
 		return 0;
 	return conclude(scope, scratch, decision);

@@ -85,8 +85,11 @@ int judge_access(__u32 slot)
 	if (!scratch)
 		return 1;
 	asked = scratch->question.asked;
-	if (asked == ASK_REPORT)
-		return tell(scratch);
+	settle_own(bpf_get_current_task_btf(), scratch);
+	if (asked == ASK_REPORT) {
+		tell_or_defer(scratch);
+		return 0;
+	}
 	of_current = asked != ASK_LOOK && asked != ASK_TRACED_EXEC;
 	if (of_current)
 		ruled = enter_scope(&scope, bpf_get_current_task_btf());
@@ -487,6 +490,15 @@ int note_namespaces(struct bpf_iter__task *ctx)
 
 	if (task)
 		note_namespace(task);
+	return 0;
+}
+
+/* What was refused of names that were not there, by tasks that asked for nothing since. */
+SEC("iter/task")
+int settle_undecided(struct bpf_iter__task *ctx)
+{
+	if (!ctx->task && is_shown())
+		settle_all();
 	return 0;
 }
 

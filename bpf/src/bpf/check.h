@@ -26,6 +26,7 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 		scratch->access.name.directory = 1;
 	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);
 	scratch->question.permissions = permissions;
+	scratch->question.undecided = hook == PATH_MKNOD && is_in_lookup((__u64)PLAIN(dentry));
 	verdict = ask(scratch, ASK_NAME);
 	release_scratch(scratch);
 	return verdict;

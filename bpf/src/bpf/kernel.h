@@ -69,6 +69,7 @@ struct hlist_bl_node {
 };
 
 struct dentry {
+	unsigned int d_flags;
 	struct hlist_bl_node d_hash;
 	struct dentry *d_parent;
 	struct qstr d_name;
@@ -214,6 +215,10 @@ struct cgroup {
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+};
+
+enum dentry_flags {
+	DCACHE_PAR_LOOKUP = 1,
 };
 
 enum cgroup_subsys_id {
@@ -409,6 +414,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define ATTR_TIMES_SET (1u << 16)
 #define ATTR_TOUCH (1u << 17)
 #define PF_KTHREAD 0x00200000u
+#define DCACHE_PAR_LOOKUP_BEFORE_ENUM 0x10000000u /* include/linux/dcache.h, as long as it has no enum dentry_flags */
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f

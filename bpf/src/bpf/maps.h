@@ -212,6 +212,43 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
+/* Decisions at a time about names that may or may not be there (undecided.h). */
+#define UNDECIDED 16
+
+struct undecided {
+	__u32 state; /* enum undecided_state */
+	__u32 refused;
+	__u64 task; /* addresses */
+	__u64 dentry, parent;
+	__u64 name; /* hash and length */
+	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+	__u32 alerts_per_second;
+	__u32 length; /* of its event */
+};
+
+enum undecided_state { UNDECIDED_FREE, UNDECIDED_BUSY, UNDECIDED_PENDING };
+
+struct undecided_list {
+	__u32 pending; /* how many are */
+	__u32 reserved;
+	struct undecided of[UNDECIDED];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct undecided_list);
+} undecided SEC(".maps");
+
+/* Their events, by place in the list. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, UNDECIDED);
+	__type(key, __u32);
+	__type(value, struct event);
+} undecided_events SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -338,6 +375,7 @@ struct question {
 	__u32 generation;      /* ASK_NAME: that what is known of access.name is as of */
 	__u32 known;	       /* ASK_NAME: its classes are */
 	__u32 created;	       /* ASK_NAME: the file was made by this open */
+	__u32 undecided;       /* the kernel does not know yet whether the name is there */
 	__u32 silent;	       /* ASK_LOOK: the decision is not to be told of */
 	__u64 inode;	       /* ASK_NAME: the address of the object's own */
 	__u64 tasks[2];	       /* addresses */

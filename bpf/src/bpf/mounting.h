@@ -11,7 +11,7 @@
 #define ARMOR_MOUNTING_H
 
 #include "check.h"
-#include "report.h"
+#include "undecided.h"
 
 /* Whether what happens to a mount happens in the domain's own tree. */
 static __always_inline bool is_own(const struct scope *scope, struct mount *mount)

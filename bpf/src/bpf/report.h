@@ -166,30 +166,40 @@ __noinline __u32 write_event(struct scratch *scratch)
 	return length;
 }
 
-/*
- * Counts the decision in scratch->access and, within the rule's rate, puts it into the ring. Whether that works changes
- * nothing decided. Global, as write_event().
- */
-__noinline int tell(struct scratch *scratch)
+/* Puts an event with strings of this length into the ring. Whether that works changes nothing decided. */
+static __always_inline void put(struct event *event, __u32 length)
 {
-	struct access *access;
-	__u32 length;
-
-	if (!scratch)
-		return 0;
-	access = &scratch->access;
-	count(blocks(access->decision) ? COUNT_BLOCKED : COUNT_AUDITED);
-	if (!within_rate(access->domain, access->decision & RULE_MASK, access->alerts_per_second)) {
-		count(COUNT_SUPPRESSED);
-		return 0;
-	}
-	length = write_event(scratch);
 	if (length > EVENT_STRINGS)
-		return 0;
-	if (bpf_ringbuf_output(&events, &scratch->event, __builtin_offsetof(struct event, strings) + length, 0))
+		return;
+	if (bpf_ringbuf_output(&events, event, __builtin_offsetof(struct event, strings) + length, 0))
 		count(COUNT_DROPPED);
 	else
 		count(COUNT_REPORTED);
+}
+
+/* Counts a decision; false where the rule's rate leaves no room for its event. */
+static __always_inline bool count_decision(__u32 domain, __u32 decision, __u32 per_second)
+{
+	count(blocks(decision) ? COUNT_BLOCKED : COUNT_AUDITED);
+	if (within_rate(domain, decision & RULE_MASK, per_second))
+		return true;
+	count(COUNT_SUPPRESSED);
+	return false;
+}
+
+/* Counts the decision that an event is about and, within the rule's rate, puts it into the ring. Global, as write_path(). */
+__noinline int send(struct event *event, __u32 length, __u32 per_second)
+{
+	if (event && count_decision(event->domain, event->decision, per_second))
+		put(event, length);
+	return 0;
+}
+
+/* The same for the decision in scratch->access, whose event is written only then. Global, as write_event(). */
+__noinline int tell(struct scratch *scratch)
+{
+	if (scratch && count_decision(scratch->access.domain, scratch->access.decision, scratch->access.alerts_per_second))
+		put(&scratch->event, write_event(scratch));
 	return 0;
 }
 
@@ -199,16 +209,6 @@ static __always_inline void note_decision(const struct scope *scope, struct acce
 	access->generation = scope->rules->generation;
 	access->domain = scope->domain;
 	access->alerts_per_second = scope->rules->alerts_per_second;
-}
-
-/* Tells of a decision that is to be told of; returns what the hook returns. */
-static __always_inline int conclude(const struct scope *scope, struct scratch *scratch, __u32 decision)
-{
-	if (!(decision >> VERDICT_SHIFT))
-		return 0;
-	note_decision(scope, &scratch->access, decision);
-	tell(scratch);
-	return blocks(decision) ? -EACCES : 0;
 }
 
 #endif

@@ -262,6 +262,7 @@ static __noinline int refuse_name(__u64 dentry, __u64 mnt, __u32 hook, __u32 ver
 	begin(scratch, task, hook);
 	set_dentry(&scratch->access.name, (void *)dentry, (void *)mnt);
 	scratch->access.permission = WRITE;
+	scratch->question.undecided = hook == PATH_MKNOD && is_in_lookup(dentry);
 	result = refuse(scratch, label.domain, verdict, rule);
 	release_scratch(scratch);
 	return result;

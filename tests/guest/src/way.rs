@@ -182,6 +182,7 @@ pub(crate) fn flags(how: &str) -> anyhow::Result<OFlags> {
                 "append" => OFlags::WRONLY | OFlags::APPEND,
                 "trunc" => OFlags::TRUNC,
                 "creat" => OFlags::CREATE,
+                "excl" => OFlags::EXCL,
                 "path" => OFlags::PATH,
                 "directory" => OFlags::DIRECTORY,
                 "tmpfile" => OFlags::TMPFILE | OFlags::RDWR,
