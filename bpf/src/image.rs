@@ -24,6 +24,8 @@ const RULED: u32 = 1 << 0;
 const SUBJECTS: u32 = 1 << 1;
 /// `DOMAIN_REFUSES` of `abi.h`.
 const REFUSES: u32 = 1 << 2;
+/// `DOMAIN_SECURE_SOURCES` of `abi.h`.
+const SECURE_SOURCES: u32 = 1 << 3;
 /// More would not be a policy but an attack on the node's memory: 256 MiB of words.
 const MAX_WORDS: usize = 32 << 20;
 
@@ -41,6 +43,8 @@ pub struct Generation<'a> {
     pub domains: &'a [(u32, &'a Domain, Home)],
     /// Alerts per rule, domain and second before the rest are only counted; 0: unlimited.
     pub alerts_per_second: u32,
+    /// Whether a program that has rights by `fromSource` starts as if it were setuid.
+    pub secure_sources: bool,
 }
 
 impl Generation<'_> {
@@ -67,7 +71,7 @@ impl Generation<'_> {
                 tables
             });
             let head = types::image_domain {
-                flags: flags(domain),
+                flags: flags(domain) | if self.secure_sources { SECURE_SOURCES } else { 0 },
                 generation: self.id,
                 object_count: domain.object_count,
                 cells: tables.cells,

@@ -211,6 +211,7 @@ impl Enforcer {
             host_mount_namespace: 0,
             domains: &[(DOMAIN, &domain, home)],
             alerts_per_second: 0,
+            secure_sources: false,
         })?;
         let before = self.counters()?.blocked;
         self.label(this.as_fd(), DOMAIN)?;

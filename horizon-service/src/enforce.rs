@@ -102,6 +102,7 @@ pub struct Prepared {
     alerts_per_second: u32,
     on_agent_stop: OnAgentStop,
     already_held: AlreadyHeld,
+    secure_sources: bool,
     /// Whether it is, as `live` has it, and its rules' names are written down.
     is_live: bool,
     live: Vec<Ruled>,
@@ -164,6 +165,7 @@ impl Prepared {
             alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
             on_agent_stop: settings.on_agent_stop,
             already_held: settings.already_held,
+            secure_sources: settings.secure_sources,
             is_live: false,
             live: Vec::new(),
             rules_strangers: false,
@@ -334,8 +336,13 @@ impl Prepared {
         }
         domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.home.clone())));
         domains.extend(self.strangers().map(|domain| (STRANGERS_DOMAIN, &**domain, Home::default())));
-        let alerts_per_second = self.alerts_per_second;
-        Ok(kernel.swap(&Generation { id, host_mount_namespace, domains: &domains, alerts_per_second })?)
+        Ok(kernel.swap(&Generation {
+            id,
+            host_mount_namespace,
+            domains: &domains,
+            alerts_per_second: self.alerts_per_second,
+            secure_sources: self.secure_sources,
+        })?)
     }
 
     fn strangers(&self) -> Option<&Arc<Domain>> {

@@ -50,6 +50,9 @@ pub struct Trial {
     /// What becomes of descriptors that the command inherits and the policies would refuse it.
     #[arg(long, value_enum, default_value_t = AlreadyHeld::Close)]
     already_held: AlreadyHeld,
+    /// Start programs that have rights by `fromSource` as if they were setuid: without `LD_PRELOAD` and its like.
+    #[arg(long)]
+    secure_sources: bool,
     /// What happens to what an allow-list does not name.
     #[arg(long, value_enum, default_value_t = PostureName::Audit)]
     posture: PostureName,
@@ -134,7 +137,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     while !events.drain(EVENTS)?.is_empty() {}
     let home = Home::of_process("self").context("cannot read this process's mounts")?;
     let home = Home { linked, ..home };
-    make_live(&mut enforcer, &[(DOMAIN, &domain, home.clone())])?;
+    let secure = trial.secure_sources;
+    make_live(&mut enforcer, &[(DOMAIN, &domain, home.clone())], secure)?;
     let mut printer = Printer {
         table: RuleTable::of("", 0, DOMAIN, &domain),
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
@@ -153,9 +157,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     };
     let held = if trial.audit {
         // What is not blocked is not looked for: the rules as they are hold while the command is held.
-        make_live(&mut enforcer, &[(DOMAIN, &refusing, home.clone())])?;
+        make_live(&mut enforcer, &[(DOMAIN, &refusing, home.clone())], secure)?;
         let held = brought_along(&enforcer, &entry)?;
-        make_live(&mut enforcer, &[(DOMAIN, &domain, home)])?;
+        make_live(&mut enforcer, &[(DOMAIN, &domain, home)], secure)?;
         held
     } else {
         brought_along(&enforcer, &entry)?
@@ -185,7 +189,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
     // Programs that stay must not go on holding what the command left behind to its rules.
-    make_live(&mut enforcer, &[])?;
+    make_live(&mut enforcer, &[], false)?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         console::tell(
             "hzn-armor-agent: the command left processes running; they are under no policy from here on",
@@ -194,9 +198,20 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     Ok(exit_status(status))
 }
 
-fn make_live(enforcer: &mut Enforcer, domains: &[(u32, &Domain, Home)]) -> anyhow::Result<()> {
+fn make_live(
+    enforcer: &mut Enforcer,
+    domains: &[(u32, &Domain, Home)],
+    secure_sources: bool,
+) -> anyhow::Result<()> {
     let id = enforcer.generation() + 1;
-    Ok(enforcer.swap(&Generation { id, host_mount_namespace: 0, domains, alerts_per_second: 0 })?)
+    let alerts_per_second = 0;
+    Ok(enforcer.swap(&Generation {
+        id,
+        host_mount_namespace: 0,
+        domains,
+        alerts_per_second,
+        secure_sources,
+    })?)
 }
 
 /// Waits until no other try uses the directory; the lock goes with the file.

@@ -104,6 +104,9 @@ enum hook {
 /* The domain's rules refuse something. Where they only audit, the guards of guard.h only audit too. */
 #define DOMAIN_REFUSES (1u << 2)
 
+/* A program that has rights by fromSource starts as if it were setuid. */
+#define DOMAIN_SECURE_SOURCES (1u << 3)
+
 #define CELL_BLOCKED 8
 
 /* Words that one lookup reaches. */

@@ -68,6 +68,9 @@ static __always_inline void begin_answer(struct scope *scope, struct scratch *sc
 		want_program(scratch, PROGRAM, question->tasks[0]);
 		want_program(scratch, NAME, 0);
 		return;
+	case ASK_SOURCE:
+		want_program(scratch, NAME, 0);
+		return;
 	}
 	if (!find_known_subject(scope))
 		want_program(scratch, PROGRAM, (__u64)PLAIN(bpf_get_current_task_btf()));
@@ -90,7 +93,7 @@ int judge_access(__u32 slot)
 		tell_or_defer(scratch);
 		return 0;
 	}
-	of_current = asked != ASK_LOOK && asked != ASK_TRACED_EXEC;
+	of_current = asked != ASK_LOOK && asked != ASK_TRACED_EXEC && asked != ASK_SOURCE;
 	if (of_current)
 		ruled = enter_scope(&scope, bpf_get_current_task_btf());
 	else
@@ -115,6 +118,8 @@ int judge_access(__u32 slot)
 		return judge_look(&scope, scratch);
 	case ASK_TRACED_EXEC:
 		return judge_traced_exec(&scope, scratch);
+	case ASK_SOURCE:
+		return subject_found(&scratch->access.name) != SUBJECT_NONE;
 	}
 	return 1;
 }
@@ -472,6 +477,34 @@ SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm)
 {
 	return enter_container(bpf_get_current_task_btf());
+}
+
+/*
+ * The program that is started in the end, a script's interpreter. The dynamic loader then takes no library and no path to one from who
+ * starts it (AT_SECURE, getauxval(3)).
+ */
+SEC("lsm/bprm_creds_from_file")
+int BPF_PROG(secure_source, struct linux_binprm *bprm)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct file *file = bprm->file;
+	struct scratch *scratch;
+	struct scope scope;
+	int is_source = 1;
+
+	if (!enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_SECURE_SOURCES) || !(scope.rules->flags & DOMAIN_SUBJECTS))
+		return 0;
+	scratch = claim_scratch();
+	if (scratch) {
+		begin(scratch, task, BPRM_CHECK_SECURITY);
+		set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
+		scratch->question.labels[0].domain = scope.domain;
+		is_source = ask(scratch, ASK_SOURCE);
+		release_scratch(scratch);
+	}
+	if (is_source)
+		bpf_bprm_opts_set(bprm, BPF_F_BPRM_SECUREEXEC);
+	return 0;
 }
 
 SEC("iter/task")

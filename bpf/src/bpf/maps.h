@@ -356,6 +356,7 @@ enum asked {
 	ASK_MOUNTING,	 /* a mount at access.name */
 	ASK_LOOK,	 /* tasks[0] looks into tasks[1] */
 	ASK_TRACED_EXEC, /* tasks[0] traces a task that starts access.name */
+	ASK_SOURCE,	 /* whether access.name is a program that has rights by fromSource, or may be */
 	ASK_REPORT,	 /* the decision in access was made, and is to be told of */
 };
 

@@ -102,6 +102,10 @@ pub struct Settings {
     pub on_agent_stop: OnAgentStop,
     /// What becomes of a process that holds what the policies refuse, from before they came.
     pub already_held: AlreadyHeld,
+    /// Whether a program that has rights by `fromSource` starts as if it were setuid: the dynamic loader then takes no library,
+    /// and no path to one, from who starts it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub secure_sources: bool,
 }
 
 /// Default postures.
@@ -381,6 +385,7 @@ spec:
         full.settings.alerts_per_second = Some(10);
         full.settings.on_agent_stop = OnAgentStop::Lift;
         full.settings.already_held = AlreadyHeld::Kill;
+        full.settings.secure_sources = true;
         full.settings.posture.file = Posture::Block;
         full.target.constraints = vec!["openhorizon.arch == amd64".to_owned()];
         assert_eq!(Payload::parse(&full.to_bytes().unwrap()).unwrap(), full);

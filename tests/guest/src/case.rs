@@ -43,6 +43,9 @@ pub struct Case {
     pub open: String,
     /// What becomes of what the command inherits and must not have: `close`, the agent's own default if absent, `report` or `kill`.
     pub already_held: Option<String>,
+    /// Whether programs with rights by `fromSource` are started as if they were setuid.
+    #[serde(default)]
+    pub secure_sources: bool,
     /// Shell script run under the policy, with `way` for `armor-guest-tests do`.
     #[serde(default)]
     run: String,

@@ -165,6 +165,7 @@ impl Node {
             host_mount_namespace,
             domains: &domains,
             alerts_per_second: 0,
+            secure_sources: false,
         };
         Ok(self.enforcer.swap(&generation)?)
     }
@@ -209,7 +210,13 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let id = self.enforcer.generation() + 1;
-        let nothing = Generation { id, host_mount_namespace: 0, domains: &[], alerts_per_second: 0 };
+        let nothing = Generation {
+            id,
+            host_mount_namespace: 0,
+            domains: &[],
+            alerts_per_second: 0,
+            secure_sources: false,
+        };
         if let Err(error) = self.enforcer.swap(&nothing) {
             eprintln!("{error}");
         }

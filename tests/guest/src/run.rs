@@ -114,6 +114,9 @@ fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
     if let Some(fate) = &case.already_held {
         command.args(["--already-held", fate]);
     }
+    if case.secure_sources {
+        command.arg("--secure-sources");
+    }
     let (status, output) = group.run(command.arg("--").args(case.command()), &scratch.join("output"))?;
     let code = exit_code(status);
     let alerts = fs::read_to_string(&alerts).unwrap_or_default();

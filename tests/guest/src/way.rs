@@ -22,7 +22,7 @@ use rustix::net::{
 use crate::{other, unopened};
 
 const USAGE: &str = "\
-do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, path, directory, tmpfile
+do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, excl, path, directory, tmpfile
   open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
   handle-open PATH FLAGS           by a file handle instead of a name
   path-reopen PATH FLAGS           O_PATH first, then through /proc/self/fd
@@ -41,6 +41,7 @@ do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, pat
   receive SOCKET FD WAY...         takes it as FD, then does WAY
   thread WAY...                    does WAY on a second thread
   as UID COMMAND...                runs COMMAND as that user, without any capability
+  is-secure                        whether this program was started as if it were setuid
 ";
 
 /// Runs one way; its errno is the status, 0 is success, 120 is a misuse or a fault of the way itself.
@@ -135,6 +136,11 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["fd-link", fd, path] => {
             Ok(rustix::fs::linkat(CWD, proc_name(&inherited(fd)?), CWD, *path, AtFlags::SYMLINK_FOLLOW)?)
+        }
+        ["is-secure"] => {
+            // SAFETY: it reads what the kernel gave this process at its start.
+            let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+            if secure { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM).into()) }
         }
         ["fd-exec", fd] => exec_fd(&inherited(fd)?, &words[1..]),
         ["fd-map-exec", fd] => map_exec(&inherited(fd)?),

@@ -62,6 +62,9 @@ pub struct Build {
     /// What becomes of a process that holds from before what the policies refuse: a descriptor, a mapping, its own program
     #[arg(long, value_enum, default_value = "report")]
     already_held: Held,
+    /// Start programs that have rights by fromSource as if they were setuid: without LD_PRELOAD and its like
+    #[arg(long)]
+    secure_sources: bool,
     /// Public key that nodes believe for bundles from now on; repeat for more
     #[arg(long, value_name = "PEM")]
     add_key: Vec<PathBuf>,
@@ -151,6 +154,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
                 Held::Report => AlreadyHeld::Report,
                 Held::Kill => AlreadyHeld::Kill,
             },
+            secure_sources: command.secure_sources,
         },
         policies,
         trust: TrustChanges {

@@ -244,10 +244,11 @@ fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
     if let Some(agent) = &payload.requires.agent {
         writeln!(out, "requires: agent {agent} or newer")?;
     }
-    let Settings { posture, alerts_per_second, on_agent_stop, already_held } = &payload.settings;
+    let Settings { posture, alerts_per_second, on_agent_stop, already_held, secure_sources } =
+        &payload.settings;
     let limit = alerts_per_second.map_or("the agent's limit".to_owned(), |n| n.to_string());
     writeln!(out, "settings: file posture {:?}, on agent stop {on_agent_stop:?}", posture.file)?;
-    writeln!(out, "          already held {already_held:?}")?;
+    writeln!(out, "          already held {already_held:?}, secure sources {secure_sources}")?;
     writeln!(out, "          alerts per second and rule: {limit}")?;
     let TrustChanges { bundle: keys, receipt, threshold } = &payload.trust;
     for (role, changes) in [("bundle", keys), ("receipt", receipt)] {
