@@ -25,6 +25,7 @@ use crate::iterator::{Iterator, pinned_program};
 use crate::judge::{self, JUDGE};
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
+use crate::preemption;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
@@ -144,6 +145,11 @@ impl Enforcer {
             directory: directory.map(Path::to_owned),
             took_over: false,
         };
+        enforcer.iterate(position(NAMESPACES), |_| None)?;
+        let mode = skeleton.maps.bss_data.as_ref().map_or(0, |data| data.preempt_mode);
+        if preemption::passes_over(mode.checked_sub(1)).map_err(|source| BpfError::Programs { source })? {
+            return Err(BpfError::PassesOver);
+        }
         let ids = links.iter().chain(&judges).map(|(_, link)| Ok(link.info()?.id));
         let ids = ids.collect::<libbpf_rs::Result<Vec<_>>>();
         enforcer.guarded.add_links(ids.map_err(BpfError::load)?.into_iter())?;

@@ -22,6 +22,12 @@ pub enum BpfError {
     /// The programs would load, and read nothing where they look for the kernel's variables.
     #[error(transparent)]
     Symbols(Unseen),
+    /// The kernel would now and then not run a program where a task can be preempted in it, and it lets tasks be.
+    #[error(
+        "this kernel passes over a program that another task is preempted in, and it is fully preemptible: what is blocked \
+         could be done nevertheless; boot with `preempt=voluntary` on the kernel command line, or take a kernel from 6.2 on"
+    )]
+    PassesOver,
     /// A loaded program could not be attached to its hook.
     #[error("program {program} cannot be attached: {source}")]
     Attach {

@@ -16,6 +16,7 @@ mod iterator;
 mod judge;
 mod output;
 mod pins;
+mod preemption;
 mod probe;
 mod program;
 mod skipped;

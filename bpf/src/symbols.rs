@@ -34,6 +34,17 @@ pub(crate) fn seen() -> Result<(), Unseen> {
     seen_in(BufReader::new(File::open("/proc/kallsyms")?))
 }
 
+/// Whether the kernel has a function of this name.
+pub(crate) fn is_named(function: &str) -> io::Result<bool> {
+    let symbols = BufReader::new(File::open("/proc/kallsyms")?);
+    for line in symbols.lines() {
+        if line?.split_whitespace().nth(2) == Some(function) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// `symbols` has lines of address, type and name; what is a module's has its name behind that.
 fn seen_in(mut symbols: impl BufRead) -> Result<(), Unseen> {
     let (mut line, mut seen) = (String::new(), [false; VARIABLES.len()]);

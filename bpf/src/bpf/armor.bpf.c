@@ -515,14 +515,23 @@ int label_tasks(struct bpf_iter__task *ctx)
 	return task && is_shown() ? show_labelled(ctx->meta->seq, task, false) : 0;
 }
 
+/* How far the kernel lets tasks be preempted (kernel/sched/core.c), where that is set at its start. */
+extern const void preempt_dynamic_mode __ksym __weak;
+
+/* The same and one, for the agent; 0 where the kernel has none. */
+__u32 preempt_mode;
+
 /* Before a generation is live that names mount namespaces: where they are. */
 SEC("iter/task")
 int note_namespaces(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
+	__s32 mode = 0;
 
 	if (task)
 		note_namespace(task);
+	else if (&preempt_dynamic_mode && !bpf_probe_read_kernel(&mode, sizeof(mode), &preempt_dynamic_mode))
+		preempt_mode = mode + 1;
 	return 0;
 }
 
