@@ -35,7 +35,7 @@ pub(crate) const ITERATORS: [&str; 6] = ["held_files", "held_mappings", LABEL, R
 const LABEL: &str = "label_tasks";
 const RELEASE: &str = "release_strangers";
 const NAMESPACES: &str = "note_namespaces";
-const SETTLE: &str = "settle_undecided";
+pub(crate) const SETTLE: &str = "settle_undecided";
 /// How many of them show what is held.
 const HELD: usize = 2;
 /// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
@@ -102,7 +102,15 @@ impl Enforcer {
         pins::require_bpffs(directory)?;
         fs::create_dir_all(directory).map_err(|source| pin_error(directory, source))?;
         let pins = directory.join(VERSION);
-        if pins.is_dir() { Self::take_over(directory, &pins) } else { Self::load(Some(directory)) }
+        if !pins.is_dir() {
+            return Self::load(Some(directory));
+        }
+        if pins::are_whole(&pins, &hook_programs()?)? {
+            return Self::take_over(directory, &pins);
+        }
+        tracing::warn!("{}: pins are gone from there: the programs are loaded anew", pins.display());
+        pins::set_aside(directory)?;
+        Self::load(Some(directory))
     }
 
     fn load(directory: Option<&Path>) -> Result<Self, BpfError> {
@@ -113,7 +121,11 @@ impl Enforcer {
             pins::go_on_with_labels(&mut skeleton, directory)?;
         }
         let mut skeleton = skeleton.load().map_err(BpfError::load)?;
-        let mut judges = judge::replace(&skeleton)?;
+        // It stays open until the others are attached. The kernel closes what was opened last first: should this process be killed,
+        // programs that nobody pinned end before their judge.
+        let mut judge = MaybeUninit::uninit();
+        let judge = judge::load(&mut judge, &skeleton)?;
+        let mut judges = judge::replace(&judge, &skeleton)?;
         let (mut links, mut iterators) = (Vec::new(), BTreeMap::new());
         for program in skeleton.object_mut().progs_mut().filter(|program| program.autoload()) {
             let name = program.name().to_owned();
@@ -460,6 +472,15 @@ pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel
     let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::load)?;
     hooks::choose(&mut skeleton)?;
     Ok(skeleton)
+}
+
+/// The names of the programs for the hooks of this kernel.
+fn hook_programs() -> Result<Vec<OsString>, BpfError> {
+    let mut object = MaybeUninit::uninit();
+    let skeleton = open(&mut object)?;
+    let programs = skeleton.open_object().progs().filter(|program| program.autoload());
+    let names = programs.map(|program| program.name().to_owned());
+    Ok(names.filter(|name| ITERATORS.iter().all(|iterator| name != iterator)).collect())
 }
 
 fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapHandle, BpfError> {

@@ -21,57 +21,31 @@ pub(crate) const JUDGE: &str = "judge_access";
 /// The function whose place it takes.
 const FUNCTION: &str = "judge";
 
-/// Puts it into every loaded program that calls the function; the links are named after these. To be done before any of them is
-/// attached, since the function itself refuses everything.
-pub(crate) fn replace(skeleton: &ArmorSkel<'_>) -> Result<Vec<(OsString, Link)>, BpfError> {
-    let callers = callers(skeleton)?;
-    let Some(first) = callers.first() else { return Ok(Vec::new()) };
-    let mut object = MaybeUninit::uninit();
-    let judge = load(&mut object, skeleton, first.as_fd())?;
-    let put = |caller: &Program<'_>| {
-        let name = caller.name().to_owned();
-        match put_in_place(&judge.progs.judge_access, caller.as_fd()) {
-            Ok(link) => Ok((name, link)),
-            Err(source) => {
-                let program = format!("{JUDGE} for {}", name.to_string_lossy());
-                Err(BpfError::Attach { program, source })
-            }
-        }
-    };
-    callers.iter().map(put).collect()
-}
+/// The function as the programs of one object have it.
+pub(crate) struct Function(u32);
 
-/// The loaded programs that call the function.
-fn callers<'a>(skeleton: &'a ArmorSkel<'_>) -> Result<Vec<Program<'a>>, BpfError> {
-    let failed = |source| BpfError::Programs { source };
-    let (mut callers, mut function) = (Vec::new(), None);
-    for program in skeleton.object().progs().filter(|program| program.autoload()) {
-        let function = match function {
-            Some(function) => function,
-            None => *function.insert(function_of(program.as_fd())?),
-        };
-        if program::functions(program.as_fd()).map_err(failed)?.contains(&function) {
-            callers.push(program);
-        }
+impl Function {
+    /// By the BTF that one of the programs was loaded with: the same for all of an object.
+    pub(crate) fn of(program: BorrowedFd<'_>) -> Result<Self, BpfError> {
+        let failed = |source| BpfError::Programs { source };
+        let id = program::info(program).map_err(failed)?.id;
+        let btf = Btf::from_prog_id(id).map_err(BpfError::load)?;
+        let function = btf.type_by_name::<Func<'_>>(FUNCTION);
+        let function = function.ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))?;
+        Ok(Self(function.type_id().into()))
     }
-    Ok(callers)
+
+    /// Whether a loaded program calls it.
+    pub(crate) fn is_called_by(&self, program: BorrowedFd<'_>) -> Result<bool, BpfError> {
+        let functions = program::functions(program).map_err(|source| BpfError::Programs { source })?;
+        Ok(functions.contains(&self.0))
+    }
 }
 
-/// The function's type in the BTF that a program was loaded with: the same for all of an object.
-fn function_of(program: BorrowedFd<'_>) -> Result<u32, BpfError> {
-    let failed = |source| BpfError::Programs { source };
-    let id = program::info(program).map_err(failed)?.id;
-    let btf = Btf::from_prog_id(id).map_err(BpfError::load)?;
-    let function = btf.type_by_name::<Func<'_>>(FUNCTION);
-    let function = function.ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))?;
-    Ok(function.type_id().into())
-}
-
-/// Loads it with the maps of the others, for programs of the type of `caller`.
-fn load<'a>(
+/// Loads it with the maps of the others.
+pub(crate) fn load<'a>(
     object: &'a mut MaybeUninit<OpenObject>,
     others: &ArmorSkel<'_>,
-    caller: BorrowedFd<'_>,
 ) -> Result<ArmorSkel<'a>, BpfError> {
     let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::load)?;
     for mut program in skeleton.open_object_mut().progs_mut() {
@@ -84,8 +58,45 @@ fn load<'a>(
     }
     let judge = &mut skeleton.progs.judge_access;
     judge.set_autoload(true);
-    judge.set_attach_target(caller.as_raw_fd(), Some(FUNCTION.to_owned())).map_err(BpfError::load)?;
+    if let Some(caller) = callers(others)?.first() {
+        let caller = caller.as_fd().as_raw_fd();
+        judge.set_attach_target(caller, Some(FUNCTION.to_owned())).map_err(BpfError::load)?;
+    }
     skeleton.load().map_err(BpfError::load)
+}
+
+/// Puts it into every loaded program that calls the function; the links are named after these. To be done before any of them is
+/// attached, since the function itself refuses everything.
+pub(crate) fn replace(
+    judge: &ArmorSkel<'_>,
+    others: &ArmorSkel<'_>,
+) -> Result<Vec<(OsString, Link)>, BpfError> {
+    let put = |caller: &Program<'_>| {
+        let name = caller.name().to_owned();
+        match put_in_place(&judge.progs.judge_access, caller.as_fd()) {
+            Ok(link) => Ok((name, link)),
+            Err(source) => {
+                let program = format!("{JUDGE} for {}", name.to_string_lossy());
+                Err(BpfError::Attach { program, source })
+            }
+        }
+    };
+    callers(others)?.iter().map(put).collect()
+}
+
+/// The loaded programs that call the function.
+fn callers<'a>(others: &'a ArmorSkel<'_>) -> Result<Vec<Program<'a>>, BpfError> {
+    let (mut callers, mut function) = (Vec::new(), None);
+    for program in others.object().progs().filter(|program| program.autoload()) {
+        let function = match &function {
+            Some(function) => function,
+            None => function.insert(Function::of(program.as_fd())?),
+        };
+        if function.is_called_by(program.as_fd())? {
+            callers.push(program);
+        }
+    }
+    Ok(callers)
 }
 
 fn put_in_place(judge: &Program<'_>, caller: BorrowedFd<'_>) -> libbpf_rs::Result<Link> {

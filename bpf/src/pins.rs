@@ -14,6 +14,7 @@
 //! - The programs of another version are ended only after this version's first generation is live: until then both enforce,
 //!   under the same labels.
 //! - The maps of a version that is ended stay until what is in its ring and its counters was told.
+//! - What lacks a pin is not taken over: it enforces less than it seems to, or, without a judge, refuses everything.
 //! - What is not named as above is somebody else's, and stays as it is.
 //! - Nothing is made on any other filesystem.
 
@@ -26,13 +27,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use libbpf_rs::skel::{OpenSkel, Skel};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Program, RingBufferBuilder};
 
 use crate::counters::Counters;
-use crate::enforcer::ITERATORS;
+use crate::enforcer::{ITERATORS, SETTLE};
 use crate::error::BpfError;
 use crate::event::Events;
 use crate::image::image_map;
+use crate::iterator::{Iterator, pinned_program};
+use crate::judge::Function;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
 
 /// What is pinned belongs to exactly one object.
@@ -89,6 +92,36 @@ pub(crate) fn pin(
     fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
 }
 
+/// Whether all that enforces is pinned in a version's directory: links of these programs, and a judge's for each that calls it.
+pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfError> {
+    let mut function = None;
+    for name in programs {
+        let path = pins.join("links").join(name);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let open = || Program::fd_from_id(Link::open(&path)?.info()?.prog_id);
+        let program = open().map_err(|source| pin_error(&path, io::Error::other(source)))?;
+        let function = match &function {
+            Some(function) => function,
+            None => function.insert(Function::of(program.as_fd())?),
+        };
+        if function.is_called_by(program.as_fd())? && !pins.join("judges").join(name).exists() {
+            return Ok(false);
+        }
+    }
+    Ok(ITERATORS.iter().all(|iterator| pins.join("programs").join(iterator).exists()))
+}
+
+/// Makes what is pinned in this version's directory another version's, which the next one goes on from.
+pub(crate) fn set_aside(directory: &Path) -> Result<(), BpfError> {
+    let aside = directory.join(format!("{SAME_ABI}{}", "0".repeat(HASH_DIGITS)));
+    if aside.is_dir() {
+        remove(&aside)?;
+    }
+    fs::rename(directory.join(VERSION), &aside).map_err(|source| pin_error(&aside, source))
+}
+
 /// Has the object use the labels of another version instead of making its own: a task that was put into a domain stays there.
 pub(crate) fn go_on_with_labels(skeleton: &mut OpenArmorSkel<'_>, directory: &Path) -> Result<(), BpfError> {
     for version in other_versions(directory)? {
@@ -131,7 +164,18 @@ pub struct Leftover {
 impl Leftover {
     /// The reading end of its ring; `None` where this version cannot read what is in it.
     pub fn events(&self) -> Result<Option<Events>, BpfError> {
+        self.settle()?;
         self.readable("events")?.map(Events::new).transpose()
+    }
+
+    /// Has its own program put into the ring what it had not decided.
+    fn settle(&self) -> Result<(), BpfError> {
+        let pin = self.version.join("programs").join(SETTLE);
+        if !pin.exists() {
+            return Ok(());
+        }
+        let run = || io::copy(&mut Iterator::of(pinned_program(&pin)?.as_fd())?.start()?, &mut io::sink());
+        run().map(drop).map_err(|source| BpfError::Iterator { source })
     }
 
     /// What its programs counted; `None` where this version cannot read that.

@@ -132,7 +132,7 @@ fn each_program() -> Vec<ProgramProbe> {
         }
         let skeleton = skeleton.load().map_err(|error| error.to_string())?;
         if wanted == JUDGE {
-            judge::replace(&skeleton).map(drop).map_err(|error| error.to_string())
+            judge::load(&mut MaybeUninit::uninit(), &skeleton).map(drop).map_err(|error| error.to_string())
         } else {
             Ok(())
         }

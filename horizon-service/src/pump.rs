@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use armor_bpf::{BpfError, Counters, Enforcer, Event, Events, Leftover};
 use armor_hub_client::alert::Alert;
@@ -90,6 +90,8 @@ pub struct Pump {
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: Held,
+    /// When what the kernel had not decided was last asked for.
+    settled: Option<Instant>,
     /// How many programs had entered containers when what they brought along was last looked at.
     entered: u64,
     labelled: Rc<Cell<bool>>,
@@ -129,6 +131,7 @@ impl Pump {
             origin,
             tables,
             held,
+            settled: None,
             entered,
             labelled,
             workloads,
@@ -157,10 +160,13 @@ impl Pump {
         }
     }
 
-    /// Moves what is in the ring now, or can be by now, into the spool.
+    /// Moves what is in the ring now into the spool, each second also what can be there by now.
     pub fn drain(&mut self) {
-        if let Err(error) = self.enforcer.borrow().settle() {
-            tracing::error!("{error}: refusals to make files are told late");
+        if self.settled.is_none_or(|last| last.elapsed() >= TICK) {
+            self.settled = Some(Instant::now());
+            if let Err(error) = self.enforcer.borrow().settle() {
+                tracing::error!("{error}: refusals to make files are told late");
+            }
         }
         // A flood that fills the ring as fast as it is emptied must not keep the agent from everything else.
         for _ in 0..64 {

@@ -53,11 +53,20 @@ static __always_inline bool is_acted_for(struct task_struct *task)
 /* Whether the kernel is still looking whether a name is there (d_in_lookup(), include/linux/dcache.h). */
 static __always_inline bool is_in_lookup(__u64 dentry)
 {
-	__u32 flag = DCACHE_PAR_LOOKUP_BEFORE_ENUM;
+	__u32 flag = DCACHE_PAR_LOOKUP_BEFORE_ENUM; /* two that no dentry has otherwise */
 
 	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_PAR_LOOKUP))
 		flag = bpf_core_enum_value(enum dentry_flags, DCACHE_PAR_LOOKUP);
 	return FIELD(dentry, dentry, d_flags) & flag;
+}
+
+/* Whether some decision waits for what an open comes to (undecided.h). */
+static __always_inline bool any_undecided(void)
+{
+	__u32 key = 0;
+	struct undecided_list *list = bpf_map_lookup_elem(&undecided, &key);
+
+	return list && list->pending;
 }
 
 /* Sets what is asked about, but its first name and what is asked. */

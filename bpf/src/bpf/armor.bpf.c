@@ -41,15 +41,15 @@ static __always_inline __u32 rights_of(struct file *file)
 	return (mode & FMODE_READ ? 1u << READ : 0) | (mode & FMODE_WRITE ? 1u << WRITE : 0);
 }
 
-/* Says what has to be found for an answer. */
-static __always_inline void begin_answer(struct scope *scope, struct scratch *scratch)
+/* Says what has to be found for an answer; whether the class of the current task's program is among it. */
+static __always_inline bool begin_answer(struct scope *scope, struct scratch *scratch)
 {
 	struct question *question = &scratch->question;
 
 	switch (question->asked) {
 	case ASK_NAME:
-		/* Another generation came meanwhile: what was known of the last one does not count. */
-		if (question->generation != scope->rules->generation)
+		/* Another generation came meanwhile, or the task to another domain: what was known by other rules does not count. */
+		if (question->generation != scope->rules->generation || question->domain != scope->domain)
 			question->known = scratch->access.name.folder.known = 0;
 		if (!question->known)
 			want_object(scratch, NAME);
@@ -63,17 +63,19 @@ static __always_inline void begin_answer(struct scope *scope, struct scratch *sc
 		break;
 	case ASK_LOOK:
 		begin_look(scope, scratch);
-		return;
+		return false;
 	case ASK_TRACED_EXEC:
 		want_program(scratch, PROGRAM, question->tasks[0]);
 		want_program(scratch, NAME, 0);
-		return;
+		return false;
 	case ASK_SOURCE:
 		want_program(scratch, NAME, 0);
-		return;
+		return false;
 	}
-	if (!find_known_subject(scope))
-		want_program(scratch, PROGRAM, (__u64)PLAIN(bpf_get_current_task_btf()));
+	if (find_known_subject(scope))
+		return false;
+	want_program(scratch, PROGRAM, (__u64)PLAIN(bpf_get_current_task_btf()));
+	return true;
 }
 
 /* What takes the place of judge(). */
@@ -82,7 +84,7 @@ int judge_access(__u32 slot)
 {
 	struct scratch *scratch = scratch_at(slot);
 	struct scope scope;
-	bool of_current, ruled;
+	bool of_current, ruled, finds_subject;
 	__u32 asked;
 
 	if (!scratch)
@@ -101,9 +103,9 @@ int judge_access(__u32 slot)
 	if (!ruled)
 		return 0;
 	scratch->find_count = 0;
-	begin_answer(&scope, scratch);
+	finds_subject = begin_answer(&scope, scratch);
 	find_wanted(&scope, scratch);
-	if (of_current && !find_known_subject(&scope))
+	if (finds_subject)
 		keep_subject(&scope, &scratch->access.program);
 	switch (scratch->question.asked) {
 	case ASK_SUBJECT:

@@ -88,32 +88,35 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct inode *inode = file->f_inode;
 	struct classes classes = {};
 	struct question *question;
+	struct dentry *dentry;
 	struct scratch *scratch;
 	struct epochs before;
 	struct vfsmount *mnt;
 	struct scope scope;
 	struct name *name;
 	__u32 below = hook != FILE_OPEN;
-	__u64 folder = 0;
+	__u64 folder;
 	int verdict;
-	bool known;
+	bool known, awaited = hook == FILE_OPEN && any_undecided();
 
-	if (!permissions || !enter_scope(&scope, task) || !inode)
+	if ((!permissions && !awaited) || !enter_scope(&scope, task) || !inode)
 		return 0;
-	if (!find_known_subject(&scope)) {
+	known = find_known_subject(&scope);
+	if (!known) {
 		if (!ask_subject(task))
 			return refuse_without_scratch();
 		if (!scope.label)
 			scope.label = bpf_task_storage_get(&labels, task, 0, 0);
-		find_known_subject(&scope);
+		known = find_known_subject(&scope);
 	}
 	permissions = PLAIN(permissions);
 	mnt = PLAIN(file->f_path.mnt);
 	before = read_epochs();
-	known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, below, &classes);
+	if (known)
+		known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, below, &classes);
 	if (known && classes.of[0] == CLASS_UNNAMED)
 		return 0;
-	if (known && silently_allowed(&scope, &classes, permissions))
+	if (known && !awaited && silently_allowed(&scope, &classes, permissions))
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
@@ -125,25 +128,23 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	question->inode = (__u64)PLAIN(inode);
 	question->known = known;
 	question->generation = scope.rules->generation;
+	question->domain = scope.domain;
 	question->created = hook == FILE_OPEN && file->f_mode & FMODE_CREATED;
 	set_name(name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
-	if (known) {
-		name->classes = classes;
-	} else {
-		struct dentry *dentry = file->f_path.dentry;
-
-		/* A mount's root has its name elsewhere. */
-		scratch->folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
-		if (PLAIN(dentry->d_inode) != PLAIN(inode)) {
-			scratch->folder = 0;
-			set_layer(name, (__u64)PLAIN(file));
-		}
-		if (below)
-			name->layer = layer_of((__u64)PLAIN(file));
-		folder = scratch->folder;
-		if (folder)
-			recall_folder(&scope, folder, mnt, before, &name->folder);
+	dentry = file->f_path.dentry;
+	/* A mount's root has its name elsewhere. */
+	scratch->folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+	if (PLAIN(dentry->d_inode) != PLAIN(inode)) {
+		scratch->folder = 0;
+		set_layer(name, (__u64)PLAIN(file));
 	}
+	if (below)
+		name->layer = layer_of((__u64)PLAIN(file));
+	folder = scratch->folder;
+	if (known)
+		name->classes = classes;
+	else if (folder)
+		recall_folder(&scope, folder, mnt, before, &name->folder);
 	verdict = ask(scratch, ASK_NAME);
 	if (!known && settled(before)) {
 		if (question->outcome == OUTCOME_NAMED) {

@@ -80,7 +80,7 @@ static __noinline void add_device_class(const struct scope *scope, struct name *
 }
 
 /* Before the names of a program are found: what it is. */
-static __always_inline void begin_program(struct scratch *scratch, struct name *name, __u64 task)
+static __always_inline void begin_program(struct name *name, __u64 task)
 {
 	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
 
@@ -146,7 +146,7 @@ static long find_step(__u32 step, struct finding *finding)
 	bool resolved = false;
 
 	if (find->task)
-		begin_program(scratch, name, find->task);
+		begin_program(name, find->task);
 	name->place = name->mnt ? place_of(mount_of((void *)name->mnt)) : PLACE_BACKING;
 	scratch->found = is_named(name->place);
 	if (!find->subjects)

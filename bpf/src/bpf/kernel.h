@@ -414,7 +414,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define ATTR_TIMES_SET (1u << 16)
 #define ATTR_TOUCH (1u << 17)
 #define PF_KTHREAD 0x00200000u
-#define DCACHE_PAR_LOOKUP_BEFORE_ENUM 0x10000000u /* include/linux/dcache.h, as long as it has no enum dentry_flags */
+#define DCACHE_PAR_LOOKUP_BEFORE_ENUM (1u << 28 | 1u << 24) /* include/linux/dcache.h, before and in 6.15, without an enum dentry_flags */
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f

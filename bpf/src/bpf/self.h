@@ -30,7 +30,7 @@ static __noinline bool is_own_map(__u64 map)
 	       FIELD(bpf_map, map, value_size) == sizeof(struct image_page) && FIELD(bpf_map, map, map_flags) & BPF_F_INNER_MAP;
 }
 
-/* The program that takes judge()'s place has its own BTF, and our maps. */
+/* The program that takes judge()'s place has its own BTF, and our maps: first that of the scratches. */
 static __always_inline bool is_own_program(__u64 program)
 {
 	struct bpf_prog_aux *aux = ADDRESS(bpf_prog, program, aux);
@@ -155,7 +155,7 @@ static __always_inline __u32 meant_by(int command, const void *attr)
 /*
  * The commands that name a link, for which there is no hook of its own, and those that use a descriptor of it. Another thread may
  * change what a descriptor's number stands for behind this: what that could be is the link of an LSM program, which can neither
- * be detached nor given another program. Iterators' links are not pinned, and the iterators show nothing to others.
+ * be detached nor given another program, or, of root of the host, a program of ours. Iterators' links are not pinned, and the iterators show nothing to others.
  */
 SEC("lsm/bpf")
 int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)

@@ -31,7 +31,8 @@ static __always_inline void keep_subject(struct scope *scope, const struct name 
 	set_subject(scope, subject);
 	if (!scope->label)
 		scope->label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (scope->label) {
+	/* It may have come to another domain meanwhile. */
+	if (scope->label && scope->label->domain == scope->domain) {
 		scope->label->subject = subject;
 		scope->label->generation = scope->rules->generation;
 	}

@@ -7,17 +7,19 @@
  * that is known: told is a refusal to make what was not there, and the making of what was made.
  *
  * Invariants:
- * - Who sets an entry from PENDING to BUSY owns it, and nobody else reads or frees it.
+ * - Who sets an entry from PENDING to BUSY owns it: what was read of it before counts for nothing, and nobody else frees it.
  * - With no entry free, an event is told at once.
- * - What the task asks next settles an entry, that it opens the file above all; the agent settles what no question follows.
+ * - A refusal is settled by what the task asks next, a permitted making by the open that it is for. What nothing follows the agent
+ *   settles.
+ * - What settles a refusal is whether the name is there by then.
  */
 #ifndef ARMOR_UNDECIDED_H
 #define ARMOR_UNDECIDED_H
 
 #include "report.h"
 
-/* Nanoseconds after which no open is still on its way to a file that it makes. */
-#define OPEN_TIME 2000000000ull
+/* Nanoseconds after which no open is still on its way to a file that it makes, on the slowest disk. */
+#define OPEN_TIME 10000000000ull
 
 static __always_inline struct undecided_list *undecided_list(void)
 {
@@ -103,7 +105,7 @@ struct settling {
 	__u32 created; /* which it has just made */
 };
 
-/* Whether the dentry is still that of the name, and the name is there. */
+/* Whether the dentry is still that of the name. */
 static __always_inline bool is_same_name(const struct undecided *entry)
 {
 	return (__u64)ADDRESS(dentry, entry->dentry, d_parent) == entry->parent &&
@@ -125,10 +127,14 @@ static long settle_entry(__u32 step, struct settling *settling)
 	struct event *event;
 	bool happened;
 
-	if (entry->state != UNDECIDED_PENDING || (settling->task && entry->task != settling->task) || is_on_its_way(entry, settling))
+	if (entry->state != UNDECIDED_PENDING || (settling->task && entry->task != settling->task))
 		return 0;
 	if (!__sync_bool_compare_and_swap(&entry->state, UNDECIDED_PENDING, UNDECIDED_BUSY))
 		return 0;
+	if ((settling->task && entry->task != settling->task) || is_on_its_way(entry, settling)) {
+		__sync_lock_test_and_set(&entry->state, UNDECIDED_PENDING);
+		return 0;
+	}
 	if (entry->refused)
 		happened = !(is_same_name(entry) && ADDRESS(dentry, entry->dentry, d_inode));
 	else

@@ -6,19 +6,22 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{ContainerId, Enforcer, Generation, HOST_DOMAIN, Home, STRANGERS_DOMAIN};
+use armor_bpf::{
+    ContainerId, EXEMPT_DOMAIN, Enforcer, Generation, Guard, HOST_DOMAIN, Home, STRANGERS_DOMAIN,
+};
 use armor_policy::tables::{Domain, Verdict};
 use armor_policy::{CompileOptions, Policy, compile};
 use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::agent;
 use crate::run::PROGRAMS;
@@ -60,7 +63,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 15] = [
+    let tests: [(&str, Test); 18] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
@@ -75,7 +78,10 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("a_number_that_is_given_again_brings_nothing_along", number_again),
         ("a_swap_leaves_no_gap_and_no_old_verdict", swaps),
         ("on_the_host_only_root_starts_what_has_no_path", without_path),
+        ("the_agent_s_process_and_files_are_kept_from_containers", agents_own),
+        ("programs_maps_and_pins_are_the_agent_s_alone", programs_and_maps),
         ("other_programs_go_on_with_the_labels_and_leave_their_alerts", another_version),
+        ("what_lacks_a_pin_is_loaded_anew", pins_gone),
     ];
     let trials = tests.map(|(name, test)| {
         let node = Arc::clone(&node);
@@ -719,6 +725,155 @@ fn without_path(node: &mut Node) -> anyhow::Result<()> {
     outcome
 }
 
+/// A process that is the agent's, as far as the kernel knows.
+struct Agent(Child);
+
+impl Agent {
+    fn start(node: &Node, files: &[&Path]) -> anyhow::Result<Self> {
+        let agent = Self(Command::new("/usr/bin/sleep").arg("600").spawn()?);
+        node.enforcer.guard_agent(files)?;
+        let process = pidfd_open(Pid::from_child(&agent.0), PidfdFlags::empty())?;
+        node.enforcer.label(process.as_fd(), EXEMPT_DOMAIN)?;
+        Ok(agent)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended, which the test then says.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What came of `script` in a container and outside of all: it must fail there alone, with one alert at least that says whom it was
+/// kept from.
+fn only_outside(node: &mut Node, domain: u32, script: &str) -> anyhow::Result<()> {
+    let id = node.id();
+    node.add(&id, domain)?;
+    let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
+    let script = format!("way() {{ armor-guest-tests do \"$@\"; }}; {script}");
+    let mut events = node.enforcer.events()?;
+    while !events.drain(64)?.is_empty() {}
+    let inside =
+        start(&group, Entry::Attached, Before::EnterPrivileged, &["/usr/bin/sh", "-c", &script])?.wait()?;
+    node.enforcer.settle()?;
+    let told = events.drain(64)?;
+    ensure!(inside != 0, "{script}: not refused in domain {domain}");
+    ensure!(
+        told.iter().any(|event| event.guard() == Some(Guard::Agent) && event.domain == domain),
+        "{script}: {told:?}"
+    );
+    let outside = Command::new("/usr/bin/sh").args(["-c", &script]).status()?;
+    ensure!(outside.success(), "{script}: {outside} outside of all containers");
+    Ok(())
+}
+
+fn agents_own(node: &mut Node) -> anyhow::Result<()> {
+    let state = Path::new("/t/c/agent/state");
+    fs::create_dir_all(state.join("trust"))?;
+    fs::write(state.join("trust/key"), "key\n")?;
+    let program = Path::new("/t/c/agent/program");
+    fs::copy("/usr/bin/busybox", program)?;
+    for domain in [1, UNRULED] {
+        let agent = Agent::start(node, &[state, program])?;
+        let pid = agent.0.id();
+        for script in [
+            "echo other >>/t/c/agent/state/trust/key",
+            "echo new >/t/c/agent/state/new && rm /t/c/agent/state/new",
+            "mkdir /t/c/agent/state/d && rmdir /t/c/agent/state/d",
+            "mv /t/c/agent/state/trust /t/c/agent/state/t && mv /t/c/agent/state/t /t/c/agent/state/trust",
+            "mv /t/c/agent /t/c/moved && mv /t/c/moved /t/c/agent",
+            "ln /t/c/agent/state/trust/key /t/c/agent/key && rm /t/c/agent/key",
+            "chmod 640 /t/c/agent/state/trust/key",
+            "way truncate /t/c/agent/state/trust/key",
+            "cp /usr/bin/busybox /t/c/agent/program",
+            "mkdir -p /t/c/over; mount --bind /t/c/over /t/c/agent/state && umount /t/c/agent/state",
+        ] {
+            only_outside(node, domain, script)?;
+        }
+        for script in [
+            format!("way ptrace {pid}"),
+            format!("way vm-read {pid}"),
+            format!("way process-madvise {pid}"),
+            format!("way pidfd-getfd {pid} 0"),
+            format!("cat /proc/{pid}/environ"),
+            format!("way prlimit {pid}"),
+            format!("renice -n 1 -p {pid}"),
+            format!(
+                "echo 10 >/proc/{own}/oom_score_adj && echo 0 >/proc/{own}/oom_score_adj",
+                own = std::process::id()
+            ),
+            format!("kill -CONT {pid}"),
+            format!("kill -KILL {pid}"),
+        ] {
+            only_outside(node, domain, &script)?;
+        }
+    }
+    Ok(())
+}
+
+fn programs_and_maps(node: &mut Node) -> anyhow::Result<()> {
+    // The same program as an agent's, which is let in: it shows that the way leads there.
+    let agent = "/run/armor-guest-tests/hzn-armor-agent do";
+    let pins = fs::read_dir(PROGRAMS)?.next().context("nothing is pinned")??.path();
+    let pins = pins.display();
+    let ways = [
+        "bpf-id map labels".to_owned(),
+        "bpf-id map image".to_owned(),
+        "bpf-id map events".to_owned(),
+        "bpf-id program ANY".to_owned(),
+        "bpf-id link ANY".to_owned(),
+        format!("bpf-pin {pins}/maps/labels {PROGRAMS}/again"),
+        format!("bpf-pin {pins}/maps/live {PROGRAMS}/again"),
+        format!("bpf-pin {pins}/links/file_open {PROGRAMS}/again"),
+        format!("bpf-pin {pins}/programs/label_tasks {PROGRAMS}/again"),
+    ];
+    for way in &ways {
+        only_outside(node, 1, &format!("{agent} {way}"))?;
+        // In a privileged container without rules the agent's program is one, as its own container's is.
+        let other = format!("armor-guest-tests do {way}");
+        // On the host everybody may look at programs.
+        if way.starts_with("bpf-id program") {
+            only_outside(node, UNRULED, &other)?;
+        } else {
+            refused_everywhere(node, UNRULED, &other)?;
+        }
+    }
+    for domain in [1, UNRULED] {
+        for script in [
+            format!("mkdir {PROGRAMS}/new"),
+            format!("rm {pins}/links/file_open"),
+            format!("mv {pins} {PROGRAMS}/moved"),
+            format!("mv {PROGRAMS} /sys/fs/bpf/moved"),
+            format!("chmod 700 {pins}"),
+            format!("mkdir -p /t/c/over; mount --bind /t/c/over {pins}"),
+            "umount /sys/fs/bpf".to_owned(),
+        ] {
+            refused_everywhere(node, domain, &script)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is an agent's alone: in a container and outside of all, each try is refused and told.
+fn refused_everywhere(node: &mut Node, domain: u32, script: &str) -> anyhow::Result<()> {
+    let id = node.id();
+    node.add(&id, domain)?;
+    let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
+    let mut events = node.enforcer.events()?;
+    while !events.drain(64)?.is_empty() {}
+    let inside =
+        start(&group, Entry::Attached, Before::EnterPrivileged, &["/usr/bin/sh", "-c", script])?.wait()?;
+    let outside = Command::new("/usr/bin/sh").args(["-c", script]).status()?;
+    ensure!(inside != 0 && !outside.success(), "{script}: {inside} inside, {outside} outside");
+    node.enforcer.settle()?;
+    let told = events.drain(64)?;
+    let by = |domain| told.iter().any(|event| event.guard() == Some(Guard::Agent) && event.domain == domain);
+    ensure!(by(domain) && by(HOST_DOMAIN), "{script}: {told:?}");
+    Ok(())
+}
+
 /// As an upgrade does it: the pins there are become another version's.
 fn another_version(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
@@ -757,6 +912,25 @@ fn another_version(node: &mut Node) -> anyhow::Result<()> {
     ensure!(leftover.counters()?.is_some_and(|counters| counters.blocked == counted), "counted otherwise");
     leftover.remove()?;
     ensure!(fs::read_dir(PROGRAMS)?.count() == 1, "the other version is still there");
+    Ok(())
+}
+
+/// As somebody may take pins away while no agent runs.
+fn pins_gone(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    for pin in ["links/bprm_check_security", "judges/bprm_check_security", "programs/settle_undecided"] {
+        let version = fs::read_dir(PROGRAMS)?.next().context("nothing is pinned")??.path();
+        fs::remove_file(version.join(pin)).with_context(|| pin)?;
+        node.enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
+        ensure!(!node.enforcer.took_over(), "{pin}: taken over");
+        ensure!(node.enforcer.containers()?.len() == 1, "{pin}: containers are not known any more");
+        node.swap()?;
+        let (blocked, free) =
+            (run(&group, Entry::Attached, &[BLOCKED])?, run(&group, Entry::Attached, &[FREE])?);
+        ensure!((blocked, free) == (EACCES, 0), "{pin}: {blocked}, {free}");
+        node.enforcer.leftovers()?.into_iter().try_for_each(armor_bpf::Leftover::remove)?;
+        ensure!(fs::read_dir(PROGRAMS)?.count() == 1, "{pin}: what was there before is still there");
+    }
     Ok(())
 }
 
