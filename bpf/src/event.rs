@@ -137,6 +137,8 @@ pub enum Guard {
     Outside,
     /// A setting that names a program which the kernel starts.
     Helper,
+    /// A mount over a program that has rights by `fromSource`, or over what leads there.
+    Source,
 }
 
 /// `RULE_MASK` of `abi.h`.
@@ -197,6 +199,7 @@ impl Event {
             0 => Some(Guard::Agent),
             1 => Some(Guard::Outside),
             2 => Some(Guard::Helper),
+            3 => Some(Guard::Source),
             _ => None,
         }
     }

@@ -181,6 +181,10 @@ fn rule_of(guard: Guard) -> RuleInfo {
             "KernelHelper",
             "a program that the kernel starts for a workload would be under none of its rules",
         ),
+        Guard::Source => (
+            "SourceProtection",
+            "what is mounted over a program with rights by fromSource, or over what leads there, would have its rights",
+        ),
     };
     RuleInfo { policy: policy.to_owned(), message: message.to_owned(), severity: 10, ..RuleInfo::default() }
 }
@@ -426,6 +430,7 @@ pub(crate) mod tests {
             (0, Hook::BpfMap, "AgentProtection", "Syscall"),
             (1, Hook::PtraceAccessCheck, "OutsideDomain", "Process"),
             (2, Hook::FileOpen, "KernelHelper", "File"),
+            (3, Hook::SbMount, "SourceProtection", "File"),
         ] {
             for table in [None, Some(&table())] {
                 let decision = Decision::new(Verdict::Block, (1 << 30) - 1 - below);

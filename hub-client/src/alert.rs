@@ -61,7 +61,7 @@ alert! {
     parent_process_name: String = "ParentProcessName", skip "String::is_empty";
     /// Path of the executable.
     process_name: String = "ProcessName", skip "String::is_empty";
-    /// Policy that decided; `DefaultPosture` where an allow-list did, `UnresolvedPath` where a path could not be told, `AgentProtection`, `OutsideDomain` or `KernelHelper` where what is refused to workloads without any rule was tried.
+    /// Policy that decided; `DefaultPosture` where an allow-list did, `UnresolvedPath` where a path could not be told, `AgentProtection`, `OutsideDomain`, `KernelHelper` or `SourceProtection` where what is refused to workloads without any rule was tried.
     policy_name: String = "PolicyName", skip "String::is_empty";
     /// `1` (least) to `10`, as KubeArmor writes it: a string. Empty for a posture's decision.
     severity: String = "Severity", skip "String::is_empty";

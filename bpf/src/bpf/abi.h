@@ -40,6 +40,7 @@
 #define RULE_AGENT RULE_MASK	       /* the agent's programs, maps, pins, processes and files */
 #define RULE_OUTSIDE (RULE_MASK - 1)   /* a process outside of the task's domain */
 #define RULE_HELPER (RULE_MASK - 2)    /* a setting that has the kernel start a program */
+#define RULE_SOURCE (RULE_MASK - 3)    /* a mount over a program that has rights by fromSource, or over what leads there */
 
 enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * What the guards have in common: refusals that no policy's rule asks for. Their rules have the reserved numbers RULE_AGENT,
- * RULE_OUTSIDE and RULE_HELPER, so that they can be told of where a domain has no rules, too.
+ * RULE_OUTSIDE, RULE_HELPER and RULE_SOURCE, so that they can be told of where a domain has no rules, too.
  */
 #ifndef ARMOR_GUARD_H
 #define ARMOR_GUARD_H

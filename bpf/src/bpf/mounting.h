@@ -34,14 +34,18 @@ __noinline int leads_only_to(struct name *name, __u32 state)
 	return true;
 }
 
-/* Whether a source of rights is called by the name, or can be by one below it. */
+/* Whether a source of rights is called by the name, or by one below it where it is a directory's. */
 static __always_inline bool leads_to_source(const struct scope *scope, struct scratch *scratch)
 {
 	struct name *among_sources = &scratch->access.other_program;
 
 	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
 		return false;
-	return among_sources->outcome != FIND_NAMES || !leads_only_to(among_sources, 0);
+	if (among_sources->outcome != FIND_NAMES)
+		return true;
+	if (!among_sources->directory)
+		return among_sources->classes.count != 1 || among_sources->classes.of[0] != SUBJECT_NONE;
+	return !leads_only_to(among_sources, 0);
 }
 
 /* Whether only rules that hold everywhere, like a pattern that begins with two stars, hold below a directory. */
@@ -123,7 +127,7 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch)) {
 		scratch->access.permission = WRITE;
 		/* Rules that only audit refuse nothing. */
-		return conclude(scope, scratch, (scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT) << VERDICT_SHIFT | RULE_UNRESOLVED);
+		return conclude(scope, scratch, (scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT) << VERDICT_SHIFT | RULE_SOURCE);
 	}
 	if (name->outcome != FIND_NAMES)
 		return 0;
