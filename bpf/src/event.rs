@@ -59,6 +59,7 @@ pub enum Hook {
     InodeSetAcl,
     InodeRemoveAcl,
     InodeFileSetattr,
+    QuotaOn,
     PtraceAccessCheck,
     PtraceTraceme,
     TaskKill,
@@ -70,7 +71,7 @@ pub enum Hook {
     FsContextParseParam,
 }
 
-const HOOKS: [(Hook, &str); 48] = [
+const HOOKS: [(Hook, &str); 49] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -110,6 +111,7 @@ const HOOKS: [(Hook, &str); 48] = [
     (Hook::InodeSetAcl, "lsm=INODE_SET_ACL"),
     (Hook::InodeRemoveAcl, "lsm=INODE_REMOVE_ACL"),
     (Hook::InodeFileSetattr, "lsm=INODE_FILE_SETATTR"),
+    (Hook::QuotaOn, "lsm=QUOTA_ON"),
     (Hook::PtraceAccessCheck, "lsm=PTRACE_ACCESS_CHECK"),
     (Hook::PtraceTraceme, "lsm=PTRACE_TRACEME"),
     (Hook::TaskKill, "lsm=TASK_KILL"),

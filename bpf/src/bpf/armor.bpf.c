@@ -368,6 +368,13 @@ int BPF_PROG(path_notify, const struct path *path)
 	return check_path(path->dentry, path->mnt, PATH_NOTIFY, 1u << READ, false);
 }
 
+/* A file that a filesystem keeps its quotas in: quotactl(2) has the kernel read and write it, and opens nothing. */
+SEC("lsm/quota_on")
+int BPF_PROG(quota_on, struct dentry *dentry)
+{
+	return check_path(dentry, 0, QUOTA_ON, 1u << READ | 1u << WRITE, false);
+}
+
 SEC("lsm/unix_stream_connect")
 int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other)
 {

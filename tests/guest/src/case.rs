@@ -35,6 +35,9 @@ pub struct Case {
     pub posture: Option<String>,
     /// The lowest kernel on which the case makes sense, as `major.minor`.
     pub kernel: Option<String>,
+    /// Whether the case needs the guest's disk, ext4 at `/disk`.
+    #[serde(default)]
+    pub disk: bool,
     /// Shell script run before and outside the policy; what it leaves in the background ends with the case.
     #[serde(default)]
     pub setup: String,

@@ -23,6 +23,7 @@ KIND of a socket is stream, dgram or seqpacket; @NAME is an abstract one
   offer-ring SOCKET                as `offer`, an io_uring
   mknod-device PATH LIKE           a node of the device that LIKE is one of
   mq-open NAME FLAGS
+  quota-on DEVICE PATH             has the filesystem of DEVICE keep its users' quotas in PATH
   swapon PATH      acct PATH       path-exec PATH...        fallocate PATH FLAGS
   inotify PATH     fanotify PATH
   set-times PATH   set-times-now PATH   fd-set-times FD
@@ -62,6 +63,7 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
             // SAFETY: the path is a C string.
             unsafe { libc::acct(path) }
         }),
+        ["quota-on", device, path] => quota_on(device, path),
         ["path-exec", program, ..] => rustix::fs::open(program, OFlags::PATH, Mode::empty())
             .map_err(Into::into)
             .and_then(|file| exec_fd(&file, &words[1..])),
@@ -172,6 +174,15 @@ fn open_queue(name: &str, how: &str) -> anyhow::Result<()> {
 fn on_path(path: &str, call: impl FnOnce(*const libc::c_char) -> libc::c_int) -> anyhow::Result<()> {
     let path = c_string(path)?;
     check(call(path.as_ptr()))
+}
+
+fn quota_on(device: &str, path: &str) -> anyhow::Result<()> {
+    /// `QCMD(Q_QUOTAON, USRQUOTA)` and `QFMT_VFS_V1`, include/uapi/linux/quota.h.
+    const QUOTAON_OF_USERS: libc::c_int = (0x80_0002_u32 << 8) as libc::c_int;
+    const FORMAT: libc::c_int = 4;
+    let (device, path) = (c_string(device)?, c_string(path)?);
+    // SAFETY: both are C strings, of which the kernel reads alone.
+    check(unsafe { libc::quotactl(QUOTAON_OF_USERS, device.as_ptr(), FORMAT, path.as_ptr().cast_mut()) })
 }
 
 fn inotify(path: &str) -> anyhow::Result<()> {
