@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use armor_hub_client::console;
@@ -29,6 +30,10 @@ const FILE: &str = "status.json";
 const RESERVED: [&str; 2] = ["DefaultPosture", "UnresolvedPath"];
 /// Characters of a container's id that tell it from others.
 const SHORT_ID: usize = 12;
+/// How long an agent may take to write its status, as it starts on a busy machine.
+const WRITING: Duration = Duration::from_secs(3);
+/// Between looks for it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the kernel counted since its programs were loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,9 +230,17 @@ pub fn show(state_dir: &Path, pin_dir: &Path, json: bool, policies: bool) -> any
 }
 
 fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
-    let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
     let path = state_dir.join(FILE);
-    let (text, is_current) = read(&path).with_context(|| format!("{}", path.display()))?;
+    let first = Instant::now();
+    let (pid, text, is_current) = loop {
+        let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
+        let (text, is_current) = read(&path).with_context(|| format!("{}", path.display()))?;
+        // One that has just started has not written anything yet, or is replacing what it wrote.
+        if pid.is_none() || is_current || first.elapsed() > WRITING {
+            break (pid, text, is_current);
+        }
+        std::thread::sleep(LOOK);
+    };
     let mut status: Status = match text.as_slice() {
         [] => Status::default(),
         text => serde_json::from_slice(text).with_context(|| format!("{}", path.display()))?,
