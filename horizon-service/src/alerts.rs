@@ -170,6 +170,16 @@ pub fn alert(
     }
 }
 
+/// What alerts name where no policy decided: `armor_policy`'s names, then the guards'.
+pub(crate) const RESERVED: [&str; 6] = [
+    "DefaultPosture",
+    "UnresolvedPath",
+    "AgentProtection",
+    "OutsideDomain",
+    "KernelHelper",
+    "SourceProtection",
+];
+
 /// What stands for a rule where a guard decided.
 fn rule_of(guard: Guard) -> RuleInfo {
     let (policy, message) = match guard {
@@ -437,7 +447,7 @@ pub(crate) mod tests {
                 let event = Event { hook, decision, ..event(Verdict::Block, Permission::Write) };
                 let alert = alert(event, table, None, &origin(), &Clocks::now());
                 assert_eq!((alert.policy_name.as_str(), alert.operation.as_str()), (policy, operation));
-                assert!(!alert.message.is_empty());
+                assert!(!alert.message.is_empty() && RESERVED.contains(&alert.policy_name.as_str()));
             }
         }
     }

@@ -20,14 +20,13 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::RESERVED;
 use crate::owner::Claim;
 use crate::report::{InForce, Offline, Ruled};
 use crate::runtime::RuntimeState;
 use crate::state::{StateError, to_json, write_whole};
 
 const FILE: &str = "status.json";
-/// What decides where no rule does, as `armor_policy` names it in alerts.
-const RESERVED: [&str; 2] = ["DefaultPosture", "UnresolvedPath"];
 /// Characters of a container's id that tell it from others.
 const SHORT_ID: usize = 12;
 /// How long an agent may take to write its status, as it starts on a busy machine.

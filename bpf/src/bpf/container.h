@@ -132,14 +132,19 @@ static __always_inline bool has_rules(__u32 domain)
 	return rules && rules->flags & DOMAIN_RULED;
 }
 
-static __always_inline bool may_be_the_agents(struct task_struct *task)
+static __always_inline bool has_rights_over_the_host(struct task_struct *task)
 {
 	const struct cred *cred = ADDRESS(task_struct, task, cred);
 	__u32 capabilities[2] = {};
 
 	bpf_core_read(capabilities, sizeof(capabilities), &cred->cap_effective);
-	return capabilities[0] & 1u << CAP_SYS_ADMIN && !BPF_CORE_READ(cred, user_ns, level) &&
-	       !BPF_CORE_READ(task, thread_pid, level);
+	return capabilities[0] & 1u << CAP_SYS_ADMIN && !BPF_CORE_READ(cred, user_ns, level);
+}
+
+/* Whether a container may be the agent's own. */
+static __always_inline bool may_be_the_agents(struct task_struct *task)
+{
+	return has_rights_over_the_host(task) && !BPF_CORE_READ(task, thread_pid, level);
 }
 
 static __always_inline __u32 seconds(void)

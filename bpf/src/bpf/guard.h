@@ -22,7 +22,7 @@ static __always_inline bool is_exempt(const struct label *label)
 	return label->domain > MAX_DOMAIN;
 }
 
-/* A program that is called as the agent's is, root's own on disk, and run by root of the host outside of every container. */
+/* A program that is called as the agent's is, root's own on disk, and run with all rights over the host. */
 static __noinline bool runs_agents_program(struct task_struct *task)
 {
 	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
@@ -33,17 +33,21 @@ static __noinline bool runs_agents_program(struct task_struct *task)
 
 	return length == sizeof("hzn-armor-agent") && name[0] == EIGHT('h', 'z', 'n', '-', 'a', 'r', 'm', 'o') &&
 	       name[1] == EIGHT('r', '-', 'a', 'g', 'e', 'n', 't', 0) && inode && !FIELD(inode, inode, i_uid.val) &&
-	       may_be_the_agents(task);
+	       has_rights_over_the_host(task);
 }
 
 /*
  * Whether a task is an agent: one that has taken the label of those, or is about to, or another command of its program, on the host
- * or in a container without rules, as the agent's own is. Root on the host could call any program so; to stop root there is beyond
+ * or in a container without rules that may be the agent's own. Root on the host could call any program so; to stop root there is beyond
  * what these programs can.
  */
 static __always_inline bool is_agent(const struct label *label, struct task_struct *task)
 {
-	return is_exempt(label) || ((!in_a_domain(label) || !has_rules(label->domain)) && runs_agents_program(task));
+	if (is_exempt(label))
+		return true;
+	if (in_a_domain(label) && (has_rules(label->domain) || !may_be_the_agents(task)))
+		return false;
+	return runs_agents_program(task);
 }
 
 /* The domain's head, also where it has no rules; 0 before the first generation. */
