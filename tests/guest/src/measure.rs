@@ -2,18 +2,26 @@
 //!
 //! `prepare` makes the files beforehand, so that the first measured open of each is the first that a policy sees.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+use rustix::mount::{MountFlags, UnmountFlags, mount};
 use rustix::net::{AddressFamily, SocketType};
 
-/// Five components and 52 bytes below the root, as a library or a configuration file has.
-const FILES: &str = "/t/measured/a-folder-with-a-name/another-one";
+/// On ext4, five components and 55 bytes below the root, as a library or a configuration file has.
+const FILES: &str = "/disk/measured/a-folder-with-a-name/another-one";
+/// The same as an overlay shows it, in whose lower layer the files are.
+const OVERLAY: &str = "/overlay";
+const OVERLAID: &str = "/overlay/measured/a-folder-with-a-name/another-one";
+const LAYERS: &str = "/disk/layers";
 /// Enough that what is done once for a folder or a generation does not show.
 const COUNT: usize = 2000;
 /// Instructions spent before anything counts: the first ones after boot run caches of the emulated kernel warm.
@@ -22,6 +30,11 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const REPETITIONS: usize = 7;
 /// Of the program.
 const STARTS: usize = 140;
+
+const NOW: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+};
 
 /// A program that only ends, as what is measured is starting it: the smallest ELF file for x86-64, of header, one segment with
 /// all of the file, `exit(0)`.
@@ -35,8 +48,8 @@ const ELF: [u8; 129] = [
     0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05,
 ];
 
-fn file(index: usize) -> PathBuf {
-    Path::new(FILES).join(format!("file-{index:03}"))
+fn file(folder: &str, index: usize) -> PathBuf {
+    Path::new(folder).join(format!("file-{index:03}"))
 }
 
 /// As many as there are starts to be measured.
@@ -46,11 +59,23 @@ fn program(index: usize) -> PathBuf {
 
 /// Makes the measured files, anew if they exist.
 pub fn prepare() -> anyhow::Result<()> {
-    let _ = fs::remove_dir_all(FILES);
-    fs::create_dir_all(FILES)?;
-    (0..COUNT)
-        .try_for_each(|index| fs::write(file(index), "x"))
-        .with_context(|| format!("cannot write below {FILES}"))?;
+    let make = |folder: &str| {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder)?;
+        (0..COUNT).try_for_each(|index| fs::write(file(folder, index), "x"))
+    };
+    make(FILES).with_context(|| format!("cannot write below {FILES}: `scripts/vm --disk`"))?;
+    // What is below an overlay must not change while it is mounted.
+    let _ = rustix::mount::unmount(OVERLAY, UnmountFlags::empty());
+    let lower = OVERLAID.replacen(OVERLAY, &format!("{LAYERS}/lower"), 1);
+    make(&lower).with_context(|| format!("cannot write below {lower}"))?;
+    for folder in [format!("{LAYERS}/upper"), format!("{LAYERS}/work"), OVERLAY.to_owned()] {
+        fs::create_dir_all(folder)?;
+    }
+    let layers =
+        CString::new(format!("lowerdir={LAYERS}/lower,upperdir={LAYERS}/upper,workdir={LAYERS}/work"))?;
+    mount("overlay", OVERLAY, "overlay", MountFlags::empty(), Some(layers.as_c_str()))
+        .context("an overlay")?;
     (0..STARTS).try_for_each(|index| {
         fs::write(program(index), ELF)?;
         Ok(fs::set_permissions(program(index), fs::Permissions::from_mode(0o755))?)
@@ -75,16 +100,19 @@ pub fn print_policy(rules: usize) {
 
 /// Prints one line `NAME INSTRUCTIONS` for each operation.
 pub fn measure() -> anyhow::Result<()> {
-    let files: Vec<PathBuf> = (0..COUNT).map(file).collect();
+    let files_in = |folder| (0..COUNT).map(|index| file(folder, index)).collect::<Vec<_>>();
+    let files = files_in(FILES);
     let start = Instant::now();
     while start.elapsed() < WARM_UP {
         drop(File::open("/etc/passwd")?);
     }
-    let open_all = || files.iter().try_for_each(|path| Ok(File::open(path).map(drop)?));
-    let start = Instant::now();
-    open_all()?;
-    print("open-first", start.elapsed(), COUNT);
-    print("open", least(REPETITIONS, open_all)?, COUNT);
+    for (name, files) in [("open", &files), ("overlay", &files_in(OVERLAID))] {
+        let open_all = || files.iter().try_for_each(|path| Ok(File::open(path).map(drop)?));
+        let start = Instant::now();
+        open_all()?;
+        print(&format!("{name}-first"), start.elapsed(), COUNT);
+        print(name, least(REPETITIONS, open_all)?, COUNT);
+    }
 
     let target = &files[0];
     let data = File::options().write(true).read(true).open(target)?;
@@ -97,6 +125,18 @@ pub fn measure() -> anyhow::Result<()> {
         Ok(())
     };
     print("stat", repeat(&stat)?, COUNT);
+    let times = || Ok(rustix::fs::utimensat(CWD, target, &NOW, AtFlags::empty())?);
+    print("times", repeat(&times)?, COUNT);
+    // As a log's is written to.
+    let name = Path::new(FILES).join("log");
+    let _ = fs::remove_file(&name);
+    let (log, logging) = (UnixDatagram::bind(&name)?, UnixDatagram::unbound()?);
+    let datagram = || {
+        logging.send_to(b"x", &name)?;
+        log.recv(&mut [0])?;
+        Ok(())
+    };
+    print("datagram", repeat(&datagram)?, COUNT);
     let socket = || {
         rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
         Ok(())
