@@ -50,6 +50,12 @@ static __always_inline bool is_acted_for(struct task_struct *task)
 	return PLAIN(task->cred) != PLAIN(task->real_cred);
 }
 
+/* Whether all that the judge found is as of these epochs. */
+static __always_inline bool is_as_of(const struct scratch *scratch, struct epochs before)
+{
+	return scratch->resolve_done && scratch->resolve_renames == before.renames && scratch->resolve_mounts == before.mounts;
+}
+
 /* Whether the kernel is still looking whether a name is there (d_in_lookup(), include/linux/dcache.h). */
 static __always_inline bool is_in_lookup(__u64 dentry)
 {
@@ -83,6 +89,7 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 	access->about_new = 0;
 	question->permissions = 0;
 	question->known = 0;
+	question->dated = 0;
 	question->created = 0;
 	question->undecided = 0;
 	question->inode = 0;

@@ -48,8 +48,8 @@ static __always_inline bool begin_answer(struct scope *scope, struct scratch *sc
 
 	switch (question->asked) {
 	case ASK_NAME:
-		/* Another generation came meanwhile, or the task to another domain: what was known by other rules does not count. */
-		if (question->generation != scope->rules->generation || question->domain != scope->domain)
+		/* Another generation came meanwhile: what was known of the last one does not count. */
+		if (question->generation != scope->rules->generation)
 			question->known = scratch->access.name.folder.known = 0;
 		if (!question->known)
 			want_object(scratch, NAME);
@@ -84,7 +84,7 @@ int judge_access(__u32 slot)
 {
 	struct scratch *scratch = scratch_at(slot);
 	struct scope scope;
-	bool of_current, ruled, finds_subject;
+	bool finds_subject;
 	__u32 asked;
 
 	if (!scratch)
@@ -95,13 +95,10 @@ int judge_access(__u32 slot)
 		tell_or_defer(scratch);
 		return 0;
 	}
-	of_current = asked != ASK_LOOK && asked != ASK_TRACED_EXEC && asked != ASK_SOURCE;
-	if (of_current)
-		ruled = enter_scope(&scope, bpf_get_current_task_btf());
-	else
-		ruled = enter_domain(&scope, scratch->question.labels[0].domain);
-	if (!ruled)
+	if (!enter_domain(&scope, scratch->question.domain))
 		return 0;
+	if (scope.rules->flags & DOMAIN_SUBJECTS)
+		scope.label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 	scratch->find_count = 0;
 	finds_subject = begin_answer(&scope, scratch);
 	find_wanted(&scope, scratch);
@@ -507,8 +504,7 @@ int BPF_PROG(secure_source, struct linux_binprm *bprm)
 	if (scratch) {
 		begin(scratch, task, BPRM_CHECK_SECURITY);
 		set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
-		scratch->question.labels[0].domain = scope.domain;
-		is_source = ask(scratch, ASK_SOURCE);
+			is_source = ask(scratch, &scope, ASK_SOURCE);
 		release_scratch(scratch);
 	}
 	if (is_source)
@@ -580,7 +576,7 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 		bpf_send_signal(SIGKILL);
 	}
 	if (enter_scope(&scope, bpf_get_current_task_btf()) && scope.rules->flags & DOMAIN_SUBJECTS)
-		ask_subject(bpf_get_current_task_btf());
+		ask_subject(bpf_get_current_task_btf(), &scope);
 	return 0;
 }
 

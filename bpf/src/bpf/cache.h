@@ -10,7 +10,7 @@
 
 /*
  * Whether the cache holds the object's classes, as they are now: for an overlay's file with those of its layer where `below` asks
- * for them.
+ * for them. Without a mount those by any: all canonical names are among them.
  */
 static __always_inline bool cached(const struct scope *scope, struct verdict_cache *cache, struct vfsmount *mnt,
 				   struct epochs now, __u32 below, struct classes *classes)
@@ -21,7 +21,7 @@ static __always_inline bool cached(const struct scope *scope, struct verdict_cac
 		return false;
 	bpf_spin_lock(&cache->lock);
 	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
-	      cache->mount == (__u64)mnt && cache->renames == now.renames && cache->mounts == now.mounts &&
+	      (!mnt || cache->mount == (__u64)mnt) && cache->renames == now.renames && cache->mounts == now.mounts &&
 	      cache->below >= below;
 	classes->of[0] = cache->classes[0];
 	classes->of[1] = cache->classes[1];

@@ -27,7 +27,7 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);
 	scratch->question.permissions = permissions;
 	scratch->question.undecided = hook == PATH_MKNOD && is_in_lookup((__u64)PLAIN(dentry));
-	verdict = ask(scratch, ASK_NAME);
+	verdict = ask(scratch, &scope, ASK_NAME);
 	release_scratch(scratch);
 	return verdict;
 }
@@ -63,20 +63,20 @@ static __noinline int check_mapped(__u64 file, __u32 permissions)
 	name->layer = layer;
 	scratch->question.inode = (__u64)inode;
 	scratch->question.permissions = permissions;
-	verdict = ask(scratch, ASK_NAME);
+	verdict = ask(scratch, &scope, ASK_NAME);
 	release_scratch(scratch);
 	return verdict;
 }
 
 /* Has the task's label know the class of its program; false when there is no scratch for that. */
-static __always_inline bool ask_subject(struct task_struct *task)
+static __always_inline bool ask_subject(struct task_struct *task, const struct scope *scope)
 {
 	struct scratch *scratch = claim_scratch();
 
 	if (!scratch)
 		return false;
 	begin(scratch, task, FILE_OPEN);
-	ask(scratch, ASK_SUBJECT);
+	ask(scratch, scope, ASK_SUBJECT);
 	release_scratch(scratch);
 	return true;
 }
@@ -103,7 +103,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		return 0;
 	known = find_known_subject(&scope);
 	if (!known) {
-		if (!ask_subject(task))
+		if (!ask_subject(task, &scope))
 			return refuse_without_scratch();
 		if (!scope.label)
 			scope.label = bpf_task_storage_get(&labels, task, 0, 0);
@@ -128,7 +128,9 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	question->inode = (__u64)PLAIN(inode);
 	question->known = known;
 	question->generation = scope.rules->generation;
-	question->domain = scope.domain;
+	question->dated = 1;
+	question->renames = before.renames;
+	question->mounts = before.mounts;
 	question->created = hook == FILE_OPEN && file->f_mode & FMODE_CREATED;
 	set_name(name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
 	dentry = file->f_path.dentry;
@@ -145,8 +147,8 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		name->classes = classes;
 	else if (folder)
 		recall_folder(&scope, folder, mnt, before, &name->folder);
-	verdict = ask(scratch, ASK_NAME);
-	if (!known && settled(before)) {
+	verdict = ask(scratch, &scope, ASK_NAME);
+	if (!known && is_as_of(scratch, before)) {
 		if (question->outcome == OUTCOME_NAMED) {
 			remember(scratch, inode, mnt, before, below);
 			if (folder)
@@ -180,7 +182,7 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	scratch->question.old_permissions = hook == PATH_RENAME || hook == INODE_RENAME ? 1u << WRITE : 0;
 	scratch->question.permissions = 1u << WRITE;
 	scratch->question.exchanges = exchanges;
-	verdict = ask(scratch, ASK_TWO_NAMES);
+	verdict = ask(scratch, &scope, ASK_TWO_NAMES);
 	release_scratch(scratch);
 	return verdict;
 }

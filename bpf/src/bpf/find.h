@@ -133,6 +133,16 @@ static __always_inline __u32 end_object(struct scope *scope, struct scratch *scr
 	return FIND_NAMES;
 }
 
+/* Of what has no names to be found: nothing moved between these epochs and what was looked at. */
+static __always_inline void note_epochs(struct scratch *scratch)
+{
+	struct epochs now = read_epochs();
+
+	scratch->resolve_renames = now.renames;
+	scratch->resolve_mounts = now.mounts;
+	scratch->resolve_done = quiet(now);
+}
+
 struct finding {
 	struct scope *scope;
 	struct scratch *scratch;
@@ -151,7 +161,9 @@ static long find_step(__u32 step, struct finding *finding)
 	scratch->found = is_named(name->place);
 	if (!find->subjects)
 		begin_object(scratch, name);
-	if (scratch->found)
+	if (!scratch->found)
+		note_epochs(scratch);
+	else
 		resolved = find_names(finding->scope, scratch, name, find->subjects);
 	if (!find->subjects)
 		name->outcome = end_object(finding->scope, scratch, name, resolved);

@@ -75,7 +75,7 @@ static __always_inline void note_refusal(struct access *access, __u32 domain, __
 static __always_inline int refuse(struct scratch *scratch, __u32 domain, __u32 verdict, __u32 rule)
 {
 	note_refusal(&scratch->access, domain, verdict, rule);
-	ask(scratch, ASK_REPORT);
+	ask_to_report(scratch);
 	return verdict == VERDICT_BLOCK ? -EACCES : 0;
 }
 

@@ -23,11 +23,19 @@ __noinline int judge(__u32 slot)
 	return refused;
 }
 
-/* Asks, and returns what the hook returns. */
-static __always_inline int ask(struct scratch *scratch, enum asked asked)
+/* Asks by the rules of a domain, and returns what the hook returns. */
+static __always_inline int ask(struct scratch *scratch, const struct scope *scope, enum asked asked)
 {
 	scratch->question.asked = asked;
+	scratch->question.domain = scope->domain;
 	return judge(scratch->slot) ? -EACCES : 0;
+}
+
+/* Has the decision in scratch->access told. */
+static __always_inline void ask_to_report(struct scratch *scratch)
+{
+	scratch->question.asked = ASK_REPORT;
+	judge(scratch->slot);
 }
 
 #endif

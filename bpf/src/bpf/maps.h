@@ -373,7 +373,10 @@ struct question {
 	__u32 old_permissions; /* ASK_TWO_NAMES: on the name that is there before */
 	__u32 exchanges;       /* ASK_TWO_NAMES: the names change places */
 	__u32 mounting;	       /* ASK_MOUNTING: enum mounting */
-	__u32 generation, domain; /* ASK_NAME: whose rules what is known of access.name is by */
+	__u32 domain;	       /* whose rules: that of the task that asks */
+	__u32 generation;      /* ASK_NAME: of the rules that what is known of access.name is by */
+	__u32 dated;	       /* renames and mounts are the epochs (struct epochs) that the hook began at */
+	__u32 renames, mounts;
 	__u32 known;	       /* ASK_NAME: its classes are */
 	__u32 created;	       /* ASK_NAME: the file was made by this open */
 	__u32 undecided;       /* the kernel does not know yet whether the name is there */

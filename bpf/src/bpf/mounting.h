@@ -164,7 +164,7 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
 	if (mounting == TAKES_AWAY)
 		scratch->access.name.directory = 1;
 	scratch->question.mounting = mounting;
-	verdict = ask(scratch, ASK_MOUNTING);
+	verdict = ask(scratch, &scope, ASK_MOUNTING);
 	release_scratch(scratch);
 	return verdict;
 }

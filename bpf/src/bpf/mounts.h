@@ -203,8 +203,14 @@ __noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 		return 0;
 	bpf_spin_lock(&cache->lock);
 	hit = cache->filesystem == scratch->tree_filesystem && cache->mount_namespace == number && cache->mounts == mounts;
-	if (hit)
-		scratch->shown = cache->shown;
+	if (hit) {
+		/* Nearly always there are no more. */
+		scratch->shown.count = cache->shown.count;
+		scratch->shown.of[0] = cache->shown.of[0];
+		scratch->shown.of[1] = cache->shown.of[1];
+		if (cache->shown.count > 2)
+			scratch->shown = cache->shown;
+	}
 	bpf_spin_unlock(&cache->lock);
 	if (hit)
 		return 1;

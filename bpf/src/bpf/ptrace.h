@@ -123,7 +123,7 @@ static __always_inline int check_look(struct task_struct *accessor, struct task_
 		question->tasks[1] = (__u64)PLAIN(target);
 		question->labels[0] = own;
 		question->labels[1] = other;
-		result = ask(scratch, ASK_LOOK);
+		result = ask(scratch, &scope, ASK_LOOK);
 	} else if (question->silent) {
 		result = verdict == VERDICT_BLOCK ? -EACCES : 0;
 	} else {
@@ -168,9 +168,8 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 	begin(scratch, task, BPRM_CHECK_SECURITY);
 	set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
 	scratch->question.tasks[0] = (__u64)ADDRESS(task_struct, task, parent);
-	scratch->question.labels[0].domain = scope.domain;
 	scratch->question.silent = 0;
-	verdict = ask(scratch, ASK_TRACED_EXEC);
+	verdict = ask(scratch, &scope, ASK_TRACED_EXEC);
 	release_scratch(scratch);
 	return verdict;
 }

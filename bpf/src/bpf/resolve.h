@@ -130,9 +130,16 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	struct scratch *scratch = resolution->scratch;
 	struct name *name = resolution->name;
 	struct folder *folder = &name->folder;
-	struct epochs before = read_epochs();
+	struct question *question = &scratch->question;
+	struct epochs before;
 	__u32 number;
 
+	/* Those that the hook began at do as well, the first time: to read them is not for nothing. */
+	if (question->dated)
+		before = (struct epochs){ question->renames, question->mounts };
+	else
+		before = read_epochs();
+	question->dated = 0;
 	scratch->resolve_renames = before.renames;
 	scratch->resolve_mounts = before.mounts;
 	load_fence(scratch);

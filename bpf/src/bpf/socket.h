@@ -74,8 +74,8 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 	set_dentry(&scratch->access.name, dentry, mount_of_peer(peer));
 	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);
 	scratch->question.permissions = 1u << WRITE;
-	verdict = ask(scratch, ASK_NAME);
-	if (scratch->question.allowed && settled(before) && scratch->access.name.classes.of[0] != OBJECT_UNRESOLVED)
+	verdict = ask(scratch, &scope, ASK_NAME);
+	if (scratch->question.allowed && is_as_of(scratch, before) && scratch->access.name.classes.of[0] != OBJECT_UNRESOLVED)
 		remember_peer(scratch, peer, before);
 	release_scratch(scratch);
 	return verdict;
