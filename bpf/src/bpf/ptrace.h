@@ -201,8 +201,11 @@ static __noinline int guard_agent(struct task_struct *target, __u32 hook)
 SEC("lsm/task_kill")
 int BPF_PROG(task_kill, struct task_struct *target, struct kernel_siginfo *info, int signal, const struct cred *cred)
 {
-	/* With somebody else's rights, from USB's completions: whoever runs now has nothing to do with it. */
-	return signal && !cred ? guard_agent(target, TASK_KILL) : 0;
+	/*
+	 * With somebody else's rights, from USB's completions: whoever runs now has nothing to do with it. The verifier of later
+	 * kernels takes the argument for never 0, and would take what follows out.
+	 */
+	return signal && !PLAIN(cred) ? guard_agent(target, TASK_KILL) : 0;
 }
 
 SEC("lsm/task_setrlimit")
