@@ -504,7 +504,7 @@ int BPF_PROG(secure_source, struct linux_binprm *bprm)
 	if (scratch) {
 		begin(scratch, task, BPRM_CHECK_SECURITY);
 		set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
-			is_source = ask(scratch, &scope, ASK_SOURCE);
+		is_source = ask(scratch, &scope, ASK_SOURCE);
 		release_scratch(scratch);
 	}
 	if (is_source)

@@ -171,6 +171,7 @@ int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)
 	case BPF_LINK_CREATE:
 		if (!meant)
 			return 0;
+		/* fallthrough */
 	case BPF_LINK_UPDATE:
 	case BPF_LINK_DETACH:
 	case BPF_ITER_CREATE:
