@@ -97,7 +97,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	__u32 below = hook != FILE_OPEN;
 	__u64 folder;
 	int verdict;
-	bool known, awaited = hook == FILE_OPEN && any_undecided();
+	bool known, awaited = hook == FILE_OPEN && is_awaited(task);
 
 	if ((!permissions && !awaited) || !enter_scope(&scope, task) || !inode)
 		return 0;

@@ -228,9 +228,13 @@ struct undecided {
 
 enum undecided_state { UNDECIDED_FREE, UNDECIDED_BUSY, UNDECIDED_PENDING };
 
+/* Tasks are told apart by so many bits of a hash, so that whom nothing waits for is not held up by what waits for others. */
+#define UNDECIDED_TASK_BITS 6
+
 struct undecided_list {
 	__u32 pending; /* how many are */
 	__u32 reserved;
+	__u32 pending_of[1 << UNDECIDED_TASK_BITS]; /* by hash of the task */
 	struct undecided of[UNDECIDED];
 };
 

@@ -28,6 +28,12 @@ static __always_inline struct undecided_list *undecided_list(void)
 	return bpf_map_lookup_elem(&undecided, &key);
 }
 
+static __always_inline void count_pending(struct undecided_list *list, __u64 task, int change)
+{
+	__sync_fetch_and_add(&list->pending, change);
+	__sync_fetch_and_add(&list->pending_of[pending_place(task)], change);
+}
+
 struct deferring {
 	struct scratch *scratch;
 	struct undecided_list *list;
@@ -76,7 +82,7 @@ static __noinline bool defer(struct scratch *scratch)
 	entry->time = event->time;
 	entry->alerts_per_second = access->alerts_per_second;
 	entry->length = length;
-	__sync_fetch_and_add(&deferring.list->pending, 1);
+	count_pending(deferring.list, entry->task, 1);
 	__sync_lock_test_and_set(&entry->state, UNDECIDED_PENDING);
 	return true;
 }
@@ -143,7 +149,7 @@ static long settle_entry(__u32 step, struct settling *settling)
 	length = entry->length;
 	if (happened && event)
 		send(event, length, entry->alerts_per_second);
-	__sync_fetch_and_add(&settling->list->pending, -1);
+	count_pending(settling->list, entry->task, -1);
 	__sync_lock_test_and_set(&entry->state, UNDECIDED_FREE);
 	return 0;
 }
@@ -155,7 +161,7 @@ static __always_inline void settle_own(struct task_struct *task, const struct sc
 
 	if (scratch->access.hook == FILE_OPEN && scratch->question.asked == ASK_NAME)
 		settling.opened = scratch->access.name.dentry;
-	if (settling.list && settling.list->pending)
+	if (settling.list && is_awaited(task))
 		bpf_loop(UNDECIDED, settle_entry, &settling, 0);
 }
 
