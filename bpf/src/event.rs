@@ -60,6 +60,7 @@ pub enum Hook {
     InodeRemoveAcl,
     InodeFileSetattr,
     QuotaOn,
+    SbKernMount,
     PtraceAccessCheck,
     PtraceTraceme,
     TaskKill,
@@ -69,9 +70,10 @@ pub enum Hook {
     BpfMap,
     BpfProg,
     FsContextParseParam,
+    TaskPrctl,
 }
 
-const HOOKS: [(Hook, &str); 49] = [
+const HOOKS: [(Hook, &str); 51] = [
     (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
     (Hook::MmapFile, "lsm=MMAP_FILE"),
     (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
@@ -112,6 +114,7 @@ const HOOKS: [(Hook, &str); 49] = [
     (Hook::InodeRemoveAcl, "lsm=INODE_REMOVE_ACL"),
     (Hook::InodeFileSetattr, "lsm=INODE_FILE_SETATTR"),
     (Hook::QuotaOn, "lsm=QUOTA_ON"),
+    (Hook::SbKernMount, "lsm=SB_KERN_MOUNT"),
     (Hook::PtraceAccessCheck, "lsm=PTRACE_ACCESS_CHECK"),
     (Hook::PtraceTraceme, "lsm=PTRACE_TRACEME"),
     (Hook::TaskKill, "lsm=TASK_KILL"),
@@ -121,6 +124,7 @@ const HOOKS: [(Hook, &str); 49] = [
     (Hook::BpfMap, "lsm=BPF_MAP"),
     (Hook::BpfProg, "lsm=BPF_PROG"),
     (Hook::FsContextParseParam, "lsm=FS_CONTEXT_PARSE_PARAM"),
+    (Hook::TaskPrctl, "lsm=TASK_PRCTL"),
 ];
 
 impl Hook {
@@ -139,7 +143,8 @@ pub enum Guard {
     Outside,
     /// A setting that names a program which the kernel starts.
     Helper,
-    /// A mount over a program that has rights by `fromSource`, or over what leads there.
+    /// What would pass for a program that has rights by `fromSource`: a mount over it or over what leads there, or another file
+    /// that a process names as its own program.
     Source,
 }
 

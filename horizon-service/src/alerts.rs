@@ -205,7 +205,8 @@ fn operation(event: &Event) -> &'static str {
         | Hook::PtraceTraceme
         | Hook::TaskKill
         | Hook::TaskSetrlimit
-        | Hook::TaskSetscheduler => "Process",
+        | Hook::TaskSetscheduler
+        | Hook::TaskPrctl => "Process",
         Hook::Bpf | Hook::BpfMap | Hook::BpfProg => "Syscall",
         _ => match event.permission {
             Permission::Exec | Permission::Map => "Process",

@@ -40,7 +40,7 @@
 #define RULE_AGENT RULE_MASK	       /* the agent's programs, maps, pins, processes and files */
 #define RULE_OUTSIDE (RULE_MASK - 1)   /* a process outside of the task's domain */
 #define RULE_HELPER (RULE_MASK - 2)    /* a setting that has the kernel start a program */
-#define RULE_SOURCE (RULE_MASK - 3)    /* a mount over a program that has rights by fromSource, or over what leads there */
+#define RULE_SOURCE (RULE_MASK - 3)    /* what would pass for a program that has rights by fromSource: a mount over it, another name of the own */
 
 enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
 
@@ -87,6 +87,7 @@ enum hook {
 	INODE_REMOVE_ACL,
 	INODE_FILE_SETATTR,
 	QUOTA_ON,
+	SB_KERN_MOUNT,
 	/* The guards. */
 	PTRACE_ACCESS_CHECK,
 	PTRACE_TRACEME,
@@ -97,6 +98,7 @@ enum hook {
 	BPF_MAP,
 	BPF_PROGRAM,
 	FS_CONTEXT_PARSE_PARAM,
+	TASK_PRCTL,
 };
 
 /* The domain has rules. */

@@ -24,7 +24,8 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 	name->directory = (mode & S_IFMT) == S_IFDIR;
 	name->several = !name->directory && links > 1;
 	name->device = is_device(mode);
-	name->layer = 0;
+	name->layers[0] = 0;
+	name->layers[1] = 0;
 	name->is_layer = 0;
 	name->folder.known = 0;
 	name->folder.mount_state = NO_STATE;
@@ -117,22 +118,36 @@ static __always_inline __u64 layer_dentry(__u64 file)
 }
 
 /*
- * The dentry in the layer that an open file of an overlay is in: 0 where there is none. An overlay keeps the layer's file in its own,
- * since 6.13 in a structure that begins with it (fs/overlayfs/file.c). Global, as write_path().
+ * The file in a layer that an open file of an overlay stands for: 0 where there is none. An overlay keeps it in its own, since 6.13
+ * in a structure that begins with it (fs/overlayfs/file.c).
  */
-__noinline __u64 layer_of(__u64 file)
+static __always_inline __u64 inner_file(__u64 file)
 {
-	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
+	struct inode *inode = ADDRESS(file, file, f_inode);
 	__u64 inner;
 
-	if (FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
+	if (!file || FIELD(super_block, ADDRESS(inode, inode, i_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
 		return 0;
 	inner = (__u64)ADDRESS(file, file, private_data);
 	if (inner && bpf_core_type_exists(struct backing_file) &&
 	    place_of(mount_of(ADDRESS(file, inner, f_path.mnt))) != PLACE_BACKING &&
 	    bpf_probe_read_kernel(&inner, sizeof(inner), (void *)inner))
 		return 0;
-	return inner ? layer_dentry(inner) : 0;
+	return inner;
+}
+
+/* Sets the layers of a name to those that an open file is in, if it is an overlay's. Global, as write_path(). */
+__noinline int find_layers(struct name *name, __u64 file)
+{
+	__u64 inner = inner_file(file);
+
+	if (!name || !inner)
+		return 0;
+	name->layers[0] = layer_dentry(inner);
+	inner = inner_file(inner);
+	if (inner)
+		name->layers[1] = layer_dentry(inner);
+	return 0;
 }
 
 static __always_inline void set_layer(struct name *name, __u64 file)

@@ -30,9 +30,11 @@ static __always_inline bool is_runtime(struct task_struct *task)
 	       names_runtime(name[1] >> 16 | name[2] << 16);
 }
 
-static __always_inline bool has_no_path(const struct classes *classes)
+static __always_inline bool has_no_path(const struct name *name)
 {
-	return classes->of[0] == OBJECT_ANONYMOUS || classes->of[0] == OBJECT_UNRESOLVED;
+	__u32 class = name->classes.of[0];
+
+	return class == OBJECT_ANONYMOUS || class == OBJECT_UNRESOLVED || (class == OBJECT_NONE && name->place == PLACE_DETACHED);
 }
 
 /*
@@ -72,7 +74,7 @@ static __noinline int judge_name(struct scope *scope, struct scratch *scratch)
 		return 0;
 	}
 	decision = decide(scope, scratch, &name->classes, question->permissions, owns(task, (void *)question->inode));
-	if (scratch->access.hook == BPRM_CHECK_SECURITY && blocks(decision) && has_no_path(&name->classes))
+	if (scratch->access.hook == BPRM_CHECK_SECURITY && blocks(decision) && has_no_path(name))
 		decision = spare_hosts_root(scope, task, decision);
 	/* The name of a file made by this open was told of when it was made, or just now. */
 	if (question->created && !blocks(decision))

@@ -38,6 +38,9 @@ static __always_inline __u32 rights_of(struct file *file)
 {
 	__u32 mode = file->f_mode;
 
+	/* Neither reads nor writes, but asks for the right to both: for ioctl() alone (open(2)). */
+	if ((file->f_flags & O_ACCMODE) == O_ACCMODE)
+		return 1u << READ | 1u << WRITE;
 	return (mode & FMODE_READ ? 1u << READ : 0) | (mode & FMODE_WRITE ? 1u << WRITE : 0);
 }
 
@@ -60,6 +63,8 @@ static __always_inline bool begin_answer(struct scope *scope, struct scratch *sc
 		break;
 	case ASK_MOUNTING:
 		begin_mounting(scope, scratch);
+		break;
+	case ASK_DEVICE:
 		break;
 	case ASK_LOOK:
 		begin_look(scope, scratch);
@@ -113,6 +118,8 @@ int judge_access(__u32 slot)
 		return judge_two_names(&scope, scratch);
 	case ASK_MOUNTING:
 		return judge_mounting(&scope, scratch);
+	case ASK_DEVICE:
+		return judge_device(&scope, scratch);
 	case ASK_LOOK:
 		return judge_look(&scope, scratch);
 	case ASK_TRACED_EXEC:
@@ -130,6 +137,18 @@ int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
 	return check_file(bprm->file, BPRM_CHECK_SECURITY, 1u << EXEC);
 }
 
+/*
+ * Whether the kernel opens a program to start it (do_open_execat(), fs/exec.c). Who chooses an open's flags freely, by mq_open(2) or
+ * an ioctl, gets no further with it than to a file that could be started, and not to write.
+ */
+static __always_inline bool is_started(struct file *file)
+{
+	__u16 mode = file->f_inode->i_mode;
+
+	return file->f_flags & FLAG_EXEC && !(file->f_mode & FMODE_WRITE) && (mode & S_IFMT) == S_IFREG && mode & S_IXUGO &&
+	       file->f_inode->i_sb->s_magic != MQUEUE_MAGIC;
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file)
 {
@@ -137,15 +156,14 @@ int BPF_PROG(file_open, struct file *file)
 	int verdict;
 
 	/* To start a program is not to read it: bprm_check_security decides on that. */
-	if (file->f_flags & FLAG_EXEC)
+	if (is_started(file))
 		return 0;
 	rights = rights_of(file);
-	if (rights & 1u << WRITE) {
+	if (rights & 1u << WRITE)
 		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN);
-		if (verdict)
-			return verdict;
-	}
-	return check_file(file, FILE_OPEN, rights);
+	else
+		verdict = guard_namespace(file);
+	return verdict ?: check_file(file, FILE_OPEN, rights);
 }
 
 SEC("lsm/file_receive")
@@ -209,6 +227,12 @@ int BPF_PROG(file_truncate, struct file *file)
 	return check_file(file, FILE_TRUNCATE, 1u << WRITE);
 }
 
+/* A POSIX queue is made and taken away by name without a path (ipc/mqueue.c): inode_create and inode_unlink decide, however it is done. */
+static __always_inline bool is_queue(struct dentry *dentry)
+{
+	return FIELD(super_block, ADDRESS(dentry, PLAIN(dentry), d_sb), s_magic) == MQUEUE_MAGIC;
+}
+
 SEC("lsm/path_truncate")
 int BPF_PROG(path_truncate, const struct path *path)
 {
@@ -230,13 +254,17 @@ int BPF_PROG(path_chown, const struct path *path)
 SEC("lsm/path_unlink")
 int BPF_PROG(path_unlink, const struct path *dir, struct dentry *dentry)
 {
-	return guard_write(dentry, dir->mnt, PATH_UNLINK) ?: check_path(dentry, dir->mnt, PATH_UNLINK, 1u << WRITE, false);
+	if (is_queue(dentry))
+		return 0;
+	return guard_write(dentry, dir->mnt, PATH_UNLINK) ?: check_detaching(dentry, dir->mnt, PATH_UNLINK) ?:
+	       check_path(dentry, dir->mnt, PATH_UNLINK, 1u << WRITE, false);
 }
 
 SEC("lsm/path_rmdir")
 int BPF_PROG(path_rmdir, const struct path *dir, struct dentry *dentry)
 {
-	return guard_write(dentry, dir->mnt, PATH_RMDIR) ?: check_path(dentry, dir->mnt, PATH_RMDIR, 1u << WRITE, false);
+	return guard_write(dentry, dir->mnt, PATH_RMDIR) ?: check_detaching(dentry, dir->mnt, PATH_RMDIR) ?:
+	       check_path(dentry, dir->mnt, PATH_RMDIR, 1u << WRITE, false);
 }
 
 SEC("lsm/path_mkdir")
@@ -248,6 +276,8 @@ int BPF_PROG(path_mkdir, const struct path *dir, struct dentry *dentry)
 SEC("lsm/path_mknod")
 int BPF_PROG(path_mknod, const struct path *dir, struct dentry *dentry)
 {
+	if (is_queue(dentry))
+		return 0;
 	return guard_write(dentry, dir->mnt, PATH_MKNOD) ?: check_path(dentry, dir->mnt, PATH_MKNOD, 1u << WRITE, false);
 }
 
@@ -270,6 +300,7 @@ int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	     struct dentry *new_dentry, unsigned int flags)
 {
 	return guard_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME) ?:
+	       check_detaching(new_dentry, new_dir->mnt, PATH_RENAME) ?:
 	       check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
 }
 
@@ -310,12 +341,12 @@ int BPF_PROG(sb_umount, struct vfsmount *mnt, int flags)
 }
 
 /*
- * What an overlay does in its upper layer for a task, which goes by no path. Most that comes here does not: the hooks of paths have
- * decided on it.
+ * What goes by no path: what an overlay does in its upper layer for a task, and queues. Most that comes here does not: the hooks of
+ * paths have decided on it.
  */
-static __always_inline int check_acted_for(struct dentry *dentry, __u32 hook, bool making_directory)
+static __always_inline int check_pathless(struct dentry *dentry, __u32 hook, bool making_directory)
 {
-	if (!is_acted_for(bpf_get_current_task_btf()))
+	if (!is_acted_for(bpf_get_current_task_btf()) && !is_queue(dentry))
 		return 0;
 	return check_path(dentry, 0, hook, 1u << WRITE, making_directory);
 }
@@ -323,31 +354,31 @@ static __always_inline int check_acted_for(struct dentry *dentry, __u32 hook, bo
 SEC("lsm/inode_create")
 int BPF_PROG(inode_create, struct inode *dir, struct dentry *dentry)
 {
-	return check_acted_for(dentry, INODE_CREATE, false);
+	return check_pathless(dentry, INODE_CREATE, false);
 }
 
 SEC("lsm/inode_unlink")
 int BPF_PROG(inode_unlink, struct inode *dir, struct dentry *dentry)
 {
-	return check_acted_for(dentry, INODE_UNLINK, false);
+	return check_pathless(dentry, INODE_UNLINK, false);
 }
 
 SEC("lsm/inode_symlink")
 int BPF_PROG(inode_symlink, struct inode *dir, struct dentry *dentry)
 {
-	return check_acted_for(dentry, INODE_SYMLINK, false);
+	return check_pathless(dentry, INODE_SYMLINK, false);
 }
 
 SEC("lsm/inode_mkdir")
 int BPF_PROG(inode_mkdir, struct inode *dir, struct dentry *dentry)
 {
-	return check_acted_for(dentry, INODE_MKDIR, true);
+	return check_pathless(dentry, INODE_MKDIR, true);
 }
 
 SEC("lsm/inode_mknod")
 int BPF_PROG(inode_mknod, struct inode *dir, struct dentry *dentry)
 {
-	return check_acted_for(dentry, INODE_MKNOD, false);
+	return check_pathless(dentry, INODE_MKNOD, false);
 }
 
 SEC("lsm/inode_rename")
@@ -459,7 +490,7 @@ SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
 	__sync_fetch_and_add(&removals, 1);
-	return check_acted_for(dentry, INODE_RMDIR, false);
+	return check_pathless(dentry, INODE_RMDIR, false);
 }
 
 SEC("lsm/task_alloc")

@@ -60,7 +60,8 @@ static __always_inline void remember(const struct scratch *scratch, struct inode
 {
 	const struct name *name = &scratch->access.name;
 
-	if (name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
+	/* Of what is in no mount tree and has names all the same, the mount leads to none of them. */
+	if ((!name->mnt && name->place != PLACE_BACKING) || name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
 	    (!name->directory && inode->__i_nlink != 1))
 		return;
 	fill(scratch, inode, mnt, before, below, &name->classes);

@@ -60,7 +60,7 @@ static __noinline int check_mapped(__u64 file, __u32 permissions)
 	begin(scratch, bpf_get_current_task_btf(), FILE_MPROTECT);
 	name = &scratch->access.name;
 	set_dentry(name, dentry, mnt);
-	name->layer = layer;
+	name->layers[0] = layer;
 	scratch->question.inode = (__u64)inode;
 	scratch->question.permissions = permissions;
 	verdict = ask(scratch, &scope, ASK_NAME);
@@ -141,7 +141,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		set_layer(name, (__u64)PLAIN(file));
 	}
 	if (below)
-		name->layer = layer_of((__u64)PLAIN(file));
+		find_layers(name, (__u64)PLAIN(file));
 	folder = scratch->folder;
 	if (known)
 		name->classes = classes;

@@ -61,19 +61,26 @@ static __noinline void add_linked_class(const struct scope *scope, const struct 
 }
 
 /*
- * Adds the class that rules give to a device by the name of one of its nodes: it holds for the number, whatever a node of it is
- * called.
+ * The class that rules give to a device by the name of one of its nodes, 0 where they name none: it holds for the number, whatever
+ * a node of it is called.
  */
-static __noinline void add_device_class(const struct scope *scope, struct name *name)
+static __always_inline __u32 *class_of_device(const struct scope *scope, __u32 kind, __u32 number)
 {
-	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
 	struct linked_key key = {
 		.generation = scope->rules->generation,
 		.domain = scope->domain,
-		.inode = FIELD(inode, inode, i_rdev),
-		.device = (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE_BLOCK : DEVICE_CHARACTER,
+		.inode = number,
+		.device = kind,
 	};
-	__u32 *class = is_null_device(name->dentry) ? 0 : bpf_map_lookup_elem(&linked_files, &key);
+
+	return bpf_map_lookup_elem(&linked_files, &key);
+}
+
+static __noinline void add_device_class(const struct scope *scope, struct name *name)
+{
+	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
+	__u32 kind = (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE_BLOCK : DEVICE_CHARACTER;
+	__u32 *class = is_null_device(name->dentry) ? 0 : class_of_device(scope, kind, FIELD(inode, inode, i_rdev));
 
 	if (class)
 		add_class(&name->classes, *class);
@@ -87,12 +94,15 @@ static __always_inline void begin_program(struct name *name, __u64 task)
 	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
 	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
 	name->directory = 0;
-	name->layer = name->is_layer = 0;
+	name->layers[0] = name->layers[1] = name->is_layer = 0;
 	name->folder.known = 0;
 }
 
-/* The same for an object. Of what is in no mount tree only the kernel's own files can have a name in one. */
-static __always_inline void begin_object(struct scratch *scratch, struct name *name)
+/*
+ * The same for an object. What is in no mount tree has no mount path, but the domain's own tree may show it too: a copy of a mount
+ * that was never attached, and the kernel's own files, of which every instance shows the same.
+ */
+static __always_inline void begin_object(const struct scope *scope, struct scratch *scratch, struct name *name)
 {
 	__u64 magic = FIELD(super_block, ADDRESS(dentry, name->dentry, d_sb), s_magic);
 	__u32 place = name->place;
@@ -102,7 +112,8 @@ static __always_inline void begin_object(struct scratch *scratch, struct name *n
 		name->place = place = PLACE_ANONYMOUS;
 	if (place == PLACE_BACKING && name->mnt)
 		name->is_layer = 1;
-	if (place == PLACE_BACKING || (place == PLACE_ANONYMOUS && is_the_kernels(magic))) {
+	if (place == PLACE_BACKING || (place == PLACE_DETACHED && own_namespace(scope, place)) ||
+	    (place == PLACE_ANONYMOUS && is_the_kernels(magic))) {
 		name->mnt = 0;
 		scratch->found = 1;
 	}
@@ -123,9 +134,9 @@ static __always_inline __u32 end_object(struct scope *scope, struct scratch *scr
 		if (name->device)
 			add_device_class(scope, name);
 		if (!name->classes.count) {
-			if (name->place != PLACE_ANONYMOUS)
+			if (name->place == PLACE_BACKING)
 				return FIND_NOTHING;
-			set_all(name, OBJECT_ANONYMOUS);
+			set_all(name, name->place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_NONE);
 		}
 	}
 	if (unsure || name->classes.of[0] == OBJECT_UNRESOLVED)
@@ -160,7 +171,7 @@ static long find_step(__u32 step, struct finding *finding)
 	name->place = name->mnt ? place_of(mount_of((void *)name->mnt)) : PLACE_BACKING;
 	scratch->found = is_named(name->place);
 	if (!find->subjects)
-		begin_object(scratch, name);
+		begin_object(finding->scope, scratch, name);
 	if (!scratch->found)
 		note_epochs(scratch);
 	else

@@ -44,7 +44,7 @@ static __noinline __u32 judge_held(struct scope *scope, struct scratch *scratch,
 	if (!blocks(decision))
 		return 0;
 	/* A runtime's copy of itself, as spare_hosts_root() lets it start. */
-	if (scratch->access.hook == HELD_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(&name->classes) && is_runtime(task))
+	if (scratch->access.hook == HELD_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(name) && is_runtime(task))
 		return 0;
 	note_decision(scope, &scratch->access, decision);
 	length = write_event(scratch);

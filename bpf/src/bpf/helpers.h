@@ -12,7 +12,7 @@
 #define SETTING_WORDS 2
 
 /*
- * Whether a file of procfs, sysfs, version 1 of control groups or binfmt_misc is such a setting. /proc/sysrq-trigger stands for
+ * Whether a file of procfs, sysfs, version 1 of control groups, binfmt_misc or nfsd is such a setting. /proc/sysrq-trigger stands for
  * the others that are no program but as good: it ends every task.
  */
 static __noinline bool starts_helpers(__u64 at, __u64 magic)
@@ -21,7 +21,8 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 	__u64 name[SETTING_WORDS + 1] = {}, above[SETTING_WORDS] = {};
 	__u64 first, second;
 
-	if (magic == BINFMTFS_MAGIC)
+	/* What NFS exports its threads open, by the host's rules. */
+	if (magic == BINFMTFS_MAGIC || magic == NFSD_MAGIC)
 		return true;
 	if (bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name)) > SETTING_WORDS * 8)
 		return false;
@@ -80,7 +81,8 @@ __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 	}
 	if (is_guarded(dentry, magic, only_below) && !is_agent(&label, bpf_get_current_task_btf()))
 		return refuse_name(dentry, mnt, hook, VERDICT_BLOCK, RULE_AGENT);
-	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC && magic != CGROUP_SUPER_MAGIC && magic != BINFMTFS_MAGIC)
+	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC && magic != CGROUP_SUPER_MAGIC && magic != BINFMTFS_MAGIC &&
+	    magic != NFSD_MAGIC)
 		return 0;
 	rules = head_of(label.domain);
 	if (!rules || !(rules->flags & DOMAIN_RULED) || !starts_helpers(dentry, magic))

@@ -32,8 +32,14 @@ struct hlist_head {
 
 struct file_system_type;
 
+struct block_device {
+	__u32 bd_dev;
+};
+
 struct super_block {
 	__u32 s_dev;
+	struct block_device *s_bdev; /* 0 where it is on none */
+	char s_id[32];
 	struct file_system_type *s_type;
 	unsigned long s_flags;
 	unsigned long s_magic;
@@ -219,6 +225,7 @@ struct cgroup_subsys_state {
 
 enum dentry_flags {
 	DCACHE_PAR_LOOKUP = 1,
+	DCACHE_MOUNTED,
 };
 
 enum cgroup_subsys_id {
@@ -376,6 +383,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define S_IFCHR 0020000
 #define NULL_DEVICE (1u << 20 | 3) /* drivers/char/mem.c, include/linux/kdev_t.h */
 #define S_IFBLK 0060000
+#define S_IFREG 0100000
+#define S_IXUGO 0111
 /* include/uapi/linux/magic.h, fs/f2fs, fs/xfs */
 #define EXT4_SUPER_MAGIC 0xef53
 #define XFS_SUPER_MAGIC 0x58465342
@@ -402,11 +411,14 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define EFIVARFS_MAGIC 0xde5e81e4
 #define RDTGROUP_SUPER_MAGIC 0x7655821
 #define NFSD_MAGIC 0x6e667364
-#define SB_KERNMOUNT (1ul << 22) /* include/linux/fs.h */
+#define NSFS_MAGIC 0x6e736673
+#define SB_RDONLY 1ul /* include/linux/fs.h */
+#define SB_KERNMOUNT (1ul << 22)
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)
 #define FMODE_CREATED (1u << 20)
-#define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened by the kernel to execute it; open() cannot ask for it */
+#define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened to execute it; open() cannot ask for it, mq_open() can */
+#define O_ACCMODE 3u
 #define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and started no program since */
 /* include/linux/fs.h: of an iattr's ia_valid, times that a task sets */
 #define ATTR_ATIME_SET (1u << 7)
@@ -415,6 +427,10 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define ATTR_TOUCH (1u << 17)
 #define PF_KTHREAD 0x00200000u
 #define DCACHE_PAR_LOOKUP_BEFORE_ENUM (1u << 28 | 1u << 24) /* include/linux/dcache.h, before and in 6.15, without an enum dentry_flags */
+#define DCACHE_MOUNTED_BEFORE_ENUM (1u << 15 | 1u << 16) /* the same; until 6.7 the second, then the first */
+#define PR_SET_MM 35 /* include/uapi/linux/prctl.h */
+#define PR_SET_MM_EXE_FILE 13
+#define PR_SET_MM_MAP 14
 #define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
 #define MAP_TYPE 0x0f

@@ -301,11 +301,14 @@ enum find_outcome {
 	FIND_NAMES,
 };
 
+/* Filesystems below one another (FILESYSTEM_MAX_STACK_DEPTH, include/linux/fs.h). */
+#define OVERLAY_DEPTH 2
+
 /* A name that an access is about, and what it resolved to. */
 struct name {
 	__u64 dentry; /* addresses, 0: no such name */
 	__u64 mnt;    /* 0: all its canonical names, and no other */
-	__u64 layer;  /* address of the dentry in the layer that an overlay's file is in, 0: none, or it does not count */
+	__u64 layers[OVERLAY_DEPTH]; /* addresses of the dentries in the layers that an overlay's file is in, 0: none, or it does not count */
 	__u64 shown_by; /* the mount of a canonical name that it has, 0: none */
 	__u32 place; /* enum place, or the mount namespace that shows it */
 	__u32 first_canonical; /* the class of a canonical name, NO_CLASS: there is none */
@@ -358,6 +361,7 @@ enum asked {
 	ASK_NAME,	 /* access.name */
 	ASK_TWO_NAMES,	 /* access.new_name becomes one of access.name's */
 	ASK_MOUNTING,	 /* a mount at access.name */
+	ASK_DEVICE,	 /* the block device with this number, which no name of it leads to */
 	ASK_LOOK,	 /* tasks[0] looks into tasks[1] */
 	ASK_TRACED_EXEC, /* tasks[0] traces a task that starts access.name */
 	ASK_SOURCE,	 /* whether access.name is a program that has rights by fromSource, or may be */
@@ -377,6 +381,7 @@ struct question {
 	__u32 old_permissions; /* ASK_TWO_NAMES: on the name that is there before */
 	__u32 exchanges;       /* ASK_TWO_NAMES: the names change places */
 	__u32 mounting;	       /* ASK_MOUNTING: enum mounting */
+	__u32 device;	       /* ASK_DEVICE: dev_t */
 	__u32 domain;	       /* whose rules: that of the task that asks */
 	__u32 generation;      /* ASK_NAME: of the rules that what is known of access.name is by */
 	__u32 dated;	       /* renames and mounts are the epochs (struct epochs) that the hook began at */
@@ -422,7 +427,8 @@ struct scratch {
 	__u32 resolve_renames, resolve_mounts;
 	__u32 resolve_subjects; /* whether the automaton is that of sources */
 	__u32 resolve_at, resolve_is_last, resolve_last;
-	__u64 resolve_dentry; /* the object's own, or that in the layer below */
+	__u64 resolve_dentry; /* the object's own, or that in a layer below */
+	__u32 resolve_layer; /* how many layers below */
 	__u32 resolve_layer_state;
 	__u32 resolve_scans; /* a part of a path was written, which is to be scanned */
 	__u32 resolve_canonical; /* how many names are canonical */

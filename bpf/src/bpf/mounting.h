@@ -6,6 +6,8 @@
  * - To mount over a name is to write it: all that it shows from then on is another thing.
  * - What a fromSource names, and what leads there, is not mounted over: any program could take the place of the one that has rights.
  * - A mount is not moved or taken away where rules block what they call by its name: another name, or none, might not be blocked.
+ *   What takes the folder away that it is on takes the mount away in every tree (detach_mounts(), fs/namespace.c).
+ * - To mount a device's filesystem is to read the device, which the kernel opens by its number.
  */
 #ifndef ARMOR_MOUNTING_H
 #define ARMOR_MOUNTING_H
@@ -93,7 +95,7 @@ static __always_inline void find_below_root(struct scope *scope, struct scratch 
 	set_class(below, state == NO_STATE ? OBJECT_UNRESOLVED : classes_at(scope->image, &scope->rules->objects, state) >> 16);
 }
 
-enum mounting { MOUNTS_OVER, TAKES_AWAY, MOVES_ALL, ELSEWHERE };
+enum mounting { MOUNTS_OVER, TAKES_AWAY, DETACHES, MOVES_ALL, ELSEWHERE };
 
 /* What has to be found; nothing, where it does not happen in the domain's own tree. */
 static __always_inline void begin_mounting(const struct scope *scope, struct scratch *scratch)
@@ -101,7 +103,7 @@ static __always_inline void begin_mounting(const struct scope *scope, struct scr
 	struct access *access = &scratch->access;
 	__u32 mounting = scratch->question.mounting;
 
-	if (!is_own(scope, mount_of((void *)access->name.mnt))) {
+	if (mounting != DETACHES && !is_own(scope, mount_of((void *)access->name.mnt))) {
 		scratch->question.mounting = ELSEWHERE;
 	} else if (mounting != MOVES_ALL) {
 		want_object(scratch, NAME);
@@ -115,14 +117,14 @@ static __always_inline void begin_mounting(const struct scope *scope, struct scr
 static __noinline int judge_mounting(struct scope *scope, struct scratch *scratch)
 {
 	struct name *name = &scratch->access.name;
-	struct classes *classes = &name->below;
+	struct classes *classes = name->directory ? &name->below : &name->classes;
 	__u32 mounting = scratch->question.mounting, permissions = ANY_PERMISSION;
 
 	if (mounting == ELSEWHERE)
 		return 0;
 	if (mounting == MOVES_ALL) {
-		find_below_root(scope, scratch, classes);
-		return conclude_blocked(scope, scratch, classes, permissions);
+		find_below_root(scope, scratch, &name->below);
+		return conclude_blocked(scope, scratch, &name->below, permissions);
 	}
 	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch)) {
 		scratch->access.permission = WRITE;
@@ -133,17 +135,18 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 		return 0;
 	if (mounting == MOUNTS_OVER) {
 		permissions = 1u << WRITE;
-		if (!name->directory)
-			return conclude_blocked(scope, scratch, &name->classes, permissions);
 	} else if (is_named(name->place) && name->place == own_namespace(scope, name->place)) {
 		/* In the domain's own tree only the name that goes counts, elsewhere all that those may have which go with it. */
-		__u32 state = name->states[0];
+		__u32 state = name->states[0], both = OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED;
 
+		if (state != NO_STATE)
+			both = classes_at(scope->image, &scope->rules->objects, state);
 		name->names = 1;
-		set_class(classes, state == NO_STATE ? OBJECT_UNRESOLVED
-						     : classes_at(scope->image, &scope->rules->objects, state) >> 16);
+		set_class(classes, name->directory ? both >> 16 : both & 0xffff);
 	}
-	return is_elsewhere(scope, name) ? 0 : conclude_blocked(scope, scratch, classes, permissions);
+	if (name->directory && is_elsewhere(scope, name))
+		return 0;
+	return conclude_blocked(scope, scratch, classes, permissions);
 }
 
 /* Asks about what a task does to a mount, or where it puts one. */
@@ -160,11 +163,53 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
 		return refuse_without_scratch();
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
-	/* A mount's root stands for all below it; a file's has nothing there. */
-	if (mounting == TAKES_AWAY)
-		scratch->access.name.directory = 1;
 	scratch->question.mounting = mounting;
 	verdict = ask(scratch, &scope, ASK_MOUNTING);
+	release_scratch(scratch);
+	return verdict;
+}
+
+/* Asks about what takes a name away, where something is mounted on it: in another tree than the task's, or it would be busy. */
+static __always_inline int check_detaching(struct dentry *dentry, struct vfsmount *mnt, __u32 hook)
+{
+	__u32 flag = DCACHE_MOUNTED_BEFORE_ENUM;
+
+	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_MOUNTED))
+		flag = bpf_core_enum_value(enum dentry_flags, DCACHE_MOUNTED);
+	return FIELD(dentry, PLAIN(dentry), d_flags) & flag ? check_mounting(dentry, mnt, hook, DETACHES) : 0;
+}
+
+static __always_inline int judge_device(struct scope *scope, struct scratch *scratch)
+{
+	struct classes *classes = &scratch->access.name.classes;
+	__u32 *class = class_of_device(scope, DEVICE_BLOCK, scratch->question.device);
+
+	if (!class)
+		return 0;
+	set_class(classes, *class);
+	return conclude(scope, scratch, decide(scope, scratch, classes, scratch->question.permissions, 0));
+}
+
+/* What is mounted, as it is before it has a place: whether the device that it is on may be read, and written to. */
+SEC("lsm/sb_kern_mount")
+int BPF_PROG(sb_kern_mount, struct super_block *sb)
+{
+	struct block_device *device = PLAIN(sb->s_bdev);
+	struct scratch *scratch;
+	struct scope scope;
+	int verdict;
+
+	if (!device || !enter_scope(&scope, bpf_get_current_task_btf()))
+		return 0;
+	scratch = claim_scratch();
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, bpf_get_current_task_btf(), SB_KERN_MOUNT);
+	__builtin_memcpy(scratch->access.object, "/dev/", 5);
+	bpf_probe_read_kernel_str(&scratch->access.object[5], OBJECT_NAME - 5, PLAIN(&sb->s_id));
+	scratch->question.device = FIELD(block_device, device, bd_dev);
+	scratch->question.permissions = sb->s_flags & SB_RDONLY ? 1u << READ : 1u << READ | 1u << WRITE;
+	verdict = ask(scratch, &scope, ASK_DEVICE);
 	release_scratch(scratch);
 	return verdict;
 }

@@ -174,6 +174,85 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 	return verdict;
 }
 
+/*
+ * A process that names another file as its own program (PR_SET_MM) would have that one's rights. Who restores processes so (CRIU) does
+ * it outside of domains whose rules have sources.
+ */
+SEC("lsm/task_prctl")
+int BPF_PROG(task_prctl, int option, unsigned long what)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct scratch *scratch;
+	struct scope scope;
+	int verdict;
+
+	if (option != PR_SET_MM || (what != PR_SET_MM_EXE_FILE && what != PR_SET_MM_MAP) || !enter_scope(&scope, task) ||
+	    !(scope.rules->flags & DOMAIN_SUBJECTS))
+		return 0;
+	scratch = claim_scratch();
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, task, TASK_PRCTL);
+	scratch->access.other = (__u64)PLAIN(task);
+	scratch->access.permission = WRITE;
+	verdict = refuse(scratch, scope.domain, guard_verdict(scope.rules), RULE_SOURCE);
+	release_scratch(scratch);
+	return verdict;
+}
+
+struct namespace_search {
+	__u32 number;
+	__u32 domain; /* which is not asked about */
+	__u32 found;
+};
+
+static long search_namespace(__u32 domain, struct namespace_search *search)
+{
+	const struct image_domain *rules = head_of(domain);
+	struct entrance *entrance = bpf_map_lookup_elem(&entrances, &domain);
+
+	if (domain != search->domain && ((rules && rules->mount_namespace == search->number) ||
+					 (entrance && entrance->mount_namespace == search->number)))
+		search->found = 1;
+	return search->found;
+}
+
+/* The mount namespace of another domain, however a container came by its file: setns(2) asks nobody any more. */
+static __noinline int guard_namespace(struct file *file)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct namespace_search search = {};
+	const struct image_domain *rules;
+	struct scratch *scratch;
+	struct label label;
+	int verdict;
+
+	if (file->f_inode->i_sb->s_magic != NSFS_MAGIC)
+		return 0;
+	label = label_of(task);
+	if (!in_a_domain(&label) || is_exempt(&label))
+		return 0;
+	rules = head_of(label.domain);
+	if (!rules || !(rules->flags & DOMAIN_RULED))
+		return 0;
+	search.number = file->f_inode->i_ino;
+	search.domain = label.domain;
+	if (search.number == mount_namespace_of(task))
+		return 0;
+	bpf_loop(MAX_DOMAIN + 1, search_namespace, &search, 0);
+	if (!search.found)
+		return 0;
+	scratch = claim_scratch();
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, task, FILE_OPEN);
+	__builtin_memcpy(scratch->access.object, "mount namespace", sizeof("mount namespace"));
+	scratch->access.permission = READ;
+	verdict = refuse(scratch, label.domain, guard_verdict(rules), RULE_OUTSIDE);
+	release_scratch(scratch);
+	return verdict;
+}
+
 /* Signals, limits and scheduling by which a task could end the agent or keep it from running. */
 static __noinline int guard_agent(struct task_struct *target, __u32 hook)
 {

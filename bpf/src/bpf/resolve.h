@@ -109,9 +109,18 @@ __noinline int is_null_device(__u64 dentry)
 	return (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFCHR && FIELD(inode, inode, i_rdev) == NULL_DEVICE;
 }
 
+/*
+ * Whether only the mount path counts: of the null device, and of namespaces, which are files of one filesystem, mounted once for
+ * each that has a name.
+ */
+static __always_inline bool has_mount_path_alone(__u64 dentry)
+{
+	return is_null_device(dentry) || FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) == NSFS_MAGIC;
+}
+
 static __always_inline bool is_in_layer(const struct resolution *resolution)
 {
-	return resolution->scratch->resolve_dentry != resolution->name->dentry;
+	return resolution->scratch->resolve_layer;
 }
 
 /* Sets scratch->shown to the mounts by which the object that the resolution is at may have canonical names. */
@@ -144,6 +153,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	scratch->resolve_mounts = before.mounts;
 	load_fence(scratch);
 	scratch->resolve_dentry = name->dentry;
+	scratch->resolve_layer = 0;
 	scratch->resolve_at = name->mnt ? 0 : 1;
 	scratch->resolve_is_last = 0;
 	scratch->resolve_canonical = 0;
@@ -164,7 +174,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	number = own_namespace(resolution->scope, name->place);
 	if (!number)
 		return;
-	if (is_null_device(name->dentry)) {
+	if (has_mount_path_alone(name->dentry)) {
 		folder->others = OTHERS_MANY;
 		return;
 	}
@@ -271,7 +281,7 @@ static __always_inline void end_names(struct resolution *resolution)
 	} else if (name->mnt && folder->others == OTHERS_NONE) {
 		add_canonical(name, name->classes.of[0]);
 	}
-	if (name->mnt && name->first_canonical == NO_CLASS && !is_null_device(name->dentry)) {
+	if (name->mnt && name->first_canonical == NO_CLASS && !has_mount_path_alone(name->dentry)) {
 		add_class(&name->classes, OBJECT_NONE);
 		add_class(&name->below, OBJECT_NONE);
 	}
@@ -282,20 +292,20 @@ static __always_inline bool end_resolve(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
 	struct name *name = resolution->name;
-	__u32 number;
+	__u32 layer = scratch->resolve_layer, number;
 
-	if (!is_in_layer(resolution)) {
+	if (!is_in_layer(resolution))
 		end_names(resolution);
-		number = own_namespace(resolution->scope, name->place);
-		if (name->layer && number) {
-			scratch->resolve_dentry = name->layer;
-			scratch->resolve_at = 1;
-			scratch->resolve_is_last = 0;
-			begin_canonical(resolution, number);
-			return false;
-		}
-	} else if (scratch->shown.count > SHOWN_MOUNTS) {
+	else if (scratch->shown.count > SHOWN_MOUNTS)
 		add_class(&name->classes, OBJECT_UNRESOLVED);
+	number = own_namespace(resolution->scope, name->place);
+	if (number && layer < OVERLAY_DEPTH && name->layers[layer]) {
+		scratch->resolve_dentry = name->layers[layer];
+		scratch->resolve_layer = layer + 1;
+		scratch->resolve_at = 1;
+		scratch->resolve_is_last = 0;
+		begin_canonical(resolution, number);
+		return false;
 	}
 	scratch->resolve_at = RESOLVE_BEGIN;
 	load_fence(scratch);

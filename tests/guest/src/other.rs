@@ -13,6 +13,8 @@ use crate::bpf::{self, Kind};
 pub const USAGE: &str = "\
   ptrace PID         vm-read PID         pidfd-getfd PID FD      kcmp PID      process-madvise PID
   setns PID          joins PID's mount namespace by a pidfd
+  pass-for FILE      names FILE as this process's own program
+  namespaces-open    opens every mount namespace that can be had from the own one
   prlimit PID        gives PID's own limit of open files back to it
   trace PROGRAM...   starts it with PTRACE_TRACEME, and lets it go on
   bpf-id map|program|link NAME|ANY     a descriptor, for writing, of the first one that has the name, or at all
@@ -27,6 +29,8 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["kcmp", pid] => kcmp(pid),
         ["process-madvise", pid] => process_madvise(pid),
         ["setns", pid] => setns(pid),
+        ["pass-for", file] => pass_for(file),
+        ["namespaces-open"] => open_namespaces(),
         ["prlimit", pid] => prlimit(pid),
         ["trace", program @ ..] if !program.is_empty() => trace(program),
         ["bpf-id", kind, name] => bpf_id(kind, name),
@@ -37,6 +41,68 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
 
 fn check(result: i64) -> anyhow::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(result) }
+}
+
+/// `PR_SET_MM_EXE_FILE`. Nothing of the old program's file may be mapped by then, so memory of the same content takes its place.
+fn pass_for(file: &str) -> anyhow::Result<()> {
+    let own = fs::read_link("/proc/self/exe")?;
+    let file = fs::File::open(file)?;
+    let mut mappings = Vec::new();
+    for line in fs::read_to_string("/proc/self/maps")?.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().context("no range")?, words.next().context("no rights")?);
+        if line.ends_with(own.to_str().context("no UTF-8")?) {
+            let (start, end) = range.split_once('-').context("no range")?;
+            let (start, end) = (usize::from_str_radix(start, 16)?, usize::from_str_radix(end, 16)?);
+            let bit = |letter, bit| if rights.contains(letter) { bit } else { 0 };
+            let rights = bit('r', libc::PROT_READ) | bit('w', libc::PROT_WRITE) | bit('x', libc::PROT_EXEC);
+            mappings.push((start, end - start, rights));
+        }
+    }
+    let nowhere = ptr::null_mut();
+    let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    for (start, length, rights) in mappings {
+        // SAFETY: a new mapping gets the bytes of one of this process's, which it then replaces with the same rights. Between the two
+        // only this stack changes.
+        let moved = unsafe {
+            let copy = libc::mmap(nowhere, length, libc::PROT_READ | libc::PROT_WRITE, anonymous, -1, 0);
+            if copy == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error().into());
+            }
+            ptr::copy_nonoverlapping(start as *const u8, copy.cast(), length);
+            libc::mprotect(copy, length, rights);
+            libc::mremap(copy, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, start)
+        };
+        if moved == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error().into());
+        }
+    }
+    // SAFETY: numbers alone.
+    check(unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file.as_raw_fd(), 0, 0) }.into())
+        .map(drop)
+}
+
+/// `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV`, include/uapi/linux/nsfs.h, from the own mount namespace on; since 6.12. The first that is
+/// refused is the outcome.
+fn open_namespaces() -> anyhow::Result<()> {
+    for request in [0x8010_b70b_u32, 0x8010_b70c] {
+        let mut at = OwnedFd::from(fs::File::open("/proc/self/ns/mnt")?);
+        loop {
+            // SAFETY: without a place for what it says of the namespace, the request reads and writes no memory.
+            let next = unsafe { libc::ioctl(at.as_raw_fd(), request as _, 0) };
+            match check(next.into()) {
+                // SAFETY: the kernel just made this descriptor for us alone.
+                Ok(_) => at = unsafe { OwnedFd::from_raw_fd(next) },
+                Err(error)
+                    if error.downcast_ref().and_then(io::Error::raw_os_error) == Some(libc::ENOENT) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn pidfd(pid: &str) -> anyhow::Result<OwnedFd> {

@@ -22,7 +22,7 @@ KIND of a socket is stream, dgram or seqpacket; @NAME is an abstract one
   offer-sender SOCKET PATH         as `offer`, a datagram socket that is connected to PATH
   offer-ring SOCKET                as `offer`, an io_uring
   mknod-device PATH LIKE           a node of the device that LIKE is one of
-  mq-open NAME FLAGS
+  mq-open NAME FLAGS     mq-unlink NAME
   quota-on DEVICE PATH             has the filesystem of DEVICE keep its users' quotas in PATH
   swapon PATH      acct PATH       path-exec PATH...        fallocate PATH FLAGS
   inotify PATH     fanotify PATH
@@ -55,6 +55,10 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["offer-ring", socket] => uring::new().map_err(Into::into).and_then(|ring| offer(socket, &ring)),
         ["mknod-device", path, like] => make_device(path, like),
         ["mq-open", name, how] => open_queue(name, how),
+        ["mq-unlink", name] => on_path(name, |name| {
+            // SAFETY: the name is a C string.
+            unsafe { libc::mq_unlink(name) }
+        }),
         ["swapon", path] => on_path(path, |path| {
             // SAFETY: the path is a C string.
             unsafe { libc::swapon(path, 0) }

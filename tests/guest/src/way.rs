@@ -22,11 +22,13 @@ use rustix::net::{
 use crate::{other, unopened};
 
 const USAGE: &str = "\
-do WAY...: FLAGS is a comma list of read, write, rdwr, append, trunc, creat, excl, path, directory, tmpfile
+do WAY...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
+append, trunc, creat, excl, path, directory, tmpfile
   open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
   handle-open PATH FLAGS           by a file handle instead of a name
   path-reopen PATH FLAGS           O_PATH first, then through /proc/self/fd
   tree-open FOLDER NAME FLAGS      NAME below a detached copy of FOLDER's mount
+  new-mount-open TYPE NAME FLAGS   NAME in a new mount of that type, which is attached nowhere
   move-mount A B                   the mount at A to B        tree-attach A B   a copy of A's mount onto B
   bind-as-shared A B               a bind mount, with the flag of a change of propagation
   deep-make FOLDER DEPTH LENGTH    folders in each other with names of LENGTH, a file `leaf` in the last
@@ -75,6 +77,17 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         ["tree-open", folder, name, how] => {
             let tree = rustix::mount::open_tree(CWD, *folder, OpenTreeFlags::OPEN_TREE_CLONE)?;
             read(rustix::fs::openat(tree, *name, flags(how)?, Mode::empty())?, how)
+        }
+        ["new-mount-open", kind, name, how] => {
+            use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+            let context = rustix::mount::fsopen(*kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_create(context.as_fd())?;
+            let mount = rustix::mount::fsmount(
+                context.as_fd(),
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::empty(),
+            )?;
+            read(rustix::fs::openat(mount, *name, flags(how)?, Mode::empty())?, how)
         }
         ["move-mount", from, to] => {
             Ok(rustix::mount::move_mount(CWD, *from, CWD, *to, MoveMountFlags::empty())?)
@@ -185,6 +198,8 @@ pub(crate) fn flags(how: &str) -> anyhow::Result<OFlags> {
                 "read" => OFlags::RDONLY,
                 "write" => OFlags::WRONLY,
                 "rdwr" => OFlags::RDWR,
+                "ioctl" => OFlags::from_bits_retain(libc::O_ACCMODE as u32),
+                "exec" => OFlags::from_bits_retain(0x20),
                 "append" => OFlags::WRONLY | OFlags::APPEND,
                 "trunc" => OFlags::TRUNC,
                 "creat" => OFlags::CREATE,
