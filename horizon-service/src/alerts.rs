@@ -193,7 +193,7 @@ fn rule_of(guard: Guard) -> RuleInfo {
         ),
         Guard::Source => (
             "SourceProtection",
-            "what is mounted over a program with rights by fromSource, or over what leads there, would have its rights",
+            "what takes the place of a program with rights by fromSource, by a mount or by its process's own word, would have its rights",
         ),
     };
     RuleInfo { policy: policy.to_owned(), message: message.to_owned(), severity: 10, ..RuleInfo::default() }

@@ -80,7 +80,8 @@ alert! {
     /// What was accessed: a path, the program of another process, or what the kernel calls an object of bpf(2).
     resource: String = "Resource", skip "String::is_empty";
     /// The hook that decided, `lsm=FILE_OPEN` for example (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` of a socket's name,
-    /// `lsm=PATH_NOTIFY` of a watch, `lsm=QUOTA_ON` of a file that is to hold quotas, `lsm=INODE_SETATTR`, `lsm=INODE_SETXATTR` and the like of attributes); `iter=TASK_FILE` with
+    /// `lsm=PATH_NOTIFY` of a watch, `lsm=QUOTA_ON` of a file that is to hold quotas, `lsm=SB_KERN_MOUNT` of a
+    /// device whose filesystem is mounted, `lsm=INODE_SETATTR`, `lsm=INODE_SETXATTR` and the like of attributes); `iter=TASK_FILE` with
     /// the descriptor's number, `fd=9`, or `iter=TASK_VMA` of what was held from before.
     data: String = "Data", skip "String::is_empty";
     /// `BPFLSM`; empty on the agent's own.
