@@ -13,6 +13,7 @@ use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject};
 
+use crate::HOST_DOMAIN;
 use crate::container::ContainerId;
 use crate::counters::Counters;
 use crate::error::BpfError;
@@ -246,6 +247,7 @@ impl Enforcer {
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
         for (number, domain, home) in generation.domains {
             self.name_linked_files(generation.id, *number, domain, home)?;
+            self.note_entrance(*number, home)?;
         }
         self.iterate(position(NAMESPACES), |_| None)?;
         self.live
@@ -268,6 +270,20 @@ impl Enforcer {
                 .map_err(|source| BpfError::Map { map: "linked_files", source })?;
         }
         Ok(())
+    }
+
+    /// Notes the mount namespace of a container that nothing is known of yet: where its first process is later is its own choice.
+    fn note_entrance(&self, domain: u32, home: &Home) -> Result<(), BpfError> {
+        if domain == HOST_DOMAIN || home.mount_namespace == 0 {
+            return Ok(());
+        }
+        let entrance = [home.mount_namespace, 0, 0, 0, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        match self.entrances.update(&domain.to_ne_bytes(), &entrance, MapFlags::NO_EXIST) {
+            Err(source) if source.kind() != libbpf_rs::ErrorKind::AlreadyExists => {
+                Err(BpfError::Map { map: "entrances", source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keys begin with the generation.

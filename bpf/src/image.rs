@@ -6,7 +6,7 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
 use crate::error::BpfError;
 use crate::home::Home;
-use crate::{MAX_DOMAIN, skeleton::types};
+use crate::{HOST_DOMAIN, MAX_DOMAIN, skeleton::types};
 
 /// Words of a `struct image_domain`.
 const DOMAIN_WORDS: usize = 8;
@@ -76,7 +76,7 @@ impl Generation<'_> {
                 object_count: domain.object_count,
                 cells: tables.cells,
                 vectors: tables.vectors,
-                mount_namespace: home.mount_namespace,
+                mount_namespace: if *number == HOST_DOMAIN { home.mount_namespace } else { 0 },
                 alerts_per_second: self.alerts_per_second,
                 elsewhere: domain.objects.walk(ELSEWHERE),
                 no_subject: 0,

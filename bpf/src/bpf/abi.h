@@ -134,7 +134,7 @@ struct image_domain {
 	__u32 object_count;
 	__u32 cells;   /* word of cell (0, 0) */
 	__u32 vectors; /* word of vector 0 */
-	__u32 mount_namespace; /* inode number of the domain's own, 0: any; in domain 0's whether it has rules or not */
+	__u32 mount_namespace; /* domain 0's: inode number of the host's, whether it has rules or not; 0: not known */
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
 	__u32 elsewhere; /* the objects automaton behind a directory that no rule names */
 	__u32 no_subject; /* SUBJECT_NONE, as a number that the verifier does not know */

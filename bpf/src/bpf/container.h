@@ -181,13 +181,28 @@ static __always_inline bool is_inside(struct task_struct *task)
 	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > PREPARING;
 }
 
+/* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is another's. */
+static __always_inline bool is_alive(const struct entrance *entrance)
+{
+	struct signal_struct *signal = (void *)entrance->signal;
+
+	return signal && FIELD(signal_struct, signal, live.counter) > 0 &&
+	       (__u64)ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]) == entrance->pid;
+}
+
 static __always_inline void note_entrance(struct task_struct *task, __u32 domain)
 {
-	struct entrance entrance = { .mount_namespace = mount_namespace_of(task) };
+	struct signal_struct *signal = ADDRESS(task_struct, task, signal);
+	struct entrance entrance = {
+		.mount_namespace = mount_namespace_of(task),
+		.sequence = sequence_of((__u64)ADDRESS(nsproxy, ADDRESS(task_struct, task, nsproxy), mnt_ns)),
+		.signal = (__u64)signal,
+		.pid = (__u64)ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]),
+	};
 	struct entrance *before = bpf_map_lookup_elem(&entrances, &domain);
 
-	/* Who comes in later may have a namespace of his own. */
-	if (before && namespace_at(before->mount_namespace))
+	/* Who comes in later may have a namespace of his own, also when nobody is left in the container's. */
+	if (before && (is_there(before) || is_alive(before)))
 		return;
 	note_namespace(task);
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);

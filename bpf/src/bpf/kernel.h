@@ -101,6 +101,7 @@ struct ns_common {
 	unsigned int inum;
 	refcount_t count; /* `__ns_ref` since 6.18 */
 	refcount_t __ns_ref;
+	__u64 ns_id; /* since 6.18; no two namespaces ever have the same */
 };
 
 struct mount;
@@ -108,6 +109,7 @@ struct mount;
 struct mnt_namespace {
 	struct ns_common ns;
 	struct mount *root;
+	__u64 seq; /* before 6.18: the same */
 };
 
 struct mount {
@@ -251,8 +253,20 @@ struct seqcount {
 	unsigned int sequence;
 };
 
+enum pid_type {
+	PIDTYPE_TGID = 1,
+};
+
+struct signal_struct {
+	struct {
+		int counter;
+	} live;
+	struct pid *pids[PIDTYPE_TGID + 1];
+};
+
 struct task_struct {
 	struct mm_struct *mm;
+	struct signal_struct *signal;
 	int pid;
 	int tgid;
 	struct task_struct *real_parent;

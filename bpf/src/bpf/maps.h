@@ -37,10 +37,15 @@ struct {
 	__type(value, __u32);
 } containers SEC(".maps");
 
-/* The mount namespace that the first program which entered a container from outside had, of those that are left. */
+/*
+ * The mount namespace that a container was given: that of the first program which entered it from outside, or of its first process
+ * where it ran before the agent knew it. Where its tasks go later makes none of them the container's.
+ */
 struct entrance {
-	__u32 mount_namespace; /* inode number */
-	__u32 reserved[3];
+	__u32 mount_namespace; /* inode number, which another may have once this one is gone */
+	__u32 reserved;
+	__u64 sequence; /* which no other ever has; 0: not known yet */
+	__u64 signal, pid; /* addresses: the struct signal_struct and the struct pid of that first process, 0: not known */
 };
 
 /* By domain. */

@@ -76,33 +76,10 @@ __noinline int is_the_kernels(__u64 magic)
 	}
 }
 
-/* Inode number of the mount namespace whose tree is the domain's own, 0 where that is not known. */
-static __noinline __u32 own_namespace(const struct scope *scope, __u32 place)
-{
-	__u32 number = scope->rules->mount_namespace;
-	struct entrance *entrance;
-
-	if (scope->domain == HOST_DOMAIN || (number && place == number))
-		return number;
-	/* Started since the image was built: what its first program was started in. */
-	entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
-	return entrance ? entrance->mount_namespace : number;
-}
-
-/* Remembers where a task's mount namespace is. */
-static __always_inline void note_namespace(struct task_struct *task)
-{
-	struct nsproxy *namespaces_of = ADDRESS(task_struct, task, nsproxy);
-	__u64 ns = (__u64)ADDRESS(nsproxy, namespaces_of, mnt_ns);
-	__u32 number = FIELD(mnt_namespace, ns, ns.inum);
-
-	if (number)
-		bpf_map_update_elem(&namespaces, &number, &ns, BPF_ANY);
-}
 
 /*
- * The address of the struct mnt_namespace with this number, 0 where it is gone: what was freed has no references, and what came
- * in its place has another number. Global, as write_path().
+ * The address of the struct mnt_namespace with this number, 0 where none has it: what was freed has no references. Global, as
+ * write_path().
  */
 __noinline __u64 namespace_at(__u32 number)
 {
@@ -116,6 +93,53 @@ __noinline __u64 namespace_at(__u32 number)
 	else
 		references = FIELD(mnt_namespace, ns, ns.count.refs.counter);
 	return references > 0 ? ns : 0;
+}
+
+static __always_inline __u64 sequence_of(__u64 ns)
+{
+	if (bpf_core_field_exists(((struct mnt_namespace *)0)->seq))
+		return FIELD(mnt_namespace, ns, seq);
+	return bpf_core_field_exists(((struct ns_common *)0)->ns_id) ? FIELD(mnt_namespace, ns, ns.ns_id) : 0;
+}
+
+/* Whether the mount namespace that a container was given is still there. */
+static __always_inline bool is_there(const struct entrance *entrance)
+{
+	__u64 ns = namespace_at(entrance->mount_namespace);
+
+	return ns && (!entrance->sequence || sequence_of(ns) == entrance->sequence);
+}
+
+/* A number that no namespace has: that of one that is gone. */
+#define NAMESPACE_GONE 1
+
+/* Inode number of the mount namespace whose tree is the domain's own, 0 where that is not known. */
+static __noinline __u32 own_namespace(const struct scope *scope)
+{
+	struct entrance *entrance;
+
+	if (scope->domain == HOST_DOMAIN)
+		return scope->rules->mount_namespace;
+	entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
+	if (!entrance)
+		return 0;
+	return is_there(entrance) ? entrance->mount_namespace : NAMESPACE_GONE;
+}
+
+/* Remembers where a task's mount namespace is, and which, if its container's entrance has the number alone. */
+static __always_inline void note_namespace(struct task_struct *task)
+{
+	struct nsproxy *namespaces_of = ADDRESS(task_struct, task, nsproxy);
+	__u64 ns = (__u64)ADDRESS(nsproxy, namespaces_of, mnt_ns);
+	__u32 number = FIELD(mnt_namespace, ns, ns.inum), domain = label_of(task).domain;
+	struct entrance *entrance;
+
+	if (!number)
+		return;
+	bpf_map_update_elem(&namespaces, &number, &ns, BPF_ANY);
+	entrance = domain == HOST_DOMAIN ? 0 : bpf_map_lookup_elem(&entrances, &domain);
+	if (entrance && entrance->mount_namespace == number && !entrance->sequence)
+		entrance->sequence = sequence_of(ns);
 }
 
 /* Steps from mount to mount that are made at most: twice what a mount namespace may hold (fs.mount-max). */

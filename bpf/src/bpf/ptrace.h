@@ -208,12 +208,9 @@ struct namespace_search {
 
 static long search_namespace(__u32 domain, struct namespace_search *search)
 {
-	const struct image_domain *rules = head_of(domain);
 	struct entrance *entrance = bpf_map_lookup_elem(&entrances, &domain);
 
-	if (domain != search->domain && ((rules && rules->mount_namespace == search->number) ||
-					 (entrance && entrance->mount_namespace == search->number)))
-		search->found = 1;
+	search->found = domain != search->domain && entrance && entrance->mount_namespace == search->number;
 	return search->found;
 }
 
@@ -239,7 +236,9 @@ static __noinline int guard_namespace(struct file *file)
 	search.domain = label.domain;
 	if (search.number == mount_namespace_of(task))
 		return 0;
-	bpf_loop(MAX_DOMAIN + 1, search_namespace, &search, 0);
+	search.found = search.number == host_mount_namespace();
+	if (!search.found)
+		bpf_loop(MAX_DOMAIN + 1, search_namespace, &search, 0);
 	if (!search.found)
 		return 0;
 	scratch = claim_scratch();

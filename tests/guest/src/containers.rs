@@ -64,7 +64,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 18] = [
+    let tests: [(&str, Test); 20] = [
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
@@ -73,6 +73,8 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("what_prepares_a_container_is_not_under_its_rules", preparation),
         ("nothing_leads_out", no_way_out),
         ("other_names_from_the_first_program_on", other_names),
+        ("another_mount_namespace_of_its_first_process_is_not_its_own", left_namespace),
+        ("no_file_of_another_s_mount_namespace_is_opened", others_namespaces),
         ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
         ("what_a_program_brings_into_a_container_is_found_once_it_runs", brought_along),
         ("of_containers_in_containers_the_outermost_counts", nested),
@@ -573,6 +575,42 @@ fn other_names(node: &mut Node) -> anyhow::Result<()> {
         let expected = if way.starts_with("mv") { 1 } else { NOT_STARTED };
         ensure!(status == expected, "{way}: {status}");
     }
+    Ok(())
+}
+
+/// Once nobody is left in the mount namespace that the container was given, nothing in it can be named. Who comes in later brings
+/// no other, until the container is started anew.
+fn left_namespace(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    let gate = Gate::new()?;
+    let way = ["/usr/bin/armor-guest-tests", "do", "leave-tree", gate.path];
+    let first = start(&group, Entry::Attached, Before::EnterPrivileged, &way)?;
+    let namespace = || fs::read_link(format!("/proc/{}/ns/mnt", first.0));
+    let open_gate = gate.open()?;
+    let given = namespace()?;
+    (&open_gate).write_all(b"x")?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while namespace()? == given {
+        ensure!(Instant::now() < deadline, "it stays where it was");
+        std::thread::yield_now();
+    }
+    let later = run(&group, Entry::Attached, &[FREE])?;
+    drop(open_gate);
+    first.wait()?;
+    let anew = run(&group, Entry::Attached, &[FREE])?;
+    ensure!(later == EACCES, "who came in later: {later}");
+    ensure!(anew == 0, "the container started anew: {anew}");
+    Ok(())
+}
+
+/// `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV` ask for no right to look at who is there. Kernels before 6.12 know neither.
+fn others_namespaces(node: &mut Node) -> anyhow::Result<()> {
+    let group = node.container()?;
+    let way = ["/usr/bin/armor-guest-tests", "do", "namespaces-open"];
+    let status = start(&group, Entry::Attached, Before::EnterPrivileged, &way)?.wait()?;
+    ensure!(matches!(status, EACCES | libc::ENOTTY), "{status}");
+    let own = shell(&group, "exec 3</proc/self/ns/mnt")?;
+    ensure!(own == 0, "the own one: {own}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
 
@@ -14,6 +14,7 @@ pub const USAGE: &str = "\
   ptrace PID         vm-read PID         pidfd-getfd PID FD      kcmp PID      process-madvise PID
   setns PID          joins PID's mount namespace by a pidfd
   pass-for FILE      names FILE as this process's own program
+  leave-tree FIFO    for a byte from FIFO goes to a new mount namespace, and ends with it
   namespaces-open    opens every mount namespace that can be had from the own one
   prlimit PID        gives PID's own limit of open files back to it
   trace PROGRAM...   starts it with PTRACE_TRACEME, and lets it go on
@@ -30,6 +31,7 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["process-madvise", pid] => process_madvise(pid),
         ["setns", pid] => setns(pid),
         ["pass-for", file] => pass_for(file),
+        ["leave-tree", fifo] => leave_tree(fifo),
         ["namespaces-open"] => open_namespaces(),
         ["prlimit", pid] => prlimit(pid),
         ["trace", program @ ..] if !program.is_empty() => trace(program),
@@ -82,14 +84,23 @@ fn pass_for(file: &str) -> anyhow::Result<()> {
         .map(drop)
 }
 
+fn leave_tree(fifo: &str) -> anyhow::Result<()> {
+    let mut fifo = fs::File::open(fifo)?;
+    fifo.read_exact(&mut [0])?;
+    // SAFETY: numbers alone.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())?;
+    Ok(io::copy(&mut fifo, &mut io::sink()).map(drop)?)
+}
+
 /// `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV`, include/uapi/linux/nsfs.h, from the own mount namespace on; since 6.12. The first that is
 /// refused is the outcome.
 fn open_namespaces() -> anyhow::Result<()> {
     for request in [0x8010_b70b_u32, 0x8010_b70c] {
         let mut at = OwnedFd::from(fs::File::open("/proc/self/ns/mnt")?);
         loop {
-            // SAFETY: without a place for what it says of the namespace, the request reads and writes no memory.
-            let next = unsafe { libc::ioctl(at.as_raw_fd(), request as _, 0) };
+            let mut said = [0_u64; 2];
+            // SAFETY: what it says of the namespace has the room that the request names.
+            let next = unsafe { libc::ioctl(at.as_raw_fd(), request as _, said.as_mut_ptr()) };
             match check(next.into()) {
                 // SAFETY: the kernel just made this descriptor for us alone.
                 Ok(_) => at = unsafe { OwnedFd::from_raw_fd(next) },
