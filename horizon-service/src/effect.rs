@@ -2,11 +2,11 @@
 //!
 //! Nothing here decides anything. What a path is may be another's to choose, so no more is read of a file than its first line.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use armor_bpf::escaped;
+use armor_hub_client::file::{self, Links};
 use armor_policy::Policy;
 use armor_policy::model::{Rule, Section, Target};
 
@@ -15,7 +15,7 @@ use crate::root::Root;
 /// The most that is said of one root; the rest is counted.
 const MAX_SAID: usize = 16;
 /// Bytes of a script's first line that the kernel looks at (`BINPRM_BUF_SIZE`).
-const FIRST_LINE: u64 = 256;
+const FIRST_LINE: usize = 256;
 /// Where `env` finds programs, where its own caller says nothing else.
 const SEARCHED: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -91,9 +91,7 @@ fn find_program(root: &Root, name: &str) -> Option<PathBuf> {
 
 /// Of a regular file alone: opening anything else may wait, or do something.
 fn first_line(path: &Path) -> Option<String> {
-    fs::symlink_metadata(path).ok()?.is_file().then_some(())?;
-    let mut start = Vec::new();
-    File::open(path).ok()?.take(FIRST_LINE).read_to_end(&mut start).ok()?;
+    let start = file::read_start(file::open(path, Links::Refuse).ok()?, FIRST_LINE).ok()?;
     let line = start.split(|byte| *byte == b'\n').next()?;
     String::from_utf8(line.to_vec()).ok()
 }

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use armor_hub_client::console;
+use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::status::{AgentReport, SpoolStats};
 use armor_policy::model::Kind;
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use crate::alerts::RESERVED;
 use crate::owner::Claim;
 use crate::report::{InForce, Offline, Ruled};
 use crate::runtime::RuntimeState;
-use crate::state::{StateError, to_json, write_whole};
+use crate::state::{MAX_FILE, StateError, to_json, unusable, write_whole};
 
 const FILE: &str = "status.json";
 /// Characters of a container's id that tell it from others.
@@ -197,7 +198,7 @@ impl<'a> StatusFile<'a> {
 
 /// Since when an agent of before got nothing to the hub, if that is so: it did not go away with the agent.
 pub fn last_offline(state_dir: &Path) -> Option<Offline> {
-    let text = fs::read(state_dir.join(FILE)).ok()?;
+    let text = file::read(&state_dir.join(FILE), MAX_FILE).ok()?;
     serde_json::from_slice::<Status>(&text).ok()?.offline
 }
 
@@ -233,7 +234,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let first = Instant::now();
     let (pid, text, is_current) = loop {
         let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
-        let (text, is_current) = read(&path).with_context(|| format!("{}", path.display()))?;
+        let (text, is_current) = read(&path).map_err(|error| unusable(&path, error))?;
         // One that has just started has not written anything yet, or is replacing what it wrote.
         if pid.is_none() || is_current || first.elapsed() > WRITING {
             break (pid, text, is_current);
@@ -264,17 +265,17 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
 }
 
 /// What is in the file, empty if there is none, and whether the agent holds its lock.
-fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+fn read(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     loop {
-        let mut file = match File::open(path) {
+        let file = match file::open(path, Links::Follow) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), false)),
+            Err(error) if error.is_missing() => return Ok((Vec::new(), false)),
             Err(error) => return Err(error),
         };
         let is_locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => false,
             Err(Errno::WOULDBLOCK) => true,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         };
         // One that was replaced meanwhile has lost its lock for that.
         if !is_locked
@@ -282,9 +283,12 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
         {
             continue;
         }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        return Ok((text, is_locked));
+        let text = file::read_start(file, MAX_FILE + 1)?;
+        return if text.len() > MAX_FILE {
+            Err(FileError::TooLarge(MAX_FILE))
+        } else {
+            Ok((text, is_locked))
+        };
     }
 }
 

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook, escaped};
 use armor_hub_client::alert::Alert;
-use armor_hub_client::{console, file};
+use armor_hub_client::console;
+use armor_hub_client::file::{self, FileError};
 use armor_policy::tables::{Decision, Domain, Verdict};
 use armor_policy::{Policy, Posture, text, yaml};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -123,7 +124,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         audit_only(Arc::make_mut(&mut domain));
     }
     let output: Box<dyn Write> = match &trial.alerts {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("{}", path.display()))?),
+        Some(path) if path == Path::new("/dev/null") => Box::new(io::sink()),
+        Some(path) => Box::new(alerts_file(path)?),
         None => Box::new(io::stderr()),
     };
 
@@ -196,6 +198,21 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         );
     }
     Ok(exit_status(status))
+}
+
+fn alerts_file(path: &Path) -> anyhow::Result<File> {
+    let empty = || {
+        let file = file::open_or_make(path)?;
+        file.set_len(0)?;
+        Ok(file)
+    };
+    empty().map_err(|error: FileError| match error {
+        FileError::NotRegular(kind) => anyhow!(
+            "--alerts {}: a {kind}, not a regular file: name one, or leave --alerts out and redirect standard error",
+            path.display()
+        ),
+        error => anyhow!("--alerts {}: {error}", path.display()),
+    })
 }
 
 fn make_live(
