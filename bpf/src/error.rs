@@ -61,6 +61,12 @@ pub enum BpfError {
         /// The directory.
         path: PathBuf,
     },
+    /// Something else is in the place of the directory for pins; nothing was done.
+    #[error("{}: not a directory: remove what is there, or choose another", path.display())]
+    NotDirectory {
+        /// What is there.
+        path: PathBuf,
+    },
     /// What tasks hold cannot be listed.
     #[error("what tasks hold cannot be listed: {source}")]
     Iterator {

@@ -155,6 +155,10 @@ impl Settings {
                 return bad(key, path.display().to_string(), "an absolute path");
             }
         }
+        if armor_bpf::cannot_be_made(&self.pin_dir) {
+            let problem = "a bpf filesystem has no `.` in names: choose another";
+            return bad("pin_dir", self.pin_dir.display().to_string(), problem);
+        }
         Ok(self)
     }
 }
@@ -234,6 +238,10 @@ mod tests {
             ("poll_seconds = 'often'", "poll_seconds"),
             ("spool_max_bytes = 5", "spool_max_bytes = 5"),
             ("state_dir = 'here'", "state_dir = here"),
+            (
+                "pin_dir = '/sys/fs/bpf/no.such/pins'",
+                "pin_dir = /sys/fs/bpf/no.such/pins: a bpf filesystem has no",
+            ),
             ("bundle_dir = ''", "bundle_dir = : an absolute path"),
             ("runtime_socket = 'docker.sock'", "runtime_socket = docker.sock"),
             ("log = 'loud'", "log = loud: off, error,"),

@@ -234,6 +234,11 @@ fn make_live(
 /// Waits until no other try uses the directory; the lock goes with the file.
 fn take_turn(directory: &Path) -> anyhow::Result<File> {
     armor_bpf::require_bpffs(directory)?;
+    ensure!(
+        !armor_bpf::cannot_be_made(directory),
+        "--keep {}: a bpf filesystem has no `.` in names: choose another",
+        directory.display()
+    );
     let lock = || {
         std::fs::create_dir_all(directory)?;
         let directory = File::open(directory)?;

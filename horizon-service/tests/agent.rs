@@ -370,6 +370,8 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
         "{tried:?}"
     );
     fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
+    fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
+    assert_eq!(agent.status()["Pinned"], false);
     let detached = agent.output(&["detach"]);
     assert!(String::from_utf8_lossy(&detached.stderr).contains("no bpf filesystem"), "{detached:?}");
     assert!(agent.pins.join("theirs/links").is_dir());
@@ -377,11 +379,17 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
     let bpf = BpfFilesystem::mount(dir.path().join("bpf"));
     let agent = Agent { pins: bpf.0.join("pins"), ..agent };
     fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
-    fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef/maps")).unwrap();
+    for folder in ["links", "maps"] {
+        fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef").join(folder)).unwrap();
+    }
+    assert_eq!(agent.status()["Pinned"], false, "there is no link");
     let detached = agent.output(&["detach"]);
     let said = String::from_utf8_lossy(&detached.stdout).into_owned();
     assert!(
-        detached.status.success() && said.contains("Left there") && said.contains("pins/theirs"),
+        detached.status.success()
+            && said.contains("Nothing was attached")
+            && said.contains("Left there")
+            && said.contains("pins/theirs"),
         "{detached:?}"
     );
     assert!(agent.pins.join("theirs/links").is_dir() && fs::read_dir(&agent.pins).unwrap().count() == 1);
