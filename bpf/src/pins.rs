@@ -46,6 +46,8 @@ const SAME_ABI: &str = concat!(env!("ARMOR_ABI_HASH"), "-");
 const HALF_MADE: &str = "new-";
 /// Of each of the two hashes in a version's name.
 const HASH_DIGITS: usize = 16;
+/// The most versions that are set aside at a time.
+const MAX_ASIDE: usize = 16;
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Who is in which domain. A new version goes on with it, as long as keys and values have the same size.
@@ -113,12 +115,19 @@ pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfE
     Ok(ITERATORS.iter().all(|iterator| pins.join("programs").join(iterator).exists()))
 }
 
-/// Makes what is pinned in this version's directory another version's, which the next one goes on from.
+/// Makes what is pinned in this version's directory another version's, which the next one goes on from. What was set aside before
+/// stays beside it until it was told; where that is too much, the lowest goes.
 pub(crate) fn set_aside(directory: &Path) -> Result<(), BpfError> {
-    let aside = directory.join(format!("{SAME_ABI}{}", "0".repeat(HASH_DIGITS)));
-    if aside.is_dir() {
-        remove(&aside)?;
-    }
+    let named = |number: usize| directory.join(format!("{SAME_ABI}{number:0HASH_DIGITS$x}"));
+    let aside = match (0..MAX_ASIDE).map(named).find(|version| !version.is_dir()) {
+        Some(free) => free,
+        None => {
+            let lowest = named(0);
+            tracing::warn!("{}: removed with what was not told of it yet", lowest.display());
+            remove(&lowest)?;
+            lowest
+        }
+    };
     fs::rename(directory.join(VERSION), &aside).map_err(|source| pin_error(&aside, source))
 }
 
@@ -433,6 +442,28 @@ mod tests {
         make(&pins, &[&format!("{VERSION}/links/file_open")]);
         assert_eq!(remove_versions(&pins).unwrap(), Detached { ended: true, left: left.clone() });
         assert_eq!(remove_versions(&pins).unwrap(), Detached { ended: false, left }, "it ended before");
+    }
+
+    #[test]
+    fn what_is_set_aside_stays_beside_what_was_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let set_aside = |number: usize| {
+            make(dir.path(), &[&format!("{VERSION}/maps/{number}")]);
+            super::set_aside(dir.path()).unwrap();
+        };
+        let kept = || {
+            let maps = other_versions(dir.path()).unwrap().into_iter().map(|version| version.join("maps"));
+            let mut kept: Vec<usize> = maps
+                .flat_map(|maps| entries(&maps).unwrap())
+                .map(|map| map.file_name().unwrap().to_str().unwrap().parse().unwrap())
+                .collect();
+            kept.sort_unstable();
+            kept
+        };
+        (0..MAX_ASIDE).for_each(set_aside);
+        assert_eq!(kept(), (0..MAX_ASIDE).collect::<Vec<_>>());
+        set_aside(MAX_ASIDE);
+        assert_eq!(kept(), (1..=MAX_ASIDE).collect::<Vec<_>>(), "the lowest went");
     }
 
     #[test]
