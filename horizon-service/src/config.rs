@@ -83,8 +83,10 @@ pub enum SettingsError {
         key: String,
     },
     /// A value that cannot be meant.
-    #[error("settings: {key} = {value}: {problem}")]
+    #[error("{origin}: {key} = {value}: {problem}")]
     Value {
+        /// The file, or the variable.
+        origin: String,
         /// The key.
         key: &'static str,
         /// Its value.
@@ -106,12 +108,17 @@ impl Settings {
     fn read(file: Option<&Path>, variables: Environment) -> Result<Self, SettingsError> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let file = FileValues(values(path, file.is_some())?);
+        let by_variables = variables.collect()?;
+        // No default is wrong.
+        let origin = |key: &str| match by_variables.contains_key(key) {
+            true => format!("{PREFIX}_{}", key.to_uppercase()),
+            false => path.display().to_string(),
+        };
         if let Some(key) = unknown(&file.0) {
             return Err(SettingsError::UnknownKey { file: path.display().to_string(), key });
         }
         // A variable that is unknown here may well be another program's: `hzn-armor` has some.
-        let unknown_variable =
-            unknown(&variables.collect()?).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
+        let unknown_variable = unknown(&by_variables).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
         let settings: Self = Config::builder()
             .set_default("state_dir", "/var/lib/hzn-armor")?
             .set_default("bundle_dir", "/etc/hzn-armor/bundles")?
@@ -124,7 +131,7 @@ impl Settings {
             .add_source(variables)
             .build()?
             .try_deserialize()?;
-        Self { unknown_variable, ..settings }.check()
+        Self { unknown_variable, ..settings }.check(origin)
     }
 
     /// The directory of pinned keys.
@@ -132,8 +139,10 @@ impl Settings {
         self.trust_dir.clone().unwrap_or_else(|| self.state_dir.join("trust"))
     }
 
-    fn check(self) -> Result<Self, SettingsError> {
-        let bad = |key, value: String, problem| Err(SettingsError::Value { key, value, problem });
+    fn check(self, origin: impl Fn(&str) -> String) -> Result<Self, SettingsError> {
+        let bad = |key, value: String, problem| {
+            Err(SettingsError::Value { origin: origin(key), key, value, problem })
+        };
         if self.poll_seconds == 0 {
             return bad("poll_seconds", "0".to_owned(), "at least 1");
         }
@@ -145,13 +154,14 @@ impl Settings {
             return bad("log", self.log, problem);
         }
         let paths = [
-            ("state_dir", &self.state_dir),
-            ("bundle_dir", &self.bundle_dir),
-            ("pin_dir", &self.pin_dir),
-            ("runtime_socket", &self.runtime_socket),
+            ("state_dir", Some(&self.state_dir)),
+            ("trust_dir", self.trust_dir.as_ref()),
+            ("bundle_dir", Some(&self.bundle_dir)),
+            ("pin_dir", Some(&self.pin_dir)),
+            ("runtime_socket", Some(&self.runtime_socket)),
         ];
         for (key, path) in paths {
-            if !path.is_absolute() {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
                 return bad(key, path.display().to_string(), "an absolute path");
             }
         }
@@ -237,7 +247,8 @@ mod tests {
             ("poll_seconds = 0", "poll_seconds = 0"),
             ("poll_seconds = 'often'", "poll_seconds"),
             ("spool_max_bytes = 5", "spool_max_bytes = 5"),
-            ("state_dir = 'here'", "state_dir = here"),
+            ("state_dir = 'here'", "agent.toml: state_dir = here: an absolute path"),
+            ("trust_dir = 'here'", "trust_dir = here: an absolute path"),
             (
                 "pin_dir = '/sys/fs/bpf/no.such/pins'",
                 "pin_dir = /sys/fs/bpf/no.such/pins: a bpf filesystem has no",
@@ -256,7 +267,7 @@ mod tests {
             assert!(error.contains(part), "{toml}: {error}");
         }
         let error = read("", &[("HZN_ARMOR_LOG", "verbose")]).unwrap_err().to_string();
-        assert!(error.contains("log = verbose"), "{error}");
+        assert!(error.starts_with("HZN_ARMOR_LOG: log = verbose: off, "), "{error}");
         for filter in
             ["info", "WARN", "off", "2", "armor_agent=debug, warn", "[bundle{name=edge}]=trace,error"]
         {

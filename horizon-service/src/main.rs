@@ -93,8 +93,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             run::run(&settings)?;
             Ok(0)
         }
-        Commands::Try(trial) => trial::run(&trial),
-        Commands::Probe { json } => show_probe(json),
+        // Neither has a use for settings; but what somebody names is there and reads.
+        Commands::Try(trial) => {
+            cli.config.as_ref().map(|_| settings()).transpose()?;
+            trial::run(&trial)
+        }
+        Commands::Probe { json } => {
+            cli.config.as_ref().map(|_| settings()).transpose()?;
+            show_probe(json)
+        }
         Commands::Status { json, policies } => {
             let settings = settings()?;
             status::show(&settings.state_dir, &settings.pin_dir, json, policies)

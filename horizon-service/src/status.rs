@@ -259,6 +259,13 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
         status.report.reasons.insert(0, unwritten(state_dir));
     } else {
         status.report.state = "not running".to_owned();
+        if !state_dir.exists() {
+            status.report.reasons.insert(0, format!(
+                "{}: the directory is not there: no agent ran with it; where one has another, name its settings with --config, or \
+                 set HZN_ARMOR_STATE_DIR",
+                state_dir.display()
+            ));
+        }
     }
     let pinned = armor_bpf::is_pinned(pin_dir);
     Ok(Found { running: is_running, pid, current, pinned, status })
@@ -320,8 +327,10 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
             "state",
             &format!("{}; what follows but the first reason it said last, at {updated}", report.state),
         );
-    } else {
+    } else if updated.is_some() {
         line("state", &format!("the agent is NOT running; what follows it said last, at {}", at(updated)));
+    } else {
+        line("state", "the agent is NOT running, and has said nothing yet");
     }
     line(
         "pinned",
@@ -558,7 +567,20 @@ mod tests {
     #[test]
     fn an_agent_that_never_ran_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
-        let found = look(&dir.path().join("no"), &dir.path().join("pins")).unwrap();
-        assert!(!found.running && text(&found, dir.path(), true).contains("bundle      none"));
+        let said = |state: &Path| {
+            let found = look(state, &dir.path().join("pins")).unwrap();
+            assert!(!found.running);
+            text(&found, dir.path(), true)
+        };
+        let nothing = "state       the agent is NOT running, and has said nothing yet\n";
+        for (state, part) in [
+            ("no", "/no: the directory is not there: no agent ran with it"),
+            ("no", "bundle      none"),
+            ("", nothing),
+        ] {
+            let said = said(&dir.path().join(state));
+            assert!(said.starts_with(nothing) && said.contains(part), "{said}");
+        }
+        assert!(!said(dir.path()).contains("not there"));
     }
 }

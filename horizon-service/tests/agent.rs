@@ -408,7 +408,9 @@ async fn bad_settings_and_policies_end_it_with_their_names() {
     let (settings, policy) = (settings.to_str().unwrap(), policy.to_str().unwrap());
     for (arguments, part) in [
         (&["--config", settings, "run"][..], "stat_dir"),
-        (&["--config", loud, "run"], "log = loud: off, error"),
+        (&["--config", loud, "run"], "loud.toml: log = loud: off, error"),
+        (&["--config", "/no/such", "probe"], "/no/such: No such file"),
+        (&["--config", "/no/such", "try", "--policy", policy, "--", "true"], "/no/such: No such file"),
         (&["try", "--policy", policy, "--", "true"], "p.yaml:2"),
         (&["try", "--policy", "/no/such", "--", "true"], "/no/such"),
     ] {
