@@ -94,10 +94,11 @@ impl<K: Kernel> Site<K> {
         };
         match Prepared::new(bundle, &self.names, self.process) {
             Ok(prepared) => self.enforce(prepared),
-            Err(error) => self.reporter.problem(
-                Problem::Swap,
-                Some(format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name)),
-            ),
+            Err(error) => {
+                let reason =
+                    format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name);
+                self.reporter.problem(Problem::Swap, Some(reason));
+            }
         }
     }
 
@@ -192,8 +193,9 @@ impl<K: Kernel> Site<K> {
                         }
                         error => format!("accepted, but not in force: {error}"),
                     };
-                    tracing::error!(bundle, serial, "{reason}");
-                    self.reporter.problem(Problem::Swap, Some(reason));
+                    if self.reporter.problem(Problem::Swap, Some(reason.clone())) {
+                        tracing::error!(bundle, serial, "{reason}");
+                    }
                 }
                 None => {}
             }
@@ -216,11 +218,12 @@ impl<K: Kernel> Site<K> {
         if let Err(error) = self.state.borrow().store_containers(self.containers.to_remember()) {
             problems.push(error.to_string());
         }
-        let text = problems.join("; ");
-        if !text.is_empty() {
-            tracing::error!("containers: {text}");
+        let problem = (!problems.is_empty()).then(|| format!("containers: {}", problems.join("; ")));
+        if self.reporter.problem(Problem::Containers, problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
         }
-        self.reporter.problem(Problem::Containers, (!text.is_empty()).then(|| format!("containers: {text}")));
     }
 
     fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, StateError> {

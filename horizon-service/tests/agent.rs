@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         a_second_agent_stands_by_and_takes_over,
         an_agent_with_another_state_directory_stands_by_for_the_tables,
         pins_elsewhere_are_refused_before_anything_is_made_or_removed,
+        what_cannot_be_written_down_again_and_again_is_one_line_of_the_log,
     ];
     run_all([both, alone])
 }
@@ -393,6 +394,25 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
         "{detached:?}"
     );
     assert!(agent.pins.join("theirs/links").is_dir() && fs::read_dir(&agent.pins).unwrap().count() == 1);
+}
+
+async fn what_cannot_be_written_down_again_and_again_is_one_line_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::with_variables(dir.path(), vec![("HZN_ORG_ID", "myorg".into())]);
+    let key = pinned_key(&agent);
+    // A directory in the place of the file's next version: writing fails as on a full disk.
+    fs::create_dir_all(agent.state.join("containers.json.new")).unwrap();
+    fs::create_dir(dir.path().join("bundles")).unwrap();
+    let running = agent.start();
+    for serial in 1..=3 {
+        fs::write(dir.path().join("bundles/edge"), bundle(&key, serial)).unwrap();
+        let told = |status: &Value| status["Reasons"].to_string().contains("containers.json");
+        agent.until(|status| status["BundleSerial"] == serial && told(status)).await;
+    }
+    let logged = agent.logged();
+    let is_said = |line: &&str| line.contains("ERROR") && line.contains("containers.json");
+    assert_eq!(logged.lines().filter(is_said).count(), 1, "{logged}");
+    running.stop();
 }
 
 async fn bad_settings_and_policies_end_it_with_their_names() {
