@@ -40,7 +40,7 @@ pub use image::Generation;
 pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
-pub use text::escaped;
+pub use text::{escaped, escaped_path};
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

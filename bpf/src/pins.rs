@@ -37,6 +37,7 @@ use crate::image::image_map;
 use crate::iterator::{Iterator, pinned_program};
 use crate::judge::Function;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
+use crate::text::escaped_path;
 
 /// What is pinned belongs to exactly one object.
 pub(crate) const VERSION: &str = concat!(env!("ARMOR_ABI_HASH"), "-", env!("ARMOR_OBJECT_HASH"));
@@ -123,7 +124,7 @@ pub(crate) fn set_aside(directory: &Path) -> Result<(), BpfError> {
         Some(free) => free,
         None => {
             let lowest = named(0);
-            tracing::warn!("{}: removed with what was not told of it yet", lowest.display());
+            tracing::warn!("{}: removed with what was not told of it yet", escaped_path(&lowest));
             remove(&lowest)?;
             lowest
         }
@@ -317,7 +318,7 @@ fn lift(version: &Path) -> Result<(), BpfError> {
 /// Removes a version.
 pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
     remove_ours(version).map(|left| {
-        left.iter().for_each(|path| tracing::warn!("{}: not the agent's, left there", path.display()));
+        left.iter().for_each(|path| tracing::warn!("{}: not the agent's, left there", escaped_path(path)));
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, FileError};
 use armor_policy::{Diagnostics, text};
 use config::{Config, ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
@@ -56,7 +57,7 @@ pub enum SettingsError {
     #[error("settings: {0}")]
     Config(#[from] ConfigError),
     /// The file does not read.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -67,7 +68,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Text(#[from] Diagnostics),
     /// The file is not TOML.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", escaped_path(path))]
     Toml {
         /// The file.
         path: PathBuf,
@@ -112,10 +113,10 @@ impl Settings {
         // No default is wrong.
         let origin = |key: &str| match by_variables.contains_key(key) {
             true => format!("{PREFIX}_{}", key.to_uppercase()),
-            false => path.display().to_string(),
+            false => escaped_path(path),
         };
         if let Some(key) = unknown(&file.0) {
-            return Err(SettingsError::UnknownKey { file: path.display().to_string(), key });
+            return Err(SettingsError::UnknownKey { file: escaped_path(path), key });
         }
         // A variable that is unknown here may well be another program's: `hzn-armor` has some.
         let unknown_variable = unknown(&by_variables).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
@@ -162,12 +163,12 @@ impl Settings {
         ];
         for (key, path) in paths {
             if let Some(path) = path.filter(|path| !path.is_absolute()) {
-                return bad(key, path.display().to_string(), "an absolute path");
+                return bad(key, escaped_path(path), "an absolute path");
             }
         }
         if armor_bpf::cannot_be_made(&self.pin_dir) {
             let problem = "a bpf filesystem has no `.` in names: choose another";
-            return bad("pin_dir", self.pin_dir.display().to_string(), problem);
+            return bad("pin_dir", escaped_path(&self.pin_dir), problem);
         }
         Ok(self)
     }
@@ -184,7 +185,7 @@ fn is_log_filter(filter: &str) -> bool {
 
 /// What the settings' file says; one that need not be there says nothing then.
 fn values(path: &Path, required: bool) -> Result<Map<String, Value>, SettingsError> {
-    let name = path.display().to_string();
+    let name = escaped_path(path);
     let bytes = match file::read(path, MAX_FILE) {
         Err(error) if error.is_missing() && !required => return Ok(Map::new()),
         read => read.map_err(|error| SettingsError::File { path: path.to_owned(), error })?,

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped;
+use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, Links};
 use armor_policy::Policy;
 use armor_policy::model::{Rule, Section, Target};
@@ -51,7 +51,7 @@ fn program_link(root: &Root, rule: &Rule) -> Option<String> {
         format!(
             "{path} is a link to {program}, and a process rule is for the program that a link leads to only under its own \
              name: write {program}",
-            program = shown(&program)
+            program = escaped_path(&program)
         )
     })
 }
@@ -74,12 +74,8 @@ fn script_source(root: &Root, source: &str) -> Option<String> {
     Some(format!(
         "fromSource {source} is a script, and the program that runs it is {interpreter}: write that, which is then for all that \
          {interpreter} runs",
-        interpreter = shown(&interpreter)
+        interpreter = escaped_path(&interpreter)
     ))
-}
-
-fn shown(path: &Path) -> String {
-    escaped(path.as_os_str().as_encoded_bytes())
 }
 
 fn find_program(root: &Root, name: &str) -> Option<PathBuf> {

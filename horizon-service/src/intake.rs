@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_bpf::escaped;
+use armor_bpf::escaped_path;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::mms::{MetaData, MmsError};
@@ -345,7 +345,7 @@ impl<K: Kernel> Intake<K> {
         if self.hub.is_none() && !self.directory.path().is_dir() {
             problems.push(format!(
                 "no bundle can come: there is no hub, and no directory {}",
-                self.directory.path().display()
+                escaped_path(self.directory.path())
             ));
         }
         let Listing { files, left_out } = self.directory.list(self.files_again).unwrap_or_else(|error| {
@@ -356,13 +356,7 @@ impl<K: Kernel> Intake<K> {
         for file in files {
             match file.read(MAX_BUNDLE) {
                 Ok(bytes) => {
-                    self.settle(
-                        &escaped(file.path.as_os_str().as_encoded_bytes()),
-                        bytes,
-                        None,
-                        file.is_fresh,
-                    )
-                    .await?;
+                    self.settle(&escaped_path(&file.path), bytes, None, file.is_fresh).await?;
                     self.directory.looked_at(&file);
                 }
                 // In nobody's way: it is tried again with every pass.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
 use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
-use armor_bpf::escaped;
+use armor_bpf::escaped_path;
 use armor_hub_client::console;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -126,7 +126,7 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
             bail!("{holder}: stop it first");
         }
     }
-    let pins = settings.pin_dir.display();
+    let pins = escaped_path(&settings.pin_dir);
     let done = armor_bpf::detach(&settings.pin_dir)?;
     if done.ended {
         writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;
@@ -134,7 +134,7 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
         writeln!(console::stdout(), "Nothing was attached below {pins}.")?;
     }
     for path in done.left {
-        let path = escaped(path.as_os_str().as_encoded_bytes());
+        let path = escaped_path(&path);
         writeln!(console::stdout(), "Left there, as it is not the agent's: {path}")?;
     }
     Ok(0)

@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::mms::check_name;
 use rustix::fs::{FlockOperation, flock, major, minor};
@@ -27,7 +28,7 @@ const MAX_READ: u64 = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// The system does not let it be opened or locked.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     Io {
         /// What is locked.
         path: PathBuf,
@@ -35,7 +36,10 @@ pub enum OwnerError {
         error: io::Error,
     },
     /// The lock of a state directory is to be made on a filesystem that takes no files.
-    #[error("{}: {error}: mount the filesystem for writing, or choose another `state_dir`", path.display())]
+    #[error(
+        "{}: {error}: mount the filesystem for writing, or choose another `state_dir`",
+        escaped_path(path)
+    )]
     ReadOnly {
         /// The lock.
         path: PathBuf,
@@ -43,7 +47,7 @@ pub enum OwnerError {
         error: io::Error,
     },
     /// Something else is where the lock of a state directory is made.
-    #[error("{}: a {kind}, not a regular file: remove it, the agent makes its own", path.display())]
+    #[error("{}: a {kind}, not a regular file: remove it, the agent makes its own", escaped_path(path))]
     NotRegular {
         /// Where the lock is made.
         path: PathBuf,
@@ -51,7 +55,7 @@ pub enum OwnerError {
         kind: &'static str,
     },
     /// Something else is in the place of the directory for pins.
-    #[error("{}: not a directory: remove what is there, or choose another `pin_dir`", path.display())]
+    #[error("{}: not a directory: remove what is there, or choose another `pin_dir`", escaped_path(path))]
     NotDirectory {
         /// Where the directory is to be.
         path: PathBuf,
@@ -85,7 +89,7 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} belongs to the agent with pid {}", self.directory.display(), self.pid)?;
+        write!(f, "{} belongs to the agent with pid {}", escaped_path(&self.directory), self.pid)?;
         self.place.as_ref().map_or(Ok(()), |place| write!(f, " ({place})"))
     }
 }

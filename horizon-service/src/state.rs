@@ -26,6 +26,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use armor_bpf::escaped_path;
 use armor_hub_client::bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
 use armor_hub_client::file::{self, FileError};
 use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
@@ -53,7 +54,7 @@ const MAX_HEAD: usize = 4 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file or directory cannot be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -61,7 +62,7 @@ pub enum StateError {
         error: io::Error,
     },
     /// A file is damaged, half-written or of a newer version.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", escaped_path(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -424,7 +425,7 @@ fn move_aside(path: &Path) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
     if let Err(error) = fs::rename(path, &aside) {
-        tracing::warn!("{}: {error}", path.display());
+        tracing::warn!("{}: {error}", escaped_path(path));
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use armor_bpf::escaped_path;
 use armor_hub_client::console;
 use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::status::{AgentReport, SpoolStats};
@@ -243,7 +244,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     };
     let mut status: Status = match text.as_slice() {
         [] => Status::default(),
-        text => serde_json::from_slice(text).with_context(|| format!("{}", path.display()))?,
+        text => serde_json::from_slice(text).with_context(|| escaped_path(&path))?,
     };
     let is_running = pid.is_some();
     let current = is_running && is_current;
@@ -263,7 +264,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
             status.report.reasons.insert(0, format!(
                 "{}: the directory is not there: no agent ran with it; where one has another, name its settings with --config, or \
                  set HZN_ARMOR_STATE_DIR",
-                state_dir.display()
+                escaped_path(state_dir)
             ));
         }
     }
@@ -307,7 +308,7 @@ fn unwritten(state_dir: &Path) -> String {
         Ok(found) if found.f_files > 0 && found.f_favail == 0 => "the filesystem has no inode left",
         _ => "its log says why",
     };
-    format!("the agent runs and cannot write below {}: {why}", state_dir.display())
+    format!("the agent runs and cannot write below {}: {why}", escaped_path(state_dir))
 }
 
 fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
@@ -335,11 +336,11 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
     line(
         "pinned",
         &match (found.pinned, found.running) {
-            (true, true) => format!("yes, below {}: enforcement outlives the agent", pin_dir.display()),
+            (true, true) => format!("yes, below {}: enforcement outlives the agent", escaped_path(pin_dir)),
             (true, false) => {
                 format!(
                     "yes, below {}: enforcement goes on; `hzn-armor-agent detach` ends it",
-                    pin_dir.display()
+                    escaped_path(pin_dir)
                 )
             }
             (false, _) => "no".to_owned(),

@@ -1,7 +1,9 @@
 //! What `hzn-armor-agent` does where its output takes nothing, and with files that are none.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -88,6 +90,26 @@ fn pipes_and_devices_in_the_place_of_the_agents_own_files_are_named_at_once() {
             assert_eq!(done.status.code(), Some(125), "{command}, {place}: {text}");
             assert!(text.contains(&said.replace("KIND", kind)), "{command}, {place}: {text}");
         }
+    }
+}
+
+#[test]
+fn names_that_are_no_text_are_taken_and_shown_as_their_bytes() {
+    let dir = node();
+    let name = OsStr::from_bytes(b"a\xff\x1b[31m");
+    let command = |arguments: &[&OsStr]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_hzn-armor-agent"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .output();
+        String::from_utf8(done.unwrap().stderr).unwrap()
+    };
+    let [tried, policy, end] = ["try", "--policy", "--"].map(OsStr::new);
+    for arguments in
+        [&[OsStr::new("--config"), name, OsStr::new("status")][..], &[tried, policy, name, end, name]]
+    {
+        let said = command(arguments);
+        assert!(said.contains(r"a\xff\x1b[31m: No such file"), "{said}");
     }
 }
 

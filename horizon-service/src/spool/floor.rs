@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use armor_bpf::escaped_path;
 use armor_hub_client::batch::Mark;
 use armor_hub_client::file::{self, FileError};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ impl Floor {
     pub(super) fn read(dir: &Path) -> Result<(Self, Option<String>), SpoolError> {
         let path = dir.join("spool.floor");
         let ignored = |error: &dyn std::fmt::Display| {
-            (Self::default(), Some(format!("{}: ignored: {error}", path.display())))
+            (Self::default(), Some(format!("{}: ignored: {error}", escaped_path(&path))))
         };
         match file::read(&path, MAX_FILE) {
             Ok(bytes) => {
