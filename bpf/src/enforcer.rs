@@ -30,6 +30,7 @@ use crate::preemption;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
+use crate::text::escaped_path;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
 pub(crate) const ITERATORS: [&str; 6] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
@@ -109,7 +110,7 @@ impl Enforcer {
         if pins::are_whole(&pins, &hook_programs()?)? {
             return Self::take_over(directory, &pins);
         }
-        tracing::warn!("{}: pins are gone from there: the programs are loaded anew", pins.display());
+        tracing::warn!("{}: pins are gone from there: the programs are loaded anew", escaped_path(&pins));
         pins::set_aside(directory)?;
         Self::load(Some(directory))
     }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::output;
 use crate::symbols::Unseen;
+use crate::text::escaped_path;
 
 /// Why the kernel side could not do what it was asked.
 #[derive(Debug, Error)]
@@ -45,7 +46,7 @@ pub enum BpfError {
         source: libbpf_rs::Error,
     },
     /// A pin could not be made, read or removed: not a bpf filesystem, or no right to it.
-    #[error("{}: {source} (is a bpf filesystem mounted there?)", path.display())]
+    #[error("{}: {source} (is a bpf filesystem mounted there?)", escaped_path(path))]
     Pin {
         /// The pin.
         path: PathBuf,
@@ -55,10 +56,16 @@ pub enum BpfError {
     /// The directory for pins is elsewhere; nothing was made, or removed, there.
     #[error(
         "{}: there is no bpf filesystem: choose a directory on one, or mount it: `mount -t bpf bpf /sys/fs/bpf`",
-        path.display()
+        escaped_path(path)
     )]
     NoBpfFilesystem {
         /// The directory.
+        path: PathBuf,
+    },
+    /// Something else is in the place of the directory for pins; nothing was done.
+    #[error("{}: not a directory: remove what is there, or choose another", escaped_path(path))]
+    NotDirectory {
+        /// What is there.
         path: PathBuf,
     },
     /// What tasks hold cannot be listed.

@@ -37,10 +37,10 @@ pub use event::{Event, Events, Guard, Hook};
 pub use home::{Home, LinkedFile};
 pub use hooks::sees_file_attributes;
 pub use image::Generation;
-pub use pins::{Detached, Leftover, detach, is_pinned, require_bpffs};
+pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
-pub use text::escaped;
+pub use text::{escaped, escaped_path};
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

@@ -37,6 +37,7 @@ use crate::image::image_map;
 use crate::iterator::{Iterator, pinned_program};
 use crate::judge::Function;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
+use crate::text::escaped_path;
 
 /// What is pinned belongs to exactly one object.
 pub(crate) const VERSION: &str = concat!(env!("ARMOR_ABI_HASH"), "-", env!("ARMOR_OBJECT_HASH"));
@@ -46,6 +47,8 @@ const SAME_ABI: &str = concat!(env!("ARMOR_ABI_HASH"), "-");
 const HALF_MADE: &str = "new-";
 /// Of each of the two hashes in a version's name.
 const HASH_DIGITS: usize = 16;
+/// The most versions that are set aside at a time.
+const MAX_ASIDE: usize = 16;
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Who is in which domain. A new version goes on with it, as long as keys and values have the same size.
@@ -113,12 +116,19 @@ pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfE
     Ok(ITERATORS.iter().all(|iterator| pins.join("programs").join(iterator).exists()))
 }
 
-/// Makes what is pinned in this version's directory another version's, which the next one goes on from.
+/// Makes what is pinned in this version's directory another version's, which the next one goes on from. What was set aside before
+/// stays beside it until it was told; where that is too much, the lowest goes.
 pub(crate) fn set_aside(directory: &Path) -> Result<(), BpfError> {
-    let aside = directory.join(format!("{SAME_ABI}{}", "0".repeat(HASH_DIGITS)));
-    if aside.is_dir() {
-        remove(&aside)?;
-    }
+    let named = |number: usize| directory.join(format!("{SAME_ABI}{number:0HASH_DIGITS$x}"));
+    let aside = match (0..MAX_ASIDE).map(named).find(|version| !version.is_dir()) {
+        Some(free) => free,
+        None => {
+            let lowest = named(0);
+            tracing::warn!("{}: removed with what was not told of it yet", escaped_path(&lowest));
+            remove(&lowest)?;
+            lowest
+        }
+    };
     fs::rename(directory.join(VERSION), &aside).map_err(|source| pin_error(&aside, source))
 }
 
@@ -218,7 +228,7 @@ impl Leftover {
 /// What [`detach`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Detached {
-    /// Whether anything of ours was pinned.
+    /// Whether programs were pinned.
     pub ended: bool,
     /// What lies there and is not ours; the directory then stays too.
     pub left: Vec<PathBuf>,
@@ -227,10 +237,13 @@ pub struct Detached {
 /// Ends enforcement: removes all of ours that is pinned below a directory, and the directory itself where nothing is left.
 ///
 /// # Errors
-/// [`BpfError::NoBpfFilesystem`], with nothing done, or [`BpfError::Pin`] and [`BpfError::Map`] for what cannot be removed.
+/// [`BpfError::NoBpfFilesystem`] and [`BpfError::NotDirectory`], with nothing done, or [`BpfError::Pin`] and [`BpfError::Map`] for
+/// what cannot be removed.
 pub fn detach(directory: &Path) -> Result<Detached, BpfError> {
-    if !directory.is_dir() {
-        return Ok(Detached::default());
+    match fs::symlink_metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Detached::default()),
+        _ if !directory.is_dir() => return Err(BpfError::NotDirectory { path: directory.to_owned() }),
+        _ => {}
     }
     require_bpffs(directory)?;
     remove_versions(directory)
@@ -241,7 +254,7 @@ fn remove_versions(directory: &Path) -> Result<Detached, BpfError> {
     for entry in entries(directory)? {
         if is_version(&entry) {
             lift(&entry)?;
-            done.ended = true;
+            done.ended |= is_attached(&entry);
             done.left.extend(remove_ours(&entry)?);
         } else {
             done.left.push(entry);
@@ -255,8 +268,25 @@ fn remove_versions(directory: &Path) -> Result<Detached, BpfError> {
 
 /// Whether programs are pinned below a directory, and so enforce without an agent.
 pub fn is_pinned(directory: &Path) -> bool {
-    let is_attached = |version: &PathBuf| is_version(version) && version.join("links").is_dir();
-    entries(directory).is_ok_and(|entries| entries.iter().any(is_attached))
+    require_bpffs(directory).is_ok() && has_attached(directory)
+}
+
+fn has_attached(directory: &Path) -> bool {
+    let is_ours = |entry: &PathBuf| is_version(entry) && is_attached(entry);
+    entries(directory).is_ok_and(|entries| entries.iter().any(is_ours))
+}
+
+/// Whether links are pinned in a version's directory.
+fn is_attached(version: &Path) -> bool {
+    let links = version.join("links");
+    is_folder(&links) && entries(&links).is_ok_and(|links| links.iter().any(|link| !is_folder(link)))
+}
+
+/// Whether a directory cannot be made on a bpf filesystem, which has no dots in names: one that is not there yet, by its own name or
+/// by that of one above it.
+pub fn cannot_be_made(directory: &Path) -> bool {
+    let missing = directory.ancestors().take_while(|ancestor| !ancestor.exists());
+    missing.filter_map(Path::file_name).any(|name| name.as_encoded_bytes().contains(&b'.'))
 }
 
 /// That `directory`, or where it would be made, is on a bpf filesystem.
@@ -288,7 +318,7 @@ fn lift(version: &Path) -> Result<(), BpfError> {
 /// Removes a version.
 pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
     remove_ours(version).map(|left| {
-        left.iter().for_each(|path| tracing::warn!("{}: not the agent's, left there", path.display()));
+        left.iter().for_each(|path| tracing::warn!("{}: not the agent's, left there", escaped_path(path)));
     })
 }
 
@@ -384,7 +414,7 @@ mod tests {
         let half_made = format!("{HALF_MADE}{VERSION}");
         make(&pins, &[&format!("{VERSION}/links/file_open"), &format!("{VERSION}/maps/labels")]);
         make(&pins, &["0123456789abcdef-0123456789abcdef/links/old", &format!("{half_made}/maps/live2")]);
-        assert!(is_pinned(&pins));
+        assert!(has_attached(&pins) && !is_pinned(&pins), "it is on no bpf filesystem");
         let others =
             ["cilium/links/theirs", "abc-def/links/theirs", "file", "0123456789abcdef-0123456789abcdeg/x"];
         make(&pins, &others);
@@ -398,7 +428,66 @@ mod tests {
             assert!(pins.join(other).is_file(), "{other}");
         }
         assert_eq!(entries(&pins).unwrap().len(), others.len());
-        assert!(!is_pinned(&pins) && !remove_versions(&pins).unwrap().ended);
+        assert!(!has_attached(&pins) && !remove_versions(&pins).unwrap().ended);
+    }
+
+    #[test]
+    fn nothing_is_attached_by_folders_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("pins");
+        for folder in ["links", "links/mine", "maps"] {
+            fs::create_dir_all(pins.join(VERSION).join(folder)).unwrap();
+        }
+        assert!(!has_attached(&pins));
+        let left = vec![pins.join(VERSION).join("links/mine")];
+        make(&pins, &[&format!("{VERSION}/links/file_open")]);
+        assert_eq!(remove_versions(&pins).unwrap(), Detached { ended: true, left: left.clone() });
+        assert_eq!(remove_versions(&pins).unwrap(), Detached { ended: false, left }, "it ended before");
+    }
+
+    #[test]
+    fn what_is_set_aside_stays_beside_what_was_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let set_aside = |number: usize| {
+            make(dir.path(), &[&format!("{VERSION}/maps/{number}")]);
+            super::set_aside(dir.path()).unwrap();
+        };
+        let kept = || {
+            let maps = other_versions(dir.path()).unwrap().into_iter().map(|version| version.join("maps"));
+            let mut kept: Vec<usize> = maps
+                .flat_map(|maps| entries(&maps).unwrap())
+                .map(|map| map.file_name().unwrap().to_str().unwrap().parse().unwrap())
+                .collect();
+            kept.sort_unstable();
+            kept
+        };
+        (0..MAX_ASIDE).for_each(set_aside);
+        assert_eq!(kept(), (0..MAX_ASIDE).collect::<Vec<_>>());
+        set_aside(MAX_ASIDE);
+        assert_eq!(kept(), (1..=MAX_ASIDE).collect::<Vec<_>>(), "the lowest went");
+    }
+
+    #[test]
+    fn what_is_no_directory_is_no_place_for_pins() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        for name in ["file", "dangling", "file/below"] {
+            let error = detach(&at(name)).unwrap_err();
+            assert!(matches!(error, BpfError::NotDirectory { .. }), "{name}: {error}");
+        }
+        assert_eq!(detach(&at("missing")).unwrap(), Detached::default());
+    }
+
+    #[test]
+    fn names_with_dots_can_be_there_and_cannot_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("a.b");
+        fs::create_dir(&there).unwrap();
+        for (name, cannot) in [("", false), ("pins", false), ("p/q", false), ("p.q", true), ("p.q/r", true)] {
+            assert_eq!(cannot_be_made(&there.join(name)), cannot, "{name}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::hooks::sees_file_attributes;
 use crate::image::Generation;
 use crate::judge::{self, JUDGE};
 use crate::symbols;
+use crate::text::escaped_path;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
@@ -157,7 +158,7 @@ pub enum ProofError {
     )]
     Permitted,
     /// The access failed, but not because of the rule.
-    #[error("{}: an access that a rule blocks was not refused by the rule: {error}", path.display())]
+    #[error("{}: an access that a rule blocks was not refused by the rule: {error}", escaped_path(path))]
     Otherwise {
         /// What was opened.
         path: PathBuf,
@@ -165,7 +166,7 @@ pub enum ProofError {
         error: io::Error,
     },
     /// This process cannot read what the proof needs.
-    #[error("{}: {error}: needed to show that the kernel denies", path.display())]
+    #[error("{}: {error}: needed to show that the kernel denies", escaped_path(path))]
     Prepare {
         /// What was read.
         path: PathBuf,
@@ -173,7 +174,7 @@ pub enum ProofError {
         error: io::Error,
     },
     /// The rule cannot be made: its path is none that a policy can name.
-    #[error("{}: no rule can be made for it: {reason}", path.display())]
+    #[error("{}: no rule can be made for it: {reason}", escaped_path(path))]
     Rule {
         /// The path.
         path: PathBuf,

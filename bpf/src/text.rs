@@ -6,6 +6,7 @@
 //! read with what follows: before an `x`, another backslash, or a byte that stands as `\xNN`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// The text for `bytes`; up to four times as long, in bytes.
 pub fn escaped(bytes: &[u8]) -> String {
@@ -34,6 +35,11 @@ pub fn escaped(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The text for a path, in the same way.
+pub fn escaped_path(path: &Path) -> String {
+    escaped(path.as_os_str().as_encoded_bytes())
 }
 
 fn push_bytes(text: &mut String, bytes: &[u8]) {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, FileError};
 use armor_policy::{Diagnostics, text};
 use config::{Config, ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
@@ -56,7 +57,7 @@ pub enum SettingsError {
     #[error("settings: {0}")]
     Config(#[from] ConfigError),
     /// The file does not read.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -67,7 +68,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Text(#[from] Diagnostics),
     /// The file is not TOML.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", escaped_path(path))]
     Toml {
         /// The file.
         path: PathBuf,
@@ -83,8 +84,10 @@ pub enum SettingsError {
         key: String,
     },
     /// A value that cannot be meant.
-    #[error("settings: {key} = {value}: {problem}")]
+    #[error("{origin}: {key} = {value}: {problem}")]
     Value {
+        /// The file, or the variable.
+        origin: String,
         /// The key.
         key: &'static str,
         /// Its value.
@@ -106,12 +109,17 @@ impl Settings {
     fn read(file: Option<&Path>, variables: Environment) -> Result<Self, SettingsError> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let file = FileValues(values(path, file.is_some())?);
+        let by_variables = variables.collect()?;
+        // No default is wrong.
+        let origin = |key: &str| match by_variables.contains_key(key) {
+            true => format!("{PREFIX}_{}", key.to_uppercase()),
+            false => escaped_path(path),
+        };
         if let Some(key) = unknown(&file.0) {
-            return Err(SettingsError::UnknownKey { file: path.display().to_string(), key });
+            return Err(SettingsError::UnknownKey { file: escaped_path(path), key });
         }
         // A variable that is unknown here may well be another program's: `hzn-armor` has some.
-        let unknown_variable =
-            unknown(&variables.collect()?).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
+        let unknown_variable = unknown(&by_variables).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
         let settings: Self = Config::builder()
             .set_default("state_dir", "/var/lib/hzn-armor")?
             .set_default("bundle_dir", "/etc/hzn-armor/bundles")?
@@ -124,7 +132,7 @@ impl Settings {
             .add_source(variables)
             .build()?
             .try_deserialize()?;
-        Self { unknown_variable, ..settings }.check()
+        Self { unknown_variable, ..settings }.check(origin)
     }
 
     /// The directory of pinned keys.
@@ -132,8 +140,10 @@ impl Settings {
         self.trust_dir.clone().unwrap_or_else(|| self.state_dir.join("trust"))
     }
 
-    fn check(self) -> Result<Self, SettingsError> {
-        let bad = |key, value: String, problem| Err(SettingsError::Value { key, value, problem });
+    fn check(self, origin: impl Fn(&str) -> String) -> Result<Self, SettingsError> {
+        let bad = |key, value: String, problem| {
+            Err(SettingsError::Value { origin: origin(key), key, value, problem })
+        };
         if self.poll_seconds == 0 {
             return bad("poll_seconds", "0".to_owned(), "at least 1");
         }
@@ -145,15 +155,20 @@ impl Settings {
             return bad("log", self.log, problem);
         }
         let paths = [
-            ("state_dir", &self.state_dir),
-            ("bundle_dir", &self.bundle_dir),
-            ("pin_dir", &self.pin_dir),
-            ("runtime_socket", &self.runtime_socket),
+            ("state_dir", Some(&self.state_dir)),
+            ("trust_dir", self.trust_dir.as_ref()),
+            ("bundle_dir", Some(&self.bundle_dir)),
+            ("pin_dir", Some(&self.pin_dir)),
+            ("runtime_socket", Some(&self.runtime_socket)),
         ];
         for (key, path) in paths {
-            if !path.is_absolute() {
-                return bad(key, path.display().to_string(), "an absolute path");
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                return bad(key, escaped_path(path), "an absolute path");
             }
+        }
+        if armor_bpf::cannot_be_made(&self.pin_dir) {
+            let problem = "a bpf filesystem has no `.` in names: choose another";
+            return bad("pin_dir", escaped_path(&self.pin_dir), problem);
         }
         Ok(self)
     }
@@ -170,7 +185,7 @@ fn is_log_filter(filter: &str) -> bool {
 
 /// What the settings' file says; one that need not be there says nothing then.
 fn values(path: &Path, required: bool) -> Result<Map<String, Value>, SettingsError> {
-    let name = path.display().to_string();
+    let name = escaped_path(path);
     let bytes = match file::read(path, MAX_FILE) {
         Err(error) if error.is_missing() && !required => return Ok(Map::new()),
         read => read.map_err(|error| SettingsError::File { path: path.to_owned(), error })?,
@@ -233,7 +248,12 @@ mod tests {
             ("poll_seconds = 0", "poll_seconds = 0"),
             ("poll_seconds = 'often'", "poll_seconds"),
             ("spool_max_bytes = 5", "spool_max_bytes = 5"),
-            ("state_dir = 'here'", "state_dir = here"),
+            ("state_dir = 'here'", "agent.toml: state_dir = here: an absolute path"),
+            ("trust_dir = 'here'", "trust_dir = here: an absolute path"),
+            (
+                "pin_dir = '/sys/fs/bpf/no.such/pins'",
+                "pin_dir = /sys/fs/bpf/no.such/pins: a bpf filesystem has no",
+            ),
             ("bundle_dir = ''", "bundle_dir = : an absolute path"),
             ("runtime_socket = 'docker.sock'", "runtime_socket = docker.sock"),
             ("log = 'loud'", "log = loud: off, error,"),
@@ -248,7 +268,7 @@ mod tests {
             assert!(error.contains(part), "{toml}: {error}");
         }
         let error = read("", &[("HZN_ARMOR_LOG", "verbose")]).unwrap_err().to_string();
-        assert!(error.contains("log = verbose"), "{error}");
+        assert!(error.starts_with("HZN_ARMOR_LOG: log = verbose: off, "), "{error}");
         for filter in
             ["info", "WARN", "off", "2", "armor_agent=debug, warn", "[bundle{name=edge}]=trace,error"]
         {

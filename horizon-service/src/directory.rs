@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped;
+use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, FileError, Links};
 
 /// The most files that are looked at.
@@ -54,7 +54,7 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The system does not let it be read.
-    #[error("{}: {error}", escaped(path.as_os_str().as_encoded_bytes()))]
+    #[error("{}: {error}", escaped_path(path))]
     Io {
         /// The directory, or a file in it.
         path: PathBuf,
@@ -62,7 +62,10 @@ pub enum DirectoryError {
         error: FileError,
     },
     /// There are more files than are looked at; none is, as it is not clear which should be.
-    #[error("{}: more than {MAX_FILES} files: remove those that are no bundles, and old ones", path.display())]
+    #[error(
+        "{}: more than {MAX_FILES} files: remove those that are no bundles, and old ones",
+        escaped_path(path)
+    )]
     TooMany {
         /// The directory.
         path: PathBuf,
@@ -118,7 +121,7 @@ impl Directory {
             files.insert(entry.path(), stamp(&meta));
         }
         for (path, kind) in others.iter().filter(|(path, _)| !self.left_out.contains(*path)) {
-            tracing::warn!(file = %path.display(), kind, "left out: only regular files are bundles");
+            tracing::warn!(file = %escaped_path(path), kind, "left out: only regular files are bundles");
         }
         self.left_out = others.keys().cloned().collect();
         self.seen.retain(|path, _| files.contains_key(path));
@@ -131,7 +134,7 @@ impl Directory {
         let left_out = others
             .iter()
             .filter(|(_, kind)| **kind != file::FOLDER)
-            .map(|(path, kind)| format!("{}: left out: {}", path.display(), FileError::NotRegular(kind)));
+            .map(|(path, kind)| format!("{}: left out: {}", escaped_path(path), FileError::NotRegular(kind)));
         Ok(Listing { files, left_out: left_out.collect() })
     }
 
@@ -162,7 +165,9 @@ fn stamp(meta: &Metadata) -> Stamp {
 mod tests {
     use super::*;
     use rustix::fs::Mode;
+    use std::ffi::OsStr;
     use std::fs::File;
+    use std::os::unix::ffi::OsStrExt as _;
 
     fn names(directory: &mut Directory, again: bool) -> Vec<String> {
         let found = directory.list(again).unwrap().files;
@@ -214,9 +219,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("folder")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", dir.path().join("link")).unwrap();
+        let pipe = OsStr::from_bytes(b"pipe\xff\x1b[31m");
         rustix::fs::mknodat(
             rustix::fs::CWD,
-            dir.path().join("pipe"),
+            dir.path().join(pipe),
             rustix::fs::FileType::Fifo,
             Mode::RUSR,
             0,
@@ -226,12 +232,15 @@ mod tests {
         let mut directory = Directory::new(dir.path().to_owned());
         assert_eq!(names(&mut directory, false), ["file"]);
         let Listing { files: found, left_out } = directory.list(true).unwrap();
-        for (line, kind) in left_out.iter().zip(["symbolic link", "pipe (FIFO)"]) {
-            assert!(line.contains(&format!("left out: a {kind}")), "{left_out:?}");
+        for (line, said) in left_out
+            .iter()
+            .zip(["/link: left out: a symbolic link", r"/pipe\xff\x1b[31m: left out: a pipe (FIFO)"])
+        {
+            assert!(line.contains(said), "{left_out:?}");
         }
         assert_eq!(left_out.len(), 2, "a folder is no problem: {left_out:?}");
         assert_eq!((found[0].read(7).unwrap().len(), found[0].read(3).unwrap().len()), (7, 4));
-        for other in ["link", "pipe"] {
+        for other in [OsStr::new("link"), pipe] {
             fs::rename(dir.path().join(other), &found[0].path).unwrap();
             let error = found[0].read(7).unwrap_err().to_string();
             assert!(error.contains(found[0].path.to_str().unwrap()), "{error}");

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use armor_bpf::{DEVICE_BLOCK, DEVICE_CHARACTER, LinkedFile};
 use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::bundle::constraint::Properties;
+use armor_hub_client::file;
 use armor_policy::model::{Kind, Section, Target};
 use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
 use armor_policy::tables::{Domain, OBJECT_NONE, Verdict};
@@ -29,6 +30,8 @@ use crate::workload::{Selector, Workload};
 const MAX_ENTRIES: usize = 100_000;
 /// The same for a container: others wait meanwhile.
 const MAX_CONTAINER_ENTRIES: usize = 10_000;
+/// The most that `/etc/hostname` may have, in bytes.
+const MAX_HOSTNAME: usize = 4 << 10;
 
 /// What policies can call this node.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +67,8 @@ impl NodeNames {
         if uts("1").is_none() || uts("1") == uts("self") {
             return own;
         }
-        let host = fs::read_to_string("/proc/1/root/etc/hostname").unwrap_or_default();
+        let host = file::read(Path::new("/proc/1/root/etc/hostname"), MAX_HOSTNAME).unwrap_or_default();
+        let host = String::from_utf8(host).unwrap_or_default();
         if host.trim().is_empty() { own } else { host.trim().to_owned() }
     }
 

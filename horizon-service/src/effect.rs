@@ -2,22 +2,29 @@
 //!
 //! Nothing here decides anything. What a path is may be another's to choose, so no more is read of a file than its first line.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+mod interpreter;
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped;
+use armor_bpf::{escaped, escaped_path};
 use armor_policy::Policy;
 use armor_policy::model::{Rule, Section, Target};
 
 use crate::root::Root;
+use interpreter::Runs;
 
 /// The most that is said of one root; the rest is counted.
 const MAX_SAID: usize = 16;
-/// Bytes of a script's first line that the kernel looks at (`BINPRM_BUF_SIZE`).
-const FIRST_LINE: u64 = 256;
+/// The most links to programs elsewhere that a directory has where they are named, and entries of one that is looked through.
+const MAX_LINKS: usize = 4;
+const MAX_ENTRIES: usize = 1000;
 /// Where `env` finds programs, where its own caller says nothing else.
 const SEARCHED: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const BY_OWN_NAME: &str = "a process rule is for the program that a link leads to only under its own name";
+const CIRCLE: &str = "is a link that leads in a circle, and to no program";
 
 /// What is to be said of `policies` in `root`, a sentence each.
 pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
@@ -25,7 +32,7 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
     for policy in policies {
         for rule in &policy.rules {
             let place = format!("policy {} ({}:{})", policy.name, policy.file, rule.location.line);
-            said.extend(program_link(root, rule).map(|text| format!("{place}: {text}")));
+            said.extend(program_link(root, policy, rule).map(|text| format!("{place}: {text}")));
             said.extend(
                 rule.sources
                     .iter()
@@ -42,66 +49,136 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
     said
 }
 
-/// A `process` rule for a path that is a link itself.
-fn program_link(root: &Root, rule: &Rule) -> Option<String> {
-    let (Section::Process, Target::Path(path)) = (rule.section, &rule.target) else { return None };
-    let (link, program) = (root.resolve(path, false), root.resolve(path, true));
-    let is_link = fs::symlink_metadata(root.find(&link)?).ok()?.is_symlink();
-    is_link.then(|| {
-        format!(
-            "{path} is a link to {program}, and a process rule is for the program that a link leads to only under its own \
-             name: write {program}",
-            program = shown(&program)
-        )
-    })
+/// A `process` rule that is about a link: what runs has the name of what the link leads to.
+fn program_link(root: &Root, policy: &Policy, rule: &Rule) -> Option<String> {
+    if rule.section != Section::Process {
+        return None;
+    }
+    match &rule.target {
+        Target::Path(path) => path_of_link(root, path),
+        Target::Name(name) => name_of_link(root, name),
+        Target::Directory { path, recursive } => link_out_of(root, policy, path, *recursive),
+        Target::Glob(_) => None,
+    }
+}
+
+fn path_of_link(root: &Root, path: &str) -> Option<String> {
+    if !is_link(root, &root.resolve(path, false)) {
+        return None;
+    }
+    let program = root.resolve(path, true);
+    if is_link(root, &program) {
+        return Some(format!("{path} {CIRCLE}"));
+    }
+    let program = escaped_path(&program);
+    Some(format!("{path} is a link to {program}, and {BY_OWN_NAME}: write {program}"))
+}
+
+/// Of an `execname` that only links have where programs are looked for.
+fn name_of_link(root: &Root, name: &str) -> Option<String> {
+    let places = SEARCHED.map(|folder| format!("{folder}/{name}"));
+    let programs = places.iter().map(|path| (path, root.resolve(path, true)));
+    let found: Vec<_> = programs.filter(|(_, program)| is_file(root, program)).collect();
+    let (link, program) = found.first()?;
+    if found.iter().any(|(_, program)| program.ends_with(name)) {
+        return None;
+    }
+    let own = escaped(program.file_name()?.as_encoded_bytes());
+    Some(format!(
+        "execname {name}: {link} is a link to {}, and {BY_OWN_NAME}: write {own}",
+        escaped_path(program)
+    ))
+}
+
+/// Of a directory with a few links to programs elsewhere. Where there are many, as in `/usr/bin`, nobody took them for programs
+/// that lie there.
+fn link_out_of(root: &Root, policy: &Policy, directory: &str, recursive: bool) -> Option<String> {
+    root.directory()?;
+    let directory = root.resolve(directory, true);
+    let holds = |at: &Path, recursive: bool, program: &Path| match recursive {
+        true => program.starts_with(at),
+        false => program.parent() == Some(at),
+    };
+    let mut out = BTreeMap::new();
+    for (count, entry) in fs::read_dir(root.find(&directory)?).ok()?.flatten().enumerate() {
+        if count == MAX_ENTRIES {
+            return None;
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            let Some(link) = directory.join(entry.file_name()).to_str().map(str::to_owned) else { continue };
+            let program = root.resolve(&link, true);
+            if !holds(&directory, recursive, &program) && is_executable(root, &program) {
+                out.insert(link, program);
+                if out.len() > MAX_LINKS {
+                    return None;
+                }
+            }
+        }
+    }
+    // As written: what was said may have been done.
+    let is_named = |program: &Path| {
+        policy.rules.iter().filter(|rule| rule.section == Section::Process).any(|rule| match &rule.target {
+            Target::Path(path) => program == Path::new(path),
+            Target::Directory { path, recursive } => holds(Path::new(path), *recursive, program),
+            Target::Name(name) => program.ends_with(name),
+            Target::Glob(_) => false,
+        })
+    };
+    let (link, program) = out.iter().find(|(_, program)| !is_named(program))?;
+    let program = escaped_path(program);
+    Some(format!(
+        "{link} is a link to {program}, and {BY_OWN_NAME}: write {program} too",
+        link = escaped(link.as_bytes())
+    ))
 }
 
 /// A `fromSource` that is a script: what runs is its interpreter.
 fn script_source(root: &Root, source: &str) -> Option<String> {
     let file = root.resolve(source, true);
-    let mut words = first_line(&root.find(&file)?)?.strip_prefix("#!")?.trim().to_owned();
-    if words.is_empty() {
-        "/bin/sh".clone_into(&mut words);
+    if is_link(root, &file) {
+        return Some(format!("fromSource {source} {CIRCLE}"));
     }
-    let mut words = words.split_whitespace();
-    let named = words.next()?;
-    let mut interpreter = root.resolve(named, true);
-    if Path::new(named).ends_with("env")
-        && let Some(program) = words.find(|word| !word.starts_with('-') && !word.contains('='))
-    {
-        interpreter = find_program(root, program)?;
-    }
-    Some(format!(
-        "fromSource {source} is a script, and the program that runs it is {interpreter}: write that, which is then for all that \
-         {interpreter} runs",
-        interpreter = shown(&interpreter)
-    ))
-}
-
-fn shown(path: &Path) -> String {
-    escaped(path.as_os_str().as_encoded_bytes())
-}
-
-fn find_program(root: &Root, name: &str) -> Option<PathBuf> {
-    SEARCHED.iter().find_map(|folder| {
-        let program = root.resolve(&format!("{folder}/{name}"), true);
-        fs::symlink_metadata(root.find(&program)?).ok()?.is_file().then_some(program)
+    Some(match interpreter::of(root, &file)? {
+        Runs::Program(program) => {
+            let program = escaped_path(&program);
+            format!(
+                "fromSource {source} is a script, and the program that runs it is {program}: write that, which is then for all \
+                 that {program} runs"
+            )
+        }
+        Runs::Starter => format!(
+            "fromSource {source} is a script without an interpreter, and the program that runs it is the shell that starts it: \
+             write that, which is then for all that the shell runs"
+        ),
+        Runs::Unknown(why) => format!("fromSource {source} is a script, and {why}"),
     })
 }
 
-/// Of a regular file alone: opening anything else may wait, or do something.
-fn first_line(path: &Path) -> Option<String> {
-    fs::symlink_metadata(path).ok()?.is_file().then_some(())?;
-    let mut start = Vec::new();
-    File::open(path).ok()?.take(FIRST_LINE).read_to_end(&mut start).ok()?;
-    let line = start.split(|byte| *byte == b'\n').next()?;
-    String::from_utf8(line.to_vec()).ok()
+fn find_program(root: &Root, name: &str) -> Option<PathBuf> {
+    let mut places = SEARCHED.iter().map(|folder| root.resolve(&format!("{folder}/{name}"), true));
+    places.find(|program| is_file(root, program))
+}
+
+fn at(root: &Root, path: &Path) -> Option<Metadata> {
+    fs::symlink_metadata(root.find(path)?).ok()
+}
+
+fn is_link(root: &Root, path: &Path) -> bool {
+    at(root, path).is_some_and(|found| found.is_symlink())
+}
+
+fn is_file(root: &Root, path: &Path) -> bool {
+    at(root, path).is_some_and(|found| found.is_file())
+}
+
+fn is_executable(root: &Root, path: &Path) -> bool {
+    at(root, path).is_some_and(|found| found.is_file() && found.mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     #[test]
     fn links_as_programs_and_scripts_as_sources_are_named_with_what_to_write() {
@@ -118,27 +195,89 @@ mod tests {
             ("hidden", "#!/bin/\x1b[2J\n"),
             ("tool", "#! /usr/bin/env -S python3 -u\n"),
             ("app", "\x7fELF"),
+            ("bare", "echo\n"),
+            ("lost", "#!/usr/bin/env nosuchinterp\n"),
         ] {
             fs::write(dir.path().join("usr/bin").join(name), text).unwrap();
         }
+        symlink("round", dir.path().join("usr/bin/round")).unwrap();
         let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\nspec:\n  selector: \
                     {matchLabels: {app: x}}\n  process:\n    matchPaths:\n    - {path: /usr/bin/python3}\n    - {path: /bin/app}\n    \
-                    - {path: /no/such}\n    - {path: /bin/sh, action: Allow}\n  file:\n    matchPaths:\n    - {path: /usr/bin/python3}\n    \
-                    - {path: /x, fromSource: [{path: /bin/script}, {path: /bin/hidden}, {path: /usr/bin/tool}, {path: /bin/python3}, {path: /no/such}]}\n";
+                    - {path: /no/such}\n    - {path: /bin/sh, action: Allow}\n    - {path: /bin/round}\n    - {execname: sh}\n    - \
+                    {execname: dash}\n    - {execname: nosuch}\n  file:\n    matchPaths:\n    - {path: /usr/bin/python3}\n    \
+                    - {path: /x, fromSource: [{path: /bin/script}, {path: /bin/hidden}, {path: /usr/bin/tool}, {path: /bin/python3}, {path: /no/such}, \
+                    {path: /bin/bare}, {path: /bin/lost}, {path: /bin/round}]}\n";
         let policies = armor_policy::parse("p.yaml", text).unwrap();
         let said = without_effect(&root, &[&policies[0]]);
         let expected = [
             ("p.yaml:8", "/usr/bin/python3 is a link to", "write /usr/bin/python3.11"),
             ("p.yaml:11", "/bin/sh is a link to", "write /usr/bin/dash"),
-            ("p.yaml:15", "fromSource /bin/script is a script", "runs it is /usr/bin/dash: write"),
-            ("p.yaml:15", "fromSource /bin/hidden is a script", r"runs it is /usr/bin/\x1b[2J: write"),
-            ("p.yaml:15", "fromSource /usr/bin/tool is a script", "runs it is /usr/bin/python3.11: write"),
+            ("p.yaml:12", "/bin/round is a link that leads in a circle", ""),
+            ("p.yaml:13", "execname sh: /usr/bin/sh is a link to /usr/bin/dash, and", "write dash"),
+            ("p.yaml:19", "fromSource /bin/script is a script", "runs it is /usr/bin/dash: write"),
+            ("p.yaml:19", "fromSource /bin/hidden is a script", r"runs it is /usr/bin/\x1b[2J: write"),
+            ("p.yaml:19", "fromSource /usr/bin/tool is a script", "runs it is /usr/bin/python3.11: write"),
+            (
+                "p.yaml:19",
+                "fromSource /bin/bare is a script without an interpreter",
+                "the shell that starts it: write",
+            ),
+            (
+                "p.yaml:19",
+                "fromSource /bin/lost is a script, and env finds no program nosuchinterp for it",
+                "",
+            ),
+            ("p.yaml:19", "fromSource /bin/round is a link that leads in a circle", ""),
         ];
         assert_eq!(said.len(), expected.len(), "{said:#?}");
         for (said, (place, what, instead)) in said.iter().zip(expected) {
             assert!(said.starts_with("policy p (") && said.contains(place), "{said}");
             assert!(said.contains(what) && said.contains(instead), "{said}");
         }
+    }
+
+    #[test]
+    fn a_directorys_few_links_to_programs_elsewhere_are_named_until_rules_are_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = |path: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        ["opt/bin/own", "opt/bin/sub/inner", "lib/tool"].into_iter().for_each(program);
+        fs::write(dir.path().join("lib/data"), "").unwrap();
+        let link = |target: &str, name: &str| symlink(target, dir.path().join("opt/bin").join(name)).unwrap();
+        for (target, name) in
+            [("own", "a"), ("sub/inner", "inner"), ("/lib/data", "data"), ("../../lib/tool", "tool")]
+        {
+            link(target, name);
+        }
+        let said = |rules: &str| {
+            let text = format!(
+                "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: p}}\nspec:\n  selector: \
+                 {{matchLabels: {{app: x}}}}\n  process: {{{rules}}}\n"
+            );
+            let policies = armor_policy::parse("p.yaml", &text).unwrap();
+            without_effect(&Root::at(dir.path().to_owned()), &[&policies[0]])
+        };
+        let tool = "/opt/bin/tool is a link to /lib/tool, and ";
+        for (rules, link) in [
+            ("matchDirectories: [{dir: /opt/bin/, recursive: true}]", Some(tool)),
+            (
+                "matchDirectories: [{dir: /opt/bin/}]",
+                Some("/opt/bin/inner is a link to /opt/bin/sub/inner, and "),
+            ),
+            ("matchDirectories: [{dir: /opt/bin/, recursive: true}], matchPaths: [{path: /lib/tool}]", None),
+            ("matchDirectories: [{dir: /opt/bin/, recursive: true}, {dir: /lib/}]", None),
+            ("matchDirectories: [{dir: /opt/, recursive: true}]", None),
+        ] {
+            let said = said(rules);
+            assert_eq!(said.len(), usize::from(link.is_some()), "{rules}: {said:?}");
+            assert!(link.is_none_or(|link| said[0].contains(link) && said[0].ends_with(" too")), "{said:?}");
+        }
+        (0..MAX_LINKS).for_each(|number| link("/lib/tool", &format!("l{number}")));
+        assert!(said("matchDirectories: [{dir: /opt/bin/, recursive: true}]").is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `execve` has been done by then: descriptors that end with it are closed, and the kernel side knows the command's program. Only
 //! a tracer can hold a process there; it lets go before anything runs.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -28,7 +29,7 @@ impl Entry {
     /// # Errors
     /// What keeps the command from being started, as [`Command::spawn`] tells it, or from being held.
     pub fn start(
-        command: &[String],
+        command: &[OsString],
         without: &[RawFd],
         enter: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -150,8 +151,8 @@ mod tests {
     use rustix::io::{FdFlags, fcntl_setfd};
     use std::fs;
 
-    fn words(script: &str) -> Vec<String> {
-        ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
+    fn words(script: &str) -> Vec<OsString> {
+        ["/bin/sh", "-c", script].map(OsString::from).to_vec()
     }
 
     #[test]
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_started_is_told_as_ever() {
-        let error = Entry::start(&["/no/such".to_owned()], &[], || Ok(())).map(|_| ()).unwrap_err();
+        let error = Entry::start(&["/no/such".into()], &[], || Ok(())).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_bpf::escaped;
+use armor_bpf::escaped_path;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::mms::{MetaData, MmsError};
@@ -94,10 +94,11 @@ impl<K: Kernel> Site<K> {
         };
         match Prepared::new(bundle, &self.names, self.process) {
             Ok(prepared) => self.enforce(prepared),
-            Err(error) => self.reporter.problem(
-                Problem::Swap,
-                Some(format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name)),
-            ),
+            Err(error) => {
+                let reason =
+                    format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name);
+                self.reporter.problem(Problem::Swap, Some(reason));
+            }
         }
     }
 
@@ -192,8 +193,9 @@ impl<K: Kernel> Site<K> {
                         }
                         error => format!("accepted, but not in force: {error}"),
                     };
-                    tracing::error!(bundle, serial, "{reason}");
-                    self.reporter.problem(Problem::Swap, Some(reason));
+                    if self.reporter.problem(Problem::Swap, Some(reason.clone())) {
+                        tracing::error!(bundle, serial, "{reason}");
+                    }
                 }
                 None => {}
             }
@@ -216,11 +218,12 @@ impl<K: Kernel> Site<K> {
         if let Err(error) = self.state.borrow().store_containers(self.containers.to_remember()) {
             problems.push(error.to_string());
         }
-        let text = problems.join("; ");
-        if !text.is_empty() {
-            tracing::error!("containers: {text}");
+        let problem = (!problems.is_empty()).then(|| format!("containers: {}", problems.join("; ")));
+        if self.reporter.problem(Problem::Containers, problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
         }
-        self.reporter.problem(Problem::Containers, (!text.is_empty()).then(|| format!("containers: {text}")));
     }
 
     fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, StateError> {
@@ -342,7 +345,7 @@ impl<K: Kernel> Intake<K> {
         if self.hub.is_none() && !self.directory.path().is_dir() {
             problems.push(format!(
                 "no bundle can come: there is no hub, and no directory {}",
-                self.directory.path().display()
+                escaped_path(self.directory.path())
             ));
         }
         let Listing { files, left_out } = self.directory.list(self.files_again).unwrap_or_else(|error| {
@@ -353,13 +356,7 @@ impl<K: Kernel> Intake<K> {
         for file in files {
             match file.read(MAX_BUNDLE) {
                 Ok(bytes) => {
-                    self.settle(
-                        &escaped(file.path.as_os_str().as_encoded_bytes()),
-                        bytes,
-                        None,
-                        file.is_fresh,
-                    )
-                    .await?;
+                    self.settle(&escaped_path(&file.path), bytes, None, file.is_fresh).await?;
                     self.directory.looked_at(&file);
                 }
                 // In nobody's way: it is tried again with every pass.

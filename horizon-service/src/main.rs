@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
 use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
-use armor_bpf::escaped;
+use armor_bpf::escaped_path;
 use armor_hub_client::console;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -93,8 +93,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             run::run(&settings)?;
             Ok(0)
         }
-        Commands::Try(trial) => trial::run(&trial),
-        Commands::Probe { json } => show_probe(json),
+        // Neither has a use for settings; but what somebody names is there and reads.
+        Commands::Try(trial) => {
+            cli.config.as_ref().map(|_| settings()).transpose()?;
+            trial::run(&trial)
+        }
+        Commands::Probe { json } => {
+            cli.config.as_ref().map(|_| settings()).transpose()?;
+            show_probe(json)
+        }
         Commands::Status { json, policies } => {
             let settings = settings()?;
             status::show(&settings.state_dir, &settings.pin_dir, json, policies)
@@ -119,7 +126,7 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
             bail!("{holder}: stop it first");
         }
     }
-    let pins = settings.pin_dir.display();
+    let pins = escaped_path(&settings.pin_dir);
     let done = armor_bpf::detach(&settings.pin_dir)?;
     if done.ended {
         writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;
@@ -127,7 +134,7 @@ fn detach(settings: &Settings) -> anyhow::Result<u8> {
         writeln!(console::stdout(), "Nothing was attached below {pins}.")?;
     }
     for path in done.left {
-        let path = escaped(path.as_os_str().as_encoded_bytes());
+        let path = escaped_path(&path);
         writeln!(console::stdout(), "Left there, as it is not the agent's: {path}")?;
     }
     Ok(0)

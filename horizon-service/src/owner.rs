@@ -9,25 +9,57 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use armor_bpf::escaped_path;
+use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::mms::check_name;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;
 
 /// How soon who stands by sees that it may take over.
 const POLL: Duration = Duration::from_secs(1);
-/// The most that is read of what `/proc` says about another agent, in bytes.
-const MAX_PROC: u64 = 256 << 10;
+/// The most that is read of what a lock or `/proc` says about another agent, in bytes.
+const MAX_READ: u64 = 256 << 10;
 
 /// A lock that cannot be looked at.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {error}", path.display())]
-pub struct OwnerError {
-    path: PathBuf,
-    error: io::Error,
+pub enum OwnerError {
+    /// The system does not let it be opened or locked.
+    #[error("{}: {error}", escaped_path(path))]
+    Io {
+        /// What is locked.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The lock of a state directory is to be made on a filesystem that takes no files.
+    #[error(
+        "{}: {error}: mount the filesystem for writing, or choose another `state_dir`",
+        escaped_path(path)
+    )]
+    ReadOnly {
+        /// The lock.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Something else is where the lock of a state directory is made.
+    #[error("{}: a {kind}, not a regular file: remove it, the agent makes its own", escaped_path(path))]
+    NotRegular {
+        /// Where the lock is made.
+        path: PathBuf,
+        /// What is there.
+        kind: &'static str,
+    },
+    /// Something else is in the place of the directory for pins.
+    #[error("{}: not a directory: remove what is there, or choose another `pin_dir`", escaped_path(path))]
+    NotDirectory {
+        /// Where the directory is to be.
+        path: PathBuf,
+    },
 }
 
 /// What one agent alone may have.
@@ -57,7 +89,7 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} belongs to the agent with pid {}", self.directory.display(), self.pid)?;
+        write!(f, "{} belongs to the agent with pid {}", escaped_path(&self.directory), self.pid)?;
         self.place.as_ref().map_or(Ok(()), |place| write!(f, " ({place})"))
     }
 }
@@ -69,13 +101,13 @@ impl Claim<'_> {
     /// [`OwnerError`] where there is nothing that could be locked.
     pub fn take(self) -> Result<Result<Lock, Holder>, OwnerError> {
         let file = loop {
-            let file = self.make().map_err(|error| self.failed(error))?;
+            let file = self.make()?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still(&self.path(), &file) => break file,
                 // Removed just now, as `detach` does; whoever comes next would lock another one.
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(Err(self.holder_of(&file))),
-                Err(error) => return Err(self.failed(error.into())),
+                Err(error) => return Err(self.failed(io::Error::from(error).into())),
             }
         };
         if let Self::State(_) = self {
@@ -115,15 +147,15 @@ impl Claim<'_> {
     /// # Errors
     /// [`OwnerError`] if that cannot be looked at.
     pub fn holder(self) -> Result<Option<Holder>, OwnerError> {
-        let file = match File::open(self.path()) {
+        let file = match self.open() {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.is_missing() => return Ok(None),
             Err(error) => return Err(self.failed(error)),
         };
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
             Err(Errno::WOULDBLOCK) => Ok(Some(self.holder_of(&file))),
-            Err(error) => Err(self.failed(error.into())),
+            Err(error) => Err(self.failed(io::Error::from(error).into())),
         }
     }
 
@@ -140,23 +172,45 @@ impl Claim<'_> {
         }
     }
 
-    fn make(&self) -> io::Result<File> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.directory())?;
-        match self {
-            Self::State(_) => {
-                File::options().read(true).write(true).create(true).truncate(false).open(self.path())
+    fn make(&self) -> Result<File, OwnerError> {
+        let make = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(self.directory())?;
+            match self {
+                Self::State(_) => file::open_or_make(&self.path()),
+                Self::Tables(_) => self.open(),
             }
-            Self::Tables(_) => File::open(self.path()),
+        };
+        make().map_err(|error| self.failed(error))
+    }
+
+    /// Waits for nobody, whatever is there.
+    fn open(&self) -> Result<File, FileError> {
+        match self {
+            Self::State(_) => file::open(&self.path(), Links::Follow),
+            Self::Tables(directory) => {
+                Ok(File::options().read(true).custom_flags(libc::O_DIRECTORY).open(directory)?)
+            }
         }
     }
 
-    fn failed(&self, error: io::Error) -> OwnerError {
-        OwnerError { path: self.path(), error }
+    fn failed(&self, error: FileError) -> OwnerError {
+        let path = self.path();
+        match (self, error) {
+            (Self::Tables(_), FileError::Io(error)) if error.kind() == ErrorKind::NotADirectory => {
+                OwnerError::NotDirectory { path }
+            }
+            (Self::State(_), FileError::Io(error)) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                OwnerError::ReadOnly { path, error }
+            }
+            (_, FileError::NotRegular(kind)) => OwnerError::NotRegular { path, kind },
+            (_, FileError::Io(error)) => OwnerError::Io { path, error },
+            (_, error) => OwnerError::Io { path, error: io::Error::other(error) },
+        }
     }
 
     fn holder_of(&self, locked: &File) -> Holder {
         let pid = match self {
-            Self::State(_) => read_some(&self.path()).and_then(|text| String::from_utf8(text).ok()),
+            Self::State(_) => read_some(locked).and_then(|text| String::from_utf8(text).ok()),
             Self::Tables(_) => pid_by_proc_locks(locked),
         };
         // A number, before it becomes a part of paths.
@@ -179,7 +233,7 @@ fn is_still(path: &Path, file: &File) -> bool {
 fn pid_by_proc_locks(locked: &File) -> Option<String> {
     let meta = locked.metadata().ok()?;
     let inode = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
-    let locks = String::from_utf8(read_some(Path::new("/proc/locks"))?).ok()?;
+    let locks = String::from_utf8(read_proc("locks")?).ok()?;
     locks.lines().find_map(|line| match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
         [_, "FLOCK", _, "WRITE", pid, at, ..] if at == inode => Some(pid.to_owned()),
         _ => None,
@@ -188,7 +242,7 @@ fn pid_by_proc_locks(locked: &File) -> Option<String> {
 
 /// Of a service that Horizon runs.
 fn agreement(pid: u32) -> Option<String> {
-    let variables = read_some(Path::new(&format!("/proc/{pid}/environ")))?;
+    let variables = read_proc(&format!("{pid}/environ"))?;
     let agreement = variables.split(|byte| *byte == 0).find_map(|v| v.strip_prefix(b"HZN_AGREEMENTID="))?;
     let agreement = str::from_utf8(agreement).ok().filter(|name| check_name(name).is_ok())?;
     Some(format!("agreement {agreement}"))
@@ -196,15 +250,19 @@ fn agreement(pid: u32) -> Option<String> {
 
 /// Names the container, or the unit of systemd.
 fn control_group(pid: u32) -> Option<String> {
-    let groups = String::from_utf8(read_some(Path::new(&format!("/proc/{pid}/cgroup")))?).ok()?;
+    let groups = String::from_utf8(read_proc(&format!("{pid}/cgroup"))?).ok()?;
     // Within an own cgroup namespace it is only `/`.
     let group = groups.lines().last()?.splitn(3, ':').nth(2).filter(|group| *group != "/")?;
     Some(format!("in {}", group.escape_debug()))
 }
 
-fn read_some(path: &Path) -> Option<Vec<u8>> {
+fn read_proc(name: &str) -> Option<Vec<u8>> {
+    read_some(&File::open(Path::new("/proc").join(name)).ok()?)
+}
+
+fn read_some(file: &File) -> Option<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path).ok()?.take(MAX_PROC).read_to_end(&mut content).ok()?;
+    file.take(MAX_READ).read_to_end(&mut content).ok()?;
     Some(content)
 }
 

@@ -230,14 +230,18 @@ impl Reporter {
         });
     }
 
-    /// Sets or clears one problem.
-    pub fn problem(&self, problem: Problem, reason: Option<String>) {
+    /// Sets or clears one problem. Whether it is another one than before: only then it is one for the log, however often what
+    /// fails is tried.
+    pub fn problem(&self, problem: Problem, reason: Option<String>) -> bool {
+        let mut is_news = false;
         self.change(|facts| {
+            is_news = facts.problems.get(&problem) != reason.as_ref();
             match reason {
                 Some(reason) => facts.problems.insert(problem, reason),
                 None => facts.problems.remove(&problem),
             };
         });
+        is_news
     }
 }
 
@@ -300,6 +304,9 @@ mod tests {
         let report = reports.borrow_and_update().clone();
         assert_eq!((report.since, report.refused.len()), (since, 1));
         assert!(report.refused[0].reason.chars().count() <= MAX_REASON + 1);
+        let problem = |reason: &str| reporter.problem(Problem::Containers, Some(reason.to_owned()));
+        assert_eq!(["full", "full", "failing"].map(problem), [true, false, true]);
+        assert_eq!([0; 2].map(|_| reporter.problem(Problem::Containers, None)), [true, false]);
         reporter.change(|facts| facts.in_force = in_force(1, &[]));
         assert!(reports.borrow().since > since);
         for n in 0..40 {

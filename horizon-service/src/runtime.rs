@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use armor_bpf::escaped_path;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, EventMessage};
@@ -107,7 +108,7 @@ impl Host for Surroundings {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("there is no {}", .0.display())]
+    #[error("there is no {}", escaped_path(.0))]
     Absent(PathBuf),
     #[error(transparent)]
     Api(#[from] Error),
@@ -163,14 +164,14 @@ impl Runtime {
         let state = match (&before, &error) {
             (RuntimeState::Starting | RuntimeState::Absent, Lost::Absent(socket)) => {
                 if before == RuntimeState::Starting {
-                    tracing::info!("{} is not there: host policies only, until it is", socket.display());
+                    tracing::info!("{} is not there: host policies only, until it is", escaped_path(socket));
                 }
                 RuntimeState::Absent
             }
             (RuntimeState::Lost { .. }, _) => before.clone(),
             _ => {
                 let reason = error.to_string();
-                tracing::warn!(reason, "{}: the container runtime is lost", self.socket.display());
+                tracing::warn!(reason, "{}: the container runtime is lost", escaped_path(&self.socket));
                 RuntimeState::Lost { since: Timestamp::now(), reason }
             }
         };
@@ -309,7 +310,7 @@ impl Runtime {
         self.state.send_if_modified(|old| {
             let is_new = *old != state;
             if is_new {
-                tracing::info!(engine, left_out, "{}: containers are followed", self.socket.display());
+                tracing::info!(engine, left_out, "{}: containers are followed", escaped_path(&self.socket));
                 *old = state;
             }
             is_new

@@ -27,6 +27,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use armor_bpf::escaped_path;
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{self, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer};
 use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
@@ -500,7 +501,7 @@ impl Spool {
         if let (Some(last), None) = (moved_on, &self.recovered) {
             self.recovered = Some(format!(
                 "{}: holds numbers up to {last} only, but up to {} were reserved: it is older than spool.floor, and goes on from there",
-                path.display(),
+                escaped_path(&path),
                 floor.reserved
             ));
         }

@@ -21,12 +21,14 @@
 //!   previous one, a damaged floor to the serials of the stored bundles.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use armor_hub_client::bundle::{Accepted, SerialFloor, VerifiedBundle, reopen};
+use armor_bpf::escaped_path;
+use armor_hub_client::bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
+use armor_hub_client::file::{self, FileError};
 use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
 use armor_hub_client::trust::TrustChanges;
 use jiff::Timestamp;
@@ -43,12 +45,16 @@ const CONTAINERS_FORMAT: &str = "horizon-armor.containers/1";
 const COUNTERS_FORMAT: &str = "horizon-armor.counters/1";
 /// Generations whose names are kept: events of the last ones may still be in the kernel's ring.
 const KEPT_GENERATIONS: usize = 8;
+/// The most that a file here may have, in bytes: many times what a node with all containers that it may have writes.
+pub(crate) const MAX_FILE: usize = 64 << 20;
+/// The most that [`StoredHead`] may have as JSON, in bytes.
+const MAX_HEAD: usize = 4 << 10;
 
 /// What went wrong with the state.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file or directory cannot be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -56,7 +62,7 @@ pub enum StateError {
         error: io::Error,
     },
     /// A file is damaged, half-written or of a newer version.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", escaped_path(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -361,13 +367,28 @@ impl State {
     }
 }
 
+/// What is in a file of the state directory, of at most `limit` bytes; `None` if there is none.
+fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, StateError> {
+    match file::read(path, limit) {
+        Err(error) if error.is_missing() => Ok(None),
+        read => read.map(Some).map_err(|error| unusable(path, error)),
+    }
+}
+
+/// Why a file of the state directory is not read, and what to do where something else is in its place.
+pub(crate) fn unusable(path: &Path, error: FileError) -> StateError {
+    let reason = match error {
+        FileError::Io(error) => return StateError::Io { path: path.to_owned(), error },
+        FileError::NotRegular(kind) => format!("a {kind}, not a regular file"),
+        FileError::TooLarge(limit) => format!("more than the {limit} bytes that the agent may have written"),
+    };
+    let reason = format!("{reason}: remove it, the agent makes its own");
+    StateError::Unreadable { path: path.to_owned(), reason }
+}
+
 fn read_bundle(path: &Path) -> Result<Option<Stored>, StateError> {
     let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
-    let content = match fs::read(path) {
-        Ok(content) => content,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StateError::Io { path: path.to_owned(), error }),
-    };
+    let Some(content) = read_file(path, MAX_HEAD + MAX_BUNDLE)? else { return Ok(None) };
     let end = content
         .iter()
         .position(|byte| *byte == b'\n')
@@ -386,11 +407,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     expected: &str,
 ) -> Result<Option<T>, StateError> {
     let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StateError::Io { path: path.to_owned(), error }),
-    };
+    let Some(text) = read_file(path, MAX_FILE)? else { return Ok(None) };
     let value: T = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
     if format(&value) != expected {
         return Err(unreadable(format!("the format {:?} is not {expected}", format(&value))));
@@ -408,7 +425,7 @@ fn move_aside(path: &Path) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
     if let Err(error) = fs::rename(path, &aside) {
-        tracing::warn!("{}: {error}", path.display());
+        tracing::warn!("{}: {error}", escaped_path(path));
     }
 }
 
@@ -432,7 +449,12 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
 pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<File> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    let mut file = File::create(&new)?;
+    // Whatever is there: to open a pipe would wait for a reader.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&new)?;
     file.lock_shared()?;
     file.write_all(content)?;
     if durably {
@@ -586,6 +608,34 @@ mod tests {
         assert_eq!(state.node_key().unwrap().public().id(), &id);
         fs::write(dir.path().join("node.key"), "").unwrap();
         assert!(state.node_key().unwrap_err().to_string().contains("node.key"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(State::open(dir.path()).unwrap());
+        let pipe = |name: &str| {
+            let _ = fs::remove_file(dir.path().join(name));
+            rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(name), rustix::fs::Mode::RWXU).unwrap();
+        };
+        for name in
+            ["bundles/current", "floor.json", "containers.json", "counters.json", "generations/1.json"]
+        {
+            pipe(name);
+            pipe(&format!("{name}.new"));
+        }
+        let (state, stored, problems) = State::open(dir.path()).unwrap();
+        assert!(stored.is_none() && problems.len() == 2, "{problems:?}");
+        assert!(problems[0].to_string().ends_with("remove it, the agent makes its own"), "{}", problems[0]);
+        assert!(state.containers().is_empty() && state.generation(1).is_none());
+        assert_eq!(state.told(), Told::default());
+        state.store_containers(Vec::new()).unwrap();
+        state.store_generation(1, &RuleTable::default()).unwrap();
+        state.tell(&Told { dropped: 2, ..Told::default() }).unwrap();
+        assert_eq!((state.told().dropped, state.generation(1)), (2, Some(RuleTable::default())));
+        let large = File::create(dir.path().join("counters.json")).unwrap();
+        large.set_len(1 << 40).unwrap();
+        assert_eq!(state.told(), Told::default());
     }
 
     #[test]

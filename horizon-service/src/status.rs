@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use armor_bpf::escaped_path;
 use armor_hub_client::console;
+use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::status::{AgentReport, SpoolStats};
 use armor_policy::model::Kind;
 use jiff::Timestamp;
@@ -24,7 +26,7 @@ use crate::alerts::RESERVED;
 use crate::owner::Claim;
 use crate::report::{InForce, Offline, Ruled};
 use crate::runtime::RuntimeState;
-use crate::state::{StateError, to_json, write_whole};
+use crate::state::{MAX_FILE, StateError, to_json, unusable, write_whole};
 
 const FILE: &str = "status.json";
 /// Characters of a container's id that tell it from others.
@@ -197,7 +199,7 @@ impl<'a> StatusFile<'a> {
 
 /// Since when an agent of before got nothing to the hub, if that is so: it did not go away with the agent.
 pub fn last_offline(state_dir: &Path) -> Option<Offline> {
-    let text = fs::read(state_dir.join(FILE)).ok()?;
+    let text = file::read(&state_dir.join(FILE), MAX_FILE).ok()?;
     serde_json::from_slice::<Status>(&text).ok()?.offline
 }
 
@@ -233,7 +235,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let first = Instant::now();
     let (pid, text, is_current) = loop {
         let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
-        let (text, is_current) = read(&path).with_context(|| format!("{}", path.display()))?;
+        let (text, is_current) = read(&path).map_err(|error| unusable(&path, error))?;
         // One that has just started has not written anything yet, or is replacing what it wrote.
         if pid.is_none() || is_current || first.elapsed() > WRITING {
             break (pid, text, is_current);
@@ -242,7 +244,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     };
     let mut status: Status = match text.as_slice() {
         [] => Status::default(),
-        text => serde_json::from_slice(text).with_context(|| format!("{}", path.display()))?,
+        text => serde_json::from_slice(text).with_context(|| escaped_path(&path))?,
     };
     let is_running = pid.is_some();
     let current = is_running && is_current;
@@ -258,23 +260,30 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
         status.report.reasons.insert(0, unwritten(state_dir));
     } else {
         status.report.state = "not running".to_owned();
+        if !state_dir.exists() {
+            status.report.reasons.insert(0, format!(
+                "{}: the directory is not there: no agent ran with it; where one has another, name its settings with --config, or \
+                 set HZN_ARMOR_STATE_DIR",
+                escaped_path(state_dir)
+            ));
+        }
     }
     let pinned = armor_bpf::is_pinned(pin_dir);
     Ok(Found { running: is_running, pid, current, pinned, status })
 }
 
 /// What is in the file, empty if there is none, and whether the agent holds its lock.
-fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+fn read(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     loop {
-        let mut file = match File::open(path) {
+        let file = match file::open(path, Links::Follow) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), false)),
+            Err(error) if error.is_missing() => return Ok((Vec::new(), false)),
             Err(error) => return Err(error),
         };
         let is_locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => false,
             Err(Errno::WOULDBLOCK) => true,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         };
         // One that was replaced meanwhile has lost its lock for that.
         if !is_locked
@@ -282,9 +291,12 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
         {
             continue;
         }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        return Ok((text, is_locked));
+        let text = file::read_start(file, MAX_FILE + 1)?;
+        return if text.len() > MAX_FILE {
+            Err(FileError::TooLarge(MAX_FILE))
+        } else {
+            Ok((text, is_locked))
+        };
     }
 }
 
@@ -296,7 +308,7 @@ fn unwritten(state_dir: &Path) -> String {
         Ok(found) if found.f_files > 0 && found.f_favail == 0 => "the filesystem has no inode left",
         _ => "its log says why",
     };
-    format!("the agent runs and cannot write below {}: {why}", state_dir.display())
+    format!("the agent runs and cannot write below {}: {why}", escaped_path(state_dir))
 }
 
 fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
@@ -316,17 +328,19 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
             "state",
             &format!("{}; what follows but the first reason it said last, at {updated}", report.state),
         );
-    } else {
+    } else if updated.is_some() {
         line("state", &format!("the agent is NOT running; what follows it said last, at {}", at(updated)));
+    } else {
+        line("state", "the agent is NOT running, and has said nothing yet");
     }
     line(
         "pinned",
         &match (found.pinned, found.running) {
-            (true, true) => format!("yes, below {}: enforcement outlives the agent", pin_dir.display()),
+            (true, true) => format!("yes, below {}: enforcement outlives the agent", escaped_path(pin_dir)),
             (true, false) => {
                 format!(
                     "yes, below {}: enforcement goes on; `hzn-armor-agent detach` ends it",
-                    pin_dir.display()
+                    escaped_path(pin_dir)
                 )
             }
             (false, _) => "no".to_owned(),
@@ -442,9 +456,11 @@ mod tests {
         assert_eq!((found.report.state.as_str(), found.report.since), ("offline", Some(away)));
         assert_eq!(last_offline(&state).map(|offline| offline.since), Some(away));
         fs::create_dir_all(pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
+        fs::write(pins.join("0123456789abcdef-0123456789abcdef/links/file_open"), "").unwrap();
         drop(lock);
         let found = look(&state, &pins).unwrap();
-        assert!(!found.running && found.pinned);
+        assert!(!found.running && !found.pinned, "no pin is on another filesystem");
+        let found = Found { pinned: true, ..found };
         let text = text(&found, &pins, false);
         for part in [
             "NOT running",
@@ -552,7 +568,20 @@ mod tests {
     #[test]
     fn an_agent_that_never_ran_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
-        let found = look(&dir.path().join("no"), &dir.path().join("pins")).unwrap();
-        assert!(!found.running && text(&found, dir.path(), true).contains("bundle      none"));
+        let said = |state: &Path| {
+            let found = look(state, &dir.path().join("pins")).unwrap();
+            assert!(!found.running);
+            text(&found, dir.path(), true)
+        };
+        let nothing = "state       the agent is NOT running, and has said nothing yet\n";
+        for (state, part) in [
+            ("no", "/no: the directory is not there: no agent ran with it"),
+            ("no", "bundle      none"),
+            ("", nothing),
+        ] {
+            let said = said(&dir.path().join(state));
+            assert!(said.starts_with(nothing) && said.contains(part), "{said}");
+        }
+        assert!(!said(dir.path()).contains("not there"));
     }
 }

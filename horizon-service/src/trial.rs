@@ -7,6 +7,7 @@
 //! It is held before that instruction, to judge the descriptors that it was given: what it could not receive it must not
 //! bring along.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
@@ -15,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
-use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook, escaped};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook, escaped, escaped_path};
 use armor_hub_client::alert::Alert;
-use armor_hub_client::{console, file};
+use armor_hub_client::console;
+use armor_hub_client::file::{self, FileError};
 use armor_policy::tables::{Decision, Domain, Verdict};
 use armor_policy::{Policy, Posture, text, yaml};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -65,7 +67,7 @@ pub struct Trial {
     keep: Option<PathBuf>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -105,7 +107,10 @@ impl From<AlreadyHeld> for Fate {
 pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let overwritten = |alerts: &&PathBuf| trial.policy.iter().any(|policy| file::is_same(policy, alerts));
     if let Some(alerts) = trial.alerts.as_ref().filter(overwritten) {
-        bail!("--alerts {} is one of the policy files: name another; nothing was written", alerts.display());
+        bail!(
+            "--alerts {} is one of the policy files: name another; nothing was written",
+            escaped_path(alerts)
+        );
     }
     let policies = read_policies(&trial.policy)?;
     let selected: Vec<&Policy> = policies.iter().collect();
@@ -123,7 +128,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         audit_only(Arc::make_mut(&mut domain));
     }
     let output: Box<dyn Write> = match &trial.alerts {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("{}", path.display()))?),
+        Some(path) if path == Path::new("/dev/null") => Box::new(io::sink()),
+        Some(path) => Box::new(alerts_file(path)?),
         None => Box::new(io::stderr()),
     };
 
@@ -151,7 +157,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         Ok(entry) => entry,
         Err(error) => {
             printer.drain(&mut events)?;
-            console::tell(format_args!("hzn-armor-agent: {}: {error}", trial.command[0]));
+            let program = escaped(trial.command[0].as_encoded_bytes());
+            console::tell(format_args!("hzn-armor-agent: {program}: {error}"));
             return Ok(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 });
         }
     };
@@ -198,6 +205,21 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     Ok(exit_status(status))
 }
 
+fn alerts_file(path: &Path) -> anyhow::Result<File> {
+    let empty = || {
+        let file = file::open_or_make(path)?;
+        file.set_len(0)?;
+        Ok(file)
+    };
+    empty().map_err(|error: FileError| match error {
+        FileError::NotRegular(kind) => anyhow!(
+            "--alerts {}: a {kind}, not a regular file: name one, or leave --alerts out and redirect standard error",
+            escaped_path(path)
+        ),
+        error => anyhow!("--alerts {}: {error}", escaped_path(path)),
+    })
+}
+
 fn make_live(
     enforcer: &mut Enforcer,
     domains: &[(u32, &Domain, Home)],
@@ -217,20 +239,25 @@ fn make_live(
 /// Waits until no other try uses the directory; the lock goes with the file.
 fn take_turn(directory: &Path) -> anyhow::Result<File> {
     armor_bpf::require_bpffs(directory)?;
+    ensure!(
+        !armor_bpf::cannot_be_made(directory),
+        "--keep {}: a bpf filesystem has no `.` in names: choose another",
+        escaped_path(directory)
+    );
     let lock = || {
         std::fs::create_dir_all(directory)?;
         let directory = File::open(directory)?;
         directory.lock()?;
         io::Result::Ok(directory)
     };
-    lock().with_context(|| format!("{}: cannot be locked", directory.display()))
+    lock().with_context(|| format!("{}: cannot be locked", escaped_path(directory)))
 }
 
 fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
     let mut policies = Vec::new();
     let mut findings = String::new();
     for path in files {
-        let name = escaped(path.as_os_str().as_encoded_bytes());
+        let name = escaped_path(path);
         let bytes = file::read(path, yaml::MAX_TEXT).with_context(|| name.clone())?;
         match text::decode(&name, bytes).and_then(|text| armor_policy::parse(&name, &text)) {
             Ok(parsed) => policies.extend(parsed),
@@ -252,7 +279,7 @@ fn audit_only(domain: &mut Domain) {
 }
 
 /// Starts the command under the domain, without the descriptors `without`, and holds it. The inner error is the command's own.
-fn start(enforcer: &Enforcer, command: &[String], without: &[RawFd]) -> anyhow::Result<io::Result<Entry>> {
+fn start(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -> anyhow::Result<io::Result<Entry>> {
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let labeller = enforcer.labeller()?;
     let enter = move || {
@@ -267,9 +294,11 @@ fn start(enforcer: &Enforcer, command: &[String], without: &[RawFd]) -> anyhow::
 }
 
 /// As [`start`], and only with what it may have.
-fn start_without(enforcer: &Enforcer, command: &[String], without: &[RawFd]) -> anyhow::Result<Entry> {
-    let entry = start(enforcer, command, without)?
-        .with_context(|| format!("{}: cannot be started without descriptors {without:?}", command[0]))?;
+fn start_without(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -> anyhow::Result<Entry> {
+    let entry = start(enforcer, command, without)?.with_context(|| {
+        let program = escaped(command[0].as_encoded_bytes());
+        format!("{program}: cannot be started without descriptors {without:?}")
+    })?;
     if let Some(event) = brought_along(enforcer, &entry)?.first() {
         entry.end()?;
         bail!(

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         a_second_agent_stands_by_and_takes_over,
         an_agent_with_another_state_directory_stands_by_for_the_tables,
         pins_elsewhere_are_refused_before_anything_is_made_or_removed,
+        what_cannot_be_written_down_again_and_again_is_one_line_of_the_log,
     ];
     run_all([both, alone])
 }
@@ -370,6 +371,8 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
         "{tried:?}"
     );
     fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
+    fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
+    assert_eq!(agent.status()["Pinned"], false);
     let detached = agent.output(&["detach"]);
     assert!(String::from_utf8_lossy(&detached.stderr).contains("no bpf filesystem"), "{detached:?}");
     assert!(agent.pins.join("theirs/links").is_dir());
@@ -377,14 +380,39 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
     let bpf = BpfFilesystem::mount(dir.path().join("bpf"));
     let agent = Agent { pins: bpf.0.join("pins"), ..agent };
     fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
-    fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef/maps")).unwrap();
+    for folder in ["links", "maps"] {
+        fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef").join(folder)).unwrap();
+    }
+    assert_eq!(agent.status()["Pinned"], false, "there is no link");
     let detached = agent.output(&["detach"]);
     let said = String::from_utf8_lossy(&detached.stdout).into_owned();
     assert!(
-        detached.status.success() && said.contains("Left there") && said.contains("pins/theirs"),
+        detached.status.success()
+            && said.contains("Nothing was attached")
+            && said.contains("Left there")
+            && said.contains("pins/theirs"),
         "{detached:?}"
     );
     assert!(agent.pins.join("theirs/links").is_dir() && fs::read_dir(&agent.pins).unwrap().count() == 1);
+}
+
+async fn what_cannot_be_written_down_again_and_again_is_one_line_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::with_variables(dir.path(), vec![("HZN_ORG_ID", "myorg".into())]);
+    let key = pinned_key(&agent);
+    // A directory in the place of the file's next version: writing fails as on a full disk.
+    fs::create_dir_all(agent.state.join("containers.json.new")).unwrap();
+    fs::create_dir(dir.path().join("bundles")).unwrap();
+    let running = agent.start();
+    for serial in 1..=3 {
+        fs::write(dir.path().join("bundles/edge"), bundle(&key, serial)).unwrap();
+        let told = |status: &Value| status["Reasons"].to_string().contains("containers.json");
+        agent.until(|status| status["BundleSerial"] == serial && told(status)).await;
+    }
+    let logged = agent.logged();
+    let is_said = |line: &&str| line.contains("ERROR") && line.contains("containers.json");
+    assert_eq!(logged.lines().filter(is_said).count(), 1, "{logged}");
+    running.stop();
 }
 
 async fn bad_settings_and_policies_end_it_with_their_names() {
@@ -400,7 +428,9 @@ async fn bad_settings_and_policies_end_it_with_their_names() {
     let (settings, policy) = (settings.to_str().unwrap(), policy.to_str().unwrap());
     for (arguments, part) in [
         (&["--config", settings, "run"][..], "stat_dir"),
-        (&["--config", loud, "run"], "log = loud: off, error"),
+        (&["--config", loud, "run"], "loud.toml: log = loud: off, error"),
+        (&["--config", "/no/such", "probe"], "/no/such: No such file"),
+        (&["--config", "/no/such", "try", "--policy", policy, "--", "true"], "/no/such: No such file"),
         (&["try", "--policy", policy, "--", "true"], "p.yaml:2"),
         (&["try", "--policy", "/no/such", "--", "true"], "/no/such"),
     ] {

@@ -1,7 +1,10 @@
 //! What `hzn-armor-agent` does where its output takes nothing, and with files that are none.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -54,6 +57,59 @@ fn files_that_are_not_regular_are_refused_at_once() {
             assert_eq!(said.status.code(), Some(125), "{command}: {text}");
             assert!(text.contains(&format!("{file}: a {kind}, not a regular file")), "{command}: {text}");
         }
+    }
+}
+
+#[test]
+fn pipes_and_devices_in_the_place_of_the_agents_own_files_are_named_at_once() {
+    let policy = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\nspec:\n  selector: \
+                  {matchLabels: {a: b}}\n  file: {matchPaths: [{path: /no/such}]}\n";
+    let pipe = |at: &Path| rustix::fs::mkfifoat(rustix::fs::CWD, at, rustix::fs::Mode::RWXU).unwrap();
+    for (place, command, said) in [
+        ("state/status.json", "status", "status.json: a KIND, not a regular file: remove it"),
+        ("state/lock", "status", "lock: a KIND, not a regular file: remove it"),
+        ("state/lock", "detach", "lock: a KIND, not a regular file: remove it"),
+        ("state/lock", "run", "lock: a KIND, not a regular file: remove it"),
+        ("pins", "detach", "pins: not a directory: remove what is there, or choose another `pin_dir`"),
+        (
+            "alerts",
+            "try --policy p.yaml --alerts alerts -- true",
+            "--alerts alerts: a KIND, not a regular file: name",
+        ),
+    ] {
+        for (kind, make) in [
+            ("pipe (FIFO)", &pipe as &dyn Fn(&Path)),
+            ("device", &|at: &Path| symlink("/dev/zero", at).unwrap()),
+        ] {
+            let dir = node();
+            fs::create_dir(dir.path().join("state")).unwrap();
+            fs::write(dir.path().join("p.yaml"), policy).unwrap();
+            make(&dir.path().join(place));
+            let done = agent(dir.path(), &format!("--config agent.toml {command}"), Stdio::piped());
+            let text = String::from_utf8(done.stderr).unwrap();
+            assert_eq!(done.status.code(), Some(125), "{command}, {place}: {text}");
+            assert!(text.contains(&said.replace("KIND", kind)), "{command}, {place}: {text}");
+        }
+    }
+}
+
+#[test]
+fn names_that_are_no_text_are_taken_and_shown_as_their_bytes() {
+    let dir = node();
+    let name = OsStr::from_bytes(b"a\xff\x1b[31m");
+    let command = |arguments: &[&OsStr]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_hzn-armor-agent"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .output();
+        String::from_utf8(done.unwrap().stderr).unwrap()
+    };
+    let [tried, policy, end] = ["try", "--policy", "--"].map(OsStr::new);
+    for arguments in
+        [&[OsStr::new("--config"), name, OsStr::new("status")][..], &[tried, policy, name, end, name]]
+    {
+        let said = command(arguments);
+        assert!(said.contains(r"a\xff\x1b[31m: No such file"), "{said}");
     }
 }
 

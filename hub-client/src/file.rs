@@ -62,6 +62,23 @@ pub fn open(path: &Path, links: Links) -> Result<File, FileError> {
     Ok(file)
 }
 
+/// Opens a regular file, or what a link leads to, to write over what it has; one that is not there is made. Writing it never waits.
+///
+/// # Errors
+/// [`FileError::Io`] and [`FileError::NotRegular`]; nothing was written.
+pub fn open_or_make(path: &Path) -> Result<File, FileError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => expect_regular(&found?)?,
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    expect_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
 /// The content of a regular file, or of what a link leads to, if it has no more than `limit` bytes.
 ///
 /// # Errors
@@ -147,7 +164,12 @@ mod tests {
         {
             let error = read(&at(name), 5).unwrap_err();
             assert!(matches!(error, FileError::NotRegular(found) if found == kind), "{name}: {error}");
+            let error = open_or_make(&at(name)).unwrap_err();
+            assert!(matches!(error, FileError::NotRegular(found) if found == kind), "{name}: {error}");
         }
+        open_or_make(&at("made")).unwrap();
+        open_or_make(&at("file")).unwrap();
+        assert_eq!((read(&at("made"), 5).unwrap().len(), read(&at("file"), 5).unwrap().len()), (0, 5));
         assert!(read(&at("missing"), 5).unwrap_err().is_missing());
     }
 

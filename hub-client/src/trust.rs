@@ -366,7 +366,12 @@ fn entries(dir: &Path) -> Result<impl Iterator<Item = Result<PathBuf, TrustError
 /// Replaces a file's content as a whole, so that after a crash it is the old or the new one.
 fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
+    // Whatever is there: to open a pipe would wait for a reader.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -448,6 +453,8 @@ mod tests {
             ..TrustChanges::default()
         };
         let (mut store, _) = TrustStore::load(dir.path()).unwrap();
+        let next = dir.path().join(CHANGES_FILE).with_extension("json.new");
+        rustix::fs::mkfifoat(rustix::fs::CWD, next, rustix::fs::Mode::RWXU).unwrap();
         store.apply(&changes).unwrap();
         store.apply(&changes).unwrap();
         assert_eq!(ids(store.bundle_keys()), [new.id()]);

@@ -13,8 +13,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use armor_hub_client::file;
+
 use crate::root::Root;
 
+/// The most that one of the files may have, in bytes: Docker stacks up to 128 layers, and names one in a few dozen.
+const MAX_FILE: usize = 64 << 10;
 /// The storage driver whose files these are.
 const DRIVER: &str = "overlay2";
 
@@ -43,7 +47,7 @@ impl LayerStore {
             let parent = host.resolve(path.parent()?.to_str()?, true);
             host.find(&parent.join(path.file_name()?))
         };
-        let read = |path: &Path| fs::read_to_string(reach(path)?).ok();
+        let read = |path: &Path| String::from_utf8(file::read(&reach(path)?, MAX_FILE).ok()?).ok();
         let mount = read(&dir.join("image").join(DRIVER).join("layerdb/mounts").join(id).join("mount-id"))?;
         if mount.is_empty() || !mount.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return None;

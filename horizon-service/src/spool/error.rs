@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use armor_bpf::escaped_path;
 use armor_hub_client::batch::{BatchError, Digest};
 use rusqlite::ErrorCode;
 
@@ -10,7 +11,10 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The database was written by a newer version of the agent.
-    #[error("{}: schema version {found}, this agent reads up to {known}: run the newer agent, or move the file away", path.display())]
+    #[error(
+        "{}: schema version {found}, this agent reads up to {known}: run the newer agent, or move the file away",
+        escaped_path(path)
+    )]
     Newer {
         /// The database.
         path: PathBuf,
@@ -20,13 +24,17 @@ pub enum SpoolError {
         known: i64,
     },
     /// Another process has the database open.
-    #[error("{}: in use by another process: only one agent may run on a node", path.display())]
+    #[error("{}: in use by another process: only one agent may run on a node", escaped_path(path))]
     InUse {
         /// The database.
         path: PathBuf,
     },
     /// The database did not read. It was moved aside and a fresh one begun: the call can be repeated.
-    #[error("{}: damaged ({error}); moved to {}, a fresh spool goes on from the next free number", path.display(), moved_to.display())]
+    #[error(
+        "{}: damaged ({error}); moved to {}, a fresh spool goes on from the next free number",
+        escaped_path(path),
+        escaped_path(moved_to)
+    )]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -37,7 +45,7 @@ pub enum SpoolError {
     },
     /// The alerts could not be written: the disk is full or failing. They are counted and named as lost. The text says the
     /// same every time while the disk does, so that it makes no news.
-    #[error("{}: alerts cannot be written, they are only counted: {error}", path.display())]
+    #[error("{}: alerts cannot be written, they are only counted: {error}", escaped_path(path))]
     Unwritten {
         /// File that could not be written.
         path: PathBuf,
@@ -47,7 +55,7 @@ pub enum SpoolError {
         error: Box<SpoolError>,
     },
     /// A file of the spool cannot be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -55,7 +63,7 @@ pub enum SpoolError {
         error: io::Error,
     },
     /// SQLite cannot do what it must; mostly a full or failing disk.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     Sqlite {
         /// The database.
         path: PathBuf,

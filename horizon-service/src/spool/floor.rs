@@ -1,13 +1,18 @@
 //! `spool.floor`: the small file that outlives the database, so that no number is ever given twice.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
+use armor_bpf::escaped_path;
 use armor_hub_client::batch::Mark;
+use armor_hub_client::file::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
+use crate::state::write_whole;
+
+/// The most that the file may have, in bytes: many times what is written.
+const MAX_FILE: usize = 64 << 10;
 
 /// What outlives the database: numbers reserved, and how far receipts reach.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -24,27 +29,24 @@ impl Floor {
     /// the same numbers. The second value says so.
     pub(super) fn read(dir: &Path) -> Result<(Self, Option<String>), SpoolError> {
         let path = dir.join("spool.floor");
-        match fs::read(&path) {
-            Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
-                Ok(floor) => (floor, None),
-                Err(error) => (Self::default(), Some(format!("{}: ignored: {error}", path.display()))),
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Self::default(), None)),
-            Err(error) => Err(SpoolError::Io { path, error }),
+        let ignored = |error: &dyn std::fmt::Display| {
+            (Self::default(), Some(format!("{}: ignored: {error}", escaped_path(&path))))
+        };
+        match file::read(&path, MAX_FILE) {
+            Ok(bytes) => {
+                Ok(serde_json::from_slice(&bytes).map_or_else(|error| ignored(&error), |floor| (floor, None)))
+            }
+            Err(error) if error.is_missing() => Ok((Self::default(), None)),
+            Err(FileError::Io(error)) => Err(SpoolError::Io { path, error }),
+            Err(error) => Ok(ignored(&error)),
         }
     }
 
     /// Replaces the file atomically and durably.
     pub(super) fn write(&self, dir: &Path) -> Result<(), SpoolError> {
         let path = dir.join("spool.floor");
-        let write = || -> io::Result<()> {
-            let fresh = dir.join("spool.floor.new");
-            let mut file = File::create(&fresh)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            File::open(dir)?.sync_all()
-        };
-        write().map_err(|error| SpoolError::Io { path: path.clone(), error })
+        let bytes = serde_json::to_vec(self).map_err(io::Error::from);
+        let written = bytes.and_then(|bytes| write_whole(&path, &bytes, true));
+        written.map(drop).map_err(|error| SpoolError::Io { path, error })
     }
 }
