@@ -21,7 +21,6 @@ mod probe;
 mod program;
 mod skipped;
 mod symbols;
-mod text;
 
 /// Generated from the C sources by `build.rs`.
 #[allow(missing_docs, unused, clippy::all, clippy::restriction)]
@@ -29,6 +28,7 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/armor.skel.rs"));
 }
 
+pub use armor_policy::escaped;
 pub use container::ContainerId;
 pub use counters::Counters;
 pub use enforcer::{Enforcer, Labelled, Labeller};
@@ -40,7 +40,6 @@ pub use image::Generation;
 pub use pins::{Detached, Leftover, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
-pub use text::escaped;
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

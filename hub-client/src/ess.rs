@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::file;
+use crate::file::{self, shown};
 use crate::http::{self, Peer};
 use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus, check_name};
 use crate::tls;
@@ -121,7 +121,7 @@ impl EssClient {
     pub fn new(config: EssConfig) -> Result<Self, MmsError> {
         let (name, base) = match &config.address {
             // The certificate's name; with a socket nothing is resolved.
-            EssAddress::Unix(path) => (format!("ESS {}", path.display()), "https://localhost".to_owned()),
+            EssAddress::Unix(path) => (format!("ESS {}", shown(path)), "https://localhost".to_owned()),
             EssAddress::Tcp(host, port) => (format!("ESS {host}:{port}"), format!("https://{host}:{port}")),
         };
         reqwest::Url::parse(&base).map_err(|e| MmsError::Config(format!("{name}: {e}")))?;

@@ -10,6 +10,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped;
 use rustix::fs::OFlags;
 
 /// As many links in a row as Linux follows.
@@ -105,6 +106,12 @@ fn to_be_made(path: &Path) -> Option<PathBuf> {
         path = folder.join(target);
     }
     None
+}
+
+/// A file's name for people and for JSON: two that differ never look alike, and none looks like another line ([`escaped`]).
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    escaped(path.as_os_str().as_encoded_bytes())
 }
 
 /// What [`other_kind`] calls a folder.

@@ -27,7 +27,7 @@ use rustls::pki_types::pem::{self, SectionKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::file::{self, FileError};
+use crate::file::{self, FileError, shown};
 
 const OID_ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const OID_EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -55,7 +55,7 @@ const MAX_FILE: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -63,10 +63,10 @@ pub enum KeyError {
         source: FileError,
     },
     /// The private key's file exists already; a key is never overwritten.
-    #[error("{} exists already and is not overwritten: move it away or choose another name", .0.display())]
+    #[error("{} exists already and is not overwritten: move it away or choose another name", shown(.0))]
     Exists(PathBuf),
     /// The content is not a key of the wanted sort.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", shown(path))]
     Content {
         /// The file.
         path: PathBuf,

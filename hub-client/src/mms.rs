@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::file::shown;
+
 /// Bundles, hub to node.
 pub const BUNDLE_TYPE: &str = "hzn-armor.bundle";
 /// Alert batches, node to hub.
@@ -208,7 +210,7 @@ impl fmt::Display for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => {
-                write!(f, "{} (the agent writes it; is it mounted from this agreement?)", path.display())
+                write!(f, "{} (the agent writes it; is it mounted from this agreement?)", shown(path))
             }
             Self::User(user) => {
                 write!(f, "HZN_EXCHANGE_USER_AUTH (user {user}); check user, password and HZN_ORG_ID")
@@ -297,7 +299,7 @@ pub enum MmsError {
     #[error("{0}")]
     Config(String),
     /// The credentials or certificate file cannot be used now; the agent may be rewriting it.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     File {
         /// The file.
         path: PathBuf,

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{self, FileError};
+use crate::file::{self, FileError, shown};
 use crate::keys::{KeyError, KeyId, Malformed, PublicKey};
 
 /// The most keys of a role, pinned or added, the most files with them, and the most removed ids that are remembered.
@@ -34,7 +34,7 @@ const CHANGES_FORMAT: &str = "horizon-armor.trust-changes/1";
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A directory or file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     File {
         /// What could not be used.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum TrustError {
     /// The recorded changes are damaged or of a newer version.
     #[error(
         "{}: {reason}; put back a good copy, or remove the file to believe exactly the keys in trust.d and receipt.d again",
-        path.display()
+        shown(path)
     )]
     Changes {
         /// The file.
@@ -56,7 +56,7 @@ pub enum TrustError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// More pinned files than a store takes.
-    #[error("{}: more than {MAX_KEYS} files that end in .pem: remove those that are not needed", .0.display())]
+    #[error("{}: more than {MAX_KEYS} files that end in .pem: remove those that are not needed", shown(.0))]
     TooMany(PathBuf),
     /// A change that is not possible.
     #[error("trust change not possible: {0}")]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         keys_are_made_once_and_shown,
         files_that_are_not_regular_are_refused_at_once,
         what_a_folder_holds_beside_policies_is_said,
+        names_that_are_no_text_never_look_alike_nor_like_another_line,
         what_is_no_text_or_not_rendered_is_refused,
         trust_that_holds_no_keys_says_why,
         nothing_is_built_over_or_out_of_what_it_would_lose,
@@ -279,6 +282,40 @@ async fn what_a_folder_holds_beside_policies_is_said() {
     }
     let many = operator.run("policy check set").await.stderr;
     assert!(many.lines().count() == 21 && many.ends_with("left out: 13 more\n"), "{many}");
+}
+
+async fn names_that_are_no_text_never_look_alike_nor_like_another_line() {
+    let operator = Operator::new(None);
+    std::fs::create_dir(operator.path("odd")).unwrap();
+    std::fs::write(operator.path("odd/good.yaml"), POLICY).unwrap();
+    let names: [(&[u8], &str); 4] = [
+        (b"a\nb.yaml: ok", r"odd/a\x0ab.yaml: ok"),
+        (b"\x1b[31m", r"odd/\x1b[31m"),
+        (b"\xfe", r"odd/\xfe"),
+        (b"\xff", r"odd/\xff"),
+    ];
+    for (name, shown) in names {
+        let path = operator.path("odd").join(OsStr::from_bytes(name));
+        std::fs::write(&path, "").unwrap();
+        let said = operator.run("policy check odd").await.stderr;
+        assert!(
+            said.starts_with(&format!("left out: {shown}: its name")) && said.lines().count() == 1,
+            "{said}"
+        );
+        std::fs::remove_file(&path).unwrap();
+        let policy = operator.path("odd").join(OsStr::from_bytes(&[name, b".yaml"].concat()));
+        std::fs::write(&policy, POLICY.replace("readOnly", "readonly")).unwrap();
+        let shown = format!("{shown}.yaml");
+        let said = operator.run("policy check odd").await.stdout;
+        assert!(said.lines().any(|line| line.starts_with(&format!("{shown}:13:"))), "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
+        let said = operator.run("policy check --json odd").await;
+        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let files = report.as_array().unwrap().iter().map(|of| of["file"].as_str().unwrap());
+        assert_eq!(files.filter(|file| *file == shown).count(), 1, "{shown}: {}", said.stdout);
+        operator.fails("bundle build --name edge odd", 1, &shown).await;
+        std::fs::remove_file(policy).unwrap();
+    }
 }
 
 async fn what_is_no_text_or_not_rendered_is_refused() {

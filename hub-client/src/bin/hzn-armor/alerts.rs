@@ -11,6 +11,7 @@ use armor_hub_client::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
 use armor_hub_client::console;
+use armor_hub_client::file::shown;
 use armor_hub_client::keys::{KeyId, PrivateKey};
 use armor_hub_client::mms::{DestinationPolicy, ServiceId};
 
@@ -96,7 +97,7 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
     refuse_overwriting("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
     let key = PrivateKey::load(&collect.key)?;
     let css = collect.hub.client()?;
-    fs::create_dir_all(&state_dir).with_context(|| state_dir.display().to_string())?;
+    fs::create_dir_all(&state_dir).with_context(|| shown(&state_dir))?;
     let config = CollectorConfig {
         org: collect.hub.org,
         state_dir,
@@ -138,7 +139,7 @@ fn report(path: Option<&Path>) -> anyhow::Result<Report> {
     let mut file = path
         .map(|path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            Ok::<_, anyhow::Error>((path.to_owned(), file.with_context(|| path.display().to_string())?))
+            Ok::<_, anyhow::Error>((path.to_owned(), file.with_context(|| shown(path))?))
         })
         .transpose()?;
     Ok(Box::new(move |finding: &Finding| {
@@ -148,7 +149,7 @@ fn report(path: Option<&Path>) -> anyhow::Result<Report> {
                 .map_err(std::io::Error::other)
                 .and_then(|line| writeln!(file, "{line}"));
             if let Err(error) = written {
-                console::tell(format_args!("{}: this finding is not in the report: {error}", path.display()));
+                console::tell(format_args!("{}: this finding is not in the report: {error}", shown(path)));
             }
         }
     }))

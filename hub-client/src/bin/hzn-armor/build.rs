@@ -9,7 +9,7 @@ use armor_hub_client::bundle::payload::{
     AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
 };
 use armor_hub_client::console;
-use armor_hub_client::file::is_same;
+use armor_hub_client::file::{is_same, shown};
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::mms::check_name;
 use armor_hub_client::trust::{KeyChanges, TrustChanges};
@@ -184,18 +184,17 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
 fn bundled_names(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
     for path in files {
-        let shown = path.display();
         let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.with_context(|| format!("{shown}: the name is not text: rename the file"))?;
+        let name = name.with_context(|| format!("{}: the name is not text: rename the file", shown(path)))?;
         check_name(name)
-            .with_context(|| format!("{shown}: rename the file, a bundle knows it by its name"))?;
+            .with_context(|| format!("{}: rename the file, a bundle knows it by its name", shown(path)))?;
         if let Some(twin) = seen.insert(name, path) {
-            let other = twin.display();
+            let (file, other) = (shown(path), shown(twin));
             if is_same(path, twin) {
-                bail!("{shown} is the file {other} once more: name it once");
+                bail!("{file} is the file {other} once more: name it once");
             }
             bail!(
-                "{shown} has the name of {other}, and a bundle knows files by their names alone: rename one of them"
+                "{file} has the name of {other}, and a bundle knows files by their names alone: rename one of them"
             );
         }
     }

@@ -10,7 +10,7 @@ use armor_hub_client::bundle::payload::{Payload, PolicyFile, Settings, Target};
 use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, SerialFloor, verify};
 use armor_hub_client::console;
-use armor_hub_client::file;
+use armor_hub_client::file::{self, shown};
 use armor_hub_client::keys::{KeyId, PrivateKey, PublicKey};
 use armor_hub_client::mms::MetaData;
 use armor_hub_client::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustChanges, TrustStore, not_read};
@@ -97,7 +97,7 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
     refuse_overwriting("--out", command.out.as_deref(), others)?;
     let keys = command.keys.iter().map(|path| PrivateKey::load(path)).collect::<Result<Vec<_>, _>>()?;
     let bytes = read(&command.file)?;
-    let name = command.file.display();
+    let name = shown(&command.file);
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     // Nobody should have to learn from a node that what was signed cannot be used.
     let payload = Payload::parse(bundle.payload()).with_context(|| name.to_string())?;
@@ -169,7 +169,7 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
 
 /// The keys that a node with this folder believes; what is left out there is said.
 fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
-    let name = dir.display();
+    let name = shown(dir);
     ensure!(
         dir.is_dir(),
         "{name}: no such folder: --trust names the one that holds the node's {BUNDLE_KEYS}"
@@ -181,10 +181,10 @@ fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
     for role in [BUNDLE_KEYS, RECEIPT_KEYS] {
         let not_read = not_read(&dir.join(role), MAX_LEFT_OUT + 1)?;
         for path in not_read.iter().take(MAX_LEFT_OUT) {
-            console::tell(format_args!("left out: {}: its name does not end in .pem", path.display()));
+            console::tell(format_args!("left out: {}: its name does not end in .pem", shown(path)));
         }
         if not_read.len() > MAX_LEFT_OUT {
-            console::tell(format_args!("left out: more in {}", dir.join(role).display()));
+            console::tell(format_args!("left out: more in {}", shown(&dir.join(role))));
         }
     }
     if !dir.join(BUNDLE_KEYS).is_dir() {
@@ -202,7 +202,7 @@ fn read_meta(path: &Path) -> anyhow::Result<MetaData> {
         List(Vec<MetaData>),
         One(Box<MetaData>),
     }
-    let name = path.display();
+    let name = shown(path);
     match serde_json::from_slice(&read(path)?).with_context(|| name.to_string())? {
         OneOrList::One(meta) => Ok(*meta),
         OneOrList::List(list) => match <[MetaData; 1]>::try_from(list) {
@@ -213,7 +213,7 @@ fn read_meta(path: &Path) -> anyhow::Result<MetaData> {
 }
 
 fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
-    let name = command.file.display();
+    let name = shown(&command.file);
     let bytes = read(&command.file)?;
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     let mut out = console::stdout();
@@ -282,13 +282,13 @@ fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
 
 /// Reads a bundle's file, no further than a bundle may go.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    file::read(path, MAX_BUNDLE).with_context(|| path.display().to_string())
+    file::read(path, MAX_BUNDLE).with_context(|| shown(path))
 }
 
 /// Writes what a command made.
 pub fn output(path: Option<&Path>, bytes: &[u8]) -> anyhow::Result<ExitCode> {
     match path {
-        Some(path) => std::fs::write(path, bytes).with_context(|| path.display().to_string())?,
+        Some(path) => std::fs::write(path, bytes).with_context(|| shown(path))?,
         None => {
             let mut out = console::stdout();
             out.write_all(bytes).and_then(|()| out.flush())?;

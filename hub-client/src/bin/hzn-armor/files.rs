@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use armor_hub_client::console;
-use armor_hub_client::file::{is_same, other_kind};
+use armor_hub_client::file::{is_same, other_kind, shown};
 
 /// The most policy files that one command reads.
 const MAX_FILES: usize = 10_000;
@@ -37,20 +37,20 @@ pub fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
         }
         let before = found.files.len();
         found.walk(path, 0)?;
-        ensure!(found.files.len() > before, "{}: no .yaml or .yml file in this folder", path.display());
+        ensure!(found.files.len() > before, "{}: no .yaml or .yml file in this folder", shown(path));
     }
     Ok(found)
 }
 
 impl Found {
     fn walk(&mut self, folder: &Path, depth: usize) -> anyhow::Result<()> {
-        let name = || folder.display().to_string();
+        let name = || shown(folder);
         let mut entries =
             fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(name)?;
         entries.sort_by_key(fs::DirEntry::path);
         for entry in entries {
             let path = entry.path();
-            let kind = entry.file_type().with_context(|| path.display().to_string())?;
+            let kind = entry.file_type().with_context(|| shown(&path))?;
             let is_policy =
                 path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
             let reason = if kind.is_dir() {
@@ -59,7 +59,7 @@ impl Found {
                 } else if depth == MAX_DEPTH {
                     bail!(
                         "{}: folders lie more than {MAX_DEPTH} deep: name this one by itself",
-                        path.display()
+                        shown(&path)
                     );
                 } else {
                     self.walk(&path, depth + 1)?;
@@ -81,7 +81,7 @@ impl Found {
 
     fn leave_out(&mut self, path: &Path, reason: &str) {
         if self.left_out.len() < MAX_LEFT_OUT {
-            self.left_out.push(format!("{}: {reason}", path.display()));
+            self.left_out.push(format!("{}: {reason}", shown(path)));
         } else {
             self.more += 1;
         }
@@ -114,8 +114,8 @@ pub fn refuse_overwriting<'p, W: Display>(
         ensure!(
             !(is_file && is_same(output, path)),
             "{option} {} is {what} {}: name another file; nothing was written",
-            output.display(),
-            path.display()
+            shown(output),
+            shown(path)
         );
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use armor_hub_client::console;
+use armor_hub_client::file::shown;
 use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
 
 /// What to do with keys.
@@ -58,7 +59,7 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
             };
             let (private, public) = (with(".key"), with(".pem"));
             if public.exists() {
-                bail!("{} exists already and is not overwritten: choose another name", public.display());
+                bail!("{} exists already and is not overwritten: choose another name", shown(&public));
             }
             let key = PrivateKey::generate(kind)?;
             key.save_new(&private)?;
@@ -67,11 +68,11 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
                 .create_new(true)
                 .open(&public)
                 .and_then(|mut file| file.write_all(key.public().to_pem().as_bytes()))
-                .with_context(|| public.display().to_string())?;
+                .with_context(|| shown(&public))?;
             let mut out = console::stdout();
             writeln!(out, "{}  {}", key.public().id(), key.public().key_type())?;
-            writeln!(out, "private: {} (keep it off the nodes)", private.display())?;
-            writeln!(out, "public:  {} (copy it to trust.d or receipt.d of the nodes)", public.display())?;
+            writeln!(out, "private: {} (keep it off the nodes)", shown(&private))?;
+            writeln!(out, "public:  {} (copy it to trust.d or receipt.d of the nodes)", shown(&public))?;
         }
         KeysCommand::Show(Show { file }) => {
             let key = match PublicKey::load(&file) {

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use armor_hub_client::bundle::MAX_PAYLOAD;
-use armor_hub_client::{console, file};
+use armor_hub_client::console;
+use armor_hub_client::file::{self, shown};
 use armor_policy::model::{Kind, Location};
 use armor_policy::{Checked, CompileError, CompileOptions, Policy, Posture, compile};
 use serde_json::{Value, json};
@@ -67,7 +68,7 @@ impl Outcome {
 
 impl Source {
     fn read(path: &Path) -> Self {
-        let name = path.display().to_string();
+        let name = shown(path);
         let (text, outcome) = match file::read(path, MAX_PAYLOAD) {
             Err(error) => (String::new(), Outcome::Unreadable(format!("{name}: {error}"))),
             Ok(bytes) => match armor_policy::text::decode(&name, bytes) {
@@ -96,7 +97,7 @@ impl Source {
 
     /// For people: one line per finding.
     pub fn report(&self) -> String {
-        let path = self.path.display();
+        let path = shown(&self.path);
         match &self.outcome {
             Outcome::Invalid(diagnostics) => format!("{diagnostics}"),
             Outcome::TooComplex(problem) => problem.to_string(),
@@ -142,7 +143,7 @@ impl Source {
             }
         }
         json!({
-            "file": self.path, "ok": self.is_good(), "policies": policies, "errors": errors, "moreErrors": more, "warnings": warnings,
+            "file": shown(&self.path), "ok": self.is_good(), "policies": policies, "errors": errors, "moreErrors": more, "warnings": warnings,
         })
     }
 }

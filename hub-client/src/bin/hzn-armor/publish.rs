@@ -10,6 +10,7 @@ use armor_hub_client::bundle::plain::PlainSignature;
 use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
 use armor_hub_client::console;
 use armor_hub_client::css::NewObject;
+use armor_hub_client::file::shown;
 use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
 use jiff::Timestamp;
@@ -43,7 +44,7 @@ pub struct Publish {
 
 /// Runs the command.
 pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
-    let file = command.file.display().to_string();
+    let file = shown(&command.file);
     let data = read(&command.file)?;
     let bundle = SignedBundle::open(&data, None).with_context(|| file.clone())?;
     let payload = Payload::parse(bundle.payload()).with_context(|| file.clone())?;
@@ -54,7 +55,7 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         (Some(path), Signatures::Plain(_)) => {
             let key = PrivateKey::load(path)?;
             let signature = PlainSignature::make(&data, &key)
-                .with_context(|| format!("{}: the hub verifies RSA alone", path.display()))??;
+                .with_context(|| format!("{}: the hub verifies RSA alone", shown(path)))??;
             Some(signature.fields())
         }
     };
