@@ -114,6 +114,7 @@ fn log(filter: &str) -> anyhow::Result<()> {
 }
 
 fn detach(settings: &Settings) -> anyhow::Result<u8> {
+    console::expect_reader()?;
     for claim in [Claim::State(&settings.state_dir), Claim::Tables(&settings.pin_dir)] {
         if let Some(holder) = claim.holder()? {
             bail!("{holder}: stop it first");

@@ -94,13 +94,25 @@ impl Operator {
     /// With another standard output or standard error.
     async fn run_with(&self, arguments: &str, stdout: Option<Stdio>, stderr: Option<Stdio>) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+        command.args(arguments.split_whitespace());
+        command.stdout(stdout.unwrap_or_else(Stdio::piped)).stderr(stderr.unwrap_or_else(Stdio::piped));
+        self.finish(command).await
+    }
+
+    /// With what a shell makes of the redirection.
+    async fn redirected(&self, arguments: &str, redirection: &str) -> Output {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", &format!(r#"exec "$0" "$@" {redirection}"#), env!("CARGO_BIN_EXE_hzn-armor")]);
+        command.args(arguments.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.finish(command).await
+    }
+
+    async fn finish(&self, mut command: tokio::process::Command) -> Output {
         command
             .kill_on_drop(true)
-            .args(arguments.split_whitespace())
             .current_dir(self.dir.path())
             .env("HZN_ORG_ID", "myorg")
             .env("HZN_MGMT_HUB_CERT_PATH", "");
-        command.stdout(stdout.unwrap_or_else(Stdio::piped)).stderr(stderr.unwrap_or_else(Stdio::piped));
         if let Some(css) = &self.css {
             command.env("HZN_EXCHANGE_USER_AUTH", &css.user).env("HZN_FSS_CSSURL", &css.url);
         }
@@ -462,6 +474,34 @@ async fn an_output_that_takes_nothing_ends_every_command() {
         let command = command.replace("full", &format!("closed{number}"));
         let said = operator.run_with(&command, Some(writer.into()), None).await;
         assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command}");
+        for redirection in [">&-", "1</dev/null"] {
+            let command = command.replace("closed", "never");
+            let said = operator.redirected(&command, redirection).await;
+            assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command} {redirection}");
+        }
+        for redirection in [">/dev/null", "1<>/dev/null"] {
+            let command =
+                command.replace("closed", if redirection.starts_with('1') { "read" } else { "null" });
+            let said = operator.redirected(&command, redirection).await;
+            assert_eq!(said.code, 0, "{command} {redirection}: {}", said.stderr);
+        }
+    }
+    // Nothing is done that nobody would hear of: the hub is not even asked, nor state made.
+    let hub = "--css-url http://127.0.0.1:1 -u u:p";
+    for command in [
+        format!("bundle publish bundle --service s {hub}"),
+        format!("alerts collect --key op.key --state state {hub}"),
+    ] {
+        let said = operator.redirected(&command, ">&-").await;
+        assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command}");
+    }
+    assert!(!operator.path("state").exists() && !operator.path("never3.key").exists());
+    assert!(operator.path("null3.key").exists());
+    for command in
+        ["bundle build --name edge certs.yaml --out built", "bundle sign -k op.key built --out signed"]
+    {
+        let said = operator.redirected(command, ">&-").await;
+        assert_eq!(said.code, 0, "{command}: {}", said.stderr);
     }
     for command in ["keys show missing", "policy check set", "bundle build", "bundle inspect certs.yaml"] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();

@@ -95,6 +95,10 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
     let inputs = inputs.chain([("the collector's state", ledger.as_path())]);
     refuse_overwriting("--out", out, inputs.clone())?;
     refuse_overwriting("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
+    if out.is_none() {
+        // A receipt makes a node forget what nobody read.
+        console::expect_reader()?;
+    }
     let key = PrivateKey::load(&collect.key)?;
     let css = collect.hub.client()?;
     fs::create_dir_all(&state_dir).with_context(|| shown(&state_dir))?;

@@ -47,6 +47,7 @@ enum Kind {
 pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
     match command {
         KeysCommand::Generate(Generate { name, kind }) => {
+            console::expect_reader()?;
             let kind = match kind {
                 Kind::Ed25519 => KeyType::Ed25519,
                 Kind::P256 => KeyType::P256,

@@ -44,6 +44,7 @@ pub struct Publish {
 
 /// Runs the command.
 pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
+    console::expect_reader()?;
     let file = shown(&command.file);
     let data = read(&command.file)?;
     let bundle = SignedBundle::open(&data, None).with_context(|| file.clone())?;
