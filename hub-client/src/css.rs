@@ -1,7 +1,7 @@
 //! Client of the hub's Cloud Sync Service with a user's credentials: for an operator, a collector, and a machine that is no
 //! Horizon node.
 //!
-//! Invariant: "nothing there", which a CSS says with 404, is believed only of a server that has shown to be one.
+//! Invariant: "nothing there" is believed only of a server that has shown to be a sync service.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -333,18 +332,25 @@ impl CssClient {
     async fn json_list<T: serde::de::DeserializeOwned>(&self, rest: &str) -> Result<Vec<T>, MmsError> {
         let response = self.send(self.client.get(format!("{}{rest}", self.base))).await?;
         let status = response.status();
-        let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if status.is_redirection() {
             return Err(self.no_sync_service(format!("{status}, which leads elsewhere")));
-        } else if status.is_success() && kind.starts_with(b"text/html") {
-            return Err(self.no_sync_service("a page for people (HTML)".to_owned()));
-        } else if status == StatusCode::NOT_FOUND {
-            self.expect_sync_service().await?;
+        } else if status.is_success() && http::is_page(&response) {
+            return Err(self.no_sync_service(http::PAGE.to_owned()));
         }
-        self.peer.json_list(response).await
+        match self.peer.json_list(response).await {
+            Ok(list) if list.is_empty() => {
+                self.expect_sync_service().await?;
+                Ok(list)
+            }
+            Err(MmsError::BadAnswer { reason, .. }) if !self.is_known.load(Ordering::Relaxed) => {
+                Err(self.no_sync_service(format!("what is no list of objects ({reason})")))
+            }
+            done => done,
+        }
     }
 
-    /// That nothing is there means something only from a sync service, which other servers are found out to be none by.
+    /// That nothing is there, which a CSS says with 404, means something only from a sync service: other servers answer
+    /// everything with 404, `[]` or `null`.
     async fn expect_sync_service(&self) -> Result<(), MmsError> {
         #[derive(Deserialize)]
         struct Health {
@@ -362,7 +368,7 @@ impl CssClient {
         let told = self.peer.body(response, MAX_HEALTH).await?;
         if !status.is_success() || serde_json::from_slice::<Health>(&told).is_err() {
             let answer =
-                format!("404 to what is asked, and to {HEALTH} nothing that a sync service says ({status})");
+                format!("with no objects, and to {HEALTH} with nothing that a sync service says ({status})");
             return Err(self.no_sync_service(answer));
         }
         self.is_known.store(true, Ordering::Relaxed);

@@ -266,11 +266,13 @@ pub enum MmsError {
         answer: String,
     },
     /// Any other refusal.
-    #[error("the server answers {status}: {text}")]
+    #[error("{server} answers {status}: {text}")]
     Rejected {
+        /// Socket or URL.
+        server: String,
         /// HTTP status.
         status: u16,
-        /// The first kilobyte of what the server says.
+        /// The first kilobyte of what the server says, on one line.
         text: String,
     },
     /// The hub stored the data and found that the signature in the metadata does not fit it.
@@ -290,8 +292,13 @@ pub enum MmsError {
         limit: u64,
     },
     /// An answer that cannot be read.
-    #[error("the answer cannot be read: {0}")]
-    BadAnswer(String),
+    #[error("what {server} answers cannot be read: {reason}")]
+    BadAnswer {
+        /// Socket or URL.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A name that does not travel from hub to node.
     #[error("the name {0:?} is not 1 to 200 of A-Z a-z 0-9 . _ - without \"..\"")]
     BadName(String),

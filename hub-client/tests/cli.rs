@@ -510,6 +510,13 @@ async fn an_output_that_takes_nothing_ends_every_command() {
     }
 }
 
+/// The files op.key and bundle.
+async fn signed_bundle(operator: &Operator) {
+    operator.good("keys generate op").await;
+    operator.good("bundle build --name edge certs.yaml --out payload.json").await;
+    operator.good("bundle sign -k op.key payload.json --out bundle").await;
+}
+
 /// A server that answers everything alike.
 async fn monotonous(answer: &'static str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -536,21 +543,35 @@ async fn a_server_that_is_no_sync_service_is_named() {
             "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
             "HTML",
         ),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>", "no list of objects"),
+        (
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\n<html>",
+            "no list of objects",
+        ),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n[]", "no objects"),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nnull", "no objects"),
         ("HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n", "302"),
     ] {
         let url = monotonous(answer).await;
         let operator = Operator::new(None);
-        operator.good("keys generate op").await;
-        let collect = format!("alerts collect --key op.key --state state --css-url {url} -u u:p");
-        let said = operator.run(&collect).await;
-        assert_eq!(said.code, 1, "{answer}: {}", said.stderr);
-        assert!(
-            said.stderr.contains(&format!("{url} is no sync service of a hub, it answers")),
-            "{}",
-            said.stderr
-        );
-        assert!(said.stderr.contains(says) && said.stderr.contains("HZN_FSS_CSSURL"), "{}", said.stderr);
-        assert!(!said.stderr.contains("collected"), "{}", said.stderr);
+        signed_bundle(&operator).await;
+        for command in ["alerts collect --key op.key --state state", "bundle publish bundle --service s"] {
+            let said = operator.run(&format!("{command} --css-url {url} -u u:p")).await;
+            assert_eq!((said.code, said.stdout.as_str()), (1, ""), "{command}, {answer}: {}", said.stderr);
+            let server = format!("{url} is no sync service of a hub, it answers");
+            for says in [server.as_str(), says, "HZN_FSS_CSSURL"] {
+                assert!(said.stderr.contains(says), "{command}, {answer}: {}", said.stderr);
+            }
+            assert_eq!(said.stderr.lines().count(), 1, "{}", said.stderr);
+        }
+    }
+    let failing = "HTTP/1.1 500 x\r\nconnection: close\r\ncontent-length: 10\r\n\r\nboom\n\x1b[31m";
+    let url = monotonous(failing).await;
+    let operator = Operator::new(None);
+    signed_bundle(&operator).await;
+    for command in ["alerts collect --key op.key --state state", "bundle publish bundle --service s"] {
+        let said = format!("CSS {url} answers 500: boom \\x1b[31m\n");
+        operator.fails(&format!("{command} --css-url {url} -u u:p"), 1, &said).await;
     }
 }
 

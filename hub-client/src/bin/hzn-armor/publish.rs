@@ -91,6 +91,8 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         hash_algorithm,
     };
     let hub = command.hub.client()?;
+    // Nothing is put where no sync service is, which this finds out.
+    hub.list_all(BUNDLE_TYPE).await?;
     hub.publish(&object, &data).await.map_err(|error| match error {
         MmsError::Rejected { status: 400, .. } => anyhow::Error::from(error).context(format!(
             "the hub refuses {}; if an object of that id was deleted and a node has not seen it yet, or was made elsewhere, build \
