@@ -259,8 +259,18 @@ async fn files_that_are_not_regular_are_refused_at_once() {
         operator.fails(verify, 1, &format!("trust-changes.json: a {kind}")).await;
         std::fs::remove_file(&changes).unwrap();
     }
-    let out = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p --out pipe";
-    operator.fails(out, 1, "pipe: no regular file").await;
+    let collect = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p";
+    for (name, kind) in [("pipe", "pipe (FIFO)"), ("socket", "socket"), ("zero", "device"), (".", "folder")] {
+        for command in [
+            format!("bundle build --name edge certs.yaml --out {name}"),
+            format!("bundle sign -k op.key payload.json --out {name}"),
+            format!("{collect} --out {name}"),
+            format!("{collect} --report {name}"),
+        ] {
+            operator.fails(&command, 1, &format!("{name}: no regular file but a {kind}")).await;
+        }
+    }
+    assert!(!operator.path("state").exists());
     std::fs::write(operator.path("large.pem"), vec![b'#'; 1 << 20]).unwrap();
     operator.fails("keys show large.pem", 1, "large.pem: more than the 65536 bytes").await;
 }
@@ -390,6 +400,7 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("bundle build --name edge . --out certs.yaml", "the policy file"),
         ("bundle build --name edge certs.yaml --add-key op.pem --out op.pem", "the key op.pem"),
         ("bundle sign -k op.key payload.json --out ./op.key", "the key op.key"),
+        ("bundle sign -k op.key payload.json --out ./payload.json", "the bundle payload.json"),
         ("bundle build --name edge certs.yaml ./certs.yaml", "the file certs.yaml once more"),
         ("bundle build --name edge certs.yaml --serial 18446744073709551615", "no later one could pass it"),
         // Milliseconds: what is built later, with seconds, would be refused for 50,000 years.
@@ -431,6 +442,8 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("--out op.key", "--out op.key is the key op.key"),
         ("--report op.key", "--report op.key is the key op.key"),
         ("--out state/collector.db", "the collector's state"),
+        ("--report state/collector.db-wal", "the collector's state"),
+        ("--out ./state/collector.db-shm", "the collector's state"),
     ] {
         operator.fails(&format!("{collect} {options}"), 1, says).await;
     }

@@ -15,7 +15,7 @@ use armor_hub_client::file::shown;
 use armor_hub_client::keys::{KeyId, PrivateKey};
 use armor_hub_client::mms::{DestinationPolicy, ServiceId};
 
-use crate::files::refuse_overwriting;
+use crate::files::check_output;
 use crate::hub::HubArgs;
 use crate::policy::plural;
 
@@ -88,13 +88,14 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
             .join(".local/state/hzn-armor/collector"),
     };
     let (out, report_file) = (collect.out.as_deref(), collect.report.as_deref());
-    let ledger = state_dir.join(LEDGER_FILE);
+    // What SQLite keeps beside the file is as much of it.
+    let ledger = ["", "-wal", "-shm", "-journal"].map(|end| state_dir.join(format!("{LEDGER_FILE}{end}")));
     let certificate = collect.hub.hub_cert.as_ref().map(Path::new);
     let inputs = [("the key", Some(collect.key.as_path())), ("the hub's certificate", certificate)];
     let inputs = inputs.into_iter().filter_map(|(what, path)| Some((what, path?)));
-    let inputs = inputs.chain([("the collector's state", ledger.as_path())]);
-    refuse_overwriting("--out", out, inputs.clone())?;
-    refuse_overwriting("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
+    let inputs = inputs.chain(ledger.iter().map(|file| ("the collector's state", file.as_path())));
+    check_output("--out", out, inputs.clone())?;
+    check_output("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
     if out.is_none() {
         // A receipt makes a node forget what nobody read.
         console::expect_reader()?;

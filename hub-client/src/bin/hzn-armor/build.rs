@@ -17,7 +17,7 @@ use armor_policy::names::NODE_PROPERTIES;
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::bundle::output;
-use crate::files::{self, refuse_overwriting};
+use crate::files::{self, check_output};
 use crate::policy;
 
 /// Arguments of `build`.
@@ -108,7 +108,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     let found = files::find(&command.policies)?;
     let policies = found.files.iter().map(|path| ("the policy file", path.as_path()));
     let keys = command.add_key.iter().chain(&command.add_receipt_key).map(|path| ("the key", path.as_path()));
-    refuse_overwriting("--out", command.out.as_deref(), policies.chain(keys))?;
+    check_output("--out", command.out.as_deref(), policies.chain(keys))?;
     let names = bundled_names(&found.files)?;
     found.tell_left_out();
     let sources = policy::read(&found.files);

@@ -17,7 +17,7 @@ use armor_hub_client::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustChanges, TrustStor
 use jiff::Timestamp;
 
 use crate::build::{self, Build};
-use crate::files::{MAX_LEFT_OUT, refuse_overwriting};
+use crate::files::{MAX_LEFT_OUT, check_output};
 use crate::policy::{self, plural};
 use crate::publish::{self, Publish};
 
@@ -93,8 +93,9 @@ pub async fn run(command: BundleCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
-    let others = command.keys.iter().map(|key| ("the key", key.as_path()));
-    refuse_overwriting("--out", command.out.as_deref(), others)?;
+    let keys = command.keys.iter().map(|key| ("the key", key.as_path()));
+    let others = keys.chain([("the bundle", command.file.as_path())]);
+    check_output("--out", command.out.as_deref(), others)?;
     let keys = command.keys.iter().map(|path| PrivateKey::load(path)).collect::<Result<Vec<_>, _>>()?;
     let bytes = read(&command.file)?;
     let name = shown(&command.file);

@@ -98,21 +98,26 @@ impl Found {
     }
 }
 
-/// Refuses an output that is one of the inputs, or another output, by whatever name; nothing is written before this is known.
+/// Refuses an output that is no regular file, which to open can wait for ever and can have effects, and one that is one of the
+/// inputs, or another output, by whatever name; nothing is written before this is known.
 ///
 /// # Errors
-/// The two names.
-pub fn refuse_overwriting<'p, W: Display>(
+/// What it is, or the two names.
+pub fn check_output<'p, W: Display>(
     option: &str,
     output: Option<&Path>,
     others: impl IntoIterator<Item = (W, &'p Path)>,
 ) -> anyhow::Result<()> {
     let Some(output) = output else { return Ok(()) };
+    if let Some(kind) = fs::metadata(output).ok().and_then(|meta| other_kind(meta.file_type())) {
+        bail!(
+            "{option} {}: no regular file but a {kind}: name one, or leave {option} out; nothing was written",
+            shown(output)
+        );
+    }
     for (what, path) in others {
-        // What anybody may write to without a change, such as /dev/null, is no file of anybody.
-        let is_file = !path.exists() || path.is_file();
         ensure!(
-            !(is_file && is_same(output, path)),
+            !is_same(output, path),
             "{option} {} is {what} {}: name another file; nothing was written",
             shown(output),
             shown(path)
