@@ -75,8 +75,11 @@ pub enum BadChange {
         problem: Malformed,
     },
     /// A key is both added and removed.
-    #[error("{0} is both added and removed")]
+    #[error("{0} is both added and removed: leave it out of one of the two")]
     Both(KeyId),
+    /// Later bundles would need no signature.
+    #[error("the threshold is 0: write how many keys must have signed later bundles, at least 1")]
+    NoThreshold,
     /// No bundle could be accepted afterwards.
     #[error(
         "{keys} bundle keys would be left for a threshold of {threshold}: no later bundle could be accepted"
@@ -130,6 +133,16 @@ impl TrustChanges {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bundle.is_empty() && self.receipt.is_empty() && self.threshold.is_none()
+    }
+
+    /// Whether there may be a node that can make these changes, whatever keys it has.
+    ///
+    /// # Errors
+    /// The [`BadChange`] for which every node refuses them.
+    pub fn check(&self) -> Result<(), BadChange> {
+        RoleOverlay::default().change(&self.bundle)?;
+        RoleOverlay::default().change(&self.receipt)?;
+        if self.threshold == Some(0) { Err(BadChange::NoThreshold) } else { Ok(()) }
     }
 }
 
@@ -276,6 +289,7 @@ impl TrustStore {
 
     /// The store as it would be after `changes`; nothing is written.
     pub fn changed(&self, changes: &TrustChanges) -> Result<Self, BadChange> {
+        changes.check()?;
         let mut new = self.clone();
         new.overlay.bundle.change(&changes.bundle)?;
         new.overlay.receipt.change(&changes.receipt)?;

@@ -403,6 +403,7 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("bundle sign -k op.key payload.json --out ./payload.json", "the bundle payload.json"),
         ("bundle build --name edge certs.yaml ./certs.yaml", "the file certs.yaml once more"),
         ("bundle build --name edge certs.yaml --serial 18446744073709551615", "no later one could pass it"),
+        ("bundle build --name edge certs.yaml --threshold 0", "nothing built: the threshold is 0: write"),
         // Milliseconds: what is built later, with seconds, would be refused for 50,000 years.
         (
             "bundle build --name edge certs.yaml --serial 1790000000000",
@@ -422,8 +423,36 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     let twins = "other/same.yaml:1:1: policy `protect-certs` stands already in certs.yaml, line 1";
     operator.fails("bundle build --name edge certs.yaml other/same.yaml", 1, twins).await;
     operator.fails("bundle build --name edge other", 1, "other/a b.yaml: rename the file").await;
+    // What is refused then is wrong before.
+    let namespaced = |space: &str| POLICY.replace("metadata:", &format!("metadata:\n  namespace: {space}"));
+    std::fs::write(operator.path("spaces.yaml"), format!("{}---\n{}", namespaced("a"), namespaced("b")))
+        .unwrap();
+    for (file, says) in [
+        ("other/a b.yaml", "other/a b.yaml: rename the file"),
+        ("spaces.yaml", "spaces.yaml:17:1: policy `protect-certs` stands already in spaces.yaml, line 1"),
+    ] {
+        let folder = file.rsplit_once('/').map_or(file, |(folder, _)| folder);
+        let checked = operator.run(&format!("policy check {folder}")).await;
+        assert!(checked.code == 1 && checked.stdout.contains(says), "{}", checked.stdout);
+        let says = says.split(": rename").next().unwrap();
+        operator.fails(&format!("bundle build --name edge {folder}"), 1, says).await;
+    }
     assert_eq!(std::fs::read_to_string(operator.path("certs.yaml")).unwrap(), POLICY);
     assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
+
+    let id = operator.good("keys show op.pem").await.split_whitespace().next().unwrap().to_owned();
+    let both = format!("nothing built: {id} is both added and removed: leave it out");
+    for role in ["", "receipt-"] {
+        let build =
+            format!("bundle build --name edge certs.yaml --add-{role}key op.pem --remove-{role}key {id}");
+        operator.fails(&build, 1, &both).await;
+    }
+    // A serial that is more than the time, which serials are by default, is built with a word about later ones.
+    let ahead = operator.run("bundle build --name edge certs.yaml --serial 4000000000").await;
+    let says = "build later bundles of the name with a --serial above it, nodes refuse lower ones; by default they are until 2096-";
+    assert!(ahead.code == 0 && ahead.stderr.contains(says), "{}", ahead.stderr);
+    let counted = operator.run("bundle build --name edge certs.yaml --serial 7").await;
+    assert_eq!((counted.code, counted.stderr.as_str()), (0, ""));
 
     // What somebody else built is not signed either.
     let payload = std::fs::read_to_string(operator.path("payload.json")).unwrap();
@@ -431,6 +460,10 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     absurd["serial"] = u64::MAX.into();
     std::fs::write(operator.path("absurd.json"), absurd.to_string()).unwrap();
     operator.fails("bundle sign -k op.key absurd.json", 1, "not signed: serial 18446744073709551615").await;
+    absurd["serial"] = 1.into();
+    absurd["trust"] = serde_json::json!({ "threshold": 0 });
+    std::fs::write(operator.path("absurd.json"), absurd.to_string()).unwrap();
+    operator.fails("bundle sign -k op.key absurd.json", 1, "not signed: the threshold is 0").await;
 
     let collect = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p";
     std::os::unix::fs::symlink("alerts", operator.path("link")).unwrap();

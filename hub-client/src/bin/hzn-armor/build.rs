@@ -164,6 +164,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
         },
     };
     payload.check_serial(created).context("nothing built")?;
+    payload.trust.check().context("nothing built")?;
     let bytes = payload.to_bytes()?;
     for constraint in payload.constraints()? {
         if let Some(unknown) =
@@ -177,17 +178,39 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     }
     policy::compile_as_nodes(&payload.parse_policies()?)
         .context("nothing built: together, the policies are too complex")?;
+    if let Some(moment) = ahead(&payload) {
+        console::tell(format_args!(
+            "hzn-armor: serial {} is above the seconds since 1970, which serials are by default: build later bundles of the name with a \
+             --serial above it, nodes refuse lower ones; by default they are until {moment}",
+            payload.serial
+        ));
+    }
     output(command.out.as_deref(), &bytes)
 }
 
-/// The names that files have in a bundle, which are those without their folders.
+/// Until when serials are lower by default, where this one is above that of now.
+fn ahead(payload: &Payload) -> Option<Timestamp> {
+    let moment = Timestamp::from_second(i64::try_from(payload.serial).ok()?).ok()?;
+    (moment > payload.created).then_some(moment)
+}
+
+/// The name that a file has in a bundle, which is that without its folders.
+///
+/// # Errors
+/// A name that no bundle can have.
+pub fn bundled_name(path: &Path) -> anyhow::Result<&str> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("{}: the name is not text: rename the file", shown(path)))?;
+    check_name(name)
+        .with_context(|| format!("{}: rename the file, a bundle knows it by its name", shown(path)))?;
+    Ok(name)
+}
+
+/// The names of files in a bundle.
 fn bundled_names(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
     for path in files {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.with_context(|| format!("{}: the name is not text: rename the file", shown(path)))?;
-        check_name(name)
-            .with_context(|| format!("{}: rename the file, a bundle knows it by its name", shown(path)))?;
+        let name = bundled_name(path)?;
         if let Some(twin) = seen.insert(name, path) {
             let (file, other) = (shown(path), shown(twin));
             if is_same(path, twin) {

@@ -107,6 +107,7 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
     policy::compile_as_nodes(&policies).with_context(|| format!("{name}: not signed"))?;
     policy::refuse_twins(&policies).with_context(|| format!("{name}: not signed"))?;
     payload.check_serial(Timestamp::now()).with_context(|| format!("{name}: not signed"))?;
+    payload.trust.check().with_context(|| format!("{name}: not signed"))?;
     let mut envelope = Envelope::new(bundle.payload());
     if let Signatures::Envelope(signatures) = &bundle.signatures {
         envelope.signatures.clone_from(signatures);
