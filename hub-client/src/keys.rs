@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_policy::text::foreign_encoding;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -87,6 +88,9 @@ pub enum Malformed {
     /// No PEM section in it.
     #[error("no PEM in it; a key begins with a line \"-----BEGIN ...-----\"")]
     NotPem,
+    /// Not PEM as it is, for its encoding or a byte order mark.
+    #[error("{0}")]
+    Encoding(String),
     /// More than one PEM section.
     #[error("more than one PEM section in it; put one key into one file")]
     Several,
@@ -438,6 +442,9 @@ fn one_section(text: &[u8]) -> Result<(SectionKind, Vec<u8>), Malformed> {
     let mut rest = text;
     let first = pem::from_buf(&mut rest).map_err(|_| Malformed::NotPem)?;
     let Some(first) = first else {
+        if let Some(problem) = foreign_encoding(text) {
+            return Err(Malformed::Encoding(problem));
+        }
         let other = text.windows(11).any(|w| w == b"-----BEGIN ");
         return Err(if other { Malformed::Other } else { Malformed::NotPem });
     };

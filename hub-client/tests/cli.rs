@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         what_a_folder_holds_beside_policies_is_said,
         names_that_are_no_text_never_look_alike_nor_like_another_line,
         what_is_no_text_or_not_rendered_is_refused,
+        what_is_not_utf8_as_it_is_says_how_to_make_it_so,
         trust_that_holds_no_keys_says_why,
         nothing_is_built_over_or_out_of_what_it_would_lose,
         an_output_that_takes_nothing_ends_every_command,
@@ -361,6 +362,36 @@ async fn what_is_no_text_or_not_rendered_is_refused() {
         );
         assert!(checked.stdout.contains(help) && checked.stdout.lines().count() == 1, "{}", checked.stdout);
         operator.fails(&format!("bundle build --name edge {file}"), 1, &format!("{file}:{place}")).await;
+    }
+}
+
+async fn what_is_not_utf8_as_it_is_says_how_to_make_it_so() {
+    let operator = Operator::new(None);
+    signed_bundle(&operator).await;
+    let wide: fn(&str) -> Vec<u8> =
+        |text| format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let marked: fn(&str) -> Vec<u8> = |text| format!("\u{feff}{text}").into_bytes();
+    for (make, says) in [
+        (wide, "it is UTF-16, not UTF-8: convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+        (marked, "a byte order mark is before line 1, column 1: take it away: tail -c +4 FILE > NEW"),
+    ] {
+        for (name, odd) in [("payload.json", "odd.json"), ("op.key", "odd.key"), ("op.pem", "odd.pem")] {
+            let text = std::fs::read_to_string(operator.path(name)).unwrap();
+            std::fs::write(operator.path(odd), make(&text)).unwrap();
+        }
+        for (command, file) in [
+            ("bundle sign -k op.key odd.json", "odd.json: the bundle is not JSON: "),
+            ("bundle inspect odd.json", "odd.json: the bundle is not JSON: "),
+            ("bundle sign -k odd.key payload.json", "odd.key: "),
+            ("keys show odd.pem", "odd.pem: "),
+            ("bundle build --name edge certs.yaml --add-key odd.pem", "odd.pem: "),
+            (
+                "bundle publish bundle --service s --css-url https://127.0.0.1:1 -u u:p --hub-cert odd.pem",
+                "odd.pem: no PEM certificate in it: ",
+            ),
+        ] {
+            operator.fails(command, 1, &format!("{file}{says}")).await;
+        }
     }
 }
 

@@ -106,8 +106,36 @@ fn what_is_no_text_is_refused_with_the_way_to_it() {
 
     assert_eq!(text::decode("good.yaml", policy.clone().into_bytes()).unwrap(), policy);
     assert!(parse("marked.yaml", &format!("\u{feff}{policy}")).is_ok());
-    let zero = parse("zero.yaml", &policy.replace("/a", "/a\0b")).unwrap_err().to_string();
-    assert!(zero.starts_with("zero.yaml:6:"), "{zero}");
+}
+
+#[test]
+fn what_is_no_yaml_is_said_with_its_place_and_the_way_out() {
+    let rules = |rules: &str| format!("{HEAD}  file:\n    matchPaths:\n{rules}\n");
+    let nul = "a NUL character (take it out: tr -d";
+    let tab = "(indent with blanks: expand FILE > NEW)";
+    let template =
+        "is the placeholder of a template that was not rendered (render it first, for Helm: helm template";
+    for (text, place, says) in [
+        (rules("    - path: /a\0b"), "8:15", nul),
+        (rules("    - path: \"/a\0b\""), "8:16", nul),
+        (rules("    - path: /a\n\t- path: /b"), "9:1", tab),
+        (rules("    - path: /a\n      \taction: Audit"), "9:7", tab),
+        (rules("    - {path: /a,\n\taction: Audit}"), "9:1", tab),
+        (
+            format!("{}---\n\u{feff}{HEAD}", rules("    - path: /a")),
+            "10:1",
+            "byte order mark within the text (take it out",
+        ),
+        (rules("    - path: /a/{{name}}/b"), "8:16", template),
+        (rules("    - path: {{name}}"), "8:13", template),
+        (rules("    - path: {{default \"x,y\" .V}}"), "8:13", template),
+        (rules("    - path: \"{{default \\\"x,y\\\" .V}}\""), "8:13", template),
+        (rules("    - path: {{`x`}}"), "8:13", template),
+    ] {
+        let said = parse("bad.yaml", &text).unwrap_err().to_string();
+        let first = said.lines().next().unwrap();
+        assert!(first.starts_with(&format!("bad.yaml:{place}: ")) && first.contains(says), "{text}: {said}");
+    }
 }
 
 #[test]
