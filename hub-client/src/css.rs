@@ -145,12 +145,25 @@ impl CssClient {
     /// A client for `config`; reads the certificate file.
     pub fn new(config: &CssConfig) -> Result<Self, MmsError> {
         let url = config.url.trim_end_matches('/');
-        let parsed = reqwest::Url::parse(url)
-            .map_err(|e| MmsError::Config(format!("HZN_FSS_CSSURL={url} is not a URL: {e}")))?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.query().is_some() {
-            return Err(MmsError::Config(format!(
-                "HZN_FSS_CSSURL={url} must begin with http:// or https://"
-            )));
+        let shown = without_login(url);
+        let refuse = |problem: String| Err(MmsError::Config(problem));
+        let parsed = match reqwest::Url::parse(url) {
+            Ok(parsed) => parsed,
+            Err(error) => return refuse(format!("HZN_FSS_CSSURL={shown} is not a URL: {error}")),
+        };
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return refuse(format!(
+                "HZN_FSS_CSSURL={shown} holds a user: take it out and put it into HZN_EXCHANGE_USER_AUTH"
+            ));
+        }
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return refuse(format!("HZN_FSS_CSSURL={shown} must begin with http:// or https://"));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            // What is said there may be a secret too.
+            return refuse(
+                "HZN_FSS_CSSURL must name the hub's CSS alone: take away '?' or '#' and the rest".to_owned(),
+            );
         }
         check_name(&config.org).map_err(|e| MmsError::Config(format!("HZN_ORG_ID: {e}")))?;
         let (user, password) = config.login()?;
@@ -166,7 +179,7 @@ impl CssClient {
         .map_err(|e| MmsError::Config(e.to_string()))?;
         let client = http::builder(tls).build().map_err(|e| MmsError::Config(e.to_string()))?;
         Ok(Self {
-            peer: Peer { name: format!("CSS {url}"), timeout: config.timeout },
+            peer: Peer { name: format!("CSS {shown}"), timeout: config.timeout },
             base: format!("{url}/api/v1/objects/{}", config.org),
             user,
             password: password.to_owned(),
@@ -412,6 +425,13 @@ impl CssClient {
     }
 }
 
+/// A URL, whatever is wrong with it, without the user and password that it may hold.
+fn without_login(url: &str) -> String {
+    let Some((login, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = login.find("://").map_or("", |at| &login[..at + 3]);
+    format!("{scheme}...@{rest}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,10 +461,27 @@ mod tests {
         for (url, org, user, name) in [
             ("css", "o", "u:p", "HZN_FSS_CSSURL"),
             ("ftp://css", "o", "u:p", "HZN_FSS_CSSURL"),
+            ("http://css?a", "o", "u:p", "'?'"),
+            ("http://css#a", "o", "u:p", "'#'"),
             ("http://css", "o/p", "u:p", "HZN_ORG_ID"),
             ("http://css", "o", "u", "HZN_EXCHANGE_USER_AUTH"),
         ] {
             assert!(client(url, org, user).unwrap_err().to_string().contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_error_has_a_password() {
+        for url in [
+            "http://u:secret@css/?a",
+            "http://u:secret@css",
+            "http://u:secret@:x",
+            "ftp://u:secret@css",
+            "u:secret@css",
+            "http://css/?token=secret",
+        ] {
+            let error = client(url, "o", "u:p").unwrap_err().to_string();
+            assert!(error.contains("HZN_FSS_CSSURL") && !error.contains("secret"), "{error}");
         }
     }
 

@@ -63,7 +63,7 @@ pub enum KeyError {
         /// Why.
         source: FileError,
     },
-    /// The private key's file exists already; a key is never overwritten.
+    /// The key's file exists already; a key is never overwritten.
     #[error("{} exists already and is not overwritten: move it away or choose another name", shown(.0))]
     Exists(PathBuf),
     /// The content is not a key of the wanted sort.
@@ -252,6 +252,14 @@ impl PublicKey {
         Self::from_pem(&read(path)?).map_err(|problem| KeyError::Content { path: path.to_owned(), problem })
     }
 
+    /// Writes the key as PEM to a new file, durably. An existing file is never touched.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`] and [`KeyError::File`]; there is no such file then that was not there before.
+    pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
+        write_new(path, 0o666, &self.to_pem())
+    }
+
     /// PEM, PKIX.
     #[must_use]
     pub fn to_pem(&self) -> String {
@@ -388,18 +396,7 @@ impl PrivateKey {
 
     /// Writes the key as PEM to a new file that only its owner may read, durably. An existing file is never touched.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
-        let problem = |error: std::io::Error| KeyError::File { path: path.to_owned(), source: error.into() };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
-                if e.kind() == std::io::ErrorKind::AlreadyExists {
-                    KeyError::Exists(path.to_owned())
-                } else {
-                    problem(e)
-                }
-            })?;
-        file.write_all(self.pem.as_bytes()).and_then(|()| file.sync_all()).map_err(problem)?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|d| d.sync_all()).map_err(problem)
+        write_new(path, 0o600, &self.pem)
     }
 
     /// The public half.
@@ -433,6 +430,24 @@ fn rsa_spki(pkcs1: &[u8]) -> Result<Vec<u8>, Malformed> {
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     file::read(path, MAX_FILE).map_err(|source| KeyError::File { path: path.to_owned(), source })
+}
+
+/// Writes a new file durably; one that does not take its text is not left behind.
+fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
+    let problem = |error: std::io::Error| KeyError::File { path: path.to_owned(), source: error.into() };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::AlreadyExists {
+            KeyError::Exists(path.to_owned())
+        } else {
+            problem(e)
+        }
+    })?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.and_then(|()| File::open(parent)?.sync_all()).map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        problem(error)
+    })
 }
 
 fn one_section(text: &[u8]) -> Result<(SectionKind, Vec<u8>), Malformed> {

@@ -178,6 +178,15 @@ async fn keys_are_made_once_and_shown() {
         }
         operator.fails(&format!("keys generate {kind}"), 1, "not overwritten").await;
     }
+    // Half a key is none: whichever half is in the way, the other is not made.
+    std::os::unix::fs::symlink("missing", operator.path("one.pem")).unwrap();
+    std::os::unix::fs::symlink("missing", operator.path("two.key")).unwrap();
+    for name in ["one", "two"] {
+        operator.fails(&format!("keys generate {name}"), 1, "exists already and is not overwritten").await;
+    }
+    for missing in ["one.key", "two.pem", "missing"] {
+        assert!(!operator.path(missing).exists(), "{missing}");
+    }
 }
 
 async fn what_cannot_be_used_is_never_signed() {
@@ -511,6 +520,10 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     ] {
         operator.fails(&format!("{collect} {options}"), 1, says).await;
     }
+    let collect = collect.replace("--state state", "--state certs.yaml");
+    operator
+        .fails(&collect, 1, "certs.yaml: no folder: --state names the one of the collector's state")
+        .await;
     assert!(!operator.path("alerts").exists() && !operator.path("state").exists());
     assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use armor_hub_client::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
@@ -100,6 +100,8 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
         // A receipt makes a node forget what nobody read.
         console::expect_reader()?;
     }
+    let file = fs::metadata(&state_dir).is_ok_and(|meta| !meta.is_dir());
+    ensure!(!file, "{}: no folder: --state names the one of the collector's state", shown(&state_dir));
     let key = PrivateKey::load(&collect.key)?;
     let css = collect.hub.client()?;
     fs::create_dir_all(&state_dir).with_context(|| shown(&state_dir))?;

@@ -1,11 +1,10 @@
 //! `hzn-armor keys`: make and show signing keys.
 
-use std::fs::OpenOptions;
+use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
 use armor_hub_client::console;
 use armor_hub_client::file::shown;
 use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
@@ -59,17 +58,13 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
                 PathBuf::from(path)
             };
             let (private, public) = (with(".key"), with(".pem"));
-            if public.exists() {
-                bail!("{} exists already and is not overwritten: choose another name", shown(&public));
-            }
             let key = PrivateKey::generate(kind)?;
-            key.save_new(&private)?;
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&public)
-                .and_then(|mut file| file.write_all(key.public().to_pem().as_bytes()))
-                .with_context(|| shown(&public))?;
+            key.public().save_new(&public)?;
+            if let Err(error) = key.save_new(&private) {
+                // Made just now, and the half of nothing.
+                let _ = fs::remove_file(&public);
+                return Err(error.into());
+            }
             let mut out = console::stdout();
             writeln!(out, "{}  {}", key.public().id(), key.public().key_type())?;
             writeln!(out, "private: {} (keep it off the nodes)", shown(&private))?;
