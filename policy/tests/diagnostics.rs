@@ -162,6 +162,29 @@ fn what_may_surprise_is_a_warning() {
     );
 }
 
+#[test]
+fn a_byte_as_alerts_write_it_is_a_warning() {
+    let way =
+        "for any one byte write '?' in a `pattern` of matchPatterns; for a control character, double quotes";
+    let literal = "`\\xff`, as alerts write a byte, stands for itself";
+    let pattern = "`\\xff`, as alerts write a byte, is in a pattern the same without the backslash";
+    for (rules, says) in [
+        ("  file: {matchPaths: [{path: '/t/a\\xff'}]}", literal),
+        ("  file: {matchDirectories: [{dir: '/t/a\\xg\\xff/'}]}", literal),
+        ("  file: {matchPaths: [{path: /a, fromSource: [{path: '/b\\xff'}]}]}", literal),
+        ("  process: {matchPaths: [{execname: 'a\\xff'}]}", literal),
+        ("  file: {matchPatterns: [{pattern: '/t/a\\xff*'}]}", pattern),
+    ] {
+        let warnings = check("byte.yaml", &format!("{HEAD}{rules}\n")).unwrap().warnings;
+        let said: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains(says) && said[0].contains(way), "{rules}: {said:?}");
+    }
+    for plain in ["'/t/a\\xg'", "'/t/a\\b'", "'/t/xff'", "'/t/a\\xf'", "\"/t/a\\xff\""] {
+        let text = format!("{HEAD}  file: {{matchPaths: [{{path: {plain}}}]}}\n");
+        assert_eq!(check("plain.yaml", &text).unwrap().warnings, [], "{plain}");
+    }
+}
+
 /// What must be refused, or read, without taking long: generous for a machine that is slow or busy.
 fn quickly(name: &str, text: &str) {
     let start = Instant::now();
