@@ -30,7 +30,7 @@ use crate::preemption;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
-use crate::text::escaped_path;
+use armor_policy::escaped_path;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
 pub(crate) const ITERATORS: [&str; 6] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::output;
 use crate::symbols::Unseen;
-use crate::text::escaped_path;
+use armor_policy::escaped_path;
 
 /// Why the kernel side could not do what it was asked.
 #[derive(Debug, Error)]

@@ -5,13 +5,13 @@ use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use armor_policy::escaped;
 use armor_policy::tables::{Decision, PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;
 use crate::error::BpfError;
 use crate::skeleton::types;
-use crate::text::escaped;
 
 /// The hook that decided, or the iterator that found what no hook saw. The discriminant is that of `enum hook` in `abi.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,7 +21,6 @@ mod probe;
 mod program;
 mod skipped;
 mod symbols;
-mod text;
 
 /// Generated from the C sources by `build.rs`.
 #[allow(missing_docs, unused, clippy::all, clippy::restriction)]
@@ -40,7 +39,6 @@ pub use image::Generation;
 pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
-pub use text::{escaped, escaped_path};
 
 /// The domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;

@@ -37,7 +37,7 @@ use crate::image::image_map;
 use crate::iterator::{Iterator, pinned_program};
 use crate::judge::Function;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
-use crate::text::escaped_path;
+use armor_policy::escaped_path;
 
 /// What is pinned belongs to exactly one object.
 pub(crate) const VERSION: &str = concat!(env!("ARMOR_ABI_HASH"), "-", env!("ARMOR_OBJECT_HASH"));

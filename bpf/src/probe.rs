@@ -21,7 +21,7 @@ use crate::hooks::sees_file_attributes;
 use crate::image::Generation;
 use crate::judge::{self, JUDGE};
 use crate::symbols;
-use crate::text::escaped_path;
+use armor_policy::escaped_path;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, FileError};
+use armor_policy::escaped_path;
 use armor_policy::{Diagnostics, text};
 use config::{Config, ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
 use serde::Deserialize;

@@ -13,8 +13,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped_path;
 use armor_hub_client::file::{self, FileError, Links};
+use armor_policy::escaped_path;
 
 /// The most files that are looked at.
 pub const MAX_FILES: usize = 100;

@@ -9,9 +9,9 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::{escaped, escaped_path};
 use armor_policy::Policy;
 use armor_policy::model::{Rule, Section, Target};
+use armor_policy::{escaped, escaped_path};
 
 use crate::root::Root;
 use interpreter::Runs;

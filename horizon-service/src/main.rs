@@ -11,8 +11,8 @@ use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
 use armor_agent::owner::Claim;
 use armor_agent::{probe, run, status, trial};
-use armor_bpf::escaped_path;
 use armor_hub_client::console;
+use armor_policy::escaped_path;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -121,6 +121,7 @@ fn log(filter: &str) -> anyhow::Result<()> {
 }
 
 fn detach(settings: &Settings) -> anyhow::Result<u8> {
+    console::expect_reader()?;
     for claim in [Claim::State(&settings.state_dir), Claim::Tables(&settings.pin_dir)] {
         if let Some(holder) = claim.holder()? {
             bail!("{holder}: stop it first");

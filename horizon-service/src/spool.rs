@@ -27,12 +27,12 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped_path;
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{self, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer};
 use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::{Range, Receipt};
 pub use armor_hub_client::status::SpoolStats;
+use armor_policy::escaped_path;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 

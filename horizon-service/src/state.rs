@@ -26,11 +26,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use armor_bpf::escaped_path;
 use armor_hub_client::bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
 use armor_hub_client::file::{self, FileError};
 use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
 use armor_hub_client::trust::TrustChanges;
+use armor_policy::escaped_path;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -12,10 +12,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use armor_bpf::escaped_path;
 use armor_hub_client::console;
 use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::status::{AgentReport, SpoolStats};
+use armor_policy::escaped_path;
 use armor_policy::model::Kind;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};

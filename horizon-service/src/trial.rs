@@ -17,12 +17,12 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook, escaped, escaped_path};
+use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::console;
 use armor_hub_client::file::{self, FileError};
 use armor_policy::tables::{Decision, Domain, Verdict};
-use armor_policy::{Policy, Posture, text, yaml};
+use armor_policy::{Policy, Posture, escaped, escaped_path, text, yaml};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};

@@ -452,7 +452,7 @@ impl<S: Steps> Uplink<S> {
 /// An object that was consumed, replaced or deleted meanwhile is refused with 400: nothing to mend.
 fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     match done {
-        Err(MmsError::Rejected { status: 400, text }) => {
+        Err(MmsError::Rejected { status: 400, text, .. }) => {
             tracing::debug!(text, "the object changed meanwhile");
             Ok(())
         }

@@ -42,6 +42,10 @@ fn an_output_that_takes_nothing_ends_every_command() {
         let closed = agent(dir.path(), &command, writer.into());
         let said = String::from_utf8(closed.stderr).unwrap();
         assert_eq!((closed.status.code(), said.as_str()), (Some(1), ""), "{command}");
+        let script = format!("exec {} {command} >&-", env!("CARGO_BIN_EXE_hzn-armor-agent"));
+        let never = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+        let said = String::from_utf8(never.stderr).unwrap();
+        assert_eq!((never.status.code(), said.as_str()), (Some(1), ""), "{command}");
     }
 }
 

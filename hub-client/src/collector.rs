@@ -740,7 +740,7 @@ impl<S: Steps> Collector<S> {
 /// An object that was consumed, replaced or deleted meanwhile cannot be acknowledged: 400, and nothing to mend.
 fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     match done {
-        Err(MmsError::Rejected { status: 400, text }) => {
+        Err(MmsError::Rejected { status: 400, text, .. }) => {
             tracing::debug!(text, "the object changed meanwhile");
             Ok(())
         }

@@ -1,13 +1,14 @@
 //! What the programs say on standard output and standard error, either of which may be closed or full.
 //!
 //! Invariants: nothing here panics; what could not be written to standard output is an error of the program; a reader that has
-//! heard enough, as `head` has, is told nothing; where standard error takes nothing, nobody is left to tell.
+//! heard enough, as `head` has, or that never was, is told nothing; where standard error takes nothing, nobody is left to tell.
 
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal as _, StdoutLock, Write};
 use std::iter::successors;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Exit status where standard output did not take everything.
 const UNWRITTEN: u8 = 1;
@@ -16,6 +17,22 @@ const UNWRITTEN: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 #[error("standard output: {0}")]
 struct Unwritten(io::Error);
+
+/// Whether the program was started with a standard output that can be written to.
+static WAS_OPEN: AtomicBool = AtomicBool::new(true);
+
+/// Before `main`, the standard library opens /dev/null in the place of a descriptor that is closed, and it takes a write that fails
+/// with EBADF for done. So what was there is noted earlier.
+#[used]
+// SAFETY: an entry of this section is a function of the C ABI, which the C library calls once, before there is another thread.
+#[unsafe(link_section = ".init_array")]
+static NOTE: extern "C" fn() = note;
+
+extern "C" fn note() {
+    // SAFETY: F_GETFL takes no pointer, and answers -1 for a descriptor that is not open.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
+    WAS_OPEN.store(flags != -1 && flags & libc::O_ACCMODE != libc::O_RDONLY, Ordering::Relaxed);
+}
 
 /// Standard output; its errors name it.
 pub struct Stdout(StdoutLock<'static>);
@@ -26,12 +43,21 @@ pub fn stdout() -> Stdout {
     Stdout(io::stdout().lock())
 }
 
+/// That somebody may read standard output: for a command that does something which it tells of only afterwards.
+///
+/// # Errors
+/// Standard output was closed, or not open to be written to, when the program was started. [`fail`] tells nobody of that.
+pub fn expect_reader() -> io::Result<()> {
+    if WAS_OPEN.load(Ordering::Relaxed) { Ok(()) } else { Err(unwritten(io::ErrorKind::BrokenPipe.into())) }
+}
+
 fn unwritten(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Unwritten(error))
 }
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        expect_reader()?;
         self.0.write(bytes).map_err(unwritten)
     }
 

@@ -1,7 +1,7 @@
 //! Client of the hub's Cloud Sync Service with a user's credentials: for an operator, a collector, and a machine that is no
 //! Horizon node.
 //!
-//! Invariant: "nothing there", which a CSS says with 404, is believed only of a server that has shown to be one.
+//! Invariant: "nothing there" is believed only of a server that has shown to be a sync service.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -146,12 +145,25 @@ impl CssClient {
     /// A client for `config`; reads the certificate file.
     pub fn new(config: &CssConfig) -> Result<Self, MmsError> {
         let url = config.url.trim_end_matches('/');
-        let parsed = reqwest::Url::parse(url)
-            .map_err(|e| MmsError::Config(format!("HZN_FSS_CSSURL={url} is not a URL: {e}")))?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.query().is_some() {
-            return Err(MmsError::Config(format!(
-                "HZN_FSS_CSSURL={url} must begin with http:// or https://"
-            )));
+        let shown = without_login(url);
+        let refuse = |problem: String| Err(MmsError::Config(problem));
+        let parsed = match reqwest::Url::parse(url) {
+            Ok(parsed) => parsed,
+            Err(error) => return refuse(format!("HZN_FSS_CSSURL={shown} is not a URL: {error}")),
+        };
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return refuse(format!(
+                "HZN_FSS_CSSURL={shown} holds a user: take it out and put it into HZN_EXCHANGE_USER_AUTH"
+            ));
+        }
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return refuse(format!("HZN_FSS_CSSURL={shown} must begin with http:// or https://"));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            // What is said there may be a secret too.
+            return refuse(
+                "HZN_FSS_CSSURL must name the hub's CSS alone: take away '?' or '#' and the rest".to_owned(),
+            );
         }
         check_name(&config.org).map_err(|e| MmsError::Config(format!("HZN_ORG_ID: {e}")))?;
         let (user, password) = config.login()?;
@@ -167,7 +179,7 @@ impl CssClient {
         .map_err(|e| MmsError::Config(e.to_string()))?;
         let client = http::builder(tls).build().map_err(|e| MmsError::Config(e.to_string()))?;
         Ok(Self {
-            peer: Peer { name: format!("CSS {url}"), timeout: config.timeout },
+            peer: Peer { name: format!("CSS {shown}"), timeout: config.timeout },
             base: format!("{url}/api/v1/objects/{}", config.org),
             user,
             password: password.to_owned(),
@@ -333,18 +345,25 @@ impl CssClient {
     async fn json_list<T: serde::de::DeserializeOwned>(&self, rest: &str) -> Result<Vec<T>, MmsError> {
         let response = self.send(self.client.get(format!("{}{rest}", self.base))).await?;
         let status = response.status();
-        let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if status.is_redirection() {
             return Err(self.no_sync_service(format!("{status}, which leads elsewhere")));
-        } else if status.is_success() && kind.starts_with(b"text/html") {
-            return Err(self.no_sync_service("a page for people (HTML)".to_owned()));
-        } else if status == StatusCode::NOT_FOUND {
-            self.expect_sync_service().await?;
+        } else if status.is_success() && http::is_page(&response) {
+            return Err(self.no_sync_service(http::PAGE.to_owned()));
         }
-        self.peer.json_list(response).await
+        match self.peer.json_list(response).await {
+            Ok(list) if list.is_empty() => {
+                self.expect_sync_service().await?;
+                Ok(list)
+            }
+            Err(MmsError::BadAnswer { reason, .. }) if !self.is_known.load(Ordering::Relaxed) => {
+                Err(self.no_sync_service(format!("what is no list of objects ({reason})")))
+            }
+            done => done,
+        }
     }
 
-    /// That nothing is there means something only from a sync service, which other servers are found out to be none by.
+    /// That nothing is there, which a CSS says with 404, means something only from a sync service: other servers answer
+    /// everything with 404, `[]` or `null`.
     async fn expect_sync_service(&self) -> Result<(), MmsError> {
         #[derive(Deserialize)]
         struct Health {
@@ -362,7 +381,7 @@ impl CssClient {
         let told = self.peer.body(response, MAX_HEALTH).await?;
         if !status.is_success() || serde_json::from_slice::<Health>(&told).is_err() {
             let answer =
-                format!("404 to what is asked, and to {HEALTH} nothing that a sync service says ({status})");
+                format!("with no objects, and to {HEALTH} with nothing that a sync service says ({status})");
             return Err(self.no_sync_service(answer));
         }
         self.is_known.store(true, Ordering::Relaxed);
@@ -406,6 +425,13 @@ impl CssClient {
     }
 }
 
+/// A URL, whatever is wrong with it, without the user and password that it may hold.
+fn without_login(url: &str) -> String {
+    let Some((login, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = login.find("://").map_or("", |at| &login[..at + 3]);
+    format!("{scheme}...@{rest}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,10 +461,27 @@ mod tests {
         for (url, org, user, name) in [
             ("css", "o", "u:p", "HZN_FSS_CSSURL"),
             ("ftp://css", "o", "u:p", "HZN_FSS_CSSURL"),
+            ("http://css?a", "o", "u:p", "'?'"),
+            ("http://css#a", "o", "u:p", "'#'"),
             ("http://css", "o/p", "u:p", "HZN_ORG_ID"),
             ("http://css", "o", "u", "HZN_EXCHANGE_USER_AUTH"),
         ] {
             assert!(client(url, org, user).unwrap_err().to_string().contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_error_has_a_password() {
+        for url in [
+            "http://u:secret@css/?a",
+            "http://u:secret@css",
+            "http://u:secret@:x",
+            "ftp://u:secret@css",
+            "u:secret@css",
+            "http://css/?token=secret",
+        ] {
+            let error = client(url, "o", "u:p").unwrap_err().to_string();
+            assert!(error.contains("HZN_FSS_CSSURL") && !error.contains("secret"), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! refuses them or cannot be spoken to, because the agent replaces both under a running service; an object that the ESS does not
 //! show to this service is told apart from refused credentials, though both answer 403 on a policy node.
 
+use armor_policy::escaped_path;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl EssClient {
     pub fn new(config: EssConfig) -> Result<Self, MmsError> {
         let (name, base) = match &config.address {
             // The certificate's name; with a socket nothing is resolved.
-            EssAddress::Unix(path) => (format!("ESS {}", path.display()), "https://localhost".to_owned()),
+            EssAddress::Unix(path) => (format!("ESS {}", escaped_path(path)), "https://localhost".to_owned()),
             EssAddress::Tcp(host, port) => (format!("ESS {host}:{port}"), format!("https://{host}:{port}")),
         };
         reqwest::Url::parse(&base).map_err(|e| MmsError::Config(format!("{name}: {e}")))?;

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use armor_policy::escaped;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 
 use crate::mms::{MmsError, ObjectStatus};
@@ -20,6 +22,20 @@ pub(crate) fn builder(tls: rustls::ClientConfig) -> ClientBuilder {
         .redirect(reqwest::redirect::Policy::none())
         .pool_max_idle_per_host(1)
         .pool_idle_timeout(Duration::from_secs(30))
+}
+
+/// What an answer is called that no sync service gives.
+pub(crate) const PAGE: &str = "a page for people (HTML)";
+
+/// Whether an answer says to be HTML.
+pub(crate) fn is_page(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+}
+
+/// A server's words, in which nothing makes another line.
+fn one_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    escaped(text.split_whitespace().collect::<Vec<_>>().join(" ").as_bytes())
 }
 
 /// The server and the time that one exchange with it may take, body included.
@@ -53,12 +69,17 @@ impl Peer {
     /// The error that an answer of no expected status stands for.
     pub(crate) async fn rejection(&self, response: Response) -> MmsError {
         let status = response.status();
-        let text = match self.body(response, MAX_ERROR_TEXT).await {
-            Ok(body) if body.is_empty() => status.canonical_reason().unwrap_or("no reason given").to_owned(),
-            Ok(body) => String::from_utf8_lossy(&body).trim().to_owned(),
-            Err(e) => format!("({e})"),
+        let text = if is_page(&response) {
+            PAGE.to_owned()
+        } else {
+            match self.body(response, MAX_ERROR_TEXT).await {
+                Ok(body) => one_line(&body),
+                Err(e) => format!("({e})"),
+            }
         };
-        MmsError::Rejected { status: status.as_u16(), text }
+        let text =
+            if text.is_empty() { status.canonical_reason().unwrap_or("no reason given") } else { &text };
+        MmsError::Rejected { server: self.name.clone(), status: status.as_u16(), text: text.to_owned() }
     }
 
     /// `Ok` for any 2xx.
@@ -119,8 +140,8 @@ impl Peer {
             StatusCode::NOT_FOUND => Ok(Vec::new()),
             _ => {
                 let body = self.content(response, crate::mms::MAX_LIST).await?;
-                let list: Option<Vec<T>> =
-                    serde_json::from_slice(&body).map_err(|e| MmsError::BadAnswer(e.to_string()))?;
+                let list: Option<Vec<T>> = serde_json::from_slice(&body)
+                    .map_err(|e| MmsError::BadAnswer { server: self.name.clone(), reason: e.to_string() })?;
                 Ok(list.unwrap_or_default())
             }
         }

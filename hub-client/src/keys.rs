@@ -5,12 +5,14 @@
 //! SHA-256 of its SubjectPublicKeyInfo in DER; a key has exactly one encoding here, hence one id. Whatever signs is ring's, in
 //! constant time; the `rsa` crate makes RSA keys and verifies.
 
+use armor_policy::escaped_path;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_policy::text::foreign_encoding;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -55,18 +57,18 @@ const MAX_FILE: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", escaped_path(path))]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
         source: FileError,
     },
-    /// The private key's file exists already; a key is never overwritten.
-    #[error("{} exists already and is not overwritten: move it away or choose another name", .0.display())]
+    /// The key's file exists already; a key is never overwritten.
+    #[error("{} exists already and is not overwritten: move it away or choose another name", escaped_path(.0))]
     Exists(PathBuf),
     /// The content is not a key of the wanted sort.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", escaped_path(path))]
     Content {
         /// The file.
         path: PathBuf,
@@ -87,6 +89,9 @@ pub enum Malformed {
     /// No PEM section in it.
     #[error("no PEM in it; a key begins with a line \"-----BEGIN ...-----\"")]
     NotPem,
+    /// Not PEM as it is, for its encoding or a byte order mark.
+    #[error("{0}")]
+    Encoding(String),
     /// More than one PEM section.
     #[error("more than one PEM section in it; put one key into one file")]
     Several,
@@ -248,6 +253,14 @@ impl PublicKey {
         Self::from_pem(&read(path)?).map_err(|problem| KeyError::Content { path: path.to_owned(), problem })
     }
 
+    /// Writes the key as PEM to a new file, durably. An existing file is never touched.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`] and [`KeyError::File`]; there is no such file then that was not there before.
+    pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
+        write_new(path, 0o666, &self.to_pem())
+    }
+
     /// PEM, PKIX.
     #[must_use]
     pub fn to_pem(&self) -> String {
@@ -384,18 +397,7 @@ impl PrivateKey {
 
     /// Writes the key as PEM to a new file that only its owner may read, durably. An existing file is never touched.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
-        let problem = |error: std::io::Error| KeyError::File { path: path.to_owned(), source: error.into() };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
-                if e.kind() == std::io::ErrorKind::AlreadyExists {
-                    KeyError::Exists(path.to_owned())
-                } else {
-                    problem(e)
-                }
-            })?;
-        file.write_all(self.pem.as_bytes()).and_then(|()| file.sync_all()).map_err(problem)?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|d| d.sync_all()).map_err(problem)
+        write_new(path, 0o600, &self.pem)
     }
 
     /// The public half.
@@ -431,6 +433,24 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     file::read(path, MAX_FILE).map_err(|source| KeyError::File { path: path.to_owned(), source })
 }
 
+/// Writes a new file durably; one that does not take its text is not left behind.
+fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
+    let problem = |error: std::io::Error| KeyError::File { path: path.to_owned(), source: error.into() };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::AlreadyExists {
+            KeyError::Exists(path.to_owned())
+        } else {
+            problem(e)
+        }
+    })?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.and_then(|()| File::open(parent)?.sync_all()).map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        problem(error)
+    })
+}
+
 fn one_section(text: &[u8]) -> Result<(SectionKind, Vec<u8>), Malformed> {
     if text.windows(21).any(|w| w == b"ENCRYPTED PRIVATE KEY") {
         return Err(Malformed::Encrypted);
@@ -438,6 +458,9 @@ fn one_section(text: &[u8]) -> Result<(SectionKind, Vec<u8>), Malformed> {
     let mut rest = text;
     let first = pem::from_buf(&mut rest).map_err(|_| Malformed::NotPem)?;
     let Some(first) = first else {
+        if let Some(problem) = foreign_encoding(text) {
+            return Err(Malformed::Encoding(problem));
+        }
         let other = text.windows(11).any(|w| w == b"-----BEGIN ");
         return Err(if other { Malformed::Other } else { Malformed::NotPem });
     };

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use armor_policy::escaped_path;
+
 /// Bundles, hub to node.
 pub const BUNDLE_TYPE: &str = "hzn-armor.bundle";
 /// Alert batches, node to hub.
@@ -208,7 +210,7 @@ impl fmt::Display for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => {
-                write!(f, "{} (the agent writes it; is it mounted from this agreement?)", path.display())
+                write!(f, "{} (the agent writes it; is it mounted from this agreement?)", escaped_path(path))
             }
             Self::User(user) => {
                 write!(f, "HZN_EXCHANGE_USER_AUTH (user {user}); check user, password and HZN_ORG_ID")
@@ -264,11 +266,13 @@ pub enum MmsError {
         answer: String,
     },
     /// Any other refusal.
-    #[error("the server answers {status}: {text}")]
+    #[error("{server} answers {status}: {text}")]
     Rejected {
+        /// Socket or URL.
+        server: String,
         /// HTTP status.
         status: u16,
-        /// The first kilobyte of what the server says.
+        /// The first kilobyte of what the server says, on one line.
         text: String,
     },
     /// The hub stored the data and found that the signature in the metadata does not fit it.
@@ -288,8 +292,13 @@ pub enum MmsError {
         limit: u64,
     },
     /// An answer that cannot be read.
-    #[error("the answer cannot be read: {0}")]
-    BadAnswer(String),
+    #[error("what {server} answers cannot be read: {reason}")]
+    BadAnswer {
+        /// Socket or URL.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A name that does not travel from hub to node.
     #[error("the name {0:?} is not 1 to 200 of A-Z a-z 0-9 . _ - without \"..\"")]
     BadName(String),
@@ -297,7 +306,7 @@ pub enum MmsError {
     #[error("{0}")]
     Config(String),
     /// The credentials or certificate file cannot be used now; the agent may be rewriting it.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", escaped_path(path))]
     File {
         /// The file.
         path: PathBuf,

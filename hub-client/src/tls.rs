@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use armor_policy::text::foreign_encoding;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -45,7 +46,8 @@ fn hub_verifier(extra_pem: Option<&[u8]>) -> Result<PinnedVerifier, TlsError> {
             .map_err(|e| TlsError::NoCertificate(e.to_string()))?,
     };
     if extra_pem.is_some() && pins.is_empty() {
-        return Err(TlsError::NoCertificate("the file is empty or not PEM".to_owned()));
+        let why = extra_pem.and_then(foreign_encoding);
+        return Err(TlsError::NoCertificate(why.unwrap_or("the file is empty or not PEM".to_owned())));
     }
     let platform =
         rustls_platform_verifier::Verifier::new_with_extra_roots(pins.iter().cloned(), provider())?;

@@ -9,6 +9,7 @@
 //! In force is what is pinned, without what was removed, with what was added. A pinned file that cannot be used is left out and
 //! named; changes that cannot be read are an error, because without them a removed key would be believed again.
 
+use armor_policy::escaped_path;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -34,7 +35,7 @@ const CHANGES_FORMAT: &str = "horizon-armor.trust-changes/1";
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A directory or file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", escaped_path(path))]
     File {
         /// What could not be used.
         path: PathBuf,
@@ -44,7 +45,7 @@ pub enum TrustError {
     /// The recorded changes are damaged or of a newer version.
     #[error(
         "{}: {reason}; put back a good copy, or remove the file to believe exactly the keys in trust.d and receipt.d again",
-        path.display()
+        escaped_path(path)
     )]
     Changes {
         /// The file.
@@ -56,7 +57,7 @@ pub enum TrustError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// More pinned files than a store takes.
-    #[error("{}: more than {MAX_KEYS} files that end in .pem: remove those that are not needed", .0.display())]
+    #[error("{}: more than {MAX_KEYS} files that end in .pem: remove those that are not needed", escaped_path(.0))]
     TooMany(PathBuf),
     /// A change that is not possible.
     #[error("trust change not possible: {0}")]
@@ -75,8 +76,11 @@ pub enum BadChange {
         problem: Malformed,
     },
     /// A key is both added and removed.
-    #[error("{0} is both added and removed")]
+    #[error("{0} is both added and removed: leave it out of one of the two")]
     Both(KeyId),
+    /// Later bundles would need no signature.
+    #[error("the threshold is 0: write how many keys must have signed later bundles, at least 1")]
+    NoThreshold,
     /// No bundle could be accepted afterwards.
     #[error(
         "{keys} bundle keys would be left for a threshold of {threshold}: no later bundle could be accepted"
@@ -130,6 +134,16 @@ impl TrustChanges {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bundle.is_empty() && self.receipt.is_empty() && self.threshold.is_none()
+    }
+
+    /// Whether there may be a node that can make these changes, whatever keys it has.
+    ///
+    /// # Errors
+    /// The [`BadChange`] for which every node refuses them.
+    pub fn check(&self) -> Result<(), BadChange> {
+        RoleOverlay::default().change(&self.bundle)?;
+        RoleOverlay::default().change(&self.receipt)?;
+        if self.threshold == Some(0) { Err(BadChange::NoThreshold) } else { Ok(()) }
     }
 }
 
@@ -276,6 +290,7 @@ impl TrustStore {
 
     /// The store as it would be after `changes`; nothing is written.
     pub fn changed(&self, changes: &TrustChanges) -> Result<Self, BadChange> {
+        changes.check()?;
         let mut new = self.clone();
         new.overlay.bundle.change(&changes.bundle)?;
         new.overlay.receipt.change(&changes.receipt)?;

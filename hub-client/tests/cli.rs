@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +52,9 @@ fn main() -> ExitCode {
         keys_are_made_once_and_shown,
         files_that_are_not_regular_are_refused_at_once,
         what_a_folder_holds_beside_policies_is_said,
+        names_that_are_no_text_never_look_alike_nor_like_another_line,
         what_is_no_text_or_not_rendered_is_refused,
+        what_is_not_utf8_as_it_is_says_how_to_make_it_so,
         trust_that_holds_no_keys_says_why,
         nothing_is_built_over_or_out_of_what_it_would_lose,
         an_output_that_takes_nothing_ends_every_command,
@@ -91,13 +95,25 @@ impl Operator {
     /// With another standard output or standard error.
     async fn run_with(&self, arguments: &str, stdout: Option<Stdio>, stderr: Option<Stdio>) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+        command.args(arguments.split_whitespace());
+        command.stdout(stdout.unwrap_or_else(Stdio::piped)).stderr(stderr.unwrap_or_else(Stdio::piped));
+        self.finish(command).await
+    }
+
+    /// With what a shell makes of the redirection.
+    async fn redirected(&self, arguments: &str, redirection: &str) -> Output {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", &format!(r#"exec "$0" "$@" {redirection}"#), env!("CARGO_BIN_EXE_hzn-armor")]);
+        command.args(arguments.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.finish(command).await
+    }
+
+    async fn finish(&self, mut command: tokio::process::Command) -> Output {
         command
             .kill_on_drop(true)
-            .args(arguments.split_whitespace())
             .current_dir(self.dir.path())
             .env("HZN_ORG_ID", "myorg")
             .env("HZN_MGMT_HUB_CERT_PATH", "");
-        command.stdout(stdout.unwrap_or_else(Stdio::piped)).stderr(stderr.unwrap_or_else(Stdio::piped));
         if let Some(css) = &self.css {
             command.env("HZN_EXCHANGE_USER_AUTH", &css.user).env("HZN_FSS_CSSURL", &css.url);
         }
@@ -161,6 +177,15 @@ async fn keys_are_made_once_and_shown() {
             assert!(operator.good(&format!("keys show {kind}.{file}")).await.starts_with(id));
         }
         operator.fails(&format!("keys generate {kind}"), 1, "not overwritten").await;
+    }
+    // Half a key is none: whichever half is in the way, the other is not made.
+    std::os::unix::fs::symlink("missing", operator.path("one.pem")).unwrap();
+    std::os::unix::fs::symlink("missing", operator.path("two.key")).unwrap();
+    for name in ["one", "two"] {
+        operator.fails(&format!("keys generate {name}"), 1, "exists already and is not overwritten").await;
+    }
+    for missing in ["one.key", "two.pem", "missing"] {
+        assert!(!operator.path(missing).exists(), "{missing}");
     }
 }
 
@@ -244,8 +269,18 @@ async fn files_that_are_not_regular_are_refused_at_once() {
         operator.fails(verify, 1, &format!("trust-changes.json: a {kind}")).await;
         std::fs::remove_file(&changes).unwrap();
     }
-    let out = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p --out pipe";
-    operator.fails(out, 1, "pipe: no regular file").await;
+    let collect = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p";
+    for (name, kind) in [("pipe", "pipe (FIFO)"), ("socket", "socket"), ("zero", "device"), (".", "folder")] {
+        for command in [
+            format!("bundle build --name edge certs.yaml --out {name}"),
+            format!("bundle sign -k op.key payload.json --out {name}"),
+            format!("{collect} --out {name}"),
+            format!("{collect} --report {name}"),
+        ] {
+            operator.fails(&command, 1, &format!("{name}: no regular file but a {kind}")).await;
+        }
+    }
+    assert!(!operator.path("state").exists());
     std::fs::write(operator.path("large.pem"), vec![b'#'; 1 << 20]).unwrap();
     operator.fails("keys show large.pem", 1, "large.pem: more than the 65536 bytes").await;
 }
@@ -281,6 +316,40 @@ async fn what_a_folder_holds_beside_policies_is_said() {
     assert!(many.lines().count() == 21 && many.ends_with("left out: 13 more\n"), "{many}");
 }
 
+async fn names_that_are_no_text_never_look_alike_nor_like_another_line() {
+    let operator = Operator::new(None);
+    std::fs::create_dir(operator.path("odd")).unwrap();
+    std::fs::write(operator.path("odd/good.yaml"), POLICY).unwrap();
+    let names: [(&[u8], &str); 4] = [
+        (b"a\nb.yaml: ok", r"odd/a\x0ab.yaml: ok"),
+        (b"\x1b[31m", r"odd/\x1b[31m"),
+        (b"\xfe", r"odd/\xfe"),
+        (b"\xff", r"odd/\xff"),
+    ];
+    for (name, shown) in names {
+        let path = operator.path("odd").join(OsStr::from_bytes(name));
+        std::fs::write(&path, "").unwrap();
+        let said = operator.run("policy check odd").await.stderr;
+        assert!(
+            said.starts_with(&format!("left out: {shown}: its name")) && said.lines().count() == 1,
+            "{said}"
+        );
+        std::fs::remove_file(&path).unwrap();
+        let policy = operator.path("odd").join(OsStr::from_bytes(&[name, b".yaml"].concat()));
+        std::fs::write(&policy, POLICY.replace("readOnly", "readonly")).unwrap();
+        let shown = format!("{shown}.yaml");
+        let said = operator.run("policy check odd").await.stdout;
+        assert!(said.lines().any(|line| line.starts_with(&format!("{shown}:13:"))), "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
+        let said = operator.run("policy check --json odd").await;
+        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let files = report.as_array().unwrap().iter().map(|of| of["file"].as_str().unwrap());
+        assert_eq!(files.filter(|file| *file == shown).count(), 1, "{shown}: {}", said.stdout);
+        operator.fails("bundle build --name edge odd", 1, &shown).await;
+        std::fs::remove_file(policy).unwrap();
+    }
+}
+
 async fn what_is_no_text_or_not_rendered_is_refused() {
     let operator = Operator::new(None);
     let wide: Vec<u8> = format!("\u{feff}{POLICY}").encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -302,6 +371,36 @@ async fn what_is_no_text_or_not_rendered_is_refused() {
         );
         assert!(checked.stdout.contains(help) && checked.stdout.lines().count() == 1, "{}", checked.stdout);
         operator.fails(&format!("bundle build --name edge {file}"), 1, &format!("{file}:{place}")).await;
+    }
+}
+
+async fn what_is_not_utf8_as_it_is_says_how_to_make_it_so() {
+    let operator = Operator::new(None);
+    signed_bundle(&operator).await;
+    let wide: fn(&str) -> Vec<u8> =
+        |text| format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let marked: fn(&str) -> Vec<u8> = |text| format!("\u{feff}{text}").into_bytes();
+    for (make, says) in [
+        (wide, "it is UTF-16, not UTF-8: convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+        (marked, "a byte order mark is before line 1, column 1: take it away: tail -c +4 FILE > NEW"),
+    ] {
+        for (name, odd) in [("payload.json", "odd.json"), ("op.key", "odd.key"), ("op.pem", "odd.pem")] {
+            let text = std::fs::read_to_string(operator.path(name)).unwrap();
+            std::fs::write(operator.path(odd), make(&text)).unwrap();
+        }
+        for (command, file) in [
+            ("bundle sign -k op.key odd.json", "odd.json: the bundle is not JSON: "),
+            ("bundle inspect odd.json", "odd.json: the bundle is not JSON: "),
+            ("bundle sign -k odd.key payload.json", "odd.key: "),
+            ("keys show odd.pem", "odd.pem: "),
+            ("bundle build --name edge certs.yaml --add-key odd.pem", "odd.pem: "),
+            (
+                "bundle publish bundle --service s --css-url https://127.0.0.1:1 -u u:p --hub-cert odd.pem",
+                "odd.pem: no PEM certificate in it: ",
+            ),
+        ] {
+            operator.fails(command, 1, &format!("{file}{says}")).await;
+        }
     }
 }
 
@@ -341,8 +440,10 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("bundle build --name edge . --out certs.yaml", "the policy file"),
         ("bundle build --name edge certs.yaml --add-key op.pem --out op.pem", "the key op.pem"),
         ("bundle sign -k op.key payload.json --out ./op.key", "the key op.key"),
+        ("bundle sign -k op.key payload.json --out ./payload.json", "the bundle payload.json"),
         ("bundle build --name edge certs.yaml ./certs.yaml", "the file certs.yaml once more"),
         ("bundle build --name edge certs.yaml --serial 18446744073709551615", "no later one could pass it"),
+        ("bundle build --name edge certs.yaml --threshold 0", "nothing built: the threshold is 0: write"),
         // Milliseconds: what is built later, with seconds, would be refused for 50,000 years.
         (
             "bundle build --name edge certs.yaml --serial 1790000000000",
@@ -362,8 +463,36 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     let twins = "other/same.yaml:1:1: policy `protect-certs` stands already in certs.yaml, line 1";
     operator.fails("bundle build --name edge certs.yaml other/same.yaml", 1, twins).await;
     operator.fails("bundle build --name edge other", 1, "other/a b.yaml: rename the file").await;
+    // What is refused then is wrong before.
+    let namespaced = |space: &str| POLICY.replace("metadata:", &format!("metadata:\n  namespace: {space}"));
+    std::fs::write(operator.path("spaces.yaml"), format!("{}---\n{}", namespaced("a"), namespaced("b")))
+        .unwrap();
+    for (file, says) in [
+        ("other/a b.yaml", "other/a b.yaml: rename the file"),
+        ("spaces.yaml", "spaces.yaml:17:1: policy `protect-certs` stands already in spaces.yaml, line 1"),
+    ] {
+        let folder = file.rsplit_once('/').map_or(file, |(folder, _)| folder);
+        let checked = operator.run(&format!("policy check {folder}")).await;
+        assert!(checked.code == 1 && checked.stdout.contains(says), "{}", checked.stdout);
+        let says = says.split(": rename").next().unwrap();
+        operator.fails(&format!("bundle build --name edge {folder}"), 1, says).await;
+    }
     assert_eq!(std::fs::read_to_string(operator.path("certs.yaml")).unwrap(), POLICY);
     assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
+
+    let id = operator.good("keys show op.pem").await.split_whitespace().next().unwrap().to_owned();
+    let both = format!("nothing built: {id} is both added and removed: leave it out");
+    for role in ["", "receipt-"] {
+        let build =
+            format!("bundle build --name edge certs.yaml --add-{role}key op.pem --remove-{role}key {id}");
+        operator.fails(&build, 1, &both).await;
+    }
+    // A serial that is more than the time, which serials are by default, is built with a word about later ones.
+    let ahead = operator.run("bundle build --name edge certs.yaml --serial 4000000000").await;
+    let says = "build later bundles of the name with a --serial above it, nodes refuse lower ones; by default they are until 2096-";
+    assert!(ahead.code == 0 && ahead.stderr.contains(says), "{}", ahead.stderr);
+    let counted = operator.run("bundle build --name edge certs.yaml --serial 7").await;
+    assert_eq!((counted.code, counted.stderr.as_str()), (0, ""));
 
     // What somebody else built is not signed either.
     let payload = std::fs::read_to_string(operator.path("payload.json")).unwrap();
@@ -371,6 +500,10 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     absurd["serial"] = u64::MAX.into();
     std::fs::write(operator.path("absurd.json"), absurd.to_string()).unwrap();
     operator.fails("bundle sign -k op.key absurd.json", 1, "not signed: serial 18446744073709551615").await;
+    absurd["serial"] = 1.into();
+    absurd["trust"] = serde_json::json!({ "threshold": 0 });
+    std::fs::write(operator.path("absurd.json"), absurd.to_string()).unwrap();
+    operator.fails("bundle sign -k op.key absurd.json", 1, "not signed: the threshold is 0").await;
 
     let collect = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p";
     std::os::unix::fs::symlink("alerts", operator.path("link")).unwrap();
@@ -382,9 +515,15 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("--out op.key", "--out op.key is the key op.key"),
         ("--report op.key", "--report op.key is the key op.key"),
         ("--out state/collector.db", "the collector's state"),
+        ("--report state/collector.db-wal", "the collector's state"),
+        ("--out ./state/collector.db-shm", "the collector's state"),
     ] {
         operator.fails(&format!("{collect} {options}"), 1, says).await;
     }
+    let collect = collect.replace("--state state", "--state certs.yaml");
+    operator
+        .fails(&collect, 1, "certs.yaml: no folder: --state names the one of the collector's state")
+        .await;
     assert!(!operator.path("alerts").exists() && !operator.path("state").exists());
     assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
 }
@@ -425,12 +564,47 @@ async fn an_output_that_takes_nothing_ends_every_command() {
         let command = command.replace("full", &format!("closed{number}"));
         let said = operator.run_with(&command, Some(writer.into()), None).await;
         assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command}");
+        for redirection in [">&-", "1</dev/null"] {
+            let command = command.replace("closed", "never");
+            let said = operator.redirected(&command, redirection).await;
+            assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command} {redirection}");
+        }
+        for redirection in [">/dev/null", "1<>/dev/null"] {
+            let command =
+                command.replace("closed", if redirection.starts_with('1') { "read" } else { "null" });
+            let said = operator.redirected(&command, redirection).await;
+            assert_eq!(said.code, 0, "{command} {redirection}: {}", said.stderr);
+        }
+    }
+    // Nothing is done that nobody would hear of: the hub is not even asked, nor state made.
+    let hub = "--css-url http://127.0.0.1:1 -u u:p";
+    for command in [
+        format!("bundle publish bundle --service s {hub}"),
+        format!("alerts collect --key op.key --state state {hub}"),
+    ] {
+        let said = operator.redirected(&command, ">&-").await;
+        assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command}");
+    }
+    assert!(!operator.path("state").exists() && !operator.path("never3.key").exists());
+    assert!(operator.path("null3.key").exists());
+    for command in
+        ["bundle build --name edge certs.yaml --out built", "bundle sign -k op.key built --out signed"]
+    {
+        let said = operator.redirected(command, ">&-").await;
+        assert_eq!(said.code, 0, "{command}: {}", said.stderr);
     }
     for command in ["keys show missing", "policy check set", "bundle build", "bundle inspect certs.yaml"] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let said = operator.run_with(command, None, Some(full.into())).await;
         assert!(matches!(said.code, 1 | 2), "{command}: {}", said.code);
     }
+}
+
+/// The files op.key and bundle.
+async fn signed_bundle(operator: &Operator) {
+    operator.good("keys generate op").await;
+    operator.good("bundle build --name edge certs.yaml --out payload.json").await;
+    operator.good("bundle sign -k op.key payload.json --out bundle").await;
 }
 
 /// A server that answers everything alike.
@@ -459,21 +633,35 @@ async fn a_server_that_is_no_sync_service_is_named() {
             "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
             "HTML",
         ),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>", "no list of objects"),
+        (
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\n<html>",
+            "no list of objects",
+        ),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n[]", "no objects"),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nnull", "no objects"),
         ("HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n", "302"),
     ] {
         let url = monotonous(answer).await;
         let operator = Operator::new(None);
-        operator.good("keys generate op").await;
-        let collect = format!("alerts collect --key op.key --state state --css-url {url} -u u:p");
-        let said = operator.run(&collect).await;
-        assert_eq!(said.code, 1, "{answer}: {}", said.stderr);
-        assert!(
-            said.stderr.contains(&format!("{url} is no sync service of a hub, it answers")),
-            "{}",
-            said.stderr
-        );
-        assert!(said.stderr.contains(says) && said.stderr.contains("HZN_FSS_CSSURL"), "{}", said.stderr);
-        assert!(!said.stderr.contains("collected"), "{}", said.stderr);
+        signed_bundle(&operator).await;
+        for command in ["alerts collect --key op.key --state state", "bundle publish bundle --service s"] {
+            let said = operator.run(&format!("{command} --css-url {url} -u u:p")).await;
+            assert_eq!((said.code, said.stdout.as_str()), (1, ""), "{command}, {answer}: {}", said.stderr);
+            let server = format!("{url} is no sync service of a hub, it answers");
+            for says in [server.as_str(), says, "HZN_FSS_CSSURL"] {
+                assert!(said.stderr.contains(says), "{command}, {answer}: {}", said.stderr);
+            }
+            assert_eq!(said.stderr.lines().count(), 1, "{}", said.stderr);
+        }
+    }
+    let failing = "HTTP/1.1 500 x\r\nconnection: close\r\ncontent-length: 10\r\n\r\nboom\n\x1b[31m";
+    let url = monotonous(failing).await;
+    let operator = Operator::new(None);
+    signed_bundle(&operator).await;
+    for command in ["alerts collect --key op.key --state state", "bundle publish bundle --service s"] {
+        let said = format!("CSS {url} answers 500: boom \\x1b[31m\n");
+        operator.fails(&format!("{command} --css-url {url} -u u:p"), 1, &said).await;
     }
 }
 

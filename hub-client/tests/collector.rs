@@ -557,11 +557,6 @@ async fn the_command_appends_alerts_and_reports_findings<H: Hub>(hub: Fixture<H>
     assert_eq!(kinds, ["KeyPinned", "Status", "Lost"]);
     world.receipt(&node, 3).await;
 
-    world.send_status(&node).await;
-    let output = world.command().arg("--report=/dev/full").output().await.unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && errors.contains("/dev/full: "), "{errors}");
-
     let missing = world.command().arg("--accept-key=node1").output().await.unwrap();
     assert_eq!(missing.status.code(), Some(2), "wrong usage");
 }

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         a_full_disk_under_the_output,
         a_full_disk_under_the_state,
         a_full_disk_under_both,
+        a_full_disk_under_the_report,
         a_standard_output_that_takes_nothing,
     ]])
 }
@@ -146,6 +147,18 @@ async fn a_full_disk_under_the_state<H: Hub>(hub: Fixture<H>) {
 
 async fn a_full_disk_under_both<H: Hub>(hub: Fixture<H>) {
     World::new(hub, "disk/alerts.ndjson", "disk/state").await.fails_until_there_is_room("disk/").await;
+}
+
+async fn a_full_disk_under_the_report<H: Hub>(hub: Fixture<H>) {
+    let world = World::new(hub, "alerts.ndjson", "state").await;
+    let status = world.node.status();
+    world.arrive(STATUS_TYPE, "node1.again", &status).await;
+    world.disk.fill().unwrap();
+    let collected =
+        world.collect().arg("--report").arg(world.disk.dir().join("report")).output().await.unwrap();
+    let said = String::from_utf8_lossy(&collected.stderr).into_owned();
+    assert!(collected.status.success(), "{said}");
+    assert!(said.contains("disk/report: this finding is not in the report: No space"), "{said}");
 }
 
 async fn a_standard_output_that_takes_nothing<H: Hub>(hub: Fixture<H>) {

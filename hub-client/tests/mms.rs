@@ -307,7 +307,7 @@ async fn answers_that_are_slow_endless_or_garbage_are_errors_in_time() {
     let (data, _) = ask("SSH-2.0-x\r\n", Then::Close).await;
     assert!(matches!(data, Err(MmsError::Unreachable { .. })), "{data:?}");
     let (_, list) = ask("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", Then::Close).await;
-    assert!(matches!(list, Err(MmsError::BadAnswer(_))), "{list:?}");
+    assert!(matches!(list, Err(MmsError::NoSyncService { .. })), "{list:?}");
     let (data, _) = ask("HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n", Then::Close).await;
     assert!(matches!(&data, Err(e @ MmsError::Rejected { status: 503, .. }) if e.is_transient()), "{data:?}");
     // Credentials are not carried to where a redirect points.

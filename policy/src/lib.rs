@@ -7,6 +7,7 @@
 mod comb;
 pub mod compile;
 pub mod diagnostics;
+mod escape;
 pub mod glob;
 pub mod model;
 pub mod names;
@@ -18,5 +19,6 @@ pub mod yaml;
 
 pub use compile::{CompileError, CompileOptions, Posture, compile, literal_paths};
 pub use diagnostics::{Diagnostic, Diagnostics};
+pub use escape::{escaped, escaped_path};
 pub use model::Policy;
 pub use parse::{Checked, check, parse};

@@ -396,6 +396,7 @@ fn read_target(fields: &Fields<'_>, section: Section, list: &str, sink: &mut Sin
             match Glob::new(pattern.text) {
                 Ok(glob) => {
                     paths::warn_merged(pattern.text, pattern.at, sink);
+                    paths::warn_byte(&pattern, "is in a pattern the same without the backslash", sink);
                     Some(Target::Glob(glob))
                 }
                 Err(error) => {

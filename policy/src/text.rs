@@ -1,10 +1,12 @@
-//! What is in a policy file before it is YAML: text, or something that must become text first.
+//! What is in a file before it is YAML, JSON or PEM: text, or something that must become text first.
 
 use std::str::from_utf8;
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::model::Location;
 
+/// The byte order mark, which some editors begin UTF-8 with.
+const MARK: &str = "\u{feff}";
 /// How much of a file tells in which encoding it is, in bytes.
 const SAMPLE: usize = 512;
 /// How much of a placeholder is looked at, in bytes.
@@ -30,6 +32,56 @@ pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostics> {
         let help = "save it as UTF-8, or convert it, from Latin-1 for instance: iconv -f ISO-8859-1 -t UTF-8 FILE > NEW";
         refuse(place, format!("not UTF-8: the byte {byte:#04x}"), help.to_owned())
     })
+}
+
+/// In what else than plain UTF-8 a text is that does not read, and the way to it; `None` where that is not why.
+#[must_use]
+pub fn foreign_encoding(bytes: &[u8]) -> Option<String> {
+    if let Some(encoding) = wide_encoding(bytes) {
+        return Some(format!(
+            "it is {encoding}, not UTF-8: convert it: iconv -f {encoding} -t UTF-8 FILE > NEW"
+        ));
+    }
+    let marked = bytes.starts_with(MARK.as_bytes());
+    marked.then(|| {
+        "a byte order mark is before line 1, column 1: take it away: tail -c +4 FILE > NEW".to_owned()
+    })
+}
+
+/// Why a text is not YAML that a parser stopped at with `info`: where, what it is and, if it is known, what would be right.
+pub(crate) fn no_yaml(text: &str, stopped: Location, info: &str) -> (Location, String, &'static str) {
+    let found = |at: usize, what: &str, help| (place(&text[..at]), format!("not YAML: {what}"), help);
+    if let Some(at) = text.find('\0') {
+        return found(at, "a NUL character", "take it out: tr -d '\\000' < FILE > NEW");
+    }
+    if info.contains("byte order mark")
+        && let Some((at, _)) = text.match_indices(MARK).find(|(at, _)| *at > 0)
+    {
+        return found(
+            at,
+            "a byte order mark within the text",
+            "take it out: a file began with it that was appended here",
+        );
+    }
+    if info.contains("tab") {
+        let at = indenting_tab(text, stopped.line).unwrap_or(stopped);
+        return (at, format!("not YAML: {info}"), "indent with blanks: expand FILE > NEW");
+    }
+    (stopped, format!("not YAML: {info}"), "")
+}
+
+/// The first tab before the content of a line, from the line `from` on.
+fn indenting_tab(text: &str, from: u32) -> Option<Location> {
+    let (mut start, mut number) = (0, 1);
+    for line in text.split_inclusive('\n') {
+        let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+        if let Some(tab) = line[..indent].find('\t').filter(|_| number >= from) {
+            return Some(place(&text[..start + tab]));
+        }
+        start += line.len();
+        number += 1;
+    }
+    None
 }
 
 /// The encoding, as iconv calls it, of what begins as UTF-16 or UTF-32 do.
@@ -99,11 +151,7 @@ fn placeholder_at(text: &str) -> Option<&str> {
     let inside = &inside[..bound.unwrap_or(0)];
     let behind_trim = inside.strip_prefix('-').unwrap_or(inside);
     let begins_blank = behind_trim.is_empty() || behind_trim.starts_with(char::is_whitespace);
-    let is_closed = || match inside.find(['}', '\n', '{']) {
-        Some(at) => inside[at..].starts_with("}}") && is_action(&inside[..at]),
-        None => false,
-    };
-    if !(begins_blank || inside.starts_with("/*") || (end == "}}" && is_closed())) {
+    if !(begins_blank || inside.starts_with("/*") || (end == "}}" && begins_action(inside))) {
         return None;
     }
     let line = inside.lines().next().unwrap_or_default();
@@ -111,10 +159,22 @@ fn placeholder_at(text: &str) -> Option<&str> {
     text.get(..2 + length)
 }
 
-/// Whether this, written without a blank before it, is an action of a Go template and no alternatives of a pattern.
-fn is_action(inside: &str) -> bool {
-    !inside.contains(',')
-        && (inside.starts_with(['.', '$']) || inside.contains(' ') || matches!(inside, "end" | "else"))
+/// Whether what stands behind two braces, without a blank, is an action of a template up to the next two, and no alternatives of
+/// a pattern: those have a comma, which an action has in quotes alone.
+fn begins_action(inside: &str) -> bool {
+    let mut quote = None;
+    let mut characters = inside.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match (quote, character) {
+            (_, '\n') | (None, ',' | '{') => return false,
+            (None, '}') => return at > 0 && inside[at..].starts_with("}}"),
+            (None, '"' | '\'' | '`') => quote = Some(character),
+            (Some('"' | '\''), '\\') => _ = characters.next(),
+            (Some(open), _) if open == character => quote = None,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The place behind a text.
@@ -136,6 +196,12 @@ mod tests {
             ("{{.Values.a}}", "{{.Values.a}}"),
             ("{{include \"a\" .}}", "{{include \"a\" .}}"),
             ("{{end}}", "{{end}}"),
+            ("/a/{{name}}/b", "{{name}}"),
+            ("{{{name}}}", "{{name}}"),
+            ("{{default \"x,y\" .V}}", "{{default \"x,y\" .V}}"),
+            ("{{default \"\\\",}\" .V}}", "{{default \"\\\",}\" .V}}"),
+            ("{{`x,{`}}", "{{`x,{`}}"),
+            ("{{'a,b'|upper}}", "{{'a,b'|upper}}"),
             ("{{/* said", "{{/* said"),
             ("{{-\nif }}", "{{-"),
             ("{{\tx", "{{\tx"),
@@ -143,9 +209,18 @@ mod tests {
         ] {
             assert_eq!(placeholder_in(text), Some(found), "{text}");
         }
-        for pattern in
-            ["/{{a,b},c}", "/{{.git,.svn},x}", "/{x,{{.a,.b}}}", "/{{a}}", "/{%a,b}", "/${A}", "{", "{{x"]
-        {
+        for pattern in [
+            "/{{a,b},c}",
+            "/{{.git,.svn},x}",
+            "/{x,{{.a,.b}}}",
+            "/{{a},b}",
+            "/{%a,b}",
+            "/${A}",
+            "{",
+            "{{x",
+            "{{}}",
+            "{{'x}}",
+        ] {
             assert_eq!(placeholder_in(pattern), None, "{pattern}");
         }
     }

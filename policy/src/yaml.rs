@@ -97,7 +97,8 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                sink.error(location(error.marker()), format!("not YAML: {}", error.info()), "");
+                let (at, message, help) = text::no_yaml(text, location(error.marker()), error.info());
+                sink.error(at, message, help);
                 return documents;
             }
         };

@@ -106,8 +106,36 @@ fn what_is_no_text_is_refused_with_the_way_to_it() {
 
     assert_eq!(text::decode("good.yaml", policy.clone().into_bytes()).unwrap(), policy);
     assert!(parse("marked.yaml", &format!("\u{feff}{policy}")).is_ok());
-    let zero = parse("zero.yaml", &policy.replace("/a", "/a\0b")).unwrap_err().to_string();
-    assert!(zero.starts_with("zero.yaml:6:"), "{zero}");
+}
+
+#[test]
+fn what_is_no_yaml_is_said_with_its_place_and_the_way_out() {
+    let rules = |rules: &str| format!("{HEAD}  file:\n    matchPaths:\n{rules}\n");
+    let nul = "a NUL character (take it out: tr -d";
+    let tab = "(indent with blanks: expand FILE > NEW)";
+    let template =
+        "is the placeholder of a template that was not rendered (render it first, for Helm: helm template";
+    for (text, place, says) in [
+        (rules("    - path: /a\0b"), "8:15", nul),
+        (rules("    - path: \"/a\0b\""), "8:16", nul),
+        (rules("    - path: /a\n\t- path: /b"), "9:1", tab),
+        (rules("    - path: /a\n      \taction: Audit"), "9:7", tab),
+        (rules("    - {path: /a,\n\taction: Audit}"), "9:1", tab),
+        (
+            format!("{}---\n\u{feff}{HEAD}", rules("    - path: /a")),
+            "10:1",
+            "byte order mark within the text (take it out",
+        ),
+        (rules("    - path: /a/{{name}}/b"), "8:16", template),
+        (rules("    - path: {{name}}"), "8:13", template),
+        (rules("    - path: {{default \"x,y\" .V}}"), "8:13", template),
+        (rules("    - path: \"{{default \\\"x,y\\\" .V}}\""), "8:13", template),
+        (rules("    - path: {{`x`}}"), "8:13", template),
+    ] {
+        let said = parse("bad.yaml", &text).unwrap_err().to_string();
+        let first = said.lines().next().unwrap();
+        assert!(first.starts_with(&format!("bad.yaml:{place}: ")) && first.contains(says), "{text}: {said}");
+    }
 }
 
 #[test]
@@ -132,6 +160,29 @@ fn what_may_surprise_is_a_warning() {
             format!("warn.yaml:15:27: /sbin is a symlink to /usr/sbin on most systems ({resolved})"),
         ]
     );
+}
+
+#[test]
+fn a_byte_as_alerts_write_it_is_a_warning() {
+    let way =
+        "for any one byte write '?' in a `pattern` of matchPatterns; for a control character, double quotes";
+    let literal = "`\\xff`, as alerts write a byte, stands for itself";
+    let pattern = "`\\xff`, as alerts write a byte, is in a pattern the same without the backslash";
+    for (rules, says) in [
+        ("  file: {matchPaths: [{path: '/t/a\\xff'}]}", literal),
+        ("  file: {matchDirectories: [{dir: '/t/a\\xg\\xff/'}]}", literal),
+        ("  file: {matchPaths: [{path: /a, fromSource: [{path: '/b\\xff'}]}]}", literal),
+        ("  process: {matchPaths: [{execname: 'a\\xff'}]}", literal),
+        ("  file: {matchPatterns: [{pattern: '/t/a\\xff*'}]}", pattern),
+    ] {
+        let warnings = check("byte.yaml", &format!("{HEAD}{rules}\n")).unwrap().warnings;
+        let said: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains(says) && said[0].contains(way), "{rules}: {said:?}");
+    }
+    for plain in ["'/t/a\\xg'", "'/t/a\\b'", "'/t/xff'", "'/t/a\\xf'", "\"/t/a\\xff\""] {
+        let text = format!("{HEAD}  file: {{matchPaths: [{{path: {plain}}}]}}\n");
+        assert_eq!(check("plain.yaml", &text).unwrap().warnings, [], "{plain}");
+    }
 }
 
 /// What must be refused, or read, without taking long: generous for a machine that is slow or busy.

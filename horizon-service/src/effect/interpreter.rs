@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str;
 
-use armor_bpf::escaped;
 use armor_hub_client::file::{self, Links};
+use armor_policy::escaped;
 
 use super::find_program;
 use crate::root::Root;

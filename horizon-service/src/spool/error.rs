@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use armor_bpf::escaped_path;
 use armor_hub_client::batch::{BatchError, Digest};
+use armor_policy::escaped_path;
 use rusqlite::ErrorCode;
 
 /// What the spool cannot do.

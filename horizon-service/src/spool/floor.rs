@@ -3,9 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use armor_bpf::escaped_path;
 use armor_hub_client::batch::Mark;
 use armor_hub_client::file::{self, FileError};
+use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use armor_policy::text::foreign_encoding;
 use armor_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -241,7 +242,7 @@ impl<'b> SignedBundle<'b> {
         let probe: Probe = serde_json::from_slice(bytes).map_err(|e| match e.classify() {
             serde_json::error::Category::Eof => Refusal::Truncated { size: bytes.len() },
             serde_json::error::Category::Data => Refusal::NotABundle(e.to_string()),
-            _ => Refusal::NotJson(e.to_string()),
+            _ => Refusal::NotJson(foreign_encoding(bytes).unwrap_or_else(|| e.to_string())),
         })?;
         match (probe.payload_type, probe.format) {
             (Some(_), _) => Self::open_envelope(bytes),

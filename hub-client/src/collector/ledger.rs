@@ -10,11 +10,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::batch::{Digest, Mark};
 use crate::keys::PublicKey;
 use crate::receipt::Range;
+use armor_policy::escaped_path;
 
 /// Version of the schema.
 const SCHEMA: i64 = 1;
@@ -52,13 +54,19 @@ CREATE TABLE IF NOT EXISTS at_hub (node TEXT PRIMARY KEY) STRICT;
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// Another collector has it open.
-    #[error("{}: in use by another collector: one state directory serves one collector at a time", path.display())]
+    #[error(
+        "{}: in use by another collector: one state directory serves one collector at a time",
+        escaped_path(path)
+    )]
     InUse {
         /// The database.
         path: PathBuf,
     },
     /// It was written by a newer version.
-    #[error("{}: schema version {found}, this hzn-armor reads up to {SCHEMA}: use the newer one", path.display())]
+    #[error(
+        "{}: schema version {found}, this hzn-armor reads up to {SCHEMA}: use the newer one",
+        escaped_path(path)
+    )]
     Newer {
         /// The database.
         path: PathBuf,
@@ -67,7 +75,8 @@ pub enum LedgerError {
     },
     /// SQLite fails: not a database, a full disk, missing rights. Nodes keep what has no receipt; with a fresh state
     /// directory, collecting goes on where their receipts end.
-    #[error("{}: {error}", path.display())]
+    // SQLite names the file too, as it is.
+    #[error("{}: {}", escaped_path(path), escaped(error.to_string().as_bytes()))]
     Sqlite {
         /// The database.
         path: PathBuf,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::ledger::{Ledger, LedgerError};
 use crate::console;
+use armor_policy::escaped_path;
 
 /// Where the collector writes alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub enum OutputConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// Another collector writes to the file.
-    #[error("{}: in use by another collector", .0.display())]
+    #[error("{}: in use by another collector", escaped_path(.0))]
     InUse(PathBuf),
     /// The file cannot be opened or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", escaped_path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -32,7 +33,7 @@ pub enum OutputError {
         error: io::Error,
     },
     /// The file is a pipe, socket or device: what stands in it cannot be known, nor cut off.
-    #[error("{}: no regular file, so no alert could stand there exactly once; name one, or none for standard output", .0.display())]
+    #[error("{}: no regular file, so no alert could stand there exactly once; name one, or none for standard output", escaped_path(.0))]
     NotRegular(PathBuf),
     /// Standard output takes no more.
     #[error("{0}")]
@@ -71,12 +72,12 @@ impl Output {
         let (inode, mut length) = (metadata.ino(), metadata.len());
         match ledger.output_length(inode)? {
             Some(known) if known < length => {
-                tracing::info!(file = %path.display(), bytes = length - known, "cutting off what was not accounted for");
+                tracing::info!(file = %escaped_path(path), bytes = length - known, "cutting off what was not accounted for");
                 file.set_len(known).and_then(|()| file.sync_all()).map_err(io)?;
                 length = known;
             }
             Some(known) if known > length => {
-                tracing::warn!(file = %path.display(), known, length, "the output was shortened by somebody else");
+                tracing::warn!(file = %escaped_path(path), known, length, "the output was shortened by somebody else");
                 ledger.set_output_length(inode, length)?;
             }
             Some(_) => {}

@@ -32,7 +32,10 @@ pub(super) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
         text if text.contains('/') => "it is the last component of a path; write `path` for a whole one",
         text if text.contains('\0') => "a NUL byte is in no name",
         text if text.len() > 255 => "a name has at most 255 bytes",
-        text => return Some(text.to_owned()),
+        text => {
+            warn_byte(name, "stands for itself", sink);
+            return Some(text.to_owned());
+        }
     };
     sink.error(name.at, format!("execname `{}` is not a name", beginning(name.text)), help);
     None
@@ -62,8 +65,22 @@ fn beginning(text: &str) -> &str {
     text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end])
 }
 
+/// Warns of a byte as alerts write it (`\xff`), which no part of a policy reads so.
+pub(super) fn warn_byte(text: &Text<'_>, meaning: &str, sink: &mut Sink) {
+    let is_hex = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    let is_byte =
+        |at: &usize| text.text.as_bytes().get(at + 2..at + 4).is_some_and(|digits| digits.iter().all(is_hex));
+    if let Some(at) = text.text.match_indices("\\x").map(|(at, _)| at).find(is_byte) {
+        let byte = &text.text[at..at + 4];
+        let help = "for any one byte write '?' in a `pattern` of matchPatterns; for a control character, double quotes and its \
+                    escape in YAML, such as \"\\n\"";
+        sink.warn(text.at, format!("`{byte}`, as alerts write a byte, {meaning}"), help);
+    }
+}
+
 fn warn_literal(path: &Text<'_>, sink: &mut Sink) {
     warn_merged(path.text, path.at, sink);
+    warn_byte(path, "stands for itself", sink);
     if path.text.contains(['*', '?', '[', '{']) {
         let help = "write `pattern` in matchPatterns if it shall match more than this one name";
         sink.warn(path.at, format!("`{}` is taken literally", path.text), help);

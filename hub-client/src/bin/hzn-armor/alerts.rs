@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use armor_hub_client::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
 use armor_hub_client::console;
 use armor_hub_client::keys::{KeyId, PrivateKey};
 use armor_hub_client::mms::{DestinationPolicy, ServiceId};
+use armor_policy::escaped_path;
 
-use crate::files::refuse_overwriting;
+use crate::files::check_output;
 use crate::hub::HubArgs;
 use crate::policy::plural;
 
@@ -87,16 +88,23 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
             .join(".local/state/hzn-armor/collector"),
     };
     let (out, report_file) = (collect.out.as_deref(), collect.report.as_deref());
-    let ledger = state_dir.join(LEDGER_FILE);
+    // What SQLite keeps beside the file is as much of it.
+    let ledger = ["", "-wal", "-shm", "-journal"].map(|end| state_dir.join(format!("{LEDGER_FILE}{end}")));
     let certificate = collect.hub.hub_cert.as_ref().map(Path::new);
     let inputs = [("the key", Some(collect.key.as_path())), ("the hub's certificate", certificate)];
     let inputs = inputs.into_iter().filter_map(|(what, path)| Some((what, path?)));
-    let inputs = inputs.chain([("the collector's state", ledger.as_path())]);
-    refuse_overwriting("--out", out, inputs.clone())?;
-    refuse_overwriting("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
+    let inputs = inputs.chain(ledger.iter().map(|file| ("the collector's state", file.as_path())));
+    check_output("--out", out, inputs.clone())?;
+    check_output("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
+    if out.is_none() {
+        // A receipt makes a node forget what nobody read.
+        console::expect_reader()?;
+    }
+    let file = fs::metadata(&state_dir).is_ok_and(|meta| !meta.is_dir());
+    ensure!(!file, "{}: no folder: --state names the one of the collector's state", escaped_path(&state_dir));
     let key = PrivateKey::load(&collect.key)?;
     let css = collect.hub.client()?;
-    fs::create_dir_all(&state_dir).with_context(|| state_dir.display().to_string())?;
+    fs::create_dir_all(&state_dir).with_context(|| escaped_path(&state_dir))?;
     let config = CollectorConfig {
         org: collect.hub.org,
         state_dir,
@@ -138,7 +146,7 @@ fn report(path: Option<&Path>) -> anyhow::Result<Report> {
     let mut file = path
         .map(|path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            Ok::<_, anyhow::Error>((path.to_owned(), file.with_context(|| path.display().to_string())?))
+            Ok::<_, anyhow::Error>((path.to_owned(), file.with_context(|| escaped_path(path))?))
         })
         .transpose()?;
     Ok(Box::new(move |finding: &Finding| {
@@ -148,7 +156,10 @@ fn report(path: Option<&Path>) -> anyhow::Result<Report> {
                 .map_err(std::io::Error::other)
                 .and_then(|line| writeln!(file, "{line}"));
             if let Err(error) = written {
-                console::tell(format_args!("{}: this finding is not in the report: {error}", path.display()));
+                console::tell(format_args!(
+                    "{}: this finding is not in the report: {error}",
+                    escaped_path(path)
+                ));
             }
         }
     }))

@@ -1,5 +1,6 @@
 //! `hzn-armor bundle build`: policy files become a payload to be signed, or nothing is written.
 
+use armor_policy::escaped_path;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use armor_policy::names::NODE_PROPERTIES;
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::bundle::output;
-use crate::files::{self, refuse_overwriting};
+use crate::files::{self, check_output};
 use crate::policy;
 
 /// Arguments of `build`.
@@ -108,7 +109,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     let found = files::find(&command.policies)?;
     let policies = found.files.iter().map(|path| ("the policy file", path.as_path()));
     let keys = command.add_key.iter().chain(&command.add_receipt_key).map(|path| ("the key", path.as_path()));
-    refuse_overwriting("--out", command.out.as_deref(), policies.chain(keys))?;
+    check_output("--out", command.out.as_deref(), policies.chain(keys))?;
     let names = bundled_names(&found.files)?;
     found.tell_left_out();
     let sources = policy::read(&found.files);
@@ -164,6 +165,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
         },
     };
     payload.check_serial(created).context("nothing built")?;
+    payload.trust.check().context("nothing built")?;
     let bytes = payload.to_bytes()?;
     for constraint in payload.constraints()? {
         if let Some(unknown) =
@@ -177,25 +179,47 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     }
     policy::compile_as_nodes(&payload.parse_policies()?)
         .context("nothing built: together, the policies are too complex")?;
+    if let Some(moment) = ahead(&payload) {
+        console::tell(format_args!(
+            "hzn-armor: serial {} is above the seconds since 1970, which serials are by default: build later bundles of the name with a \
+             --serial above it, nodes refuse lower ones; by default they are until {moment}",
+            payload.serial
+        ));
+    }
     output(command.out.as_deref(), &bytes)
 }
 
-/// The names that files have in a bundle, which are those without their folders.
+/// Until when serials are lower by default, where this one is above that of now.
+fn ahead(payload: &Payload) -> Option<Timestamp> {
+    let moment = Timestamp::from_second(i64::try_from(payload.serial).ok()?).ok()?;
+    (moment > payload.created).then_some(moment)
+}
+
+/// The name that a file has in a bundle, which is that without its folders.
+///
+/// # Errors
+/// A name that no bundle can have.
+pub fn bundled_name(path: &Path) -> anyhow::Result<&str> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name =
+        name.with_context(|| format!("{}: the name is not text: rename the file", escaped_path(path)))?;
+    check_name(name)
+        .with_context(|| format!("{}: rename the file, a bundle knows it by its name", escaped_path(path)))?;
+    Ok(name)
+}
+
+/// The names of files in a bundle.
 fn bundled_names(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
     for path in files {
-        let shown = path.display();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.with_context(|| format!("{shown}: the name is not text: rename the file"))?;
-        check_name(name)
-            .with_context(|| format!("{shown}: rename the file, a bundle knows it by its name"))?;
+        let name = bundled_name(path)?;
         if let Some(twin) = seen.insert(name, path) {
-            let other = twin.display();
+            let (file, other) = (escaped_path(path), escaped_path(twin));
             if is_same(path, twin) {
-                bail!("{shown} is the file {other} once more: name it once");
+                bail!("{file} is the file {other} once more: name it once");
             }
             bail!(
-                "{shown} has the name of {other}, and a bundle knows files by their names alone: rename one of them"
+                "{file} has the name of {other}, and a bundle knows files by their names alone: rename one of them"
             );
         }
     }

@@ -1,5 +1,6 @@
 //! `hzn-armor bundle`: build, sign, verify and look into bundles.
 
+use armor_policy::escaped_path;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use armor_hub_client::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustChanges, TrustStor
 use jiff::Timestamp;
 
 use crate::build::{self, Build};
-use crate::files::{MAX_LEFT_OUT, refuse_overwriting};
+use crate::files::{MAX_LEFT_OUT, check_output};
 use crate::policy::{self, plural};
 use crate::publish::{self, Publish};
 
@@ -93,11 +94,12 @@ pub async fn run(command: BundleCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
-    let others = command.keys.iter().map(|key| ("the key", key.as_path()));
-    refuse_overwriting("--out", command.out.as_deref(), others)?;
+    let keys = command.keys.iter().map(|key| ("the key", key.as_path()));
+    let others = keys.chain([("the bundle", command.file.as_path())]);
+    check_output("--out", command.out.as_deref(), others)?;
     let keys = command.keys.iter().map(|path| PrivateKey::load(path)).collect::<Result<Vec<_>, _>>()?;
     let bytes = read(&command.file)?;
-    let name = command.file.display();
+    let name = escaped_path(&command.file);
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     // Nobody should have to learn from a node that what was signed cannot be used.
     let payload = Payload::parse(bundle.payload()).with_context(|| name.to_string())?;
@@ -106,6 +108,7 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
     policy::compile_as_nodes(&policies).with_context(|| format!("{name}: not signed"))?;
     policy::refuse_twins(&policies).with_context(|| format!("{name}: not signed"))?;
     payload.check_serial(Timestamp::now()).with_context(|| format!("{name}: not signed"))?;
+    payload.trust.check().with_context(|| format!("{name}: not signed"))?;
     let mut envelope = Envelope::new(bundle.payload());
     if let Signatures::Envelope(signatures) = &bundle.signatures {
         envelope.signatures.clone_from(signatures);
@@ -169,7 +172,7 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
 
 /// The keys that a node with this folder believes; what is left out there is said.
 fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
-    let name = dir.display();
+    let name = escaped_path(dir);
     ensure!(
         dir.is_dir(),
         "{name}: no such folder: --trust names the one that holds the node's {BUNDLE_KEYS}"
@@ -181,10 +184,10 @@ fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
     for role in [BUNDLE_KEYS, RECEIPT_KEYS] {
         let not_read = not_read(&dir.join(role), MAX_LEFT_OUT + 1)?;
         for path in not_read.iter().take(MAX_LEFT_OUT) {
-            console::tell(format_args!("left out: {}: its name does not end in .pem", path.display()));
+            console::tell(format_args!("left out: {}: its name does not end in .pem", escaped_path(path)));
         }
         if not_read.len() > MAX_LEFT_OUT {
-            console::tell(format_args!("left out: more in {}", dir.join(role).display()));
+            console::tell(format_args!("left out: more in {}", escaped_path(&dir.join(role))));
         }
     }
     if !dir.join(BUNDLE_KEYS).is_dir() {
@@ -202,7 +205,7 @@ fn read_meta(path: &Path) -> anyhow::Result<MetaData> {
         List(Vec<MetaData>),
         One(Box<MetaData>),
     }
-    let name = path.display();
+    let name = escaped_path(path);
     match serde_json::from_slice(&read(path)?).with_context(|| name.to_string())? {
         OneOrList::One(meta) => Ok(*meta),
         OneOrList::List(list) => match <[MetaData; 1]>::try_from(list) {
@@ -213,7 +216,7 @@ fn read_meta(path: &Path) -> anyhow::Result<MetaData> {
 }
 
 fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
-    let name = command.file.display();
+    let name = escaped_path(&command.file);
     let bytes = read(&command.file)?;
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
     let mut out = console::stdout();
@@ -282,13 +285,13 @@ fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
 
 /// Reads a bundle's file, no further than a bundle may go.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    file::read(path, MAX_BUNDLE).with_context(|| path.display().to_string())
+    file::read(path, MAX_BUNDLE).with_context(|| escaped_path(path))
 }
 
 /// Writes what a command made.
 pub fn output(path: Option<&Path>, bytes: &[u8]) -> anyhow::Result<ExitCode> {
     match path {
-        Some(path) => std::fs::write(path, bytes).with_context(|| path.display().to_string())?,
+        Some(path) => std::fs::write(path, bytes).with_context(|| escaped_path(path))?,
         None => {
             let mut out = console::stdout();
             out.write_all(bytes).and_then(|()| out.flush())?;

@@ -1,5 +1,6 @@
 //! Which files a command line means: the policies in folders, and outputs that must not be an input.
 
+use armor_policy::escaped_path;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,20 +38,20 @@ pub fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
         }
         let before = found.files.len();
         found.walk(path, 0)?;
-        ensure!(found.files.len() > before, "{}: no .yaml or .yml file in this folder", path.display());
+        ensure!(found.files.len() > before, "{}: no .yaml or .yml file in this folder", escaped_path(path));
     }
     Ok(found)
 }
 
 impl Found {
     fn walk(&mut self, folder: &Path, depth: usize) -> anyhow::Result<()> {
-        let name = || folder.display().to_string();
+        let name = || escaped_path(folder);
         let mut entries =
             fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(name)?;
         entries.sort_by_key(fs::DirEntry::path);
         for entry in entries {
             let path = entry.path();
-            let kind = entry.file_type().with_context(|| path.display().to_string())?;
+            let kind = entry.file_type().with_context(|| escaped_path(&path))?;
             let is_policy =
                 path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
             let reason = if kind.is_dir() {
@@ -59,7 +60,7 @@ impl Found {
                 } else if depth == MAX_DEPTH {
                     bail!(
                         "{}: folders lie more than {MAX_DEPTH} deep: name this one by itself",
-                        path.display()
+                        escaped_path(&path)
                     );
                 } else {
                     self.walk(&path, depth + 1)?;
@@ -81,7 +82,7 @@ impl Found {
 
     fn leave_out(&mut self, path: &Path, reason: &str) {
         if self.left_out.len() < MAX_LEFT_OUT {
-            self.left_out.push(format!("{}: {reason}", path.display()));
+            self.left_out.push(format!("{}: {reason}", escaped_path(path)));
         } else {
             self.more += 1;
         }
@@ -98,24 +99,29 @@ impl Found {
     }
 }
 
-/// Refuses an output that is one of the inputs, or another output, by whatever name; nothing is written before this is known.
+/// Refuses an output that is no regular file, which to open can wait for ever and can have effects, and one that is one of the
+/// inputs, or another output, by whatever name; nothing is written before this is known.
 ///
 /// # Errors
-/// The two names.
-pub fn refuse_overwriting<'p, W: Display>(
+/// What it is, or the two names.
+pub fn check_output<'p, W: Display>(
     option: &str,
     output: Option<&Path>,
     others: impl IntoIterator<Item = (W, &'p Path)>,
 ) -> anyhow::Result<()> {
     let Some(output) = output else { return Ok(()) };
+    if let Some(kind) = fs::metadata(output).ok().and_then(|meta| other_kind(meta.file_type())) {
+        bail!(
+            "{option} {}: no regular file but a {kind}: name one, or leave {option} out; nothing was written",
+            escaped_path(output)
+        );
+    }
     for (what, path) in others {
-        // What anybody may write to without a change, such as /dev/null, is no file of anybody.
-        let is_file = !path.exists() || path.is_file();
         ensure!(
-            !(is_file && is_same(output, path)),
+            !is_same(output, path),
             "{option} {} is {what} {}: name another file; nothing was written",
-            output.display(),
-            path.display()
+            escaped_path(output),
+            escaped_path(path)
         );
     }
     Ok(())

@@ -14,7 +14,7 @@ pub struct HubArgs {
     #[arg(long = "user-pw", short, env = "HZN_EXCHANGE_USER_AUTH", hide_env_values = true)]
     pub user: String,
     /// URL of the hub's sync service (CSS)
-    #[arg(long, env = "HZN_FSS_CSSURL")]
+    #[arg(long, env = "HZN_FSS_CSSURL", hide_env_values = true)]
     pub css_url: String,
     /// PEM of the hub's certificate, where the system does not know it; empty is none, as for hzn
     #[arg(long, env = "HZN_MGMT_HUB_CERT_PATH", value_name = "FILE", value_parser = clap::builder::OsStringValueParser::new())]

@@ -1,13 +1,13 @@
 //! `hzn-armor keys`: make and show signing keys.
 
-use std::fs::OpenOptions;
+use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
 use armor_hub_client::console;
 use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
+use armor_policy::escaped_path;
 
 /// What to do with keys.
 #[derive(Debug, clap::Subcommand)]
@@ -46,6 +46,7 @@ enum Kind {
 pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
     match command {
         KeysCommand::Generate(Generate { name, kind }) => {
+            console::expect_reader()?;
             let kind = match kind {
                 Kind::Ed25519 => KeyType::Ed25519,
                 Kind::P256 => KeyType::P256,
@@ -57,21 +58,21 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
                 PathBuf::from(path)
             };
             let (private, public) = (with(".key"), with(".pem"));
-            if public.exists() {
-                bail!("{} exists already and is not overwritten: choose another name", public.display());
-            }
             let key = PrivateKey::generate(kind)?;
-            key.save_new(&private)?;
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&public)
-                .and_then(|mut file| file.write_all(key.public().to_pem().as_bytes()))
-                .with_context(|| public.display().to_string())?;
+            key.public().save_new(&public)?;
+            if let Err(error) = key.save_new(&private) {
+                // Made just now, and the half of nothing.
+                let _ = fs::remove_file(&public);
+                return Err(error.into());
+            }
             let mut out = console::stdout();
             writeln!(out, "{}  {}", key.public().id(), key.public().key_type())?;
-            writeln!(out, "private: {} (keep it off the nodes)", private.display())?;
-            writeln!(out, "public:  {} (copy it to trust.d or receipt.d of the nodes)", public.display())?;
+            writeln!(out, "private: {} (keep it off the nodes)", escaped_path(&private))?;
+            writeln!(
+                out,
+                "public:  {} (copy it to trust.d or receipt.d of the nodes)",
+                escaped_path(&public)
+            )?;
         }
         KeysCommand::Show(Show { file }) => {
             let key = match PublicKey::load(&file) {

@@ -1,5 +1,6 @@
 //! `hzn-armor policy`: what is wrong with policy files, before they are signed.
 
+use armor_policy::escaped_path;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,11 +9,15 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use armor_hub_client::bundle::MAX_PAYLOAD;
-use armor_hub_client::{console, file};
+use armor_hub_client::console;
+use armor_hub_client::file;
 use armor_policy::model::{Kind, Location};
-use armor_policy::{Checked, CompileError, CompileOptions, Policy, Posture, compile};
+use armor_policy::{
+    Checked, CompileError, CompileOptions, Diagnostic, Diagnostics, Policy, Posture, compile,
+};
 use serde_json::{Value, json};
 
+use crate::build::bundled_name;
 use crate::files;
 
 const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links: BTreeMap::new() };
@@ -46,11 +51,11 @@ pub struct Source {
 
 enum Outcome {
     Good(Checked),
-    Invalid(armor_policy::Diagnostics),
+    Invalid(Diagnostics),
     /// Each policy is in order, but its tables would be too large.
     TooComplex(CompileError),
-    /// The file does not read.
-    Unreadable(String),
+    /// The file does not read, or has a name that no bundle can have.
+    Unusable(String),
 }
 
 impl Outcome {
@@ -58,6 +63,9 @@ impl Outcome {
         match armor_policy::check(name, text) {
             Err(diagnostics) => Self::Invalid(diagnostics),
             Ok(checked) => {
+                if let Some(twin) = twin(&checked.policies) {
+                    return Self::Invalid(Diagnostics { list: vec![twin], more: 0 });
+                }
                 let problem = checked.policies.iter().find_map(|policy| compile(&[policy], &OPTIONS).err());
                 problem.map_or(Self::Good(checked), Self::TooComplex)
             }
@@ -67,13 +75,16 @@ impl Outcome {
 
 impl Source {
     fn read(path: &Path) -> Self {
-        let name = path.display().to_string();
+        let name = escaped_path(path);
         let (text, outcome) = match file::read(path, MAX_PAYLOAD) {
-            Err(error) => (String::new(), Outcome::Unreadable(format!("{name}: {error}"))),
+            Err(error) => (String::new(), Outcome::Unusable(format!("{name}: {error}"))),
             Ok(bytes) => match armor_policy::text::decode(&name, bytes) {
                 Err(diagnostics) => (String::new(), Outcome::Invalid(diagnostics)),
                 Ok(text) => {
-                    let outcome = Outcome::of(&name, &text);
+                    let outcome = match (Outcome::of(&name, &text), bundled_name(path)) {
+                        (Outcome::Good(_), Err(problem)) => Outcome::Unusable(format!("{problem:#}")),
+                        (outcome, _) => outcome,
+                    };
                     (text, outcome)
                 }
             },
@@ -96,11 +107,11 @@ impl Source {
 
     /// For people: one line per finding.
     pub fn report(&self) -> String {
-        let path = self.path.display();
+        let path = escaped_path(&self.path);
         match &self.outcome {
             Outcome::Invalid(diagnostics) => format!("{diagnostics}"),
             Outcome::TooComplex(problem) => problem.to_string(),
-            Outcome::Unreadable(problem) => problem.clone(),
+            Outcome::Unusable(problem) => problem.clone(),
             Outcome::Good(checked) => {
                 let mut report = String::new();
                 for warning in &checked.warnings {
@@ -115,7 +126,7 @@ impl Source {
 
     fn json(&self) -> Value {
         let (mut policies, mut errors, mut warnings, mut more) = (json!([]), json!([]), json!([]), 0);
-        let findings = |list: &[armor_policy::Diagnostic]| -> Value {
+        let findings = |list: &[Diagnostic]| -> Value {
             list.iter()
                 .map(|d| {
                     json!({ "line": d.location.line, "column": d.location.column, "message": d.message, "help": d.help })
@@ -135,14 +146,14 @@ impl Source {
                     _ => json!([{ "message": problem.to_string() }]),
                 };
             }
-            Outcome::Unreadable(problem) => errors = json!([{ "message": problem }]),
+            Outcome::Unusable(problem) => errors = json!([{ "message": problem }]),
             Outcome::Good(checked) => {
                 policies = checked.policies.iter().map(|policy| policy.name.clone()).collect();
                 warnings = findings(&checked.warnings);
             }
         }
         json!({
-            "file": self.path, "ok": self.is_good(), "policies": policies, "errors": errors, "moreErrors": more, "warnings": warnings,
+            "file": escaped_path(&self.path), "ok": self.is_good(), "policies": policies, "errors": errors, "moreErrors": more, "warnings": warnings,
         })
     }
 }
@@ -181,20 +192,26 @@ pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
     hosts.into_iter().try_for_each(|policy| compile(&[policy], &OPTIONS).map(drop))
 }
 
-/// Refuses two policies of one name, which alerts could not tell apart.
+/// Refuses two policies of one name.
 pub fn refuse_twins<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> anyhow::Result<()> {
+    twin(policies).map_or(Ok(()), |twin| bail!("{twin}"))
+}
+
+/// The first policy that has the name of another. Alerts could not tell them apart: they name no namespace.
+fn twin<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Option<Diagnostic> {
     let mut seen = HashMap::new();
-    for policy in policies {
-        let Policy { kind, namespace, name, file, location, .. } = policy;
-        if let Some((other, line)) = seen.insert((kind, namespace, name), (file, location.line)) {
-            bail!(
-                "{file}:{}:{}: policy `{name}` stands already in {other}, line {line}: give one of them another metadata.name",
-                location.line,
-                location.column
-            );
-        }
-    }
-    Ok(())
+    policies.into_iter().find_map(|policy| {
+        let Policy { kind, name, file, location, .. } = policy;
+        let (other, line) = seen.insert((kind, name), (file, location.line))?;
+        Some(Diagnostic {
+            file: file.clone(),
+            location: *location,
+            message: format!("policy `{name}` stands already in {other}, line {line}"),
+            help:
+                "give one of them another metadata.name: alerts know policies by it, whatever their namespace"
+                    .to_owned(),
+        })
+    })
 }
 
 /// A number and the word for it.

@@ -12,6 +12,7 @@ use armor_hub_client::console;
 use armor_hub_client::css::NewObject;
 use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
+use armor_policy::escaped_path;
 use jiff::Timestamp;
 
 use crate::bundle::read;
@@ -43,7 +44,8 @@ pub struct Publish {
 
 /// Runs the command.
 pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
-    let file = command.file.display().to_string();
+    console::expect_reader()?;
+    let file = escaped_path(&command.file);
     let data = read(&command.file)?;
     let bundle = SignedBundle::open(&data, None).with_context(|| file.clone())?;
     let payload = Payload::parse(bundle.payload()).with_context(|| file.clone())?;
@@ -54,7 +56,7 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         (Some(path), Signatures::Plain(_)) => {
             let key = PrivateKey::load(path)?;
             let signature = PlainSignature::make(&data, &key)
-                .with_context(|| format!("{}: the hub verifies RSA alone", path.display()))??;
+                .with_context(|| format!("{}: the hub verifies RSA alone", escaped_path(path)))??;
             Some(signature.fields())
         }
     };
@@ -89,6 +91,8 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         hash_algorithm,
     };
     let hub = command.hub.client()?;
+    // Nothing is put where no sync service is, which this finds out.
+    hub.list_all(BUNDLE_TYPE).await?;
     hub.publish(&object, &data).await.map_err(|error| match error {
         MmsError::Rejected { status: 400, .. } => anyhow::Error::from(error).context(format!(
             "the hub refuses {}; if an object of that id was deleted and a node has not seen it yet, or was made elsewhere, build \

@@ -1,4 +1,4 @@
-//! Bytes that the kernel has for names, as text.
+//! Bytes that the kernel has for names, of files above all, as text.
 //!
 //! Invariant: different bytes never make the same text, so that nobody can name a file to be taken for another. What is plain
 //! UTF-8 stands as it is. Bytes that are not UTF-8, control characters, and those that end a line or turn the direction of
