@@ -120,7 +120,7 @@ pub struct Built {
 /// # Errors
 /// [`CompileError`]: the policies are to blame.
 pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Built, CompileError> {
-    let links = links(root, policies);
+    let links = links(std::slice::from_ref(root), policies);
     let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
     warn_of_flags(policies);
     let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
@@ -163,7 +163,7 @@ impl ContainerPolicies {
         let ours: Vec<&Policy> = policies.iter().filter(|policy| policy.kind == Kind::Container).collect();
         let mut strangers = None;
         if !ours.is_empty() {
-            let mut options = CompileOptions { posture, links: links(&Root::of_layers(&[]), &ours) };
+            let mut options = CompileOptions { posture, links: links(&[Root::of_layers(&[])], &ours) };
             compile(&ours, &options)?;
             options.posture = Posture::Allow;
             strangers = Some(Arc::new(compile(&ours, &options)?));
@@ -220,7 +220,7 @@ impl ContainerPolicies {
         }
         let policies: Vec<&Policy> = selected.iter().map(|at| &*self.policies[*at].0).collect();
         let root = workload.root();
-        let links = Arc::new(links(&root, &policies));
+        let links = Arc::new(links(&workload.roots(), &policies));
         let known = self.compiled.iter().find(|known| known.policies == selected && known.links == links);
         let domain = match known {
             Some(known) => Arc::clone(&known.domain),
@@ -287,7 +287,7 @@ impl ContainerPolicies {
 
 /// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
 /// one for all of `/bin/busybox`. As a source it is, as is any directory and any path of a `file` rule.
-pub(crate) fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, String> {
+pub(crate) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Vec<String>> {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
         followed.extend(rule.sources.iter().map(String::as_str));
@@ -295,16 +295,21 @@ pub(crate) fn links(root: &Root, policies: &[&Policy]) -> BTreeMap<String, Strin
             followed.insert(path);
         }
     }
-    let resolve = |path: String| {
-        let mut to = root.resolve(&path, followed.contains(path.as_str()));
-        let end = root.resolve(&path, true);
+    let resolve = |root: &Root, path: &String| {
+        let mut to = root.resolve(path, followed.contains(path.as_str()));
+        let end = root.resolve(path, true);
         if root.is_dir(&end) {
             to = end;
         }
-        let to = to.into_os_string().into_string().ok()?;
-        (to != path).then_some((path, to))
+        to.into_os_string().into_string().ok().filter(|to| to != path)
     };
-    literal_paths(policies).into_iter().filter_map(resolve).collect()
+    let resolve_in_all = |path: String| {
+        let mut ends: Vec<String> = roots.iter().filter_map(|root| resolve(root, &path)).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        (!ends.is_empty()).then_some((path, ends))
+    };
+    literal_paths(policies).into_iter().filter_map(resolve_in_all).collect()
 }
 
 /// Files with several names one of which has rules, devices whose nodes have, and whether all were found within `limit`
@@ -532,7 +537,7 @@ mod tests {
              matchDirectories: [{dir: /bin/}]}\n  file: {matchPaths: [{path: /usr/bin/sh}, {path: /loop}, {path: /no/such}]}\n",
         );
         let all: Vec<&Policy> = policies.iter().collect();
-        let found = links(&root, &all);
+        let found = links(std::slice::from_ref(&root), &all);
         let expected = [
             ("/bin", "/usr/bin"),
             ("/bin/sh", "/usr/bin/sh"),
@@ -540,10 +545,29 @@ mod tests {
             ("/bin/wget", "/usr/bin/wget"),
             ("/usr/bin/sh", "/usr/bin/dash"),
         ];
-        assert_eq!(found, expected.map(|(from, to)| (from.to_owned(), to.to_owned())).into());
+        assert_eq!(found, expected.map(|(from, to)| (from.to_owned(), vec![to.to_owned()])).into());
         let sourced = parse("  process: {matchPaths: [{path: /x, fromSource: [{path: /bin/sh}]}]}\n");
-        assert_eq!(links(&root, &[&sourced[0]])["/bin/sh"], "/usr/bin/dash");
+        assert_eq!(links(std::slice::from_ref(&root), &[&sourced[0]])["/bin/sh"], ["/usr/bin/dash"]);
         assert_eq!(root.resolve("/bin/../../etc/x", true), Path::new("/etc/x"));
+    }
+
+    #[test]
+    fn a_link_of_the_image_leads_where_it_led_whatever_became_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, image) = (dir.path().join("upper"), dir.path().join("image"));
+        fs::create_dir_all(image.join("usr/bin")).unwrap();
+        fs::write(image.join("usr/bin/wget"), "").unwrap();
+        symlink("usr/bin", image.join("bin")).unwrap();
+        fs::create_dir(&upper).unwrap();
+        let workload = Workload { layers: vec![upper.clone(), image], ..Workload::default() };
+        let policies = parse("  process: {matchPaths: [{path: /bin/wget}]}\n");
+        let found = || links(&workload.roots(), &[&policies[0]]).remove("/bin/wget");
+        assert_eq!(found(), Some(vec!["/usr/bin/wget".to_owned()]));
+        fs::create_dir(upper.join("bin")).unwrap();
+        assert_eq!(found(), Some(vec!["/usr/bin/wget".to_owned()]), "in its place is a directory");
+        fs::remove_dir(upper.join("bin")).unwrap();
+        symlink("/opt", upper.join("bin")).unwrap();
+        assert_eq!(found(), Some(vec!["/opt/wget".to_owned(), "/usr/bin/wget".to_owned()]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub const LOOK: Duration = Duration::from_secs(2);
 const PATHS: usize = 2000;
 
 /// What paths led to: those alone that led elsewhere.
-pub type Links = Arc<BTreeMap<String, String>>;
+pub type Links = Arc<BTreeMap<String, Vec<String>>>;
 
 /// Whose paths they are.
 #[derive(Debug, Clone)]
@@ -45,17 +45,18 @@ pub struct Watched {
 impl Watched {
     /// What leads elsewhere by now, or does so no more, each path with where it leads; empty if nothing has changed.
     pub fn moved(&self) -> Vec<String> {
-        let root = match &self.whose {
-            Whose::Host(process) => Root::of_process(process),
-            Whose::Container(workload) => workload.root(),
+        let roots = match &self.whose {
+            Whose::Host(process) => vec![Root::of_process(process)],
+            Whose::Container(workload) => workload.roots(),
         };
         let policies: Vec<&Policy> = self.policies.iter().map(|policy| &**policy).collect();
-        let now = domains::links(&root, &policies);
+        let now = domains::links(&roots, &policies);
         let mut paths: Vec<&String> = now.keys().chain(self.links.keys()).collect();
         paths.sort_unstable();
         paths.dedup();
         paths.retain(|path| now.get(*path) != self.links.get(*path));
-        paths.into_iter().map(|path| format!("{path} -> {}", now.get(path).unwrap_or(path))).collect()
+        let ends = |path| now.get(path).map_or_else(|| String::clone(path), |ends| ends.join(" and "));
+        paths.into_iter().map(|path| format!("{path} -> {}", ends(path))).collect()
     }
 }
 
@@ -100,7 +101,7 @@ mod tests {
         let file = at("current/key");
         let policies = vec![policy(std::slice::from_ref(&file))];
         let links = |policies: &[Arc<Policy>]| -> Links {
-            Arc::new(domains::links(&Root::of_process("self"), &[&policies[0]]))
+            Arc::new(domains::links(&[Root::of_process("self")], &[&policies[0]]))
         };
         let watch = |policies: &Vec<Arc<Policy>>| Watched {
             whose: Whose::Host("self"),

@@ -69,6 +69,13 @@ impl Workload {
         }
     }
 
+    /// The roots in which links on the way of rules' paths are looked up: its own, where its root may switch them, and the image that it
+    /// was made from, where nobody does. So no link that is renamed takes a rule away.
+    pub fn roots(&self) -> Vec<Root> {
+        let image = self.layers.get(1..).filter(|layers| !layers.is_empty()).map(Root::of_layers);
+        std::iter::once(self.root()).chain(image).collect()
+    }
+
     /// Its first process, for `/proc`. A number that another process got since is not taken for it: a container's control
     /// group is named after its id.
     pub fn process(&self) -> Option<String> {

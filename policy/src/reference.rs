@@ -88,7 +88,7 @@ pub fn evaluate<'a>(
 }
 
 fn is_program(source: &str, program: &str, options: &CompileOptions) -> bool {
-    source == program || options.links.get(source).is_some_and(|resolved| resolved == program)
+    source == program || options.links.get(source).is_some_and(|ends| ends.iter().any(|end| end == program))
 }
 
 type Order<'a> =
@@ -133,17 +133,19 @@ fn strictness(rule: &Rule) -> usize {
 
 /// What is written and what it resolves to.
 fn targets(target: &Target, options: &CompileOptions) -> Vec<Target> {
-    let link = |path: &str| options.links.get(path.strip_suffix('/').unwrap_or(path)).cloned();
+    let ends = |path: &str| {
+        options.links.get(path.strip_suffix('/').unwrap_or(path)).cloned().unwrap_or_default().into_iter()
+    };
     let slashed = |path: String| if path.ends_with('/') { path } else { path + "/" };
-    let resolved = match target {
-        Target::Path(path) => link(path).map(Target::Path),
+    let resolved: Vec<Target> = match target {
+        Target::Path(path) => ends(path).map(Target::Path).collect(),
         Target::Directory { path, recursive } => {
-            link(path).map(|to| Target::Directory { path: slashed(to), recursive: *recursive })
+            ends(path).map(|to| Target::Directory { path: slashed(to), recursive: *recursive }).collect()
         }
         Target::Glob(glob) => {
-            link(&glob.directory()).map(|to| Target::Glob(glob.with_directory(&slashed(to))))
+            ends(&glob.directory()).map(|to| Target::Glob(glob.with_directory(&slashed(to)))).collect()
         }
-        Target::Name(_) => None,
+        Target::Name(_) => Vec::new(),
     };
     std::iter::once(target.clone()).chain(resolved).collect()
 }

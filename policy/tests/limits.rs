@@ -180,7 +180,7 @@ fn no_rules_permit_everything() {
 #[test]
 fn a_link_must_be_a_path() {
     let mut options = CompileOptions::default();
-    options.links.insert("/etc/x".into(), "../y".into());
+    options.links.insert("/etc/x".into(), vec!["/y".into(), "../y".into()]);
     let policy = parsed("p", "  file: {matchPaths: [{path: /etc/x}]}\n");
     let error = compile(&[&policy], &options).unwrap_err();
     assert_eq!(error, CompileError::Link { from: "/etc/x".into(), to: "../y".into() });

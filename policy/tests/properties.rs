@@ -119,8 +119,10 @@ fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>>
 fn options() -> impl Strategy<Value = CompileOptions> {
     let posture = prop::sample::select(vec![Posture::Allow, Posture::Audit, Posture::Block]);
     let to = prop_oneof![4 => path(), 1 => Just("/".to_owned())];
-    let programs = prop::sample::subsequence(vec![("/bin/a".to_owned(), "/usr/bin/a".to_owned())], 0..=1);
-    (posture, prop::collection::btree_map(path(), to, 0..3), programs).prop_map(
+    let programs =
+        prop::sample::subsequence(vec![("/bin/a".to_owned(), vec!["/usr/bin/a".to_owned()])], 0..=1);
+    let ends = prop::collection::vec(to, 0..3);
+    (posture, prop::collection::btree_map(path(), ends, 0..3), programs).prop_map(
         |(posture, mut links, programs)| {
             links.extend(programs);
             CompileOptions { posture, links }

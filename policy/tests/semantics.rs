@@ -381,7 +381,8 @@ fn a_rule_matches_what_is_written_and_what_that_resolves_to() {
     let policy = policy("p", spec);
     let paths: Vec<String> = armor_policy::literal_paths(&[&policy]).into_iter().collect();
     assert_eq!(paths, ["/bin/sh", "/bin/sleep", "/lib", "/sbin"]);
-    let links = paths.iter().map(|path| (path.clone(), format!("/usr{path}"))).collect();
+    let links =
+        paths.iter().map(|path| (path.clone(), vec![format!("/usr{path}"), format!("/b{path}")])).collect();
     let domain = compile(&[&policy], &CompileOptions { links, ..CompileOptions::default() }).unwrap();
     check(
         &domain,
@@ -390,6 +391,9 @@ fn a_rule_matches_what_is_written_and_what_that_resolves_to() {
          /usr/bin/sh /bin/sleep     exec * block
          /bin/a      /usr/bin/sleep exec * allow
          -           /usr/sbin/x    exec * block
+         -           /b/sbin/x      exec * block
+         /b/bin/sh   /usr/bin/sleep exec * block
+         -           /b/lib/x.so    exec * block
          -           /usr/lib/x.so  exec * block
          -           /usr/lib/a/x.so exec * allow",
     );

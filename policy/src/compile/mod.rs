@@ -64,11 +64,11 @@ pub enum Posture {
 pub struct CompileOptions {
     /// For allow-lists.
     pub posture: Posture,
-    /// What paths resolve to in the workload's root, without symlinks. Keys are those of [`literal_paths`]; a path that
-    /// is missing here, or maps to itself, is no link. Of a path that does not exist resolve the directories that do.
+    /// What paths resolve to in the workload's root, without symlinks; several where they do so in the image that it was made from and
+    /// in what has become of it. Keys are those of [`literal_paths`]; a path that is missing here, or maps to itself, is no link. Of a path that does not exist resolve the directories that do.
     /// A last component that is a symlink itself is for the caller to decide: resolved, a rule for `/bin/wget` is
     /// one for all of `/bin/busybox`.
-    pub links: BTreeMap<String, String>,
+    pub links: BTreeMap<String, Vec<String>>,
 }
 
 /// Why policies that are each in order cannot be compiled together.

@@ -49,14 +49,14 @@ impl<'a> Rules<'a> {
             let index = index as u32;
             let effect = effect(rule);
             let strictness: u32 = effect.iter().map(|verdict| *verdict as u32).sum();
-            let resolved = resolved_target(&rule.target, &options.links)?;
+            let resolved = resolved_targets(&rule.target, &options.links)?;
             for target in std::iter::once(rule.target.clone()).chain(resolved) {
                 let key = (specificity(&target), rule.action, Reverse(strictness), index);
                 ranked.push((key, Entry { rule: index, target }));
             }
             let mut sources = rule.sources.clone();
             for source in &rule.sources {
-                sources.extend(resolve(source, &options.links)?.map(str::to_owned));
+                sources.extend(resolve(source, &options.links)?.into_iter().map(str::to_owned));
             }
             let restricts = rule.action == Action::Allow && !policy.is_exception(rule);
             rules.push(Ruled { policy, rule, effect, sources, restricts });
@@ -146,30 +146,34 @@ fn effect(rule: &Rule) -> [Verdict; 4] {
 }
 
 /// What a path resolves to, without a last `/`, where that is another path.
-fn resolve<'l>(path: &str, links: &'l BTreeMap<String, String>) -> Result<Option<&'l str>, CompileError> {
-    let Some((from, to)) = links.get_key_value(trimmed(path)) else { return Ok(None) };
-    let normal = to.starts_with('/')
-        && to.len() <= MAX_PATH
-        && !to.contains("//")
-        && !to.contains('\0')
-        && to.split('/').all(|component| component != "." && component != "..");
-    if !normal {
+fn resolve<'l>(path: &str, links: &'l BTreeMap<String, Vec<String>>) -> Result<Vec<&'l str>, CompileError> {
+    let Some((from, ends)) = links.get_key_value(trimmed(path)) else { return Ok(Vec::new()) };
+    let is_normal = |to: &str| {
+        to.starts_with('/')
+            && to.len() <= MAX_PATH
+            && !to.contains("//")
+            && !to.contains('\0')
+            && to.split('/').all(|component| component != "." && component != "..")
+    };
+    if let Some(to) = ends.iter().find(|to| !is_normal(to)) {
         return Err(CompileError::Link { from: from.clone(), to: to.clone() });
     }
-    Ok(Some(trimmed(to)).filter(|to| *to != trimmed(path)))
+    Ok(ends.iter().map(|to| trimmed(to)).filter(|to| *to != trimmed(path)).collect())
 }
 
-fn resolved_target(
+fn resolved_targets(
     target: &Target,
-    links: &BTreeMap<String, String>,
-) -> Result<Option<Target>, CompileError> {
+    links: &BTreeMap<String, Vec<String>>,
+) -> Result<Vec<Target>, CompileError> {
+    let ends = |path: &str| resolve(path, links).map(Vec::into_iter);
     Ok(match target {
-        Target::Path(path) => resolve(path, links)?.map(|to| Target::Path(to.to_owned())),
-        Target::Directory { path, recursive } => resolve(path, links)?
-            .map(|to| Target::Directory { path: format!("{to}/"), recursive: *recursive }),
+        Target::Path(path) => ends(path)?.map(|to| Target::Path(to.to_owned())).collect(),
+        Target::Directory { path, recursive } => ends(path)?
+            .map(|to| Target::Directory { path: format!("{to}/"), recursive: *recursive })
+            .collect(),
         Target::Glob(glob) => {
-            resolve(&glob.directory(), links)?.map(|to| Target::Glob(glob.with_directory(&format!("{to}/"))))
+            ends(&glob.directory())?.map(|to| Target::Glob(glob.with_directory(&format!("{to}/")))).collect()
         }
-        Target::Name(_) => None,
+        Target::Name(_) => Vec::new(),
     })
 }
