@@ -112,7 +112,7 @@ static __always_inline void begin_object(const struct scope *scope, struct scrat
 		name->place = place = PLACE_ANONYMOUS;
 	if (place == PLACE_BACKING && name->mnt)
 		name->is_layer = 1;
-	if (place == PLACE_BACKING || (place == PLACE_DETACHED && own_namespace(scope)) ||
+	if (place == PLACE_BACKING || (place == PLACE_DETACHED && own_namespace(scope, 0, place)) ||
 	    (place == PLACE_ANONYMOUS && is_the_kernels(magic))) {
 		name->mnt = 0;
 		scratch->found = 1;

@@ -18,7 +18,7 @@
 /* Whether what happens to a mount happens in the domain's own tree. */
 static __always_inline bool is_own(const struct scope *scope, struct mount *mount)
 {
-	__u32 place = place_of(mount), number = own_namespace(scope);
+	__u32 place = place_of(mount), number = own_namespace(scope, 0, place);
 
 	/* What is mounted there goes by the mount's own group, what is taken away by that of the mount that it is on. */
 	return !number || place == number || FIELD(mount, mount, mnt_group_id) ||
@@ -135,7 +135,7 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 		return 0;
 	if (mounting == MOUNTS_OVER) {
 		permissions = 1u << WRITE;
-	} else if (is_named(name->place) && name->place == own_namespace(scope)) {
+	} else if (is_named(name->place) && name->place == own_namespace(scope, name->mnt, name->place)) {
 		/* In the domain's own tree only the name that goes counts, elsewhere all that those may have which go with it. */
 		__u32 state = name->states[0], both = OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED;
 

@@ -102,28 +102,34 @@ static __always_inline __u64 sequence_of(__u64 ns)
 	return bpf_core_field_exists(((struct ns_common *)0)->ns_id) ? FIELD(mnt_namespace, ns, ns.ns_id) : 0;
 }
 
-/* Whether the mount namespace that a container was given is still there. */
-static __always_inline bool is_there(const struct entrance *entrance)
+/* Whether the mount namespace that a container was given is at this address. */
+static __always_inline bool is_given(const struct entrance *entrance, __u64 ns)
 {
-	__u64 ns = namespace_at(entrance->mount_namespace);
-
 	return ns && (!entrance->sequence || sequence_of(ns) == entrance->sequence);
 }
 
 /* A number that no namespace has: that of one that is gone. */
 #define NAMESPACE_GONE 1
 
-/* Inode number of the mount namespace whose tree is the domain's own, 0 where that is not known. */
-static __noinline __u32 own_namespace(const struct scope *scope)
+/*
+ * Inode number of the mount namespace whose tree is the domain's own, 0 where that is not known. `mnt`, where it is not 0, is a mount
+ * at `place`.
+ */
+static __noinline __u32 own_namespace(const struct scope *scope, __u64 mnt, __u32 place)
 {
 	struct entrance *entrance;
+	__u32 number;
+	__u64 ns;
 
 	if (scope->domain == HOST_DOMAIN)
 		return scope->rules->mount_namespace;
 	entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
 	if (!entrance)
 		return 0;
-	return is_there(entrance) ? entrance->mount_namespace : NAMESPACE_GONE;
+	number = entrance->mount_namespace;
+	/* A namespace that has mounts is there. */
+	ns = mnt && place == number ? (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns) : namespace_at(number);
+	return is_given(entrance, ns) ? number : NAMESPACE_GONE;
 }
 
 /* Remembers where a task's mount namespace is, and which, if its container's entrance has the number alone. */

@@ -171,7 +171,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	}
 	folder->known = 0;
 	folder->others = OTHERS_NONE;
-	number = own_namespace(resolution->scope);
+	number = own_namespace(resolution->scope, name->mnt, name->place);
 	if (!number)
 		return;
 	if (has_mount_path_alone(name->dentry)) {
@@ -298,8 +298,8 @@ static __always_inline bool end_resolve(struct resolution *resolution)
 		end_names(resolution);
 	else if (scratch->shown.count > SHOWN_MOUNTS)
 		add_class(&name->classes, OBJECT_UNRESOLVED);
-	number = own_namespace(resolution->scope);
-	if (number && layer < OVERLAY_DEPTH && name->layers[layer]) {
+	number = layer < OVERLAY_DEPTH && name->layers[layer] ? own_namespace(resolution->scope, name->mnt, name->place) : 0;
+	if (number) {
 		scratch->resolve_dentry = name->layers[layer];
 		scratch->resolve_layer = layer + 1;
 		scratch->resolve_at = 1;
