@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything. What a path is may be another's to choose, so no more is read of a file than its first line.
 
+mod folding;
 mod interpreter;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
         for rule in &policy.rules {
             let place = format!("policy {} ({}:{})", policy.name, policy.file, rule.location.line);
             said.extend(program_link(root, policy, rule).map(|text| format!("{place}: {text}")));
+            said.extend(folding::advice(root, &rule.target).map(|text| format!("{place}: {text}")));
             said.extend(
                 rule.sources
                     .iter()

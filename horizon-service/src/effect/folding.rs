@@ -1,0 +1,68 @@
+//! Filesystems that take a name in several spellings. The kernel keeps the one that a file was opened by, so a rule about one
+//! spelling is none about the others.
+
+use std::fs::File;
+use std::path::Path;
+
+use armor_policy::escaped_path;
+use armor_policy::model::Target;
+
+use crate::root::Root;
+
+/// `MSDOS_SUPER_MAGIC` and `EXFAT_SUPER_MAGIC`, include/uapi/linux/magic.h.
+const FOLDING: [i64; 2] = [0x4d44, 0x2011_bab0];
+/// `FS_CASEFOLD_FL`, include/uapi/linux/fs.h.
+const CASEFOLD: u32 = 0x4000_0000;
+
+/// What to write instead of a target below a folder that folds names; a rule for all below that folder has no need of it.
+pub fn advice(root: &Root, target: &Target) -> Option<String> {
+    let (path, is_all_below) = match target {
+        Target::Path(path) => (path.clone(), false),
+        Target::Directory { path, recursive } => (path.clone(), *recursive),
+        Target::Glob(glob) => (glob.directory(), false),
+        Target::Name(_) => return None,
+    };
+    let path = root.resolve(&path, true);
+    let folder = outermost(&path, |folder| root.find(folder).is_some_and(|found| folds(&found)))?;
+    if is_all_below && folder == path {
+        return None;
+    }
+    let folder = escaped_path(folder);
+    Some(format!(
+        "{} lies in {folder}, which takes names in several spellings, and this is a rule about one: write a recursive \
+         matchDirectories for {folder}",
+        escaped_path(&path)
+    ))
+}
+
+/// The folder furthest up that `folds` holds of, of `path` and those above it.
+fn outermost(path: &Path, folds: impl Fn(&Path) -> bool) -> Option<&Path> {
+    path.ancestors().filter(|folder| folds(folder)).last()
+}
+
+/// Whether a folder takes names in several spellings: all of vfat and exfat, and folders of other filesystems that are marked so.
+fn folds(folder: &Path) -> bool {
+    if !folder.is_dir() {
+        return false;
+    }
+    let magic = rustix::fs::statfs(folder).map(|found| found.f_type as i64);
+    if magic.is_ok_and(|magic| FOLDING.contains(&magic)) {
+        return true;
+    }
+    let flags = File::open(folder).ok().and_then(|folder| rustix::fs::ioctl_getflags(folder).ok());
+    flags.is_some_and(|flags| flags.bits() & CASEFOLD != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_furthest_up_that_folds_is_named() {
+        let efi = |folder: &Path| folder.starts_with("/boot/efi");
+        assert_eq!(outermost(Path::new("/boot/efi/EFI/debian"), efi), Some(Path::new("/boot/efi")));
+        assert_eq!(outermost(Path::new("/boot/efi"), efi), Some(Path::new("/boot/efi")));
+        assert_eq!(outermost(Path::new("/boot/grub"), efi), None);
+        assert!(!folds(Path::new("/proc")));
+    }
+}
