@@ -30,16 +30,16 @@ const KERNELS: [Kernel; 3] = [
     Kernel {
         name: "6.1",
         lacks: &["lsm/file_truncate", "lsm/inode_file_setattr", "lsm/inode_remove_acl", "lsm/inode_set_acl"],
-        without: &[".__ns_ref", "struct backing_file", "dentry_flags"],
+        without: &[".__ns_ref", "ns.ns_id", "struct backing_file", "dentry_flags"],
         attaches: false,
     },
     Kernel {
         name: "6.12",
         lacks: &["lsm/inode_file_setattr"],
-        without: &[".__ns_ref", "dentry_flags"],
+        without: &[".__ns_ref", "ns.ns_id", "dentry_flags"],
         attaches: true,
     },
-    Kernel { name: "latest", lacks: &[], without: &["ns.count", "dentry.d_u"], attaches: true },
+    Kernel { name: "latest", lacks: &[], without: &["ns.count", "mnt_namespace.seq", "dentry.d_u"], attaches: true },
 ];
 
 /// A file with the types of each of [`KERNELS`].
