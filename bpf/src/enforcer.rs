@@ -278,13 +278,18 @@ impl Enforcer {
         if domain == HOST_DOMAIN || home.mount_namespace == 0 {
             return Ok(());
         }
-        let entrance = [home.mount_namespace, 0, 0, 0, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
-        match self.entrances.update(&domain.to_ne_bytes(), &entrance, MapFlags::NO_EXIST) {
-            Err(source) if source.kind() != libbpf_rs::ErrorKind::AlreadyExists => {
-                Err(BpfError::Map { map: "entrances", source })
-            }
-            _ => Ok(()),
-        }
+        let note = || match self.entrances.lookup(&domain.to_ne_bytes(), MapFlags::ANY)? {
+            Some(known) if leading_u32(&known) != 0 => Ok(()),
+            _ => self.set_entrance(domain, home.mount_namespace),
+        };
+        note().map_err(|source| BpfError::Map { map: "entrances", source })
+    }
+
+    /// What the kernel finds out of it itself is left to it.
+    fn set_entrance(&self, domain: u32, mount_namespace: u32) -> libbpf_rs::Result<()> {
+        let mut entrance = vec![0; self.entrances.value_size() as usize];
+        entrance[..4].copy_from_slice(&mount_namespace.to_ne_bytes());
+        self.entrances.update(&domain.to_ne_bytes(), &entrance, MapFlags::ANY)
     }
 
     /// Keys begin with the generation.
@@ -358,16 +363,16 @@ impl Enforcer {
         look().map_err(|source| BpfError::Map { map: "containers", source })
     }
 
+    /// Forgets which mount namespace a domain was given: it is another's from here on.
+    pub fn forget_entrance(&self, domain: u32) -> Result<(), BpfError> {
+        self.set_entrance(domain, 0).map_err(|source| BpfError::Map { map: "entrances", source })
+    }
+
     /// Puts into a domain what is started in a container from here on. What runs there already is found by
     /// [`Self::label_running`]. No other container may have had the domain since tasks were last seen in it.
     pub fn add_container(&self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
         let failed = |map| move |source| BpfError::Map { map, source };
-        match self.entrances.delete(&domain.to_ne_bytes()) {
-            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
-                return Err(failed("entrances")(error));
-            }
-            _ => {}
-        }
+        self.forget_entrance(domain)?;
         self.containers.update(&id.0, &domain.to_ne_bytes(), MapFlags::ANY).map_err(failed("containers"))
     }
 

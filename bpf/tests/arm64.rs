@@ -39,7 +39,12 @@ const KERNELS: [Kernel; 3] = [
         without: &[".__ns_ref", "ns.ns_id", "dentry_flags"],
         attaches: true,
     },
-    Kernel { name: "latest", lacks: &[], without: &["ns.count", "mnt_namespace.seq", "dentry.d_u"], attaches: true },
+    Kernel {
+        name: "latest",
+        lacks: &[],
+        without: &["ns.count", "mnt_namespace.seq", "dentry.d_u"],
+        attaches: true,
+    },
 ];
 
 /// A file with the types of each of [`KERNELS`].

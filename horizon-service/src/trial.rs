@@ -141,6 +141,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     // What an earlier try left behind is nobody's alert.
     enforcer.settle()?;
     while !events.drain(EVENTS)?.is_empty() {}
+    // That of an earlier one may be in force still.
+    enforcer.forget_entrance(DOMAIN)?;
     let home = Home::of_process("self").context("cannot read this process's mounts")?;
     let home = Home { linked, ..home };
     let secure = trial.secure_sources;

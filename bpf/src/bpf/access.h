@@ -67,19 +67,15 @@ static __always_inline bool is_in_lookup(__u64 dentry)
 	return FIELD(dentry, dentry, d_flags) & flag;
 }
 
-/* A task's place in undecided_list.pending_of. */
-static __always_inline __u32 pending_place(__u64 task)
+static __always_inline __u32 *pending_of_task(__u64 task)
 {
-	return task * 0x9e3779b97f4a7c15 >> (64 - UNDECIDED_TASK_BITS);
+	return &pending_of[task * 0x9e3779b97f4a7c15 >> (64 - UNDECIDED_TASK_BITS)];
 }
 
 /* Whether a decision waits for what an open of the task comes to (undecided.h), or of another with the same place. */
 static __always_inline bool is_awaited(struct task_struct *task)
 {
-	__u32 key = 0;
-	struct undecided_list *list = bpf_map_lookup_elem(&undecided, &key);
-
-	return list && list->pending_of[pending_place((__u64)PLAIN(task))];
+	return *(volatile __u32 *)pending_of_task((__u64)PLAIN(task));
 }
 
 /* Sets what is asked about, but its first name and what is asked. */

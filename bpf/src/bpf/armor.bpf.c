@@ -152,8 +152,8 @@ static __always_inline bool is_started(struct file *file)
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file)
 {
+	int verdict = 0;
 	__u32 rights;
-	int verdict;
 
 	/* To start a program is not to read it: bprm_check_security decides on that. */
 	if (is_started(file))
@@ -161,8 +161,8 @@ int BPF_PROG(file_open, struct file *file)
 	rights = rights_of(file);
 	if (rights & 1u << WRITE)
 		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN);
-	else
-		verdict = guard_namespace(file);
+	else if (file->f_inode->i_sb->s_magic == NSFS_MAGIC)
+		verdict = guard_namespace(file->f_inode->i_ino);
 	return verdict ?: check_file(file, FILE_OPEN, rights);
 }
 

@@ -202,7 +202,7 @@ static __always_inline void note_entrance(struct task_struct *task, __u32 domain
 	struct entrance *before = bpf_map_lookup_elem(&entrances, &domain);
 
 	/* Who comes in later may have a namespace of his own, also when nobody is left in the container's. */
-	if (before && (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
+	if (before && before->mount_namespace && (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
 		return;
 	note_namespace(task);
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);

@@ -42,7 +42,7 @@ struct {
  * where it ran before the agent knew it. Where its tasks go later makes none of them the container's.
  */
 struct entrance {
-	__u32 mount_namespace; /* inode number, which another may have once this one is gone */
+	__u32 mount_namespace; /* inode number, which another may have once this one is gone; 0: not known */
 	__u32 reserved;
 	__u64 sequence; /* which no other ever has; 0: not known yet */
 	__u64 signal, pid; /* addresses: the struct signal_struct and the struct pid of that first process, 0: not known */
@@ -50,8 +50,7 @@ struct entrance {
 
 /* By domain. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_DOMAIN + 1);
 	__type(key, __u32);
 	__type(value, struct entrance);
@@ -233,13 +232,9 @@ struct undecided {
 
 enum undecided_state { UNDECIDED_FREE, UNDECIDED_BUSY, UNDECIDED_PENDING };
 
-/* Tasks are told apart by so many bits of a hash, so that whom nothing waits for is not held up by what waits for others. */
-#define UNDECIDED_TASK_BITS 6
-
 struct undecided_list {
 	__u32 pending; /* how many are */
 	__u32 reserved;
-	__u32 pending_of[1 << UNDECIDED_TASK_BITS]; /* by hash of the task */
 	struct undecided of[UNDECIDED];
 };
 
@@ -249,6 +244,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct undecided_list);
 } undecided SEC(".maps");
+
+/*
+ * How many are pending, by so many bits of a hash of the task, so that whom nothing waits for is not held up by what waits for
+ * others.
+ */
+#define UNDECIDED_TASK_BITS 6
+__u32 pending_of[1 << UNDECIDED_TASK_BITS];
 
 /* Their events, by place in the list. */
 struct {

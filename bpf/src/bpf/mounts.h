@@ -124,9 +124,9 @@ static __noinline __u32 own_namespace(const struct scope *scope, __u64 mnt, __u3
 	if (scope->domain == HOST_DOMAIN)
 		return scope->rules->mount_namespace;
 	entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
-	if (!entrance)
+	number = entrance ? entrance->mount_namespace : 0;
+	if (!number)
 		return 0;
-	number = entrance->mount_namespace;
 	/* A namespace that has mounts is there. */
 	ns = mnt && place == number ? (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns) : namespace_at(number);
 	return is_given(entrance, ns) ? number : NAMESPACE_GONE;

@@ -31,7 +31,7 @@ static __always_inline struct undecided_list *undecided_list(void)
 static __always_inline void count_pending(struct undecided_list *list, __u64 task, int change)
 {
 	__sync_fetch_and_add(&list->pending, change);
-	__sync_fetch_and_add(&list->pending_of[pending_place(task)], change);
+	__sync_fetch_and_add(pending_of_task(task), change);
 }
 
 struct deferring {
