@@ -206,6 +206,8 @@ impl Enforcer {
         let this = pidfd_open(getpid(), PidfdFlags::empty())
             .map_err(|error| ProofError::Prepare { path: "/proc/self".into(), error: error.into() })?;
 
+        // Should one that was killed here have left its own.
+        self.forget_entrance(DOMAIN)?;
         // Number 0: an agent that is killed here leaves what the next one finds unproven.
         self.make_live(&Generation {
             id: 0,
@@ -218,6 +220,7 @@ impl Enforcer {
         self.label(this.as_fd(), DOMAIN)?;
         let outcome = open();
         self.unlabel(this.as_fd())?;
+        self.forget_entrance(DOMAIN)?;
         let refused = self.counters()?.blocked > before;
 
         // Nobody else was under any rule: what is counted and waits in the ring is the proof's, and no event of the node.

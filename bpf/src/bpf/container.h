@@ -181,23 +181,22 @@ static __always_inline bool is_inside(struct task_struct *task)
 	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > PREPARING;
 }
 
-/* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is another's. */
+/* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is one's with another number. */
 static __always_inline bool is_alive(const struct entrance *entrance)
 {
 	struct signal_struct *signal = (void *)entrance->signal;
+	struct pid *pid = ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]);
 
-	return signal && FIELD(signal_struct, signal, live.counter) > 0 &&
-	       (__u64)ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]) == entrance->pid;
+	return signal && FIELD(signal_struct, signal, live.counter) > 0 && FIELD(pid, pid, numbers[0].nr) == entrance->process;
 }
 
 static __always_inline void note_entrance(struct task_struct *task, __u32 domain)
 {
-	struct signal_struct *signal = ADDRESS(task_struct, task, signal);
 	struct entrance entrance = {
 		.mount_namespace = mount_namespace_of(task),
+		.process = FIELD(task_struct, task, tgid),
 		.sequence = sequence_of((__u64)ADDRESS(nsproxy, ADDRESS(task_struct, task, nsproxy), mnt_ns)),
-		.signal = (__u64)signal,
-		.pid = (__u64)ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]),
+		.signal = (__u64)ADDRESS(task_struct, task, signal),
 	};
 	struct entrance *before = bpf_map_lookup_elem(&entrances, &domain);
 

@@ -53,6 +53,7 @@ struct inode {
 	unsigned long i_ino;
 	__u32 i_rdev;
 	struct hlist_head i_dentry;
+	void *i_private;
 	union {
 		const unsigned int i_nlink;
 		unsigned int __i_nlink;

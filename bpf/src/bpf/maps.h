@@ -43,9 +43,9 @@ struct {
  */
 struct entrance {
 	__u32 mount_namespace; /* inode number, which another may have once this one is gone; 0: not known */
-	__u32 reserved;
-	__u64 sequence; /* which no other ever has; 0: not known yet */
-	__u64 signal, pid; /* addresses: the struct signal_struct and the struct pid of that first process, 0: not known */
+	__u32 process; /* the first process, as the host numbers it */
+	__u64 sequence; /* of the namespace, which no other ever has; 0: not known yet */
+	__u64 signal; /* address of the process's struct signal_struct, 0: not known */
 };
 
 /* By domain. */

@@ -202,6 +202,7 @@ int BPF_PROG(task_prctl, int option, unsigned long what)
 
 struct namespace_search {
 	__u32 number;
+	__u64 sequence; /* where it is that of a mount namespace */
 	__u32 domain; /* which is not asked about */
 	__u32 found;
 };
@@ -210,12 +211,13 @@ static long search_namespace(__u32 domain, struct namespace_search *search)
 {
 	struct entrance *entrance = bpf_map_lookup_elem(&entrances, &domain);
 
-	search->found = domain != search->domain && entrance && entrance->mount_namespace == search->number;
+	search->found = domain != search->domain && entrance && entrance->mount_namespace == search->number &&
+			entrance->sequence == search->sequence;
 	return search->found;
 }
 
 /* The file of a namespace: not that of another domain's mounts, however a container came by it. setns(2) asks nobody any more. */
-static __noinline int guard_namespace(__u32 number)
+static __noinline int guard_namespace(__u64 inode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct namespace_search search = {};
@@ -230,7 +232,8 @@ static __noinline int guard_namespace(__u32 number)
 	rules = head_of(label.domain);
 	if (!rules || !(rules->flags & DOMAIN_RULED))
 		return 0;
-	search.number = number;
+	search.number = FIELD(inode, inode, i_ino);
+	search.sequence = sequence_of((__u64)ADDRESS(inode, inode, i_private) - bpf_core_field_offset(struct mnt_namespace, ns));
 	search.domain = label.domain;
 	if (search.number == mount_namespace_of(task))
 		return 0;
