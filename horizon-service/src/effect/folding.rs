@@ -45,7 +45,7 @@ fn folds(folder: &Path) -> bool {
     if !folder.is_dir() {
         return false;
     }
-    let magic = rustix::fs::statfs(folder).map(|found| found.f_type as i64);
+    let magic = rustix::fs::statfs(folder).map(|found| found.f_type);
     if magic.is_ok_and(|magic| FOLDING.contains(&magic)) {
         return true;
     }
