@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -226,6 +226,19 @@ impl DevHub {
     }
 }
 
+/// Listens where a listener was closed. A process that another thread starts has it until its exec, and the port is taken.
+async fn listen_again(port: u16) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match TcpListener::bind(("127.0.0.1", port)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            listener => return listener,
+        }
+    }
+}
+
 /// Holds a loopback port, any free one for 0, that listeners may still be bound to.
 ///
 /// # Errors
@@ -280,7 +293,7 @@ impl Hub for DevHub {
 
     async fn hub_up(&self) -> io::Result<()> {
         if !self.is_hub_up() {
-            self.serve_css(TcpListener::bind(("127.0.0.1", self.css_port)).await?).await;
+            self.serve_css(listen_again(self.css_port).await?).await;
             self.state.wake_link.notify_one();
         }
         Ok(())
