@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped_path;
 use armor_policy::tables::Domain;
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -30,7 +31,6 @@ use crate::preemption;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
-use armor_policy::escaped_path;
 
 /// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
 pub(crate) const ITERATORS: [&str; 6] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];

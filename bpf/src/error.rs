@@ -3,11 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use armor_policy::escaped_path;
 use thiserror::Error;
 
 use crate::output;
 use crate::symbols::Unseen;
-use armor_policy::escaped_path;
 
 /// Why the kernel side could not do what it was asked.
 #[derive(Debug, Error)]

@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use armor_policy::escaped_path;
 use libbpf_rs::skel::{OpenSkel, Skel};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Program, RingBufferBuilder};
 
@@ -37,7 +38,6 @@ use crate::image::image_map;
 use crate::iterator::{Iterator, pinned_program};
 use crate::judge::Function;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
-use armor_policy::escaped_path;
 
 /// What is pinned belongs to exactly one object.
 pub(crate) const VERSION: &str = concat!(env!("ARMOR_ABI_HASH"), "-", env!("ARMOR_OBJECT_HASH"));

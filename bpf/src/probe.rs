@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped_path;
 use armor_policy::tables::Domain;
 use libbpf_rs::skel::OpenSkel;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
@@ -21,7 +22,6 @@ use crate::hooks::sees_file_attributes;
 use crate::image::Generation;
 use crate::judge::{self, JUDGE};
 use crate::symbols;
-use armor_policy::escaped_path;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]

@@ -4,11 +4,11 @@
 //! refuses them or cannot be spoken to, because the agent replaces both under a running service; an object that the ESS does not
 //! show to this service is told apart from refused credentials, though both answer 403 on a policy node.
 
-use armor_policy::escaped_path;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use armor_policy::escaped_path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response, StatusCode};

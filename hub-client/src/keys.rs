@@ -5,13 +5,13 @@
 //! SHA-256 of its SubjectPublicKeyInfo in DER; a key has exactly one encoding here, hence one id. Whatever signs is ring's, in
 //! constant time; the `rsa` crate makes RSA keys and verifies.
 
-use armor_policy::escaped_path;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped_path;
 use armor_policy::text::foreign_encoding;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

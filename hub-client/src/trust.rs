@@ -9,12 +9,12 @@
 //! In force is what is pinned, without what was removed, with what was added. A pinned file that cannot be used is left out and
 //! named; changes that cannot be read are an error, because without them a removed key would be believed again.
 
-use armor_policy::escaped_path;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{self, FileError};

@@ -11,12 +11,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use armor_policy::escaped;
+use armor_policy::escaped_path;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::batch::{Digest, Mark};
 use crate::keys::PublicKey;
 use crate::receipt::Range;
-use armor_policy::escaped_path;
 
 /// Version of the schema.
 const SCHEMA: i64 = 1;

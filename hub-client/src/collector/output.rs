@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use armor_policy::escaped_path;
+
 use super::ledger::{Ledger, LedgerError};
 use crate::console;
-use armor_policy::escaped_path;
 
 /// Where the collector writes alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! `hzn-armor bundle build`: policy files become a payload to be signed, or nothing is written.
 
-use armor_policy::escaped_path;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +13,7 @@ use armor_hub_client::file::is_same;
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::mms::check_name;
 use armor_hub_client::trust::{KeyChanges, TrustChanges};
+use armor_policy::escaped_path;
 use armor_policy::names::NODE_PROPERTIES;
 use jiff::{Timestamp, ToSpan as _};
 

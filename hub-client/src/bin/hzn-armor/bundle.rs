@@ -1,6 +1,5 @@
 //! `hzn-armor bundle`: build, sign, verify and look into bundles.
 
-use armor_policy::escaped_path;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +14,7 @@ use armor_hub_client::file;
 use armor_hub_client::keys::{KeyId, PrivateKey, PublicKey};
 use armor_hub_client::mms::MetaData;
 use armor_hub_client::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustChanges, TrustStore, not_read};
+use armor_policy::escaped_path;
 use jiff::Timestamp;
 
 use crate::build::{self, Build};

@@ -1,6 +1,5 @@
 //! Which files a command line means: the policies in folders, and outputs that must not be an input.
 
-use armor_policy::escaped_path;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use armor_hub_client::console;
 use armor_hub_client::file::{is_same, other_kind};
+use armor_policy::escaped_path;
 
 /// The most policy files that one command reads.
 const MAX_FILES: usize = 10_000;

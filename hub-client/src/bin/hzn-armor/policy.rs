@@ -1,6 +1,5 @@
 //! `hzn-armor policy`: what is wrong with policy files, before they are signed.
 
-use armor_policy::escaped_path;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,6 +10,7 @@ use anyhow::bail;
 use armor_hub_client::bundle::MAX_PAYLOAD;
 use armor_hub_client::console;
 use armor_hub_client::file;
+use armor_policy::escaped_path;
 use armor_policy::model::{Kind, Location};
 use armor_policy::{
     Checked, CompileError, CompileOptions, Diagnostic, Diagnostics, Policy, Posture, compile,
