@@ -162,7 +162,7 @@ int BPF_PROG(file_open, struct file *file)
 	if (rights & 1u << WRITE)
 		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN);
 	else if (file->f_inode->i_sb->s_magic == NSFS_MAGIC)
-		verdict = guard_namespace((__u64)PLAIN(file->f_inode));
+		verdict = guard_namespace((__u64)PLAIN(file->f_inode), FILE_OPEN);
 	return verdict ?: check_file(file, FILE_OPEN, rights);
 }
 
@@ -174,6 +174,8 @@ int BPF_PROG(file_receive, struct file *file)
 
 	if (!verdict && rights & 1u << WRITE)
 		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_RECEIVE);
+	if (!verdict && file->f_inode->i_sb->s_magic == NSFS_MAGIC)
+		verdict = guard_namespace((__u64)PLAIN(file->f_inode), FILE_RECEIVE);
 	return verdict ?: check_file(file, FILE_RECEIVE, rights);
 }
 

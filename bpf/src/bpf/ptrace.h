@@ -217,7 +217,7 @@ static long search_namespace(__u32 domain, struct namespace_search *search)
 }
 
 /* The file of a namespace: not that of another domain's mounts, however a container came by it. setns(2) asks nobody any more. */
-static __noinline int guard_namespace(__u64 inode)
+static __noinline int guard_namespace(__u64 inode, __u32 hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct namespace_search search = {};
@@ -245,7 +245,7 @@ static __noinline int guard_namespace(__u64 inode)
 	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, task, FILE_OPEN);
+	begin(scratch, task, hook);
 	__builtin_memcpy(scratch->access.object, "mount namespace", sizeof("mount namespace"));
 	scratch->access.permission = READ;
 	verdict = refuse(scratch, label.domain, guard_verdict(rules), RULE_OUTSIDE);

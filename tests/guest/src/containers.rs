@@ -611,6 +611,16 @@ fn others_namespaces(node: &mut Node) -> anyhow::Result<()> {
     ensure!(matches!(status, EACCES | libc::ENOTTY), "{status}");
     let own = shell(&group, "exec 3</proc/self/ns/mnt")?;
     ensure!(own == 0, "the own one: {own}");
+    let socket = "/t/c/namespace";
+    let offer = ["do", "offer", socket, "/proc/1/ns/mnt", "read"];
+    ensure!(
+        Command::new("/usr/bin/armor-guest-tests").args(offer).status()?.success(),
+        "nobody hands it over"
+    );
+    let way = ["/usr/bin/armor-guest-tests", "do", "receive", socket, "9", "open", FREE, "path"];
+    let received = start(&group, Entry::Attached, Before::EnterPrivileged, &way)?.wait()?;
+    fs::remove_file(socket)?;
+    ensure!(received == EACCES, "the host's, handed over: {received}");
     Ok(())
 }
 
