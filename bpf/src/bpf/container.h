@@ -20,8 +20,12 @@
 
 #include "mounts.h"
 
-/* Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's. */
+/*
+ * Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's; and for which one may whose parent is
+ * outside: the container is prepared by then, and waits to be started.
+ */
 #define PREPARING 10000000000ull
+#define WAITING 600000000000ull
 
 /* Seconds after which a container that is still not named is none that the agent follows. */
 #define STRANGE 10
@@ -178,7 +182,7 @@ static __always_inline bool is_inside(struct task_struct *task)
 	place = place_of(mount_of(ADDRESS(file, exe, f_path.mnt)));
 	if (is_named(place))
 		return place != host;
-	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > PREPARING;
+	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > (enters(task) ? WAITING : PREPARING);
 }
 
 /* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is one's with another number. */
@@ -284,7 +288,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	labelled.is_new = 1;
 	/* Where the reader's buffer was full the task is shown again. */
 	if (!bpf_seq_write(seq, &labelled, sizeof(labelled)))
-		set_label(task, domain, 0);
+		set_label(task, domain, label.entered & ENTERING);
 	return 0;
 }
 

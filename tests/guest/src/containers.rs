@@ -36,6 +36,8 @@ spec:
   process: {matchDirectories: [{dir: /t/c/blocked/}]}
   file: {matchPaths: [{path: /t/c/secret}]}
 ";
+/// This program, which other ones are copies of.
+const ITSELF: &str = "/usr/bin/armor-guest-tests";
 const BLOCKED: &str = "/t/c/blocked/true";
 const FREE: &str = "/t/c/free/true";
 /// The last domain that a container can have.
@@ -432,6 +434,19 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     ensure!(run(&plain, Entry::Attached, &[BLOCKED])? == 0, "no container");
     ensure!(node.enforcer.counters()?.strangers - before == 6, "each is counted");
 
+    // A runtime's copy of itself in the memory of a container that is known: it waits below for longer than any other would
+    // be taken for one.
+    let group = node.container()?;
+    let prepared = Gate::new()?;
+    let memfd = ["do", "memfd-exec", ITSELF, "do", "prepare"];
+    let words = [
+        group.join("cgroup.procs").display().to_string(),
+        prepared.path.to_owned(),
+        "/t/c/secret".to_owned(),
+    ];
+    let mut runtime = Command::new(ITSELF).args(memfd).args(words).spawn()?;
+    let start_it = prepared.open()?;
+
     // Named, the one with rules keeps being refused, the one without is not refused any more.
     let read = "cat /t/c/secret";
     let mut waiting = Vec::new();
@@ -443,8 +458,8 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
         let started = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
         waiting.push((gate.open()?, started, id, number, expected));
     }
-    let held = node.enforcer.release_strangers()?;
-    ensure!(held.domains.contains(&STRANGERS_DOMAIN), "let go at once: {held:?}");
+    let let_go = node.enforcer.release_strangers()?;
+    ensure!(let_go.domains.contains(&STRANGERS_DOMAIN), "let go at once: {let_go:?}");
     for (_, _, id, number, _) in &waiting {
         node.add(id, *number)?;
     }
@@ -474,6 +489,31 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     (&open_gate).write_all(b"go\n")?;
     let status = process.wait()?;
     ensure!(status == 0, "one that nobody named: {status}");
+
+    let labelled = node.enforcer.label_running()?;
+    ensure!(
+        labelled.new == 0,
+        "a runtime that waits for its container to be started is under its rules: {labelled:?}"
+    );
+    (&start_it).write_all(b"go\n")?;
+    drop(start_it);
+    ensure!(runtime.wait()?.success(), "a runtime that waited for its container to be started");
+
+    // A runtime's process, whose program was refused and which is named then.
+    let id = node.id();
+    let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
+    let gate = Gate::new()?;
+    let words =
+        [group.join("cgroup.procs").display().to_string(), gate.path.to_owned(), "/t/c/secret".to_owned()];
+    let mut runtime = Command::new(ITSELF).args(["do", "prepare"]).args(words).arg(BLOCKED).spawn()?;
+    let open_gate = gate.open()?;
+    node.add(&id, 1)?;
+    let named = node.enforcer.label_running()?;
+    ensure!(named.new == 1, "{named:?}");
+    let found = held(node)?;
+    ensure!(found.is_empty(), "a runtime's own descriptors: {found:?}");
+    drop(open_gate);
+    runtime.wait()?;
     node.rules_strangers = false;
     node.swap()
 }
@@ -583,7 +623,7 @@ fn other_names(node: &mut Node) -> anyhow::Result<()> {
 fn left_namespace(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
     let gate = Gate::new()?;
-    let way = ["/usr/bin/armor-guest-tests", "do", "leave-tree", gate.path];
+    let way = [ITSELF, "do", "leave-tree", gate.path];
     let first = start(&group, Entry::Attached, Before::EnterPrivileged, &way)?;
     let namespace = || fs::read_link(format!("/proc/{}/ns/mnt", first.0));
     let open_gate = gate.open()?;
@@ -606,18 +646,15 @@ fn left_namespace(node: &mut Node) -> anyhow::Result<()> {
 /// `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV` ask for no right to look at who is there. Kernels before 6.12 know neither.
 fn others_namespaces(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
-    let way = ["/usr/bin/armor-guest-tests", "do", "namespaces-open"];
+    let way = [ITSELF, "do", "namespaces-open"];
     let status = start(&group, Entry::Attached, Before::EnterPrivileged, &way)?.wait()?;
     ensure!(matches!(status, EACCES | libc::ENOTTY), "{status}");
     let own = shell(&group, "exec 3</proc/self/ns/mnt")?;
     ensure!(own == 0, "the own one: {own}");
     let socket = "/t/c/namespace";
     let offer = ["do", "offer", socket, "/proc/1/ns/mnt", "read"];
-    ensure!(
-        Command::new("/usr/bin/armor-guest-tests").args(offer).status()?.success(),
-        "nobody hands it over"
-    );
-    let way = ["/usr/bin/armor-guest-tests", "do", "receive", socket, "9", "open", FREE, "path"];
+    ensure!(Command::new(ITSELF).args(offer).status()?.success(), "nobody hands it over");
+    let way = [ITSELF, "do", "receive", socket, "9", "open", FREE, "path"];
     let received = start(&group, Entry::Attached, Before::EnterPrivileged, &way)?.wait()?;
     fs::remove_file(socket)?;
     ensure!(received == EACCES, "the host's, handed over: {received}");
@@ -666,13 +703,15 @@ fn already_running(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What tasks hold that they may not have: process, path, descriptor.
+fn held(node: &Node) -> anyhow::Result<Vec<(u32, String, Option<u32>)>> {
+    let mut found = Vec::new();
+    node.enforcer.held(|event| found.push((event.tgid, event.path, event.descriptor)))?;
+    Ok(found)
+}
+
 fn brought_along(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
-    let held = |node: &Node| {
-        let mut found = Vec::new();
-        node.enforcer.held(|event| found.push((event.tgid, event.path, event.descriptor)))?;
-        anyhow::Ok(found)
-    };
     // A runtime's own, which ends when the program starts, and one that it forgot.
     let own = File::open("/t/c/secret")?;
     let forgotten = rustix::fs::open("/t/c/secret", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
@@ -741,8 +780,7 @@ fn number_again(node: &mut Node) -> anyhow::Result<()> {
 
 fn without_path(node: &mut Node) -> anyhow::Result<()> {
     const RUNTIME: &str = "/t/c/free/runc";
-    const OTHER: &str = "/usr/bin/armor-guest-tests";
-    fs::copy(OTHER, RUNTIME)?;
+    fs::copy(ITSELF, RUNTIME)?;
     node.rules_the_host = true;
     node.swap()?;
     let outcome = (|| {
@@ -755,10 +793,10 @@ fn without_path(node: &mut Node) -> anyhow::Result<()> {
         let own = start(RUNTIME, &[])?;
         ensure!(own == Some(0), "a runtime's copy of itself: {own:?}");
         ensure!(events.drain(64)?.is_empty(), "a runtime's copy of itself was told of");
-        ensure!(start(OTHER, &[])? == Some(0), "root was refused");
+        ensure!(start(ITSELF, &[])? == Some(0), "root was refused");
         let told = events.drain(64)?;
         ensure!(told.len() == 1 && told[0].decision.verdict() == Verdict::Audit, "{told:?}");
-        let other_user = start(RUNTIME, &[OTHER, "do", "as", "1000"])?;
+        let other_user = start(RUNTIME, &[ITSELF, "do", "as", "1000"])?;
         ensure!(other_user == Some(EACCES), "another user, by a program named as a runtime: {other_user:?}");
         let other_place = start(RUNTIME, &["/usr/bin/unshare", "-m"])?;
         ensure!(other_place == Some(EACCES), "root in another mount namespace: {other_place:?}");

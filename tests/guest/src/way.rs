@@ -43,6 +43,8 @@ append, trunc, creat, excl, path, directory, tmpfile
   receive SOCKET FD WAY...         takes it as FD, then does WAY
   thread WAY...                    does WAY on a second thread
   as UID COMMAND...                runs COMMAND as that user, without any capability
+  prepare PROCS FIFO PATH [PROGRAM]   holds PATH; a child enters that control group and a mount namespace of its own, gives
+                                   up its capabilities, tries to start PROGRAM, waits at FIFO, and opens PATH
   is-secure                        whether this program was started as if it were setuid
 ";
 
@@ -184,6 +186,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             // With a user and a group given and being root, `exec` drops the supplementary groups too.
             Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
         }
+        ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
         words => match unopened::run(words).or_else(|| other::run(words)) {
             Some(done) => done,
             None => bail!("not a way\n{USAGE}{}\n{}", unopened::USAGE, other::USAGE),
@@ -350,6 +353,39 @@ pub(crate) fn offer(path: &str, file: &OwnedFd) -> anyhow::Result<()> {
             Ok(())
         }
         child => check(child),
+    }
+}
+
+/// As a runtime's process prepares a container, and waits for its start.
+fn prepare(procs: &str, fifo: &str, path: &str, program: &[&str]) -> anyhow::Result<()> {
+    let _held = File::open(path)?;
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            std::fs::write(procs, "0")?;
+            // SAFETY: nothing here relies on a path that another mount namespace would change.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
+            // With them it might be the agent's own.
+            let none = rustix::thread::CapabilitySet::empty();
+            let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+            rustix::thread::set_capabilities(None, sets)?;
+            if let [program] = program {
+                // Returns only where it is refused.
+                Command::new(program).exec();
+            }
+            std::fs::read(fifo)?;
+            File::open(path)?;
+            Ok(())
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: the child is this process's, and the status has a place.
+            check(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
+            match libc::WEXITSTATUS(status) {
+                0 => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno).into()),
+            }
+        }
     }
 }
 
