@@ -71,7 +71,7 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, MAX_DOMAIN + 1);
 	__type(key, __u32);
 	__type(value, __u64);
 } namespaces SEC(".maps");
