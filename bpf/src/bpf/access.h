@@ -75,7 +75,7 @@ static __always_inline __u32 *pending_of_task(__u64 task)
 /* Whether a decision waits for what an open of the task comes to (undecided.h), or of another with the same place. */
 static __always_inline bool is_awaited(struct task_struct *task)
 {
-	return *(volatile __u32 *)pending_of_task((__u64)PLAIN(task));
+	return *(volatile __u32 *)&pending && *(volatile __u32 *)pending_of_task((__u64)PLAIN(task));
 }
 
 /* Sets what is asked about, but its first name and what is asked. */

@@ -23,10 +23,7 @@ static __always_inline bool cached(const struct scope *scope, struct verdict_cac
 	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
 	      (!mnt || cache->mount == (__u64)mnt) && cache->renames == now.renames && cache->mounts == now.mounts &&
 	      cache->below >= below;
-	classes->of[0] = cache->classes[0];
-	classes->of[1] = cache->classes[1];
-	classes->of[2] = cache->classes[2];
-	classes->of[3] = cache->classes[3];
+	classes->cached = cache->classes;
 	classes->count = cache->count;
 	bpf_spin_unlock(&cache->lock);
 	return hit;
@@ -45,10 +42,7 @@ static __always_inline void fill(const struct scratch *scratch, struct inode *in
 	cache->mount = (__u64)mnt;
 	cache->renames = before.renames;
 	cache->mounts = before.mounts;
-	cache->classes[0] = classes->of[0];
-	cache->classes[1] = classes->of[1];
-	cache->classes[2] = classes->of[2];
-	cache->classes[3] = classes->of[3];
+	cache->classes = classes->cached;
 	cache->count = classes->count;
 	cache->below = below;
 	bpf_spin_unlock(&cache->lock);
@@ -121,10 +115,14 @@ static __always_inline void remember_folder(const struct scratch *scratch, __u64
 {
 	const struct name *name = &scratch->access.name;
 	const struct folder *folder = &name->folder;
-	struct folder_cache *cache = folder_cache_of(inode);
-	__u64 number = FIELD(inode, inode, i_ino);
+	struct folder_cache *cache;
+	__u64 number;
 
-	if (!cache || folder->known || folder->others == OTHERS_MANY || folder->mount_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
+	if (folder->known)
+		return;
+	cache = folder_cache_of(inode);
+	number = FIELD(inode, inode, i_ino);
+	if (!cache || folder->others == OTHERS_MANY || folder->mount_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
 	    !has_unique_numbers(inode))
 		return;
 	bpf_spin_lock(&cache->lock);

@@ -6,6 +6,7 @@
 #include "cache.h"
 #include "judge.h"
 #include "masks.h"
+#include "resolve.h"
 
 /* The check of every hook that gets a name; `making_directory` for mkdir, whose inode is still to come. */
 static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, __u32 permissions, bool making_directory)
@@ -81,6 +82,50 @@ static __always_inline bool ask_subject(struct task_struct *task, const struct s
 	return true;
 }
 
+/*
+ * The address of the inode of an open file's folder; 0 where that says nothing of its name: a mount's root has its name elsewhere, and
+ * a layer's file is opened by that of the overlay.
+ */
+static __always_inline __u64 folder_of(struct scratch *scratch, struct file *file)
+{
+	struct dentry *dentry = file->f_path.dentry;
+
+	scratch->folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+	if (PLAIN(dentry->d_inode) != PLAIN(file->f_inode))
+		scratch->folder = 0;
+	return scratch->folder;
+}
+
+/*
+ * Whether a file is silently allowed by its name in a folder that is known, where it has no other: so it is with most that are opened
+ * for the first time. If not, nothing was decided.
+ */
+static __always_inline bool is_allowed_in_folder(const struct scope *scope, struct scratch *scratch, struct file *file, __u64 inode,
+						 struct epochs before, __u32 below, __u32 permissions)
+{
+	struct folder *folder = &scratch->access.name.folder;
+	struct vfsmount *mnt = PLAIN(file->f_path.mnt);
+	struct classes classes = { .count = 1 };
+	__u32 class;
+
+	if ((file->f_inode->i_mode & S_IFMT) != S_IFREG || file->f_inode->__i_nlink != 1)
+		return false;
+	folder->known = 0;
+	recall_folder(scope, inode, mnt, before, folder);
+	if (!folder->known || folder->others != OTHERS_NONE || folder->renames != before.renames || folder->mounts != before.mounts)
+		return false;
+	load_fence(scratch);
+	class = class_in_folder(scope, scratch, file->f_path.dentry, folder->mount_state);
+	load_fence(scratch);
+	if (class == NO_CLASS || class_mask(scope, class) & asked_mask(permissions) || !settled(before))
+		return false;
+	classes.of[0] = class;
+	scratch->access.generation = scope->rules->generation;
+	scratch->access.domain = scope->domain;
+	fill(scratch, file->f_inode, mnt, before, below, &classes);
+	return true;
+}
+
 /* The check of every hook that gets an open file: the only one that asks the cache. */
 static __noinline int check_file(struct file *file, __u32 hook, __u32 permissions)
 {
@@ -88,7 +133,6 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct inode *inode = file->f_inode;
 	struct classes classes = {};
 	struct question *question;
-	struct dentry *dentry;
 	struct scratch *scratch;
 	struct epochs before;
 	struct vfsmount *mnt;
@@ -97,22 +141,22 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	__u32 below = hook != FILE_OPEN;
 	__u64 folder;
 	int verdict;
-	bool known, awaited = hook == FILE_OPEN && is_awaited(task);
+	bool has_subject, known = false, awaited = hook == FILE_OPEN && is_awaited(task);
 
 	if ((!permissions && !awaited) || !enter_scope(&scope, task) || !inode)
 		return 0;
-	known = find_known_subject(&scope);
-	if (!known) {
+	has_subject = find_known_subject(&scope);
+	if (!has_subject) {
 		if (!ask_subject(task, &scope))
 			return refuse_without_scratch();
 		if (!scope.label)
 			scope.label = bpf_task_storage_get(&labels, task, 0, 0);
-		known = find_known_subject(&scope);
+		has_subject = find_known_subject(&scope);
 	}
 	permissions = PLAIN(permissions);
 	mnt = PLAIN(file->f_path.mnt);
 	before = read_epochs();
-	if (known)
+	if (has_subject)
 		known = cached(&scope, bpf_inode_storage_get(&inodes, inode, 0, 0), mnt, before, below, &classes);
 	if (known && classes.of[0] == CLASS_UNNAMED)
 		return 0;
@@ -121,8 +165,23 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
+	folder = folder_of(scratch, file);
+	if (has_subject && !known && !awaited && folder &&
+	    is_allowed_in_folder(&scope, scratch, file, folder, before, below, permissions)) {
+		release_scratch(scratch);
+		return 0;
+	}
 	begin(scratch, task, hook);
 	name = &scratch->access.name;
+	set_name(name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
+	if (PLAIN(file->f_path.dentry->d_inode) != PLAIN(inode))
+		set_layer(name, (__u64)PLAIN(file));
+	if (below)
+		find_layers(name, (__u64)PLAIN(file));
+	if (known)
+		name->classes = classes;
+	else if (folder)
+		recall_folder(&scope, folder, mnt, before, &name->folder);
 	question = &scratch->question;
 	question->permissions = permissions;
 	question->inode = (__u64)PLAIN(inode);
@@ -132,21 +191,6 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	question->renames = before.renames;
 	question->mounts = before.mounts;
 	question->created = hook == FILE_OPEN && file->f_mode & FMODE_CREATED;
-	set_name(name, file->f_path.dentry, mnt, inode->i_mode, inode->__i_nlink);
-	dentry = file->f_path.dentry;
-	/* A mount's root has its name elsewhere. */
-	scratch->folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
-	if (PLAIN(dentry->d_inode) != PLAIN(inode)) {
-		scratch->folder = 0;
-		set_layer(name, (__u64)PLAIN(file));
-	}
-	if (below)
-		find_layers(name, (__u64)PLAIN(file));
-	folder = scratch->folder;
-	if (known)
-		name->classes = classes;
-	else if (folder)
-		recall_folder(&scope, folder, mnt, before, &name->folder);
 	verdict = ask(scratch, &scope, ASK_NAME);
 	if (!known && is_as_of(scratch, before)) {
 		if (question->outcome == OUTCOME_NAMED) {

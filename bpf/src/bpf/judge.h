@@ -2,7 +2,7 @@
 /*
  * How the programs of the hooks come to a decision that no cache knows.
  *
- * All that takes a path, a scan of tables or an event is in one program, judge_access(), which the agent puts into the place of
+ * All that takes a whole path, a decision or an event is in one program, judge_access(), which the agent puts into the place of
  * judge() in each of the others (BPF_PROG_TYPE_EXT, kernel/bpf/verifier.c). So the verifier goes through it once, and not once
  * for each hook. What goes over is in the scratch.
  *

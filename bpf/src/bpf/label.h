@@ -83,14 +83,12 @@ __noinline __u64 label_beside_lock(__u64 task, __u32 second_half)
 	return search.half[second_half & 1];
 }
 
-/*
- * Always 0, which the verifier cannot know: so it leaves label_beside_lock() in the programs of every kernel. Where it takes a
- * function out, kernels mistake those behind it for others when judge() is to be replaced (func_info_aux, kernel/bpf/verifier.c).
- */
-volatile __u32 never;
-
 static __always_inline bool lock_may_be_taken(void)
 {
+	/*
+	 * Or the verifier takes label_beside_lock() out of the programs of a kernel without that lock. Where it takes a function out,
+	 * kernels mistake those behind it for others when judge() is to be replaced (func_info_aux, kernel/bpf/verifier.c).
+	 */
 	return never || (&bpf_task_storage_busy && !&bpf_task_storage_get_recur_proto);
 }
 

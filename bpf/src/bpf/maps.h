@@ -124,7 +124,7 @@ struct verdict_cache {
 	__u64 mount;
 	__u32 renames;
 	__u32 mounts;
-	__u16 classes[CACHED_CLASSES]; /* as in struct classes */
+	__u64 classes; /* as in struct classes */
 	__u16 count;
 	__u16 below; /* those of an overlay's layer are among them, if it is an overlay's */
 	__u32 ever_linked;
@@ -233,8 +233,6 @@ struct undecided {
 enum undecided_state { UNDECIDED_FREE, UNDECIDED_BUSY, UNDECIDED_PENDING };
 
 struct undecided_list {
-	__u32 pending; /* how many are */
-	__u32 reserved;
 	struct undecided of[UNDECIDED];
 };
 
@@ -245,8 +243,11 @@ struct {
 	__type(value, struct undecided_list);
 } undecided SEC(".maps");
 
+/* How many are pending. */
+__u32 pending;
+
 /*
- * How many are pending, by so many bits of a hash of the task, so that whom nothing waits for is not held up by what waits for
+ * The same by so many bits of a hash of the task, so that whom nothing waits for is not held up by what waits for
  * others.
  */
 #define UNDECIDED_TASK_BITS 6
@@ -294,7 +295,10 @@ struct {
 #define CLASSES 6
 
 struct classes {
-	__u32 of[CLASSES]; /* each once; the first is that of its name in the mount tree, where it has one there */
+	union {
+		__u16 of[CLASSES]; /* each once; the first is that of its name in the mount tree, where it has one there */
+		__u64 cached; /* the first CACHED_CLASSES */
+	};
 	__u32 count;
 };
 
@@ -469,6 +473,15 @@ struct {
 	__type(value, __u32);
 } claims SEC(".maps");
 
+/* Always 0, which the verifier cannot know. */
+volatile __u32 never;
+
+/* A number that the verifier knows: as one that it does not, so that it does not go through all behind it once for each. */
+static __always_inline __u32 unknown(__u32 number)
+{
+	return number + never;
+}
+
 static __always_inline void count(enum counter which)
 {
 	__u32 key = which;
@@ -499,6 +512,8 @@ static __always_inline struct scratch *claim_scratch(void)
 		if (!(__sync_fetch_and_or(claimed, bit) & bit))
 			break;
 	}
+	/* Or the verifier follows each slot beside the others, to the end. */
+	slot = unknown(slot);
 	scratch = scratch_at(slot);
 	if (scratch)
 		scratch->slot = slot;

@@ -60,12 +60,16 @@ static __always_inline __u32 classes_mask(const struct scope *scope, const struc
 	return classes->count > 1 ? mask | other_masks(scope, classes) : mask;
 }
 
+/* The bits of a mask for some permissions, whoever owns the object. */
+static __always_inline __u32 asked_mask(__u32 permissions)
+{
+	return (permissions & 1) * 3 | (permissions & 2) * 6 | (permissions & 4) * 12 | (permissions & 8) * 24;
+}
+
 /* Whether nothing is refused and nothing is to be told of, whoever owns the object: most accesses end here. */
 static __always_inline bool silently_allowed(const struct scope *scope, const struct classes *classes, __u32 permissions)
 {
-	__u32 asked = (permissions & 1) * 3 | (permissions & 2) * 6 | (permissions & 4) * 12 | (permissions & 8) * 24;
-
-	return !(classes_mask(scope, classes) & asked);
+	return !(classes_mask(scope, classes) & asked_mask(permissions));
 }
 
 #endif

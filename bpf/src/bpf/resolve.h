@@ -82,23 +82,27 @@ static __always_inline const struct image_automaton *automaton_of(const struct r
 	return resolution->scratch->resolve_subjects ? &rules->subjects : &rules->objects;
 }
 
-/*
- * Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told.
- * Global, as write_path().
- */
-__noinline __u32 write_last(struct scratch *scratch, __u64 address, __u32 directory)
+/* Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told. */
+static __always_inline __u32 write_last_name(struct scratch *scratch, const unsigned char *name, __u32 length, __u32 directory)
 {
-	struct dentry *dentry = (struct dentry *)address;
-	__u32 length = FIELD(dentry, dentry, d_name.len), start;
+	__u32 start;
 
-	if (!scratch || !length || length > NAME_MAX)
+	if (!length || length > NAME_MAX)
 		return PATH_CAPACITY;
 	start = PATH_CAPACITY - (directory & 1) - length;
 	if (directory)
 		scratch->path[PATH_CAPACITY - 1] = '/';
-	if (bpf_probe_read_kernel(&scratch->path[start & (PATH_CAPACITY - 1)], length & NAME_MAX, ADDRESS(dentry, dentry, d_name.name)))
+	if (bpf_probe_read_kernel(&scratch->path[start & (PATH_CAPACITY - 1)], length & NAME_MAX, name))
 		return PATH_CAPACITY;
 	return start;
+}
+
+/* The same of a dentry. Global, as write_path(). */
+__noinline __u32 write_last(struct scratch *scratch, __u64 dentry, __u32 directory)
+{
+	if (!scratch)
+		return PATH_CAPACITY;
+	return write_last_name(scratch, ADDRESS(dentry, dentry, d_name.name), FIELD(dentry, dentry, d_name.len), directory);
 }
 
 /* The device that runtimes mount over what a container is not to see: it has no name that says anything of it. */
@@ -376,6 +380,22 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 	else
 		scratch->resolve_at = at + 1;
 	return 0;
+}
+
+/* The class of a file by its name, from the state that the path of its folder led to; NO_CLASS where it cannot be told. */
+static __always_inline __u32 class_in_folder(const struct scope *scope, struct scratch *scratch, struct dentry *dentry,
+					     __u32 folder_state)
+{
+	const struct image_automaton *objects = &scope->rules->objects;
+	__u32 start = write_last_name(scratch, dentry->d_name.name, dentry->d_name.len, 0), state;
+
+	if (start >= PATH_CAPACITY)
+		return NO_CLASS;
+	scratch->scan_at = folder_state;
+	scratch->scan_position = start;
+	scratch->scan_end = PATH_CAPACITY;
+	state = scan_path(scope->image, scratch, objects);
+	return state == NO_STATE ? NO_CLASS : classes_at(scope->image, objects, state) & 0xffff;
 }
 
 /* Fills in the names of an object, their states and classes; false when renames or mounts keep tearing them. */

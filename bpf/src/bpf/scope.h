@@ -30,6 +30,8 @@ static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
 {
 	__u32 key = 0;
 
+	/* Or the verifier follows who has no label beside the others, to the end. */
+	domain = unknown(domain);
 	scope->label = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image || domain > MAX_DOMAIN)

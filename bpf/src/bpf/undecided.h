@@ -28,9 +28,9 @@ static __always_inline struct undecided_list *undecided_list(void)
 	return bpf_map_lookup_elem(&undecided, &key);
 }
 
-static __always_inline void count_pending(struct undecided_list *list, __u64 task, int change)
+static __always_inline void count_pending(__u64 task, int change)
 {
-	__sync_fetch_and_add(&list->pending, change);
+	__sync_fetch_and_add(&pending, change);
 	__sync_fetch_and_add(pending_of_task(task), change);
 }
 
@@ -82,7 +82,7 @@ static __noinline bool defer(struct scratch *scratch)
 	entry->time = event->time;
 	entry->alerts_per_second = access->alerts_per_second;
 	entry->length = length;
-	count_pending(deferring.list, entry->task, 1);
+	count_pending(entry->task, 1);
 	__sync_lock_test_and_set(&entry->state, UNDECIDED_PENDING);
 	return true;
 }
@@ -149,7 +149,7 @@ static long settle_entry(__u32 step, struct settling *settling)
 	length = entry->length;
 	if (happened && event)
 		send(event, length, entry->alerts_per_second);
-	count_pending(settling->list, entry->task, -1);
+	count_pending(entry->task, -1);
 	__sync_lock_test_and_set(&entry->state, UNDECIDED_FREE);
 	return 0;
 }
@@ -157,11 +157,14 @@ static long settle_entry(__u32 step, struct settling *settling)
 /* Settles what a task asked before, as it asks again. */
 static __always_inline void settle_own(struct task_struct *task, const struct scratch *scratch)
 {
-	struct settling settling = { .list = undecided_list(), .task = (__u64)PLAIN(task), .created = scratch->question.created };
+	struct settling settling = { .task = (__u64)PLAIN(task), .created = scratch->question.created };
 
+	if (!is_awaited(task))
+		return;
+	settling.list = undecided_list();
 	if (scratch->access.hook == FILE_OPEN && scratch->question.asked == ASK_NAME)
 		settling.opened = scratch->access.name.dentry;
-	if (settling.list && is_awaited(task))
+	if (settling.list)
 		bpf_loop(UNDECIDED, settle_entry, &settling, 0);
 }
 
