@@ -7,7 +7,6 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 target=${CARGO_TARGET_DIR:-$root/target}
 
 # What the guest, the tests and the demo run: optimised, statically linked, in one folder, `guest_bin`.
-guest_packages=(armor-agent armor-hub-client armor-dev-hub armor-guest-tests)
 guest_programs=(hzn-armor-agent hzn-armor hzn-armor-dev-hub armor-guest-tests)
 
 die() {
@@ -62,9 +61,10 @@ static_cargo() {
   )
 }
 
-# build_guest_programs: all of `guest_programs`, rebuilt only where something changed.
+# build_guest_programs: all of `guest_programs`, rebuilt only where something changed. With one test, for Cargo to take the features
+# that the tests want of dependencies: each is then built once for both.
 build_guest_programs() {
-  static_cargo build --quiet --profile guest "${guest_packages[@]/#/--package=}" --bins
+  static_cargo build --quiet --profile guest --workspace --bins --test diagnostics
 }
 
 # build_for_nodes: the agent as it is installed on nodes, in `node_program`. No path of this machine gets into it, so that two
