@@ -22,7 +22,7 @@
 
 /*
  * Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's; and for which one may whose parent is
- * outside: the container is prepared by then, and waits to be started.
+ * the host's: the container is prepared by then, and waits to be started.
  */
 #define PREPARING 10000000000ull
 #define WAITING 600000000000ull
@@ -173,6 +173,7 @@ static __always_inline bool is_inside(struct task_struct *task)
 	__u32 host = host_mount_namespace(), own = mount_namespace_of(task);
 	struct file *exe;
 	__u32 place;
+	__u64 limit;
 
 	if (!host || !own || own == host)
 		return false;
@@ -182,7 +183,8 @@ static __always_inline bool is_inside(struct task_struct *task)
 	place = place_of(mount_of(ADDRESS(file, exe, f_path.mnt)));
 	if (is_named(place))
 		return place != host;
-	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > (enters(task) ? WAITING : PREPARING);
+	limit = mount_namespace_of(ADDRESS(task_struct, task, real_parent)) == host ? WAITING : PREPARING;
+	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > limit;
 }
 
 /* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is one's with another number. */
