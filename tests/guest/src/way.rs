@@ -370,8 +370,8 @@ fn prepare(procs: &str, fifo: &str, path: &str, program: &[&str]) -> anyhow::Res
             let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
             rustix::thread::set_capabilities(None, sets)?;
             if let [program] = program {
-                // Returns only where it is refused.
-                Command::new(program).exec();
+                // Returns only where that is refused.
+                let _refused = Command::new(program).exec();
             }
             std::fs::read(fifo)?;
             File::open(path)?;
