@@ -98,7 +98,7 @@ static __always_inline __u64 folder_of(struct scratch *scratch, struct file *fil
 
 /*
  * Whether a file is silently allowed by its name in a folder that is known, where it has no other: so it is with most that are opened
- * for the first time. If not, nothing was decided.
+ * for the first time. Then the cache holds its class; if not, nothing was decided.
  */
 static __always_inline bool is_allowed_in_folder(const struct scope *scope, struct scratch *scratch, struct file *file, __u64 inode,
 						 struct epochs before, __u32 below, __u32 permissions)

@@ -213,23 +213,26 @@ static __always_inline void note_entrance(struct task_struct *task, __u32 domain
 	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
 }
 
-/* Puts a task into a domain, perhaps ENTERING; false when there is no memory for its label, or the lock on it is taken. */
-static __always_inline bool set_label(struct task_struct *task, __u32 domain, __u32 entering)
+/*
+ * Puts a task into a domain; 0 when there is no memory for its label, or the lock on it is taken. Whether it is ENTERING stays as it
+ * is: another task may do this, while it starts its program.
+ */
+static __always_inline struct label *set_domain(struct task_struct *task, __u32 domain)
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (!label)
-		return false;
+		return 0;
 	label->domain = domain;
 	label->generation = 0;
-	label->entered = seconds() | entering;
-	return true;
+	return label;
 }
 
 /* Before a program is started: the entrance to a container. */
 static __always_inline int enter_container(struct task_struct *task)
 {
 	struct scratch *scratch;
+	struct label *label;
 	__u32 domain;
 
 	if (label_of(task).domain != HOST_DOMAIN || !enters(task))
@@ -248,7 +251,11 @@ static __always_inline int enter_container(struct task_struct *task)
 			return 0;
 		count(COUNT_STRANGERS);
 	}
-	return set_label(task, domain, ENTERING) ? 0 : -EACCES;
+	label = set_domain(task, domain);
+	if (!label)
+		return -EACCES;
+	label->entered = seconds() | ENTERING;
+	return 0;
 }
 
 /*
@@ -279,7 +286,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 		if (!is_stranger)
 			return 0;
 		if (release && seconds() - (label.entered & ~ENTERING) > STRANGE) {
-			set_label(task, HOST_DOMAIN, 0);
+			set_domain(task, HOST_DOMAIN);
 			return 0;
 		}
 		labelled.domain = STRANGERS_DOMAIN;
@@ -290,7 +297,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	labelled.is_new = 1;
 	/* Where the reader's buffer was full the task is shown again. */
 	if (!bpf_seq_write(seq, &labelled, sizeof(labelled)))
-		set_label(task, domain, label.entered & ENTERING);
+		set_domain(task, domain);
 	return 0;
 }
 

@@ -434,8 +434,8 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     ensure!(run(&plain, Entry::Attached, &[BLOCKED])? == 0, "no container");
     ensure!(node.enforcer.counters()?.strangers - before == 6, "each is counted");
 
-    // A runtime's copy of itself in the memory of a container that is known: it waits below for longer than any other would
-    // be taken for one.
+    // A runtime's process that runs from memory, in a container that is known. It waits below for longer than a container's
+    // own would be taken for one.
     let group = node.container()?;
     let prepared = Gate::new()?;
     let memfd = ["do", "memfd-exec", ITSELF, "do", "prepare"];
@@ -513,7 +513,8 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     let found = held(node)?;
     ensure!(found.is_empty(), "a runtime's own descriptors: {found:?}");
     drop(open_gate);
-    runtime.wait()?;
+    let status = runtime.wait()?;
+    ensure!(status.code() == Some(EACCES), "once named, it is under the container's rules: {status}");
     node.rules_strangers = false;
     node.swap()
 }
