@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !ARCHITECTURES.iter().any(|(arch, _)| *arch == target) {
         return Err(format!("no kernel programs for {target}: x86_64 and aarch64 are supported").into());
     }
-    // <asm/types.h>, which <linux/bpf.h> wants, lies in Debian's multiarch folder, where clang's bpf target does not look.
+    // <asm/types.h>, which <linux/bpf.h> wants, lies in Debian's multiarch directory, where clang's bpf target does not look.
     let multiarch = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
     // The types name the sources; where those lie must not make another object.
     let sources = format!("-ffile-prefix-map={}=/src/bpf", env::var("CARGO_MANIFEST_DIR")?);

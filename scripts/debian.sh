@@ -2,7 +2,7 @@
 # Debian's packages and kernels for guests: fetched once, with apt and its signature checks, into target/vm; the machine's own
 # apt is not touched. Sourced after lib.sh. Of the rest one run at a time does something, the one that called lock_vm.
 
-# packages_of ARCH: whose packages are meant from here on, as Debian calls it; each has a folder of its own, `vm`.
+# packages_of ARCH: whose packages are meant from here on, as Debian calls it; each has a directory of its own, `vm`.
 packages_of() {
   arch=$1 vm=$target/vm
   [[ $arch == amd64 ]] || vm+=/$arch

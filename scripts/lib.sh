@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2034
-# Shared by the scripts of this folder. Sourced after `set -euo pipefail`.
+# Shared by the scripts of this directory. Sourced after `set -euo pipefail`.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Where rustup and Go's own archive install to, and where Debian keeps depmod and mke2fs: not on every user's PATH.
 PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 target=${CARGO_TARGET_DIR:-$root/target}
 
-# What the guest, the tests and the demo run: optimised, statically linked, in one folder, `guest_bin`.
+# What the guest, the tests and the demo run: optimised, statically linked, in one directory, `guest_bin`.
 guest_programs=(hzn-armor-agent hzn-armor hzn-armor-dev-hub armor-guest-tests)
 
 die() {

@@ -20,7 +20,7 @@ pub struct Counters {
     /// Objects whose path could not be told.
     pub unresolved: u64,
     /// First programs of containers that had not been named.
-    pub strangers: u64,
+    pub unidentified: u64,
     /// Programs by which containers were entered, the first ones and those of `docker exec`.
     pub entered: u64,
     /// Times that the kernel did not run a program, and so permitted what that might have refused.
@@ -47,7 +47,7 @@ impl Counters {
             dropped: read(3)?,
             suppressed: read(4)?,
             unresolved: read(5)?,
-            strangers: read(6)?,
+            unidentified: read(6)?,
             entered: read(7)?,
             skipped: 0,
         })

@@ -20,11 +20,11 @@ use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::{Event, Events};
 use crate::guard::Guarded;
-use crate::home::Home;
 use crate::hooks;
 use crate::image::{Generation, generation_of, image_map};
 use crate::iterator::{Iterator, pinned_program};
 use crate::judge::{self, JUDGE};
+use crate::mount_tree::MountTree;
 use crate::output;
 use crate::pins::{self, Leftover, VERSION, pin_error};
 use crate::preemption;
@@ -32,10 +32,11 @@ use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
 
-/// Those over what tasks hold, `held.h`, then those over all tasks, `container.h`.
-pub(crate) const ITERATORS: [&str; 6] = ["held_files", "held_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
+/// Those over what tasks hold, `preexisting.h`, then those over all tasks, `container.h`.
+pub(crate) const ITERATORS: [&str; 6] =
+    ["preexisting_files", "preexisting_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
 const LABEL: &str = "label_tasks";
-const RELEASE: &str = "release_strangers";
+const RELEASE: &str = "release_unidentified";
 const NAMESPACES: &str = "note_namespaces";
 pub(crate) const SETTLE: &str = "settle_undecided";
 /// How many of them show what is held.
@@ -215,7 +216,7 @@ impl Enforcer {
         self.directory.as_deref().map_or(Ok(()), |directory| self.guarded.add_pins(directory))
     }
 
-    /// Keeps this process, and files or whole folders, from the tasks of containers: they cannot end, stop or trace the one, nor
+    /// Keeps this process, and files or whole directories, from the tasks of containers: they cannot end, stop or trace the one, nor
     /// write, remove or move the others. It ends for what a process before this one registered. A path that is not there is
     /// passed over.
     pub fn guard_agent(&self, paths: &[&Path]) -> Result<(), BpfError> {
@@ -246,9 +247,9 @@ impl Enforcer {
     pub(crate) fn make_live(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         let words = generation.words()?;
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
-        for (number, domain, home) in generation.domains {
-            self.name_linked_files(generation.id, *number, domain, home)?;
-            self.note_entrance(*number, home)?;
+        for (number, domain, tree) in generation.domains {
+            self.name_linked_files(generation.id, *number, domain, tree)?;
+            self.record_entry_root(*number, tree)?;
         }
         self.iterate(position(NAMESPACES), |_| None)?;
         self.live
@@ -260,8 +261,14 @@ impl Enforcer {
         self.forget_linked_files_before(last)
     }
 
-    fn name_linked_files(&self, id: u32, number: u32, domain: &Domain, home: &Home) -> Result<(), BpfError> {
-        for file in &home.linked {
+    fn name_linked_files(
+        &self,
+        id: u32,
+        number: u32,
+        domain: &Domain,
+        tree: &MountTree,
+    ) -> Result<(), BpfError> {
+        for file in &tree.linked {
             let class = domain.objects.class(domain.objects.walk(file.path.as_os_str().as_encoded_bytes()));
             let mut key = [id, number].map(u32::to_ne_bytes).concat();
             key.extend(file.inode.to_ne_bytes());
@@ -274,22 +281,22 @@ impl Enforcer {
     }
 
     /// Notes the mount namespace of a container that nothing is known of yet: where its first process is later is its own choice.
-    fn note_entrance(&self, domain: u32, home: &Home) -> Result<(), BpfError> {
-        if domain == HOST_DOMAIN || home.mount_namespace == 0 {
+    fn record_entry_root(&self, domain: u32, tree: &MountTree) -> Result<(), BpfError> {
+        if domain == HOST_DOMAIN || tree.mount_namespace == 0 {
             return Ok(());
         }
         let note = || match self.entrances.lookup(&domain.to_ne_bytes(), MapFlags::ANY)? {
             Some(known) if leading_u32(&known) != 0 => Ok(()),
-            _ => self.set_entrance(domain, home.mount_namespace),
+            _ => self.set_entry_root(domain, tree.mount_namespace),
         };
         note().map_err(|source| BpfError::Map { map: "entrances", source })
     }
 
     /// What the kernel finds out of it itself is left to it.
-    fn set_entrance(&self, domain: u32, mount_namespace: u32) -> libbpf_rs::Result<()> {
-        let mut entrance = vec![0; self.entrances.value_size() as usize];
-        entrance[..4].copy_from_slice(&mount_namespace.to_ne_bytes());
-        self.entrances.update(&domain.to_ne_bytes(), &entrance, MapFlags::ANY)
+    fn set_entry_root(&self, domain: u32, mount_namespace: u32) -> libbpf_rs::Result<()> {
+        let mut entry_root = vec![0; self.entrances.value_size() as usize];
+        entry_root[..4].copy_from_slice(&mount_namespace.to_ne_bytes());
+        self.entrances.update(&domain.to_ne_bytes(), &entry_root, MapFlags::ANY)
     }
 
     /// Keys begin with the generation.
@@ -364,15 +371,15 @@ impl Enforcer {
     }
 
     /// Forgets which mount namespace a domain was given: it is another's from here on.
-    pub fn forget_entrance(&self, domain: u32) -> Result<(), BpfError> {
-        self.set_entrance(domain, 0).map_err(|source| BpfError::Map { map: "entrances", source })
+    pub fn forget_entry_root(&self, domain: u32) -> Result<(), BpfError> {
+        self.set_entry_root(domain, 0).map_err(|source| BpfError::Map { map: "entrances", source })
     }
 
     /// Puts into a domain what is started in a container from here on. What runs there already is found by
     /// [`Self::label_running`]. No other container may have had the domain since tasks were last seen in it.
     pub fn add_container(&self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
         let failed = |map| move |source| BpfError::Map { map, source };
-        self.forget_entrance(domain)?;
+        self.forget_entry_root(domain)?;
         self.containers.update(&id.0, &domain.to_ne_bytes(), MapFlags::ANY).map_err(failed("containers"))
     }
 
@@ -394,7 +401,7 @@ impl Enforcer {
 
     /// The same, and puts those that have been strangers for 10 s under the host's rules: to be called by who knows all
     /// containers that he wants to name.
-    pub fn release_strangers(&self) -> Result<Labelled, BpfError> {
+    pub fn release_unidentified(&self) -> Result<Labelled, BpfError> {
         self.label_all(RELEASE)
     }
 
@@ -421,7 +428,7 @@ impl Enforcer {
     /// Goes through every descriptor and mapping of every task and hands over those that the live rules would refuse, as the
     /// refused access that there would be. What is obtained meanwhile is decided on where it is obtained; but a task that
     /// forks while this runs can hand what it holds to a child that is not looked at any more.
-    pub fn held(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
+    pub fn preexisting(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
         (0..HELD).try_for_each(|which| {
             self.iterate(which, |bytes| {
                 let (event, length) = Event::decode_first(bytes)?;

@@ -47,9 +47,9 @@ pub enum Hook {
     InodeMknod,
     InodeRename,
     /// A descriptor from before the rules.
-    HeldFile,
+    PreexistingFile,
     /// A mapping from before the rules.
-    HeldMapping,
+    PreexistingMapping,
     UnixStreamConnect,
     UnixMaySend,
     PathNotify,
@@ -102,8 +102,8 @@ const HOOKS: [(Hook, &str); 51] = [
     (Hook::InodeRmdir, "lsm=INODE_RMDIR"),
     (Hook::InodeMknod, "lsm=INODE_MKNOD"),
     (Hook::InodeRename, "lsm=INODE_RENAME"),
-    (Hook::HeldFile, "iter=TASK_FILE"),
-    (Hook::HeldMapping, "iter=TASK_VMA"),
+    (Hook::PreexistingFile, "iter=TASK_FILE"),
+    (Hook::PreexistingMapping, "iter=TASK_VMA"),
     (Hook::UnixStreamConnect, "lsm=UNIX_STREAM_CONNECT"),
     (Hook::UnixMaySend, "lsm=UNIX_MAY_SEND"),
     (Hook::PathNotify, "lsm=PATH_NOTIFY"),
@@ -166,7 +166,7 @@ pub struct Event {
     pub permission: Permission,
     /// Where it was asked, or found.
     pub hook: Hook,
-    /// Of [`Hook::HeldFile`] the descriptor's number.
+    /// Of [`Hook::PreexistingFile`] the descriptor's number.
     pub descriptor: Option<u32>,
     /// Thread, in the host's pid namespace.
     pub pid: u32,
@@ -194,7 +194,7 @@ pub struct Event {
     pub program: String,
     /// The parent's program.
     pub parent_program: String,
-    /// In [`STRANGERS_DOMAIN`](crate::STRANGERS_DOMAIN) the container, if the task still is in its control group: of other domains
+    /// In [`UNIDENTIFIED_DOMAIN`](crate::UNIDENTIFIED_DOMAIN) the container, if the task still is in its control group: of other domains
     /// the number says which it is.
     pub container: Option<ContainerId>,
 }
@@ -262,7 +262,7 @@ impl Event {
             decision: Decision(number(offset_of!(types::event, decision))?),
             permission: *PERMISSIONS.get(usize::from(short(offset_of!(types::event, permission))?))?,
             hook,
-            descriptor: (hook == Hook::HeldFile).then_some(descriptor),
+            descriptor: (hook == Hook::PreexistingFile).then_some(descriptor),
             pid: number(offset_of!(types::event, pid))?,
             tgid: number(offset_of!(types::event, tgid))?,
             parent_tgid: number(offset_of!(types::event, parent_tgid))?,

@@ -11,7 +11,7 @@ use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use crate::error::BpfError;
-use crate::home::kernel_device;
+use crate::mount_tree::kernel_device;
 use crate::pins::pin_error;
 
 /// `enum guarded_kind` of `abi.h`.
@@ -45,7 +45,7 @@ impl Entries {
         *value = (*value).max(reach as u32);
     }
 
-    /// A file, or a folder with all that is below it; and that no folder above it is moved away.
+    /// A file, or a directory with all that is below it; and that no directory above it is moved away.
     fn add_path(&mut self, path: &Path) -> io::Result<()> {
         let path = path.canonicalize()?;
         for (at, reach) in
@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn a_path_is_guarded_with_all_below_it_and_what_is_above_it_only_itself() {
-        let folder = std::env::temp_dir().canonicalize().expect("there is one");
+        let directory = std::env::temp_dir().canonicalize().expect("there is one");
         let mut entries = Entries::default();
-        entries.add_path(&folder).expect("it is there");
+        entries.add_path(&directory).expect("it is there");
         let reach_of = |path: &Path| {
             let ino = path.metadata().expect("it is there").ino().to_ne_bytes();
             let file = (Kind::File as u32).to_ne_bytes();
@@ -133,7 +133,7 @@ mod tests {
                 .find(|(key, _)| key.starts_with(&file) && key.ends_with(&ino))
                 .map(|(_, reach)| *reach)
         };
-        assert_eq!(reach_of(&folder), Some(Reach::Below as u32));
+        assert_eq!(reach_of(&directory), Some(Reach::Below as u32));
         assert_eq!(reach_of(Path::new("/")), Some(Reach::Itself as u32));
     }
 }

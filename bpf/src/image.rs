@@ -5,7 +5,7 @@ use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
 use crate::error::BpfError;
-use crate::home::Home;
+use crate::mount_tree::MountTree;
 use crate::{HOST_DOMAIN, MAX_DOMAIN, skeleton::types};
 
 /// Words of a `struct image_domain`.
@@ -40,7 +40,7 @@ pub struct Generation<'a> {
     pub host_mount_namespace: u32,
     /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables, and where its own mount tree is. Tables
     /// that several refer to are laid down once.
-    pub domains: &'a [(u32, &'a Domain, Home)],
+    pub domains: &'a [(u32, &'a Domain, MountTree)],
     /// Alerts per rule, domain and second before the rest are only counted; 0: unlimited.
     pub alerts_per_second: u32,
     /// Whether a program that has rights by `fromSource` starts as if it were setuid.
@@ -63,7 +63,7 @@ impl Generation<'_> {
         };
         words[..DOMAIN_WORDS].copy_from_slice(&head_words(&nobodys));
         let mut laid: Vec<(&Domain, Tables)> = Vec::new();
-        for (number, domain, home) in self.domains {
+        for (number, domain, tree) in self.domains {
             let known = laid.iter().find(|(known, _)| std::ptr::eq(*known, *domain));
             let tables = known.map(|(_, tables)| *tables).unwrap_or_else(|| {
                 let tables = Tables::append(&mut words, domain);
@@ -76,7 +76,7 @@ impl Generation<'_> {
                 object_count: domain.object_count,
                 cells: tables.cells,
                 vectors: tables.vectors,
-                mount_namespace: if *number == HOST_DOMAIN { home.mount_namespace } else { 0 },
+                mount_namespace: if *number == HOST_DOMAIN { tree.mount_namespace } else { 0 },
                 alerts_per_second: self.alerts_per_second,
                 elsewhere: domain.objects.walk(ELSEWHERE),
                 no_subject: 0,

@@ -9,11 +9,11 @@ mod enforcer;
 mod error;
 mod event;
 mod guard;
-mod home;
 mod hooks;
 mod image;
 mod iterator;
 mod judge;
+mod mount_tree;
 mod output;
 mod pins;
 mod preemption;
@@ -33,9 +33,9 @@ pub use counters::Counters;
 pub use enforcer::{Enforcer, Labelled, Labeller};
 pub use error::BpfError;
 pub use event::{Event, Events, Guard, Hook};
-pub use home::{Home, LinkedFile};
 pub use hooks::sees_file_attributes;
 pub use image::Generation;
+pub use mount_tree::{LinkedFile, MountTree};
 pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
@@ -45,7 +45,7 @@ pub const HOST_DOMAIN: u32 = 0;
 /// A domain that no generation describes: its tasks are under no rules. The agent's own.
 pub const EXEMPT_DOMAIN: u32 = u32::MAX;
 /// The domain of containers that were not named yet when their first program was started.
-pub const STRANGERS_DOMAIN: u32 = MAX_DOMAIN - 1;
+pub const UNIDENTIFIED_DOMAIN: u32 = MAX_DOMAIN - 1;
 /// In the place of a [`LinkedFile`]'s device: it is a character device, and the inode its number.
 pub const DEVICE_CHARACTER: u32 = u32::MAX;
 /// The same for a block device.

@@ -65,9 +65,9 @@ pub(crate) fn pin(
     if new.is_dir() {
         remove(&new)?;
     }
-    for folder in ["maps", "programs", "judges", "links"] {
-        let folder = new.join(folder);
-        fs::create_dir_all(&folder).map_err(|source| pin_error(&folder, source))?;
+    for directory in ["maps", "programs", "judges", "links"] {
+        let directory = new.join(directory);
+        fs::create_dir_all(&directory).map_err(|source| pin_error(&directory, source))?;
     }
     for map in skeleton.object().maps() {
         // libbpf's own maps of .rodata and .bss hold nothing that another process needs.
@@ -85,9 +85,9 @@ pub(crate) fn pin(
             program.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         }
     }
-    for (folder, links) in [("judges", judges), ("links", links)] {
+    for (directory, links) in [("judges", judges), ("links", links)] {
         for (name, link) in links {
-            let path = new.join(folder).join(name);
+            let path = new.join(directory).join(name);
             link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         }
     }
@@ -157,7 +157,9 @@ pub(crate) fn go_on_with_labels(skeleton: &mut OpenArmorSkel<'_>, directory: &Pa
 
 /// Ends the programs of other versions.
 pub(crate) fn end_other_versions(directory: &Path) -> Result<(), BpfError> {
-    other_versions(directory)?.iter().try_for_each(|version| remove_folder(&version.join("links")).map(drop))
+    other_versions(directory)?
+        .iter()
+        .try_for_each(|version| remove_directory(&version.join("links")).map(drop))
 }
 
 /// What other versions, whose programs are ended, have left to be told.
@@ -279,7 +281,7 @@ fn has_attached(directory: &Path) -> bool {
 /// Whether links are pinned in a version's directory.
 fn is_attached(version: &Path) -> bool {
     let links = version.join("links");
-    is_folder(&links) && entries(&links).is_ok_and(|links| links.iter().any(|link| !is_folder(link)))
+    is_directory(&links) && entries(&links).is_ok_and(|links| links.iter().any(|link| !is_directory(link)))
 }
 
 /// Whether a directory cannot be made on a bpf filesystem, which has no dots in names: one that is not there yet, by its own name or
@@ -325,9 +327,9 @@ pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
 /// Removes a version, and returns what is in it that no agent put there. Links first: without them the programs end, and then
 /// nobody needs the rest. A program that ran on without its judge would refuse everything.
 fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
-    let mut left = remove_folder(&version.join("links"))?;
-    for folder in ["judges", "programs", "maps"] {
-        left.extend(remove_folder(&version.join(folder))?);
+    let mut left = remove_directory(&version.join("links"))?;
+    for directory in ["judges", "programs", "maps"] {
+        left.extend(remove_directory(&version.join(directory))?);
     }
     for entry in entries(version)? {
         if !left.iter().any(|known| known.starts_with(&entry)) {
@@ -340,27 +342,27 @@ fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
     Ok(left)
 }
 
-/// Removes a folder of pins, and returns what is in it beside them.
-fn remove_folder(folder: &Path) -> Result<Vec<PathBuf>, BpfError> {
-    if !is_folder(folder) {
+/// Removes a directory of pins, and returns what is in it beside them.
+fn remove_directory(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
+    if !is_directory(directory) {
         return Ok(Vec::new());
     }
     let mut left = Vec::new();
-    for pin in entries(folder)? {
-        if is_folder(&pin) {
+    for pin in entries(directory)? {
+        if is_directory(&pin) {
             left.push(pin);
         } else {
             fs::remove_file(&pin).map_err(|source| pin_error(&pin, source))?;
         }
     }
     if left.is_empty() {
-        fs::remove_dir(folder).map_err(|source| pin_error(folder, source))?;
+        fs::remove_dir(directory).map_err(|source| pin_error(directory, source))?;
     }
     Ok(left)
 }
 
 /// Not so a link to one, behind which anything may be.
-fn is_folder(path: &Path) -> bool {
+fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
@@ -372,13 +374,13 @@ fn other_versions(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
         .collect())
 }
 
-/// Whether a folder is named as [`pin`] names those that it makes: two hashes, perhaps half made.
+/// Whether a directory is named as [`pin`] names those that it makes: two hashes, perhaps half made.
 fn is_version(path: &Path) -> bool {
     let is_hash =
         |text: &str| text.len() == HASH_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let version = name.strip_prefix(HALF_MADE).unwrap_or(name);
-    version.split_once('-').is_some_and(|(abi, object)| is_hash(abi) && is_hash(object)) && is_folder(path)
+    version.split_once('-').is_some_and(|(abi, object)| is_hash(abi) && is_hash(object)) && is_directory(path)
 }
 
 fn name_begins(version: &Path, with: &str) -> bool {
@@ -432,11 +434,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_attached_by_folders_alone() {
+    fn nothing_is_attached_by_directories_alone() {
         let dir = tempfile::tempdir().unwrap();
         let pins = dir.path().join("pins");
-        for folder in ["links", "links/mine", "maps"] {
-            fs::create_dir_all(pins.join(VERSION).join(folder)).unwrap();
+        for directory in ["links", "links/mine", "maps"] {
+            fs::create_dir_all(pins.join(VERSION).join(directory)).unwrap();
         }
         assert!(!has_attached(&pins));
         let left = vec![pins.join(VERSION).join("links/mine")];

@@ -17,10 +17,10 @@ use thiserror::Error;
 use crate::MAX_DOMAIN;
 use crate::enforcer::{Enforcer, open};
 use crate::error::BpfError;
-use crate::home::Home;
 use crate::hooks::sees_file_attributes;
 use crate::image::Generation;
 use crate::judge::{self, JUDGE};
+use crate::mount_tree::MountTree;
 use crate::symbols;
 
 /// What was found.
@@ -201,18 +201,18 @@ impl Enforcer {
         let open = || fs::File::open(&program).map(drop);
         open().map_err(|error| ProofError::Prepare { path: program.clone(), error })?;
         let domain = rule_against(&program)?;
-        let home = Home::of_process("self")
+        let tree = MountTree::of_process("self")
             .map_err(|error| ProofError::Prepare { path: "/proc/self/mountinfo".into(), error })?;
         let this = pidfd_open(getpid(), PidfdFlags::empty())
             .map_err(|error| ProofError::Prepare { path: "/proc/self".into(), error: error.into() })?;
 
         // Should one that was killed here have left its own.
-        self.forget_entrance(DOMAIN)?;
+        self.forget_entry_root(DOMAIN)?;
         // Number 0: an agent that is killed here leaves what the next one finds unproven.
         self.make_live(&Generation {
             id: 0,
             host_mount_namespace: 0,
-            domains: &[(DOMAIN, &domain, home)],
+            domains: &[(DOMAIN, &domain, tree)],
             alerts_per_second: 0,
             secure_sources: false,
         })?;
@@ -220,7 +220,7 @@ impl Enforcer {
         self.label(this.as_fd(), DOMAIN)?;
         let outcome = open();
         self.unlabel(this.as_fd())?;
-        self.forget_entrance(DOMAIN)?;
+        self.forget_entry_root(DOMAIN)?;
         let refused = self.counters()?.blocked > before;
 
         // Nobody else was under any rule: what is counted and waits in the ring is the proof's, and no event of the node.

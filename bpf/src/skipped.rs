@@ -22,10 +22,10 @@ impl Attached {
         programs.map(Self).map_err(|source| BpfError::Programs { source: io::Error::other(source) })
     }
 
-    /// Those whose links are pinned in a folder.
-    pub(crate) fn pinned(folder: &Path) -> Result<Self, BpfError> {
+    /// Those whose links are pinned in a directory.
+    pub(crate) fn pinned(directory: &Path) -> Result<Self, BpfError> {
         let open = |path: &Path| Link::open(path).map_err(|source| pin_error(path, io::Error::other(source)));
-        let links = entries(folder)?.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+        let links = entries(directory)?.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
         Self::of(&links)
     }
 

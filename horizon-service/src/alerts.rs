@@ -99,7 +99,7 @@ impl Clocks {
 pub fn alert(
     event: Event,
     table: Option<&RuleTable>,
-    stranger: Option<&Workload>,
+    unidentified: Option<&Workload>,
     origin: &Origin,
     clocks: &Clocks,
 ) -> Alert {
@@ -142,7 +142,7 @@ pub fn alert(
     } else {
         (event.program.clone(), event.parent_program)
     };
-    let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref()).or(stranger);
+    let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref()).or(unidentified);
     Alert {
         host_ppid: event.parent_tgid,
         host_pid: event.tgid,
@@ -250,7 +250,7 @@ pub enum Fate {
 }
 
 /// The alert about what a process holds: nothing was refused when it was obtained.
-pub fn held(alert: Alert, fate: Fate) -> Alert {
+pub fn preexisting(alert: Alert, fate: Fate) -> Alert {
     let (action, result) = match fate {
         Fate::Left => ("Audit", "Passed"),
         Fate::Closed => ("Block", "Closed"),
@@ -319,7 +319,7 @@ fn of_node(origin: &Origin, at: Timestamp) -> Alert {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use armor_bpf::{Hook, STRANGERS_DOMAIN};
+    use armor_bpf::{Hook, UNIDENTIFIED_DOMAIN};
     use armor_policy::tables::Decision;
 
     use crate::workload::{HorizonService, ServiceName};
@@ -426,10 +426,10 @@ pub(crate) mod tests {
 
     #[test]
     fn what_a_stranger_does_is_told_with_the_names_that_it_has_by_now() {
-        let event = Event { domain: STRANGERS_DOMAIN, ..event(Verdict::Block, Permission::Exec) };
+        let event = Event { domain: UNIDENTIFIED_DOMAIN, ..event(Verdict::Block, Permission::Exec) };
         let late = Workload { id: "c".repeat(64), name: "late".into(), ..Workload::default() };
         let mut table = table();
-        table.domains.push(DomainNames { number: STRANGERS_DOMAIN, ..DomainNames::default() });
+        table.domains.push(DomainNames { number: UNIDENTIFIED_DOMAIN, ..DomainNames::default() });
         let alert = alert(event, Some(&table), Some(&late), &origin(), &Clocks::now());
         assert_eq!((alert.policy_name.as_str(), alert.kind.as_str()), ("no-sleep", "MatchedPolicy"));
         assert_eq!((alert.container_id, alert.container_name), (late.id, late.name));

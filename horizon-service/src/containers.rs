@@ -5,7 +5,7 @@
 //!   kernel hold the number.
 //! - A number is given again only after its container is gone and all tasks were gone through without one that has it.
 //! - Every known container has one, so that none is under the host's policies, be it under no others.
-//! - One that is entered before it is known is a stranger, under all policies for containers, until it is known or has not
+//! - One that is entered before it is known is an unidentified container, under all policies for containers, until it is known or has not
 //!   become so for 10 s while the runtime says which containers there are.
 //! - What is known is written down: after a restart, or a reboot, containers are under their policies before the runtime
 //!   answers.
@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, STRANGERS_DOMAIN};
+use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, UNIDENTIFIED_DOMAIN};
 
 use crate::kernel::Kernel;
 use crate::runtime::Workloads;
 use crate::workload::Workload;
 
 /// What containers' domains are numbered with: above are the strangers' and that of the proof that the kernel denies.
-const NUMBERS: Range<u32> = HOST_DOMAIN + 1..STRANGERS_DOMAIN;
+const NUMBERS: Range<u32> = HOST_DOMAIN + 1..UNIDENTIFIED_DOMAIN;
 
 /// The containers.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Containers {
     /// Whether the runtime has said which containers there are.
     is_told: bool,
     /// How many strangers the kernel had counted when there was none left.
-    strangers: u64,
+    unidentified: u64,
 }
 
 impl Containers {
@@ -98,7 +98,7 @@ impl Containers {
         })
     }
 
-    /// Whether there is a runtime that names containers: without one nobody would ever name a stranger.
+    /// Whether there is a runtime that names containers: without one nobody would ever name an unidentified container.
     pub fn are_named(&self) -> bool {
         self.is_told || !self.known.is_empty()
     }
@@ -118,7 +118,7 @@ impl Containers {
     ///
     /// # Errors
     /// [`BpfError`]; to be repeated.
-    pub fn settle(&mut self, kernel: &mut impl Kernel) -> Result<usize, BpfError> {
+    pub fn apply(&mut self, kernel: &mut impl Kernel) -> Result<usize, BpfError> {
         if self.is_told {
             let gone = self.registered.iter().filter(|(id, _)| !self.known.contains_key(id));
             for (id, number) in gone.map(|(id, number)| (*id, *number)).collect::<Vec<_>>() {
@@ -143,15 +143,19 @@ impl Containers {
     ///
     /// # Errors
     /// [`BpfError`]; to be repeated.
-    pub fn look_for_strangers(&mut self, kernel: &mut impl Kernel, answers: bool) -> Result<usize, BpfError> {
-        let strangers = kernel.strangers()?;
-        if strangers == self.strangers {
+    pub fn look_for_unidentified(
+        &mut self,
+        kernel: &mut impl Kernel,
+        answers: bool,
+    ) -> Result<usize, BpfError> {
+        let unidentified = kernel.unidentified()?;
+        if unidentified == self.unidentified {
             return Ok(0);
         }
         let found =
-            if answers && self.is_told { kernel.release_strangers()? } else { kernel.label_running()? };
-        if !found.domains.contains(&STRANGERS_DOMAIN) {
-            self.strangers = strangers;
+            if answers && self.is_told { kernel.release_unidentified()? } else { kernel.label_running()? };
+        if !found.domains.contains(&UNIDENTIFIED_DOMAIN) {
+            self.unidentified = unidentified;
         }
         Ok(found.new)
     }
@@ -166,8 +170,8 @@ mod tests {
     struct FakeKernel {
         containers: BTreeMap<ContainerId, u32>,
         tasks: BTreeSet<u32>,
-        strangers: u64,
-        /// That label, and that let strangers go too.
+        unidentified: u64,
+        /// That label, and that let unidentified containers go too.
         passes: (u32, u32),
     }
 
@@ -193,12 +197,12 @@ mod tests {
             self.passes.0 += 1;
             Ok(Labelled { new: 0, domains: self.tasks.clone() })
         }
-        fn release_strangers(&mut self) -> Result<Labelled, BpfError> {
+        fn release_unidentified(&mut self) -> Result<Labelled, BpfError> {
             self.passes.1 += 1;
             Ok(Labelled { new: 0, domains: self.tasks.clone() })
         }
-        fn strangers(&self) -> Result<u64, BpfError> {
-            Ok(self.strangers)
+        fn unidentified(&self) -> Result<u64, BpfError> {
+            Ok(self.unidentified)
         }
     }
 
@@ -223,31 +227,31 @@ mod tests {
         let mut kernel = FakeKernel::default();
         let mut containers = Containers::restored(Some(&kernel), Vec::new());
         assert!(containers.update(&workloads(&["a", "b"])) && !containers.update(&workloads(&["a", "b"])));
-        containers.settle(&mut kernel).unwrap();
+        containers.apply(&mut kernel).unwrap();
         assert_eq!(numbers(&containers), expect(&[("a", 1), ("b", 2)]));
         assert_eq!(kernel.containers.len(), 2);
 
         kernel.tasks = [1, 2].into();
         assert!(containers.update(&workloads(&["b", "c"])));
         assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3)]), "the kernel still has a");
-        containers.settle(&mut kernel).unwrap();
+        containers.apply(&mut kernel).unwrap();
         containers.update(&workloads(&["b", "c", "d"]));
         assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3), ("d", 4)]), "a task of a is left");
         kernel.tasks = [2, 3].into();
-        containers.settle(&mut kernel).unwrap();
+        containers.apply(&mut kernel).unwrap();
         containers.update(&workloads(&["b", "c", "d", "e"]));
         assert_eq!(numbers(&containers), expect(&[("b", 2), ("c", 3), ("d", 4), ("e", 1)]));
     }
 
     #[test]
-    fn strangers_are_let_go_while_the_runtime_answers_and_looked_for_until_there_are_none() {
-        let tasks = [STRANGERS_DOMAIN].into();
-        let mut kernel = FakeKernel { strangers: 1, tasks, ..FakeKernel::default() };
+    fn unidentified_are_let_go_while_the_runtime_answers_and_looked_for_until_there_are_none() {
+        let tasks = [UNIDENTIFIED_DOMAIN].into();
+        let mut kernel = FakeKernel { unidentified: 1, tasks, ..FakeKernel::default() };
         let mut containers = Containers::restored(Some(&kernel), Vec::new());
         assert!(!containers.are_named());
         let look = |containers: &mut Containers, kernel: &mut FakeKernel, answers| {
             kernel.passes = (0, 0);
-            containers.look_for_strangers(kernel, answers).unwrap();
+            containers.look_for_unidentified(kernel, answers).unwrap();
             kernel.passes
         };
         assert_eq!(look(&mut containers, &mut kernel, true), (1, 0), "it has not said which there are");
@@ -258,7 +262,7 @@ mod tests {
         kernel.tasks.clear();
         assert_eq!(look(&mut containers, &mut kernel, true), (0, 1));
         assert_eq!(look(&mut containers, &mut kernel, true), (0, 0), "none left");
-        kernel.strangers = 2;
+        kernel.unidentified = 2;
         assert_eq!(look(&mut containers, &mut kernel, true), (0, 1), "another one");
     }
 
@@ -267,17 +271,17 @@ mod tests {
         let mut kernel = FakeKernel::default();
         let mut containers = Containers::restored(Some(&kernel), Vec::new());
         containers.update(&workloads(&["a", "b"]));
-        containers.settle(&mut kernel).unwrap();
+        containers.apply(&mut kernel).unwrap();
         let remembered = containers.to_remember();
         kernel.tasks = [1, 2].into();
 
         let mut next = Containers::restored(Some(&kernel), remembered[..1].to_vec());
-        next.settle(&mut kernel).unwrap();
+        next.apply(&mut kernel).unwrap();
         assert_eq!(kernel.containers.len(), 2, "nobody said that b is gone");
         next.update(&workloads(&["a", "b", "c"]));
         assert_eq!(numbers(&next), expect(&[("a", 1), ("b", 2), ("c", 3)]));
         next.update(&workloads(&["a", "d"]));
-        next.settle(&mut kernel).unwrap();
+        next.apply(&mut kernel).unwrap();
         assert_eq!(kernel.containers.values().copied().collect::<Vec<_>>(), [1, 3]);
 
         let rebooted = Containers::restored(Some(&FakeKernel::default()), remembered);

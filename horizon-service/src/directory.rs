@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - The directory is only read. A file that goes away lifts nothing.
-//! - Regular files alone count, up to [`MAX_FILES`] of them. What else there is, is said once; but for folders it is also a
+//! - Regular files alone count, up to [`MAX_FILES`] of them. What else there is, is said once; but for directories it is also a
 //!   problem, as somebody may have meant a bundle. A name that begins with a dot is that of a file which somebody is
 //!   still writing, as rsync and editors do.
 //! - A file is looked at when it is new and whenever it changed: written, replaced, or touched.
@@ -36,7 +36,7 @@ pub struct Directory {
 pub struct Listing {
     /// The files to look at, in the order in which they were written.
     pub files: Vec<Found>,
-    /// What is neither a file nor a folder, at most [`MAX_LEFT_OUT`] of it.
+    /// What is neither a file nor a directory, at most [`MAX_LEFT_OUT`] of it.
     pub left_out: Vec<String>,
 }
 
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn only_regular_files_of_bounded_number_and_size_count() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("folder")).unwrap();
+        fs::create_dir(dir.path().join("directory")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", dir.path().join("link")).unwrap();
         let pipe = OsStr::from_bytes(b"pipe\xff\x1b[31m");
         rustix::fs::mknodat(
@@ -238,7 +238,7 @@ mod tests {
         {
             assert!(line.contains(said), "{left_out:?}");
         }
-        assert_eq!(left_out.len(), 2, "a folder is no problem: {left_out:?}");
+        assert_eq!(left_out.len(), 2, "a directory is no problem: {left_out:?}");
         assert_eq!((found[0].read(7).unwrap().len(), found[0].read(3).unwrap().len()), (7, 4));
         for other in [OsStr::new("link"), pipe] {
             fs::rename(dir.path().join(other), &found[0].path).unwrap();

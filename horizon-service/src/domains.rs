@@ -104,7 +104,7 @@ impl NodeNames {
 
 /// Policies made ready for a root.
 #[derive(Clone)]
-pub struct Built {
+pub struct CompiledPolicies {
     /// The tables.
     pub domain: Arc<Domain>,
     /// The files with several names that they rule.
@@ -119,13 +119,13 @@ pub struct Built {
 ///
 /// # Errors
 /// [`CompileError`]: the policies are to blame.
-pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Built, CompileError> {
+pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<CompiledPolicies, CompileError> {
     let links = links(std::slice::from_ref(root), policies);
     let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
     warn_of_flags(policies);
     let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
     let notes = without_effect(root, policies);
-    Ok(Built { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
+    Ok(CompiledPolicies { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
 }
 
 /// Says where `readOnly` keeps less than it says.
@@ -141,9 +141,9 @@ pub struct ContainerPolicies {
     policies: Vec<(Arc<Policy>, Selector)>,
     posture: Posture,
     /// As [`Self::strangers`] has it.
-    strangers: Option<Arc<Domain>>,
+    unidentified: Option<Arc<Domain>>,
     /// For each container as it was when this was last asked.
-    built: BTreeMap<String, (Arc<Workload>, Option<Built>)>,
+    built: BTreeMap<String, (Arc<Workload>, Option<CompiledPolicies>)>,
     compiled: Vec<Compiled>,
 }
 
@@ -161,18 +161,18 @@ impl ContainerPolicies {
     /// [`CompileError`] if they could not be compiled for a container that all of them select: then they can be for any.
     pub fn new(policies: &[Policy], posture: Posture) -> Result<Self, CompileError> {
         let ours: Vec<&Policy> = policies.iter().filter(|policy| policy.kind == Kind::Container).collect();
-        let mut strangers = None;
+        let mut unidentified = None;
         if !ours.is_empty() {
             let mut options = CompileOptions { posture, links: links(&[Root::of_layers(&[])], &ours) };
             compile(&ours, &options)?;
             options.posture = Posture::Allow;
-            strangers = Some(Arc::new(compile(&ours, &options)?));
+            unidentified = Some(Arc::new(compile(&ours, &options)?));
             warn_of_flags(&ours);
         }
         // A policy that was parsed has a selector that reads.
         let selectable = |policy: &&Policy| Some((Arc::new((*policy).clone()), Selector::new(policy).ok()?));
         let policies = ours.iter().filter_map(selectable).collect();
-        Ok(Self { policies, posture, strangers, built: BTreeMap::new(), compiled: Vec::new() })
+        Ok(Self { policies, posture, unidentified, built: BTreeMap::new(), compiled: Vec::new() })
     }
 
     /// Whether there is none.
@@ -182,8 +182,8 @@ impl ContainerPolicies {
 
     /// The tables for containers that nobody has named yet, so that any of the policies may be theirs: all of them, but that
     /// what an allow-list leaves out is permitted.
-    pub fn strangers(&self) -> Option<&Arc<Domain>> {
-        self.strangers.as_ref()
+    pub fn unidentified(&self) -> Option<&Arc<Domain>> {
+        self.unidentified.as_ref()
     }
 
     /// The names of those that select none of `workloads`, and how many select any.
@@ -201,7 +201,7 @@ impl ContainerPolicies {
     ///
     /// # Errors
     /// [`CompileError`].
-    pub fn build(&mut self, workload: &Arc<Workload>) -> Result<Option<Built>, CompileError> {
+    pub fn build(&mut self, workload: &Arc<Workload>) -> Result<Option<CompiledPolicies>, CompileError> {
         if let Some((as_it_was, built)) = self.built.get(&workload.id)
             && as_it_was == workload
         {
@@ -212,7 +212,7 @@ impl ContainerPolicies {
         Ok(built)
     }
 
-    fn build_anew(&mut self, workload: &Workload) -> Result<Option<Built>, CompileError> {
+    fn build_anew(&mut self, workload: &Workload) -> Result<Option<CompiledPolicies>, CompileError> {
         let selected: Vec<usize> =
             (0..self.policies.len()).filter(|at| self.policies[*at].1.selects(workload)).collect();
         if selected.is_empty() {
@@ -235,7 +235,7 @@ impl ContainerPolicies {
         };
         let linked = linked_files(&root, &policies, &domain, MAX_CONTAINER_ENTRIES);
         let notes = without_effect(&root, &policies);
-        Ok(Some(Built { domain, linked, links, notes }))
+        Ok(Some(CompiledPolicies { domain, linked, links, notes }))
     }
 
     /// The names of all.
@@ -258,7 +258,7 @@ impl ContainerPolicies {
 
     /// What rules' paths led to in each container.
     pub fn watched(&self) -> Vec<Watched> {
-        let watch = |(workload, built): &(Arc<Workload>, Option<Built>)| {
+        let watch = |(workload, built): &(Arc<Workload>, Option<CompiledPolicies>)| {
             let links = Arc::clone(&built.as_ref()?.links);
             let policies = self.selecting(workload).cloned().collect();
             Some(Watched { whose: Whose::Container(Arc::clone(workload)), policies, links })
@@ -314,7 +314,7 @@ pub(crate) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Ve
 
 /// Files with several names one of which has rules, devices whose nodes have, and whether all were found within `limit`
 /// entries. What a pattern or a directory covers is found by walking; an `execname` has no place to look in. A node outside of
-/// `/dev` is looked at only where a rule names it alone: a rule for the folder of a jail is about its nodes, not about all of
+/// `/dev` is looked at only where a rule names it alone: a rule for the directory of a jail is about its nodes, not about all of
 /// `/dev/null`. Files of layers that no overlay shows yet have no device that the kernel would know them by.
 fn linked_files(root: &Root, policies: &[&Policy], domain: &Domain, limit: usize) -> Vec<LinkedFile> {
     let (linked, complete) = linked_files_within(root, policies, domain, limit);

@@ -78,7 +78,7 @@ fn path_of_link(root: &Root, path: &str) -> Option<String> {
 
 /// Of an `execname` that only links have where programs are looked for.
 fn name_of_link(root: &Root, name: &str) -> Option<String> {
-    let places = SEARCHED.map(|folder| format!("{folder}/{name}"));
+    let places = SEARCHED.map(|directory| format!("{directory}/{name}"));
     let programs = places.iter().map(|path| (path, root.resolve(path, true)));
     let found: Vec<_> = programs.filter(|(_, program)| is_file(root, program)).collect();
     let (link, program) = found.first()?;
@@ -157,7 +157,7 @@ fn script_source(root: &Root, source: &str) -> Option<String> {
 }
 
 fn find_program(root: &Root, name: &str) -> Option<PathBuf> {
-    let mut places = SEARCHED.iter().map(|folder| root.resolve(&format!("{folder}/{name}"), true));
+    let mut places = SEARCHED.iter().map(|directory| root.resolve(&format!("{directory}/{name}"), true));
     places.find(|program| is_file(root, program))
 }
 

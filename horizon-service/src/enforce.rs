@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, Home, ProofError, STRANGERS_DOMAIN};
+use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, MountTree, ProofError, UNIDENTIFIED_DOMAIN};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::alerts::{DomainNames, RuleTable};
 use crate::containers::Containers;
-use crate::domains::{self, Built, ContainerPolicies, NodeNames};
+use crate::domains::{self, CompiledPolicies, ContainerPolicies, NodeNames};
 use crate::kernel::Kernel;
 use crate::links::{self, Watched, Whose};
 use crate::probe;
@@ -74,7 +74,7 @@ pub enum EnforceError {
     Kernel(#[from] BpfError),
     /// The workload is gone, or `/proc` does not show it: without `pid: host`, the host's processes are not there.
     #[error("/proc/{process}: {error}: the mounts of the workload cannot be read")]
-    Home {
+    MountTree {
         /// The process that was asked about.
         process: &'static str,
         /// What the system says.
@@ -86,13 +86,13 @@ pub enum EnforceError {
 }
 
 /// A bundle made ready for this node.
-pub struct Prepared {
+pub struct CompiledBundle {
     bundle: String,
     serial: u64,
     expires: Timestamp,
     process: &'static str,
     posture: Posture,
-    host: Option<Built>,
+    host: Option<CompiledPolicies>,
     /// Those that are for this host.
     host_policies: Vec<Arc<Policy>>,
     host_idle: Vec<String>,
@@ -105,30 +105,30 @@ pub struct Prepared {
     secure_sources: bool,
     /// Whether it is, as `live` has it, and its rules' names are written down.
     is_live: bool,
-    live: Vec<Ruled>,
+    live: Vec<ContainerRules>,
     /// Whether it has rules for containers that are not named yet.
-    rules_strangers: bool,
+    rules_unidentified: bool,
     /// Containers whose policies do not compile for their roots, and why.
     not_compiled: Vec<String>,
 }
 
 /// A container under rules, as it is in a generation.
 #[derive(Clone)]
-struct Ruled {
+struct ContainerRules {
     number: u32,
     workload: Arc<Workload>,
     domain: Arc<Domain>,
-    home: Home,
+    tree: MountTree,
 }
 
-impl PartialEq for Ruled {
+impl PartialEq for ContainerRules {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.domain, &other.domain)
-            && (self.number, &self.workload, &self.home) == (other.number, &other.workload, &other.home)
+            && (self.number, &self.workload, &self.tree) == (other.number, &other.workload, &other.tree)
     }
 }
 
-impl Prepared {
+impl CompiledBundle {
     /// Compiles a bundle for this node, whose root is that of `process`; takes up to seconds for thousands of rules. Policies
     /// for containers are compiled once, as if for one that all of them select, and again for each that comes.
     ///
@@ -168,7 +168,7 @@ impl Prepared {
             secure_sources: settings.secure_sources,
             is_live: false,
             live: Vec::new(),
-            rules_strangers: false,
+            rules_unidentified: false,
             not_compiled: Vec::new(),
         })
     }
@@ -182,7 +182,7 @@ impl Prepared {
     pub fn in_force(&self, containers: &Containers) -> InForce {
         let (mut idle, selecting) = self.containers.idle(containers.iter().map(|(_, workload)| &**workload));
         idle.extend_from_slice(&self.host_idle);
-        let ruled: Vec<report::Ruled> =
+        let ruled: Vec<report::ContainerRules> =
             containers.iter().map(|(_, workload)| self.ruling(workload)).collect();
         InForce {
             bundle: self.bundle.clone(),
@@ -200,12 +200,12 @@ impl Prepared {
         }
     }
 
-    fn ruling(&self, workload: &Workload) -> report::Ruled {
+    fn ruling(&self, workload: &Workload) -> report::ContainerRules {
         let policies = self.containers.selecting(workload).map(|policy| policy.name.clone()).collect();
-        report::Ruled { id: workload.id.clone(), name: workload.name.clone(), policies }
+        report::ContainerRules { id: workload.id.clone(), name: workload.name.clone(), policies }
     }
 
-    fn policies(&self, ruled: &[report::Ruled]) -> Arc<[PolicyInForce]> {
+    fn policies(&self, ruled: &[report::ContainerRules]) -> Arc<[PolicyInForce]> {
         let policy = |name: &str, kind, workloads| PolicyInForce { name: name.to_owned(), kind, workloads };
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for name in ruled.iter().flat_map(|ruled| &ruled.policies) {
@@ -284,12 +284,12 @@ impl Prepared {
         containers: &Containers,
     ) -> Result<u32, EnforceError> {
         let ruled = self.ruled(containers);
-        let rules_strangers = containers.are_named() && self.containers.strangers().is_some();
-        if self.is_live && ruled == self.live && rules_strangers == self.rules_strangers {
+        let rules_unidentified = containers.are_named() && self.containers.unidentified().is_some();
+        if self.is_live && ruled == self.live && rules_unidentified == self.rules_unidentified {
             return Ok(kernel.generation());
         }
         self.is_live = false;
-        self.rules_strangers = rules_strangers;
+        self.rules_unidentified = rules_unidentified;
         let id = kernel.generation().max(state.last_generation()) + 1;
         self.make_live(kernel, id, &ruled)?;
         self.live = ruled;
@@ -304,18 +304,18 @@ impl Prepared {
         &self.not_compiled
     }
 
-    fn ruled(&mut self, containers: &Containers) -> Vec<Ruled> {
+    fn ruled(&mut self, containers: &Containers) -> Vec<ContainerRules> {
         self.containers.keep(containers.iter().map(|(_, workload)| &**workload));
         self.not_compiled.clear();
         let mut ruled = Vec::new();
         for (number, workload) in containers.iter() {
             match self.containers.build(workload) {
                 Ok(None) => {}
-                Ok(Some(Built { domain, linked, .. })) => {
+                Ok(Some(CompiledPolicies { domain, linked, .. })) => {
                     // One that is not there yet, or just ended: the kernel notes its root when it is entered.
-                    let home = workload.process().and_then(|process| Home::of_process(&process).ok());
-                    let home = Home { linked, ..home.unwrap_or_default() };
-                    ruled.push(Ruled { number, workload: Arc::clone(workload), domain, home });
+                    let tree = workload.process().and_then(|process| MountTree::of_process(&process).ok());
+                    let tree = MountTree { linked, ..tree.unwrap_or_default() };
+                    ruled.push(ContainerRules { number, workload: Arc::clone(workload), domain, tree });
                 }
                 Err(error) => {
                     self.not_compiled.push(format!("{}: {error}", workload.name));
@@ -326,16 +326,23 @@ impl Prepared {
         ruled
     }
 
-    fn make_live(&self, kernel: &mut impl Kernel, id: u32, ruled: &[Ruled]) -> Result<(), EnforceError> {
+    fn make_live(
+        &self,
+        kernel: &mut impl Kernel,
+        id: u32,
+        ruled: &[ContainerRules],
+    ) -> Result<(), EnforceError> {
         let process = self.process;
-        let host = Home::of_process(process).map_err(|error| EnforceError::Home { process, error })?;
+        let host =
+            MountTree::of_process(process).map_err(|error| EnforceError::MountTree { process, error })?;
         let host_mount_namespace = host.mount_namespace;
         let mut domains = Vec::new();
-        if let Some(Built { domain, linked, .. }) = &self.host {
-            domains.push((HOST_DOMAIN, &**domain, Home { linked: linked.clone(), ..host }));
+        if let Some(CompiledPolicies { domain, linked, .. }) = &self.host {
+            domains.push((HOST_DOMAIN, &**domain, MountTree { linked: linked.clone(), ..host }));
         }
-        domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.home.clone())));
-        domains.extend(self.strangers().map(|domain| (STRANGERS_DOMAIN, &**domain, Home::default())));
+        domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.tree.clone())));
+        domains
+            .extend(self.unidentified().map(|domain| (UNIDENTIFIED_DOMAIN, &**domain, MountTree::default())));
         Ok(kernel.swap(&Generation {
             id,
             host_mount_namespace,
@@ -345,8 +352,8 @@ impl Prepared {
         })?)
     }
 
-    fn strangers(&self) -> Option<&Arc<Domain>> {
-        self.containers.strangers().filter(|_| self.rules_strangers)
+    fn unidentified(&self) -> Option<&Arc<Domain>> {
+        self.containers.unidentified().filter(|_| self.rules_unidentified)
     }
 
     fn names(&self) -> RuleTable {
@@ -355,8 +362,8 @@ impl Prepared {
         let host = self.host.iter().map(|built| (HOST_DOMAIN, &built.domain, None));
         let ruled = self.live.iter().map(|ruled| (ruled.number, &ruled.domain, Some(&ruled.workload)));
         let mut known: Vec<&Arc<Domain>> = Vec::new();
-        let strangers = self.strangers().map(|domain| (STRANGERS_DOMAIN, domain, None));
-        for (number, domain, container) in host.chain(ruled).chain(strangers) {
+        let unidentified = self.unidentified().map(|domain| (UNIDENTIFIED_DOMAIN, domain, None));
+        for (number, domain, container) in host.chain(ruled).chain(unidentified) {
             let rules = known.iter().position(|known| Arc::ptr_eq(known, domain)).unwrap_or_else(|| {
                 known.push(domain);
                 table.rules.push(domain.rules.clone());

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::containers::Containers;
 use crate::directory::{Directory, Listing};
 use crate::domains::NodeNames;
-use crate::enforce::{EnforceError, Prepared};
+use crate::enforce::{CompiledBundle, EnforceError};
 use crate::hub::Hub;
 use crate::kernel::Kernel;
 use crate::links::{Watched, Whose};
@@ -55,7 +55,7 @@ pub enum IntakeError {
 }
 
 /// What a node's keys, state and kernel are to the intake.
-pub struct Site<K> {
+pub struct NodeEnforcement<K> {
     /// Who the node is.
     pub node: NodeIdentity,
     /// What policies call it.
@@ -71,14 +71,14 @@ pub struct Site<K> {
     /// Where everything is told.
     pub reporter: Rc<Reporter>,
     /// What is in force, ready to be swapped again.
-    pub live: Option<Prepared>,
+    pub live: Option<CompiledBundle>,
     /// The node's containers.
     pub containers: Containers,
     /// Set when tasks came under rules while they ran: what they hold was never decided on.
     pub labelled: Rc<Cell<bool>>,
 }
 
-impl<K: Kernel> Site<K> {
+impl<K: Kernel> NodeEnforcement<K> {
     /// Puts the stored bundle in force again.
     pub fn restore(&mut self, stored: Option<&Stored>) {
         let Some(Stored { bundle, .. }) = stored else {
@@ -92,7 +92,7 @@ impl<K: Kernel> Site<K> {
             }
             return;
         };
-        match Prepared::new(bundle, &self.names, self.process) {
+        match CompiledBundle::new(bundle, &self.names, self.process) {
             Ok(prepared) => self.enforce(prepared),
             Err(error) => {
                 let reason =
@@ -103,7 +103,7 @@ impl<K: Kernel> Site<K> {
     }
 
     /// Makes a bundle live.
-    fn enforce(&mut self, prepared: Prepared) {
+    fn enforce(&mut self, prepared: CompiledBundle) {
         self.live = Some(prepared);
         self.put_in_force();
     }
@@ -124,9 +124,9 @@ impl<K: Kernel> Site<K> {
     }
 
     /// Looks after containers that were entered before they were named, while the runtime `answers` or not.
-    pub fn look_for_strangers(&mut self, answers: bool) {
+    pub fn look_for_unidentified(&mut self, answers: bool) {
         let Some(kernel) = &mut self.kernel else { return };
-        match self.containers.look_for_strangers(kernel, answers) {
+        match self.containers.look_for_unidentified(kernel, answers) {
             Ok(0) => {}
             Ok(tasks) => self.have_labelled(tasks),
             Err(error) => tracing::error!("containers that are not named yet: {error}"),
@@ -135,7 +135,7 @@ impl<K: Kernel> Site<K> {
 
     /// What rules' paths led to when what is in force was made, to be looked at again.
     pub fn watched_links(&mut self) -> Vec<Watched> {
-        self.live.as_mut().map(Prepared::watched).unwrap_or_default()
+        self.live.as_mut().map(CompiledBundle::watched).unwrap_or_default()
     }
 
     /// Has the rules follow paths that lead elsewhere by now.
@@ -201,15 +201,15 @@ impl<K: Kernel> Site<K> {
             }
             self.reporter.change(|all| all.in_force = Some(facts));
         }
-        self.settle();
+        self.apply_containers();
     }
 
     /// Behind each change of rules or containers: has the kernel know the containers, and remembers them.
-    fn settle(&mut self) {
+    fn apply_containers(&mut self) {
         let mut problems: Vec<String> =
             self.live.iter().flat_map(|prepared| prepared.not_compiled().iter().cloned()).collect();
         if let Some(kernel) = &mut self.kernel {
-            match self.containers.settle(kernel) {
+            match self.containers.apply(kernel) {
                 Ok(0) => {}
                 Ok(tasks) => self.have_labelled(tasks),
                 Err(error) => problems.push(error.to_string()),
@@ -240,11 +240,11 @@ impl<K: Kernel> Site<K> {
 }
 
 /// Takes bundles from where they come.
-pub struct Intake<K> {
+pub struct BundleIntake<K> {
     /// `None` where there is no hub.
     hub: Option<Arc<Hub>>,
     directory: Directory,
-    site: Rc<RefCell<Site<K>>>,
+    site: Rc<RefCell<NodeEnforcement<K>>>,
     reporter: Rc<Reporter>,
     trust: TrustStore,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
@@ -258,17 +258,17 @@ pub struct Intake<K> {
 
 /// What became of a bundle.
 enum Outcome {
-    Accepted(Box<VerifiedBundle>, Box<Prepared>),
+    Accepted(Box<VerifiedBundle>, Box<CompiledBundle>),
     Refused(&'static str, String),
     NothingToDo,
 }
 
-impl<K: Kernel> Intake<K> {
+impl<K: Kernel> BundleIntake<K> {
     /// An intake for `site`, which others may change while it waits. Collectors' keys go to `receipt_keys`.
     pub fn new(
         hub: Option<Arc<Hub>>,
         directory: Directory,
-        site: Rc<RefCell<Site<K>>>,
+        site: Rc<RefCell<NodeEnforcement<K>>>,
         receipt_keys: watch::Sender<Vec<PublicKey>>,
     ) -> Self {
         let reporter = Rc::clone(&site.borrow().reporter);
@@ -356,7 +356,7 @@ impl<K: Kernel> Intake<K> {
         for file in files {
             match file.read(MAX_BUNDLE) {
                 Ok(bytes) => {
-                    self.settle(&escaped_path(&file.path), bytes, None, file.is_fresh).await?;
+                    self.process(&escaped_path(&file.path), bytes, None, file.is_fresh).await?;
                     self.directory.looked_at(&file);
                 }
                 // In nobody's way: it is tried again with every pass.
@@ -394,7 +394,7 @@ impl<K: Kernel> Intake<K> {
     async fn take(&mut self, hub: &Hub, object: &MetaData, is_fresh: bool) -> Result<(), IntakeError> {
         let id = &object.object_id;
         match hub.data(object, MAX_BUNDLE as u64).await {
-            Ok(bytes) => self.settle(id, bytes, Some(object.clone()), is_fresh).await?,
+            Ok(bytes) => self.process(id, bytes, Some(object.clone()), is_fresh).await?,
             // Replaced or deleted meanwhile: listed anew.
             Err(MmsError::UnknownObject { .. }) => return Ok(()),
             Err(error @ MmsError::TooLarge { .. }) => {
@@ -419,7 +419,7 @@ impl<K: Kernel> Intake<K> {
     }
 
     /// Judges a bundle and does what follows from that. When this is done without an error, it may be acknowledged.
-    async fn settle(
+    async fn process(
         &mut self,
         name: &str,
         bytes: Vec<u8>,
@@ -466,7 +466,7 @@ impl<K: Kernel> Intake<K> {
                 Err(Refusal::WrongTarget(_)) if among_others => return (bytes, Outcome::NothingToDo),
                 Err(refusal) => return (bytes, Outcome::Refused(refusal.code(), refusal.to_string())),
             };
-            match Prepared::new(&bundle, &names, process) {
+            match CompiledBundle::new(&bundle, &names, process) {
                 Ok(prepared) => (bytes, Outcome::Accepted(Box::new(bundle), Box::new(prepared))),
                 Err(error) => (bytes, Outcome::Refused("does-not-compile", error.to_string())),
             }

@@ -36,12 +36,12 @@ pub trait Kernel {
     ///
     /// # Errors
     /// [`BpfError`].
-    fn release_strangers(&mut self) -> Result<Labelled, BpfError>;
+    fn release_unidentified(&mut self) -> Result<Labelled, BpfError>;
     /// How often a container was entered that is not known.
     ///
     /// # Errors
     /// [`BpfError`].
-    fn strangers(&self) -> Result<u64, BpfError>;
+    fn unidentified(&self) -> Result<u64, BpfError>;
 }
 
 impl Kernel for Rc<RefCell<Enforcer>> {
@@ -72,11 +72,11 @@ impl Kernel for Rc<RefCell<Enforcer>> {
         self.borrow().label_running()
     }
 
-    fn release_strangers(&mut self) -> Result<Labelled, BpfError> {
-        self.borrow().release_strangers()
+    fn release_unidentified(&mut self) -> Result<Labelled, BpfError> {
+        self.borrow().release_unidentified()
     }
 
-    fn strangers(&self) -> Result<u64, BpfError> {
-        Ok(self.borrow().counters()?.strangers)
+    fn unidentified(&self) -> Result<u64, BpfError> {
+        Ok(self.borrow().counters()?.unidentified)
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
-use armor_agent::owner::Claim;
+use armor_agent::lock::InstanceLock;
 use armor_agent::{probe, run, status, trial};
 use armor_hub_client::console;
 use armor_policy::escaped_path;
@@ -122,7 +122,7 @@ fn log(filter: &str) -> anyhow::Result<()> {
 
 fn detach(settings: &Settings) -> anyhow::Result<u8> {
     console::expect_reader()?;
-    for claim in [Claim::State(&settings.state_dir), Claim::Tables(&settings.pin_dir)] {
+    for claim in [InstanceLock::State(&settings.state_dir), InstanceLock::Tables(&settings.pin_dir)] {
         if let Some(holder) = claim.holder()? {
             bail!("{holder}: stop it first");
         }

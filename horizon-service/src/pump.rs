@@ -17,11 +17,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
 use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
-use crate::held::Held;
+use crate::preexisting::PreexistingSearch;
 use crate::report::{Problem, Reporter};
 use crate::runtime::Workloads;
 use crate::spool::{Spool, SpoolError};
-use crate::state::{State, Told};
+use crate::state::{ReportedTotals, State};
 use crate::status::Seen;
 use crate::workload::Workload;
 
@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The spool as several tasks use it.
 #[derive(Clone)]
-pub struct Journal {
+pub struct AlertLog {
     /// The spool.
     pub spool: Arc<Mutex<Spool>>,
     /// Notified after each append.
@@ -44,8 +44,8 @@ pub struct Journal {
     reporter: Rc<Reporter>,
 }
 
-impl Journal {
-    /// A journal on `spool`.
+impl AlertLog {
+    /// A log on `spool`.
     pub fn new(spool: Spool, reporter: Rc<Reporter>) -> Self {
         Self { spool: Arc::new(Mutex::new(spool)), appended: Arc::default(), reporter }
     }
@@ -81,17 +81,17 @@ impl Journal {
 }
 
 /// Empties the ring.
-pub struct Pump {
+pub struct EventPump {
     enforcer: Rc<RefCell<Enforcer>>,
     events: Events,
     readable: AsyncFd<OwnedFd>,
-    journal: Journal,
+    alert_log: AlertLog,
     state: Rc<RefCell<State>>,
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
-    held: Held,
+    held: PreexistingSearch,
     /// When what the kernel had not decided was last asked for.
-    settled: Option<Instant>,
+    finished: Option<Instant>,
     /// How many programs had entered containers when what they brought along was last looked at.
     entered: u64,
     labelled: Rc<Cell<bool>>,
@@ -100,7 +100,7 @@ pub struct Pump {
     seen: Rc<RefCell<BTreeMap<String, Seen>>>,
 }
 
-impl Pump {
+impl EventPump {
     /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran;
     /// `workloads` are what the runtime says that there are; `seen` is where what comes out of the ring is counted by policy.
     ///
@@ -108,7 +108,7 @@ impl Pump {
     /// If the ring cannot be waited for.
     pub fn new(
         enforcer: Rc<RefCell<Enforcer>>,
-        journal: Journal,
+        alert_log: AlertLog,
         state: Rc<RefCell<State>>,
         origin: Origin,
         labelled: Rc<Cell<bool>>,
@@ -120,18 +120,20 @@ impl Pump {
         // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after deregistering.
         let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
         // Programs that were loaded anew let through what was obtained before.
-        let told = if enforcer.borrow().took_over() { state.borrow().told() } else { Told::default() };
-        let (tables, held, entered) = (BTreeMap::new(), Held::new(told.held), told.entered);
+        let reported =
+            if enforcer.borrow().took_over() { state.borrow().reported() } else { ReportedTotals::default() };
+        let (tables, held, entered) =
+            (BTreeMap::new(), PreexistingSearch::new(reported.held), reported.entered);
         Ok(Self {
             enforcer,
             events,
             readable,
-            journal,
+            alert_log,
             state,
             origin,
             tables,
             held,
-            settled: None,
+            finished: None,
             entered,
             labelled,
             workloads,
@@ -142,10 +144,10 @@ impl Pump {
     /// Pumps until the future is dropped.
     pub async fn run(&mut self) {
         loop {
-            self.tell_leftovers();
+            self.report_leftovers();
             self.drain();
             self.tell_unseen(self.counters(), 0);
-            self.tell_held();
+            self.report_preexisting();
             tokio::select! {
                 ready = self.readable.readable() => match ready {
                     Ok(mut ready) => ready.clear_ready(),
@@ -162,8 +164,8 @@ impl Pump {
 
     /// Moves what is in the ring now into the spool, each second also what can be there by now.
     pub fn drain(&mut self) {
-        if self.settled.is_none_or(|last| last.elapsed() >= TICK) {
-            self.settled = Some(Instant::now());
+        if self.finished.is_none_or(|last| last.elapsed() >= TICK) {
+            self.finished = Some(Instant::now());
             if let Err(error) = self.enforcer.borrow().settle() {
                 tracing::error!("{error}: refusals to make files are told late");
             }
@@ -178,12 +180,12 @@ impl Pump {
             let clocks = Clocks::now();
             let alerts: Vec<Alert> = events.into_iter().map(|event| self.alert(event, &clocks)).collect();
             self.count(&alerts);
-            self.journal.append(&alerts);
+            self.alert_log.append(&alerts);
         }
     }
 
     /// Tells what the programs of an earlier version of the agent have left, once they are ended.
-    fn tell_leftovers(&mut self) {
+    fn report_leftovers(&mut self) {
         let leftovers = match self.enforcer.borrow().leftovers() {
             Ok(leftovers) => leftovers,
             Err(error) => return tracing::error!("{error}: what an earlier version has left is not told"),
@@ -194,9 +196,9 @@ impl Pump {
                 continue;
             }
             // The programs that were loaded anew count anew.
-            let mut told = self.state.borrow().told();
-            (told.suppressed, told.dropped, told.skipped) = (0, 0, 0);
-            self.remember(&told);
+            let mut reported = self.state.borrow().reported();
+            (reported.suppressed, reported.dropped, reported.skipped) = (0, 0, 0);
+            self.remember(&reported);
         }
     }
 
@@ -210,10 +212,10 @@ impl Pump {
                 let clocks = Clocks::now();
                 let alerts: Vec<Alert> = some.into_iter().map(|event| self.alert(event, &clocks)).collect();
                 self.count(&alerts);
-                self.journal.append(&alerts);
+                self.alert_log.append(&alerts);
             }
         }
-        // Of what is left now only the number can be told.
+        // Of what is left now only the number can be reported.
         let unreadable = leftover.discard_events()?;
         let counted = leftover.counters()?.unwrap_or_default();
         self.tell_unseen(counted, unreadable);
@@ -237,21 +239,21 @@ impl Pump {
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
         let table = table(&mut self.tables, &self.state, event.generation);
-        let stranger = event.container.map(|id| {
+        let unidentified = event.container.map(|id| {
             let id = id.to_string();
             let named = self.workloads.borrow().get(&id).cloned();
             named.unwrap_or_else(|| Arc::new(Workload { id, ..Workload::default() }))
         });
-        alerts::alert(event, table, stranger.as_deref(), &self.origin, clocks)
+        alerts::alert(event, table, unidentified.as_deref(), &self.origin, clocks)
     }
 
     /// Tells what processes hold from before the rules in force, and ends them where the bundle says so.
-    fn tell_held(&mut self) {
+    fn report_preexisting(&mut self) {
         let generation = self.enforcer.borrow().generation();
         let Some(table) = table(&mut self.tables, &self.state, generation) else { return };
         let (name, serial) = (table.bundle.clone(), table.serial);
         let bundle = format!("{name} {serial}");
-        let kill = self.journal.reporter.facts().in_force.is_some_and(|in_force| {
+        let kill = self.alert_log.reporter.facts().in_force.is_some_and(|in_force| {
             (in_force.bundle, in_force.serial) == (name, serial) && in_force.already_held == AlreadyHeld::Kill
         });
         let entered = self.counters().entered;
@@ -278,16 +280,16 @@ impl Pump {
                 killed,
                 "holds what the policies refuse"
             );
-            alerts.push(alerts::held(alert, if killed { Fate::Killed } else { Fate::Left }));
+            alerts.push(alerts::preexisting(alert, if killed { Fate::Killed } else { Fate::Left }));
         }
         if found.more > 0 {
             alerts.push(alerts::threshold(&self.origin, found.more, 0));
         }
-        self.journal.append(&alerts);
-        if found.settled {
-            let mut told = self.state.borrow().told();
-            (told.held, told.entered) = (bundle, self.entered);
-            if let Err(error) = self.state.borrow().tell(&told) {
+        self.alert_log.append(&alerts);
+        if found.finished {
+            let mut reported = self.state.borrow().reported();
+            (reported.held, reported.entered) = (bundle, self.entered);
+            if let Err(error) = self.state.borrow().store_reported(&reported) {
                 tracing::error!("{error}: what processes hold is told again after a restart");
             }
         }
@@ -304,12 +306,12 @@ impl Pump {
     /// Writes alerts about alerts that were kept back or lost since the last ones, as the kernel counted `now`, and `more` lost,
     /// and about programs that were not run.
     fn tell_unseen(&self, now: Counters, more: u64) {
-        let mut told = self.state.borrow().told();
+        let mut reported = self.state.borrow().reported();
         // Lower than before: programs that were loaded anew count anew.
-        let since = |now: u64, told: u64| if now < told { now } else { now - told };
+        let since = |now: u64, reported: u64| if now < reported { now } else { now - reported };
         let (suppressed, dropped) =
-            (since(now.suppressed, told.suppressed), since(now.dropped, told.dropped) + more);
-        let skipped = since(now.skipped, told.skipped);
+            (since(now.suppressed, reported.suppressed), since(now.dropped, reported.dropped) + more);
+        let skipped = since(now.skipped, reported.skipped);
         let mut alerts = Vec::new();
         if (suppressed, dropped) != (0, 0) {
             tracing::warn!(suppressed, dropped, "alerts that nobody will see");
@@ -322,13 +324,14 @@ impl Pump {
         if alerts.is_empty() {
             return;
         }
-        self.journal.append(&alerts);
-        (told.suppressed, told.dropped, told.skipped) = (now.suppressed, now.dropped, now.skipped);
-        self.remember(&told);
+        self.alert_log.append(&alerts);
+        (reported.suppressed, reported.dropped, reported.skipped) =
+            (now.suppressed, now.dropped, now.skipped);
+        self.remember(&reported);
     }
 
-    fn remember(&self, told: &Told) {
-        if let Err(error) = self.state.borrow().tell(told) {
+    fn remember(&self, reported: &ReportedTotals) {
+        if let Err(error) = self.state.borrow().store_reported(reported) {
             tracing::error!("{error}: the same numbers are told again");
         }
     }
@@ -356,15 +359,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reporter = Rc::new(Reporter::new());
         let mut reports = reporter.reports();
-        let journal = Journal::new(Spool::new(dir.path(), SpoolConfig { max_bytes: 1 << 20 }), reporter);
+        let alert_log = AlertLog::new(Spool::new(dir.path(), SpoolConfig { max_bytes: 1 << 20 }), reporter);
         // A directory in the place of the floor's next version: reserving numbers fails as on a full disk.
         std::fs::create_dir(dir.path().join("spool.floor.new")).unwrap();
         let alert = Alert::at(jiff::Timestamp::UNIX_EPOCH);
         for count in 1..4 {
-            journal.append(&vec![alert.clone(); count]);
+            alert_log.append(&vec![alert.clone(); count]);
             assert_eq!(reports.has_changed().unwrap(), count == 1, "after append {count}");
             reports.mark_unchanged();
         }
-        assert_eq!(journal.stats().unwritten, 6, "how many it were stands in the figures");
+        assert_eq!(alert_log.stats().unwritten, 6, "how many it were stands in the figures");
     }
 }

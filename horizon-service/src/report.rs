@@ -73,7 +73,7 @@ pub struct InForce {
     /// Its policies.
     pub policies: Arc<[PolicyInForce]>,
     /// All containers, each with the names of the policies that it is under.
-    pub ruled: Arc<[Ruled]>,
+    pub ruled: Arc<[ContainerRules]>,
     /// Rules without effect, and what to write instead.
     pub notes: Vec<String>,
     /// What becomes of enforcement when the agent is stopped in good order.
@@ -96,7 +96,7 @@ pub struct PolicyInForce {
 /// A container, and what it is under.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Ruled {
+pub struct ContainerRules {
     /// 64 hexadecimal digits.
     pub id: String,
     /// Its name.
@@ -124,7 +124,7 @@ impl Offline {
 
 /// The facts.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct HealthFacts {
     /// A denial was seen to happen: only then the agent says that it enforces.
     pub proven: bool,
     /// What is wrong.
@@ -137,7 +137,7 @@ pub struct Facts {
     pub offline: Option<Offline>,
 }
 
-impl Facts {
+impl HealthFacts {
     /// Remembers a refused bundle.
     pub fn refuse(&mut self, object: &str, code: &str, reason: &str) {
         self.refused.retain(|refused| refused.object != object);
@@ -190,14 +190,14 @@ fn shortened(text: &str) -> String {
 
 /// Turns facts into reports. Of one thread.
 pub struct Reporter {
-    facts: RefCell<Facts>,
+    facts: RefCell<HealthFacts>,
     sender: watch::Sender<AgentReport>,
 }
 
 impl Reporter {
     /// A reporter that knows nothing yet.
     pub fn new() -> Self {
-        let first = AgentReport { since: Some(Timestamp::now()), ..Facts::default().report() };
+        let first = AgentReport { since: Some(Timestamp::now()), ..HealthFacts::default().report() };
         Self { facts: RefCell::default(), sender: watch::Sender::new(first) }
     }
 
@@ -207,12 +207,12 @@ impl Reporter {
     }
 
     /// The facts as they are.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> HealthFacts {
         self.facts.borrow().clone()
     }
 
     /// Changes facts, and reports if what follows from them is new.
-    pub fn change(&self, change: impl FnOnce(&mut Facts)) {
+    pub fn change(&self, change: impl FnOnce(&mut HealthFacts)) {
         change(&mut self.facts.borrow_mut());
         let mut new = self.facts.borrow().report();
         self.sender.send_if_modified(|old| {
@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn the_state_follows_from_the_facts() {
-        let word = |facts: &Facts| facts.report().state;
-        let mut facts = Facts::default();
+        let word = |facts: &HealthFacts| facts.report().state;
+        let mut facts = HealthFacts::default();
         assert_eq!(word(&facts), "starting");
         facts.in_force = in_force(1, &["web"]);
         assert_eq!(word(&facts), "starting", "nobody saw a denial so far");

@@ -31,10 +31,10 @@ use crate::domains::NodeNames;
 use crate::enforce::{AttachError, HOST_PROCESS, attach};
 use crate::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
-use crate::intake::{Intake, Site};
+use crate::intake::{BundleIntake, NodeEnforcement};
 use crate::links::{LOOK, Watched};
-use crate::owner::Claim;
-use crate::pump::{Journal, Pump};
+use crate::lock::InstanceLock;
+use crate::pump::{AlertLog, EventPump};
 use crate::report::{Offline, Problem, Reporter};
 use crate::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
 use crate::spool::{Spool, SpoolConfig};
@@ -45,7 +45,7 @@ use crate::uplink::{Uplink, UplinkConfig};
 /// How often the status file is looked after.
 const STATUS: Duration = Duration::from_secs(1);
 /// Between looks at containers that were entered before the runtime named them.
-const STRANGERS: Duration = Duration::from_secs(5);
+const UNIDENTIFIED: Duration = Duration::from_secs(5);
 /// How long alerts of before wait for the containers' names: a busy machine's runtime has taken 10 s for its first list.
 const NAMING: Duration = Duration::from_secs(15);
 
@@ -56,13 +56,13 @@ type SharedEnforcer = Rc<RefCell<Enforcer>>;
 /// # Errors
 /// If there is nothing the agent could do: the state directory cannot be used.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
-    let Some(_state) = Claim::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
+    let Some(_state) = InstanceLock::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
     let last_offline = status::last_offline(&settings.state_dir);
     let mut file = StatusFile::new(&settings.state_dir);
     // The tables may be those of an agent that has another state directory.
     let _tables = match armor_bpf::require_bpffs(&settings.pin_dir) {
         Ok(()) => {
-            let tables = Claim::Tables(&settings.pin_dir).wait_for(|holder| {
+            let tables = InstanceLock::Tables(&settings.pin_dir).wait_for(|holder| {
                 let reason = format!("{holder}: standing by to take over");
                 first_status(&mut file, "degraded", &last_offline, Some(reason));
             });
@@ -100,7 +100,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 
     let enforcer = enforcer(settings, &reporter);
     let containers = Containers::restored(enforcer.as_ref(), state.containers());
-    let mut site = Site {
+    let mut site = NodeEnforcement {
         names: NodeNames::of(&node),
         node,
         process: HOST_PROCESS,
@@ -196,7 +196,7 @@ fn guard_self(enforcer: &Enforcer, settings: &Settings, reporter: &Reporter) {
 
 async fn serve(
     settings: &Settings,
-    site: Site<SharedEnforcer>,
+    site: NodeEnforcement<SharedEnforcer>,
     enforcer: Option<SharedEnforcer>,
     horizon: Option<Horizon>,
     mut file: StatusFile<'_>,
@@ -207,7 +207,7 @@ async fn serve(
     let (reporter, state) = (Rc::clone(&site.reporter), Rc::clone(&site.state));
 
     let spool = Spool::new(&state.borrow().spool_dir(), SpoolConfig { max_bytes: settings.spool_max_bytes });
-    let journal = Journal::new(spool, Rc::clone(&reporter));
+    let alert_log = AlertLog::new(spool, Rc::clone(&reporter));
     let origin = Origin {
         host_name: site.names.hostname.clone(),
         org: site.node.org.clone(),
@@ -220,9 +220,9 @@ async fn serve(
     let named = named(workloads.clone(), runtime.clone());
     let seen = Rc::new(RefCell::new(BTreeMap::new()));
     let mut pump = match &enforcer {
-        Some(enforcer) => Some(Pump::new(
+        Some(enforcer) => Some(EventPump::new(
             Rc::clone(enforcer),
-            journal.clone(),
+            alert_log.clone(),
             Rc::clone(&state),
             origin.clone(),
             Rc::clone(&site.labelled),
@@ -239,7 +239,7 @@ async fn serve(
         _ => None,
     };
     let mut delivery = Delivery {
-        journal: journal.clone(),
+        alert_log: alert_log.clone(),
         reporter: Rc::clone(&reporter),
         state: Rc::clone(&state),
         node: (origin.org.clone(), origin.node.clone()),
@@ -253,7 +253,7 @@ async fn serve(
     delivery.begin();
     let site = Rc::new(RefCell::new(site));
     let directory = Directory::new(settings.bundle_dir.clone());
-    let mut intake = Intake::new(hub, directory, Rc::clone(&site), receipt_keys);
+    let mut intake = BundleIntake::new(hub, directory, Rc::clone(&site), receipt_keys);
 
     tokio::spawn(containers.run());
 
@@ -270,7 +270,7 @@ async fn serve(
                 audited: kernel.audited,
                 suppressed: kernel.suppressed,
                 dropped: kernel.dropped,
-                strangers: kernel.strangers,
+                unidentified: kernel.unidentified,
                 skipped: kernel.skipped,
             },
             policies: PolicyFigures::of(facts.in_force.as_ref(), &seen.borrow()),
@@ -279,13 +279,13 @@ async fn serve(
                 workload_count.borrow().len(),
                 facts.in_force.as_ref(),
             ),
-            spool: journal.stats(),
+            spool: alert_log.stats(),
             updated: None,
         }
     };
     let following = async {
         // What is known from earlier counts until the runtime answers.
-        let mut look = tokio::time::interval(STRANGERS);
+        let mut look = tokio::time::interval(UNIDENTIFIED);
         loop {
             tokio::select! {
                 changed = workloads.changed() => {
@@ -297,7 +297,7 @@ async fn serve(
                 }
                 _ = look.tick() => {
                     let answers = matches!(*runtime.borrow(), RuntimeState::Connected { .. });
-                    site.borrow_mut().look_for_strangers(answers);
+                    site.borrow_mut().look_for_unidentified(answers);
                 }
             }
         }
@@ -338,7 +338,12 @@ async fn serve(
                 && told != Some((expired.bundle.clone(), expired.serial))
             {
                 tracing::warn!(bundle = expired.bundle, "expired; goes on being enforced");
-                journal.append(&[alerts::expired(&origin, &expired.bundle, expired.serial, expired.expires)]);
+                alert_log.append(&[alerts::expired(
+                    &origin,
+                    &expired.bundle,
+                    expired.serial,
+                    expired.expires,
+                )]);
                 reporter.change(|_| {});
                 told = Some((expired.bundle, expired.serial));
             }
@@ -386,7 +391,7 @@ async fn serve(
 
 /// What brings alerts to the hub. Where files cannot be made for it, all else goes on, and it begins once they can.
 struct Delivery {
-    journal: Journal,
+    alert_log: AlertLog,
     reporter: Rc<Reporter>,
     state: Rc<RefCell<State>>,
     /// Organisation and node.
@@ -417,7 +422,7 @@ impl Delivery {
     }
 
     fn open_spool(&self) -> bool {
-        let mut spool = self.journal.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spool = self.alert_log.spool.lock().unwrap_or_else(PoisonError::into_inner);
         match spool.ensure_open() {
             Ok(()) => {
                 if let Some(recovered) = spool.recovered() {
@@ -446,14 +451,14 @@ impl Delivery {
         let uplink = Uplink::new(
             self.config.clone(),
             hub,
-            Arc::clone(&self.journal.spool),
+            Arc::clone(&self.alert_log.spool),
             Arc::new(Sealer { org, node, key }),
             self.receipt_keys.clone(),
             self.reporter.reports(),
         )
         .that_was(self.last_offline.take());
         let offline = uplink.offline();
-        self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.journal.appended))), offline));
+        self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.alert_log.appended))), offline));
     }
 
     /// Says so once, however often it is tried.

@@ -6,7 +6,7 @@
 //! The first thing that a container runs must find its policy. There are some 200 ms between the event of its creation and
 //! that. An inspection may take longer: the runtime answers none while it starts the container. So the event itself, which
 //! has name, image and labels, makes the workload, and the layers of its root are read where Docker keeps them; the inspection
-//! is waited for [`SETTLE`] and not longer.
+//! is waited for [`DEBOUNCE`] and not longer.
 
 mod known;
 mod layers;
@@ -39,9 +39,9 @@ use known::{Host, Known, Labels};
 use layers::LayerStore;
 
 /// How long a change waits for inspections that may add to it.
-const SETTLE: Duration = Duration::from_millis(20);
+const DEBOUNCE: Duration = Duration::from_millis(20);
 /// The same for the first list: until it is published, what was known before counts.
-const FIRST_SETTLE: Duration = Duration::from_secs(5);
+const FIRST_DEBOUNCE: Duration = Duration::from_secs(5);
 /// How often everything is listed again: Docker drops events for listeners that it finds slow, without a word.
 const RESYNC: Duration = Duration::from_secs(60);
 /// Longest wait for an answer.
@@ -220,15 +220,15 @@ impl Runtime {
                 });
             }
             if self.known.has_changed() {
-                let settle = if self.is_published { SETTLE } else { FIRST_SETTLE };
-                let due = *publish.get_or_insert(Instant::now() + settle);
-                let is_settled = self.known.is_settled() && !is_first;
-                if is_settled || due <= Instant::now() {
+                let debounce = if self.is_published { DEBOUNCE } else { FIRST_DEBOUNCE };
+                let due = *publish.get_or_insert(Instant::now() + debounce);
+                let is_complete = self.known.is_complete() && !is_first;
+                if is_complete || due <= Instant::now() {
                     publish = None;
                     self.publish();
                 }
             }
-            let settle = publish.unwrap_or_else(|| Instant::now() + RESYNC);
+            let debounce = publish.unwrap_or_else(|| Instant::now() + RESYNC);
             tokio::select! {
                 biased;
                 event = events.next() => self.take(event.ok_or(Lost::Closed)?)?,
@@ -251,7 +251,7 @@ impl Runtime {
                         answer(docker.list_containers(Some(options))).await
                     });
                 }
-                () = sleep_until(settle), if publish.is_some() => {}
+                () = sleep_until(debounce), if publish.is_some() => {}
             }
         }
     }

@@ -38,7 +38,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use draft::Draft;
 pub use error::{Mismatch, SpoolError};
-use error::{Trouble, is_damage, sqlite};
+use error::{TxError, is_damage, sqlite};
 use floor::Floor;
 use rows::{
     CREATE, Class, RECORD_COST, SCHEMA, State, batches, connect, digest, drop_up_to, insert_lost, make_room,
@@ -408,11 +408,11 @@ impl Spool {
     /// Runs `work` in one transaction and keeps what it made of the state only if that commits.
     fn transact<T>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, Trouble>,
+        work: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, TxError>,
     ) -> Result<T, SpoolError> {
         let mut db = self.take_open()?;
         let mut state = self.state;
-        let result = db.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Trouble::from);
+        let result = db.transaction_with_behavior(TransactionBehavior::Deferred).map_err(TxError::from);
         let result = result.and_then(|tx| {
             let value = work(&tx, &mut state)?;
             if state != self.state {
@@ -426,15 +426,15 @@ impl Spool {
                 self.state = state;
                 Ok(value)
             }
-            Err(Trouble::Spool(error)) => Err(error),
-            Err(Trouble::Sqlite(error)) if is_damage(&error) => {
+            Err(TxError::Spool(error)) => Err(error),
+            Err(TxError::Sqlite(error)) if is_damage(&error) => {
                 // SQLite must let go of the files before they are renamed.
                 drop(db);
                 let (fresh, damaged) = self.begin_afresh(error)?;
                 db = fresh;
                 Err(damaged)
             }
-            Err(Trouble::Sqlite(error)) => Err(sqlite(&self.path(), error)),
+            Err(TxError::Sqlite(error)) => Err(sqlite(&self.path(), error)),
         };
         self.db = Some(db);
         outcome

@@ -8,7 +8,7 @@
 //! <state>/bundles/previous     the one before
 //! <state>/generations/<n>.json what the rules of generation n of the kernel's tables are called
 //! <state>/containers.json       the containers that are known, and the numbers of their domains
-//! <state>/counters.json        what was already told: of alerts kept back and lost, of what processes held
+//! <state>/counters.json        what was already reported: of alerts kept back and lost, of what processes held
 //! <state>/services.json        which Horizon services containers belong to (`services`)
 //! <state>/spool/               the spool
 //! ```
@@ -114,9 +114,9 @@ struct ContainersFile {
     containers: Vec<(u32, Arc<Workload>)>,
 }
 
-/// What was already told.
+/// What was already reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct ReportedTotals {
     format: String,
     /// Alerts kept back by rate limits.
     pub suppressed: u64,
@@ -346,24 +346,25 @@ impl State {
     }
 
     /// What was already told; nothing if that is not known any more.
-    pub fn told(&self) -> Told {
+    pub fn reported(&self) -> ReportedTotals {
         let path = self.dir.join("counters.json");
-        let told = read_json::<Told>(&path, |told| &told.format, COUNTERS_FORMAT);
-        told.unwrap_or_else(|error| {
-            tracing::warn!("{error}: alerts kept back or lost earlier are told again");
-            None
-        })
-        .unwrap_or_default()
+        let reported = read_json::<ReportedTotals>(&path, |reported| &reported.format, COUNTERS_FORMAT);
+        reported
+            .unwrap_or_else(|error| {
+                tracing::warn!("{error}: alerts kept back or lost earlier are told again");
+                None
+            })
+            .unwrap_or_default()
     }
 
-    /// Remembers what was told.
+    /// Remembers what was reported.
     ///
     /// # Errors
     /// [`StateError::Io`].
-    pub fn tell(&self, told: &Told) -> Result<(), StateError> {
+    pub fn store_reported(&self, reported: &ReportedTotals) -> Result<(), StateError> {
         let path = self.dir.join("counters.json");
-        let told = Told { format: COUNTERS_FORMAT.to_owned(), ..told.clone() };
-        replace(&path, &to_json(&path, &told)?)
+        let reported = ReportedTotals { format: COUNTERS_FORMAT.to_owned(), ..reported.clone() };
+        replace(&path, &to_json(&path, &reported)?)
     }
 }
 
@@ -628,24 +629,26 @@ mod tests {
         assert!(stored.is_none() && problems.len() == 2, "{problems:?}");
         assert!(problems[0].to_string().ends_with("remove it, the agent makes its own"), "{}", problems[0]);
         assert!(state.containers().is_empty() && state.generation(1).is_none());
-        assert_eq!(state.told(), Told::default());
+        assert_eq!(state.reported(), ReportedTotals::default());
         state.store_containers(Vec::new()).unwrap();
         state.store_generation(1, &RuleTable::default()).unwrap();
-        state.tell(&Told { dropped: 2, ..Told::default() }).unwrap();
-        assert_eq!((state.told().dropped, state.generation(1)), (2, Some(RuleTable::default())));
+        state.store_reported(&ReportedTotals { dropped: 2, ..ReportedTotals::default() }).unwrap();
+        assert_eq!((state.reported().dropped, state.generation(1)), (2, Some(RuleTable::default())));
         let large = File::create(dir.path().join("counters.json")).unwrap();
         large.set_len(1 << 40).unwrap();
-        assert_eq!(state.told(), Told::default());
+        assert_eq!(state.reported(), ReportedTotals::default());
     }
 
     #[test]
     fn what_was_told_stays_told() {
         let dir = tempfile::tempdir().unwrap();
         let (state, ..) = State::open(dir.path()).unwrap();
-        state.tell(&Told { suppressed: 5, dropped: 2, ..Told::default() }).unwrap();
-        let told = state.told();
-        assert_eq!((told.suppressed, told.dropped), (5, 2));
+        state
+            .store_reported(&ReportedTotals { suppressed: 5, dropped: 2, ..ReportedTotals::default() })
+            .unwrap();
+        let reported = state.reported();
+        assert_eq!((reported.suppressed, reported.dropped), (5, 2));
         fs::write(dir.path().join("counters.json"), "x").unwrap();
-        assert_eq!(state.told(), Told::default());
+        assert_eq!(state.reported(), ReportedTotals::default());
     }
 }

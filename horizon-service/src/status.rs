@@ -23,8 +23,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::RESERVED;
-use crate::owner::Claim;
-use crate::report::{InForce, Offline, Ruled};
+use crate::lock::InstanceLock;
+use crate::report::{ContainerRules, InForce, Offline};
 use crate::runtime::RuntimeState;
 use crate::state::{MAX_FILE, StateError, to_json, unusable, write_whole};
 
@@ -49,7 +49,7 @@ pub struct Figures {
     /// Alerts that the ring had no room for.
     pub dropped: u64,
     /// Programs started in containers that the agent had not named yet.
-    pub strangers: u64,
+    pub unidentified: u64,
     /// Times that the kernel did not run a program, and so permitted what that might have refused.
     pub skipped: u64,
 }
@@ -110,7 +110,7 @@ pub struct ContainerFigures {
     /// How many are under policies of their own.
     pub ruled: usize,
     /// What each is under.
-    pub under: Vec<Ruled>,
+    pub under: Vec<ContainerRules>,
 }
 
 impl ContainerFigures {
@@ -155,7 +155,7 @@ pub struct Status {
 
 impl Status {
     /// The state in a word.
-    fn word(&self) -> &str {
+    fn state_name(&self) -> &str {
         match (&self.offline, self.report.state.as_str()) {
             (Some(_), "enforcing" | "starting") => "offline",
             (_, word) => word,
@@ -234,7 +234,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let path = state_dir.join(FILE);
     let first = Instant::now();
     let (pid, text, is_current) = loop {
-        let pid = Claim::State(state_dir).holder()?.map(|holder| holder.pid);
+        let pid = InstanceLock::State(state_dir).holder()?.map(|holder| holder.pid);
         let (text, is_current) = read(&path).map_err(|error| unusable(&path, error))?;
         // One that has just started has not written anything yet, or is replacing what it wrote.
         if pid.is_none() || is_current || first.elapsed() > WRITING {
@@ -249,7 +249,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let is_running = pid.is_some();
     let current = is_running && is_current;
     if current {
-        status.report.state = status.word().to_owned();
+        status.report.state = status.state_name().to_owned();
         if let ("offline", Some(offline)) = (status.report.state.as_str(), &status.offline) {
             status.report.since = Some(offline.since);
         }
@@ -374,17 +374,17 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
     }
     let ContainerFigures { runtime, known, ruled, under } = containers;
     line("containers", &format!("{known} known, {ruled} under policies; runtime: {runtime}"));
-    for Ruled { id, name, policies } in under.iter().filter(|_| with_policies) {
+    for ContainerRules { id, name, policies } in under.iter().filter(|_| with_policies) {
         let id: String = id.chars().take(SHORT_ID).collect();
         let policies = if policies.is_empty() { "no policy".to_owned() } else { policies.join(", ") };
         line("container", &format!("{name} ({id}): {policies}"));
     }
-    if kernel.strangers > 0 {
+    if kernel.unidentified > 0 {
         line(
-            "strangers",
+            "unidentified",
             &format!(
                 "{} programs started in containers not named yet, under all policies for containers",
-                kernel.strangers
+                kernel.unidentified
             ),
         );
     }
@@ -432,7 +432,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pins = dir.path().join("pins");
         let state = dir.path().join("state");
-        let lock = Claim::State(&state).take().unwrap().unwrap();
+        let lock = InstanceLock::State(&state).take().unwrap().unwrap();
         let mut file = StatusFile::new(&state);
         let report = AgentReport {
             state: "enforcing".into(),
@@ -449,7 +449,7 @@ mod tests {
         );
         let away: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         status.offline = Some(Offline { since: away, reason: "refused".into() });
-        status.kernel.strangers = 3;
+        status.kernel.unidentified = 3;
         status.kernel.skipped = 2;
         file.write(status).unwrap();
         let found = look(&state, &pins).unwrap().status;
@@ -467,7 +467,7 @@ mod tests {
             "enforcement goes on",
             "edge serial 7",
             "offline     since",
-            "strangers   3",
+            "unidentified 3",
             "skipped     2",
         ] {
             assert!(text.contains(part), "{part} in {text}");
@@ -480,7 +480,7 @@ mod tests {
     fn what_cannot_be_written_is_not_hidden_behind_what_was() {
         let dir = tempfile::tempdir().unwrap();
         let (state, pins) = (dir.path().join("state"), dir.path().join("pins"));
-        let _lock = Claim::State(&state).take().unwrap().unwrap();
+        let _lock = InstanceLock::State(&state).take().unwrap().unwrap();
         let mut file = StatusFile::new(&state);
         let report = AgentReport { state: "enforcing".into(), ..AgentReport::default() };
         let mut status = Status { report, ..Status::default() };
@@ -512,7 +512,7 @@ mod tests {
     fn policies_and_what_containers_are_under_are_named() {
         let policy = |name: &str, kind, workloads| PolicyInForce { name: name.into(), kind, workloads };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let ruled = |id: &str, name: &str, policies: &[&str]| Ruled {
+        let ruled = |id: &str, name: &str, policies: &[&str]| ContainerRules {
             id: id.repeat(64),
             name: name.into(),
             policies: names(policies),

@@ -17,7 +17,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Home, Hook};
+use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::console;
 use armor_hub_client::file::{self, FileError};
@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
 
 use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
-use crate::domains::{self, Built, NodeNames};
+use crate::domains::{self, CompiledPolicies, NodeNames};
 use crate::enforce::attach;
 use crate::entry::{Begun, Entry, LAST_STANDARD};
 use crate::root::Root;
@@ -118,7 +118,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         PostureName::Audit => Posture::Audit,
         PostureName::Block => Posture::Block,
     };
-    let Built { domain: refusing, linked, notes, .. } =
+    let CompiledPolicies { domain: refusing, linked, notes, .. } =
         domains::build(&selected, posture, &Root::of_process("self"))?;
     for note in notes {
         console::tell(format_args!("hzn-armor-agent: {note}"));
@@ -142,11 +142,11 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     enforcer.settle()?;
     while !events.drain(EVENTS)?.is_empty() {}
     // That of an earlier one may be in force still.
-    enforcer.forget_entrance(DOMAIN)?;
-    let home = Home::of_process("self").context("cannot read this process's mounts")?;
-    let home = Home { linked, ..home };
+    enforcer.forget_entry_root(DOMAIN)?;
+    let tree = MountTree::of_process("self").context("cannot read this process's mounts")?;
+    let tree = MountTree { linked, ..tree };
     let secure = trial.secure_sources;
-    make_live(&mut enforcer, &[(DOMAIN, &domain, home.clone())], secure)?;
+    make_live(&mut enforcer, &[(DOMAIN, &domain, tree.clone())], secure)?;
     let mut printer = Printer {
         table: RuleTable::of("", 0, DOMAIN, &domain),
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
@@ -166,9 +166,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     };
     let held = if trial.audit {
         // What is not blocked is not looked for: the rules as they are hold while the command is held.
-        make_live(&mut enforcer, &[(DOMAIN, &refusing, home.clone())], secure)?;
+        make_live(&mut enforcer, &[(DOMAIN, &refusing, tree.clone())], secure)?;
         let held = brought_along(&enforcer, &entry)?;
-        make_live(&mut enforcer, &[(DOMAIN, &domain, home)], secure)?;
+        make_live(&mut enforcer, &[(DOMAIN, &domain, tree)], secure)?;
         held
     } else {
         brought_along(&enforcer, &entry)?
@@ -177,7 +177,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let descriptors: Vec<RawFd> = held.iter().filter_map(descriptor).collect();
     let clocks = Clocks::now();
     for event in held {
-        printer.print(&alerts::held(printer.alert(event, &clocks), fate))?;
+        printer.print(&alerts::preexisting(printer.alert(event, &clocks), fate))?;
     }
     let entry = match fate {
         Fate::Killed if !descriptors.is_empty() => return Ok(exit_status(entry.end()?)),
@@ -224,7 +224,7 @@ fn alerts_file(path: &Path) -> anyhow::Result<File> {
 
 fn make_live(
     enforcer: &mut Enforcer,
-    domains: &[(u32, &Domain, Home)],
+    domains: &[(u32, &Domain, MountTree)],
     secure_sources: bool,
 ) -> anyhow::Result<()> {
     let id = enforcer.generation() + 1;
@@ -315,10 +315,13 @@ fn start_without(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -
 /// would take its output from whoever tries.
 fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event>> {
     let mut found = Vec::new();
-    enforcer.held(|event| {
+    enforcer.preexisting(|event| {
         let is_standard = descriptor(&event).is_some_and(|number| number <= LAST_STANDARD);
         let is_by_posture = event.decision.rule() == Domain::RULE_DEFAULT;
-        if event.hook == Hook::HeldFile && event.ns_pid == entry.id() && !(is_standard && is_by_posture) {
+        if event.hook == Hook::PreexistingFile
+            && event.ns_pid == entry.id()
+            && !(is_standard && is_by_posture)
+        {
             found.push(event);
         }
     })?;

@@ -85,7 +85,7 @@ pub enum UplinkError {
 }
 
 /// What this process knows about a batch on its way.
-struct Flight {
+struct InFlight {
     /// Last PUT.
     at: Instant,
     /// It was answered.
@@ -101,7 +101,7 @@ pub struct Uplink<S = NoSteps> {
     receipt_keys: watch::Receiver<Vec<PublicKey>>,
     report: watch::Receiver<AgentReport>,
     steps: S,
-    flights: HashMap<String, Flight>,
+    flights: HashMap<String, InFlight>,
     /// First numbers of batches that a receipt showed to be missing.
     missing: BTreeSet<u64>,
     /// What the collector holds beyond a gap, from the latest receipt.
@@ -259,7 +259,7 @@ impl<S: Steps> Uplink<S> {
         // An id that was consumed cannot be put again: its state tells, and is looked at next.
         let key = self.sealer.key.public().id();
         let done = unless_refused(self.hub.put(ALERTS_TYPE, &outgoing.id, &outgoing.content, key).await);
-        self.flights.insert(outgoing.id.clone(), Flight { at: Instant::now(), stored: done.is_ok() });
+        self.flights.insert(outgoing.id.clone(), InFlight { at: Instant::now(), stored: done.is_ok() });
         self.steps.reached("put");
         Ok(done?)
     }

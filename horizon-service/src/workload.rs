@@ -197,7 +197,7 @@ fn is_image(wanted: &str, found: &str) -> bool {
     wanted == found || wanted == repository_and_tag || wanted == repository
 }
 
-/// An image with the registry and the folder that Docker leaves out.
+/// An image with the registry and the directory that Docker leaves out.
 fn full_image(image: &str) -> String {
     match image.split_once('/') {
         None if image.starts_with("sha256:") => image.to_owned(),

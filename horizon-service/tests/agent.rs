@@ -380,8 +380,8 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
     let bpf = BpfFilesystem::mount(dir.path().join("bpf"));
     let agent = Agent { pins: bpf.0.join("pins"), ..agent };
     fs::create_dir_all(agent.pins.join("theirs/links")).unwrap();
-    for folder in ["links", "maps"] {
-        fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef").join(folder)).unwrap();
+    for directory in ["links", "maps"] {
+        fs::create_dir_all(agent.pins.join("0123456789abcdef-0123456789abcdef").join(directory)).unwrap();
     }
     assert_eq!(agent.status()["Pinned"], false, "there is no link");
     let detached = agent.output(&["detach"]);

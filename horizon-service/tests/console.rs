@@ -53,7 +53,7 @@ fn an_output_that_takes_nothing_ends_every_command() {
 fn files_that_are_not_regular_are_refused_at_once() {
     let dir = node();
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();
-    for (file, kind) in [("pipe", "pipe (FIFO)"), ("/dev/zero", "device"), ("state", "folder")] {
+    for (file, kind) in [("pipe", "pipe (FIFO)"), ("/dev/zero", "device"), ("state", "directory")] {
         fs::create_dir_all(dir.path().join("state")).unwrap();
         for command in [format!("--config {file} status"), format!("try --policy {file} -- true")] {
             let said = agent(dir.path(), &command, Stdio::piped());

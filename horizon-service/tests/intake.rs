@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use armor_agent::containers::Containers;
 use armor_agent::directory::{Directory, MAX_FILES};
 use armor_agent::domains::NodeNames;
-use armor_agent::hub::{Hub as Way, HubConfig};
-use armor_agent::intake::{Intake, Site};
+use armor_agent::hub::{Hub as Route, HubConfig};
+use armor_agent::intake::{BundleIntake, NodeEnforcement};
 use armor_agent::kernel::Kernel;
 use armor_agent::links::Watched;
-use armor_agent::report::{Facts, Problem, Reporter};
+use armor_agent::report::{HealthFacts, Problem, Reporter};
 use armor_agent::state::State;
 use armor_agent::workload::Workload;
 use armor_bpf::{BpfError, ContainerId, Generation, Labelled};
@@ -94,11 +94,11 @@ impl Kernel for FakeKernel {
         Ok(Labelled::default())
     }
 
-    fn release_strangers(&mut self) -> Result<Labelled, BpfError> {
+    fn release_unidentified(&mut self) -> Result<Labelled, BpfError> {
         self.label_running()
     }
 
-    fn strangers(&self) -> Result<u64, BpfError> {
+    fn unidentified(&self) -> Result<u64, BpfError> {
         Ok(0)
     }
 }
@@ -112,7 +112,7 @@ struct Node<H> {
     hub: Fixture<H>,
     css: CssClient,
     kernel: FakeKernel,
-    site: Option<Rc<RefCell<Site<FakeKernel>>>>,
+    site: Option<Rc<RefCell<NodeEnforcement<FakeKernel>>>>,
     reporter: Rc<Reporter>,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
     signer: PrivateKey,
@@ -141,18 +141,18 @@ impl<H: Hub> Node<H> {
     }
 
     /// An agent on a node that starts, with all that its earlier runs left.
-    fn start(&mut self) -> Intake<FakeKernel> {
+    fn start(&mut self) -> BundleIntake<FakeKernel> {
         let ess = self.hub.ess().unwrap();
-        self.start_with(Some(Way::Ess(ess)))
+        self.start_with(Some(Route::Ess(ess)))
     }
 
-    fn start_with(&mut self, way: Option<Way>) -> Intake<FakeKernel> {
+    fn start_with(&mut self, route: Option<Route>) -> BundleIntake<FakeKernel> {
         let (state, stored, problems) = State::open(&self.hub.dir().join("state")).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
         self.reporter = Rc::default();
         self.reporter.change(|facts| facts.proven = true);
         let containers = Containers::restored(Some(&self.kernel), state.containers());
-        let mut site = Site {
+        let mut site = NodeEnforcement {
             node: identity(),
             names: NodeNames { hostname: "gw".into(), id: "node1".into(), ..NodeNames::default() },
             process: "self",
@@ -168,7 +168,7 @@ impl<H: Hub> Node<H> {
         let site = Rc::new(RefCell::new(site));
         self.site = Some(Rc::clone(&site));
         let directory = Directory::new(self.directory());
-        Intake::new(way.map(Arc::new), directory, site, self.receipt_keys.clone())
+        BundleIntake::new(route.map(Arc::new), directory, site, self.receipt_keys.clone())
     }
 
     fn directory(&self) -> PathBuf {
@@ -200,7 +200,7 @@ impl<H: Hub> Node<H> {
     }
 
     /// Passes until the facts are as expected.
-    async fn until(&self, intake: &mut Intake<FakeKernel>, expected: impl Fn(&Facts) -> bool) {
+    async fn until(&self, intake: &mut BundleIntake<FakeKernel>, expected: impl Fn(&HealthFacts) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             intake.pass().await.unwrap();
@@ -213,13 +213,13 @@ impl<H: Hub> Node<H> {
         }
     }
 
-    async fn until_serial(&self, intake: &mut Intake<FakeKernel>, serial: u64) {
+    async fn until_serial(&self, intake: &mut BundleIntake<FakeKernel>, serial: u64) {
         self.until(intake, |facts| facts.in_force.as_ref().is_some_and(|bundle| bundle.serial == serial))
             .await;
     }
 
-    async fn until_refused(&self, intake: &mut Intake<FakeKernel>, id: &str) -> String {
-        let found = |facts: &Facts| facts.refused.iter().find(|refused| refused.object == id).cloned();
+    async fn until_refused(&self, intake: &mut BundleIntake<FakeKernel>, id: &str) -> String {
+        let found = |facts: &HealthFacts| facts.refused.iter().find(|refused| refused.object == id).cloned();
         self.until(intake, |facts| found(facts).is_some()).await;
         found(&self.reporter.facts()).unwrap().code
     }
@@ -428,7 +428,7 @@ async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(h
             }
         }
     };
-    let story = async {
+    let scenario = async {
         wait(true).await;
         assert_eq!(reporter.reports().borrow().state, "enforcing");
         fs::rename(&aside, &certificate).unwrap();
@@ -436,7 +436,7 @@ async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(h
     };
     tokio::select! {
         () = intake.run(Duration::from_millis(20)) => {}
-        () = story => {}
+        () = scenario => {}
     }
 }
 
@@ -496,7 +496,7 @@ async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime
 async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(hub: Fixture<H>) {
     let mut node = Node::new(hub);
     let (css, config) = (node.hub.css().unwrap(), node.hub.machine_config().unwrap());
-    let way = || Some(Way::new(HubConfig::Css(config.clone()), &identity()).unwrap());
+    let route = || Some(Route::new(HubConfig::Css(config.clone()), &identity()).unwrap());
     let object = |id: &str| NewObject {
         object_id: id.into(),
         object_type: BUNDLE_TYPE.into(),
@@ -525,7 +525,7 @@ async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(
     publish("other.1.a", &[], &elsewhere).await;
     css.publish(&object("junk"), b"policies, please").await.unwrap();
     publish("edge.1.a", &["openhorizon.arch == amd64", "what is this"], &edge(&node, 1)).await;
-    let mut intake = node.start_with(way());
+    let mut intake = node.start_with(route());
     node.until_serial(&mut intake, 1).await;
     let refused = |node: &Node<H>| -> Vec<String> {
         node.reporter.facts().refused.iter().map(|refused| refused.object.clone()).collect()
@@ -556,7 +556,7 @@ async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(
     }
     // An agent that starts has its bundle in force before it asks, whether or not the hub answers.
     node.hub.hub.hub_down().await.unwrap();
-    let mut intake = node.start_with(way());
+    let mut intake = node.start_with(route());
     assert_eq!(node.live(), (3, 1));
     assert!(intake.pass().await.is_err());
     node.hub.hub.hub_up().await.unwrap();

@@ -2,12 +2,12 @@
 //! a meddler overwrites, deletes and consumes alert objects, as anyone in the org can. The collector's output must hold each alert
 //! exactly once, in order, and name the meddling.
 //!
-//! A kill is a SIGKILL of a process ([`lives`]), which is then started again on what it left. Kills, outages and meddling follow
+//! A kill is a SIGKILL of a process ([`harness`]), which is then started again on what it left. Kills, outages and meddling follow
 //! from a seed, which is printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod lives;
+mod harness;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -22,7 +22,7 @@ use armor_hub_client::css::{CssClient, CssConfig};
 use armor_hub_client::ess::{EssClient, EssConfig};
 use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::ALERTS_TYPE;
-use lives::{Life, Order, Role, State, Way};
+use harness::{Actor, Order, Role, Route, State};
 
 /// Every step of the way; the suite must kill at each.
 const NODE_STEPS: [&str; 8] =
@@ -35,7 +35,7 @@ const SOMEWHERE: &str = "somewhere";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    if lives::live() {
+    if harness::play_role() {
         return ExitCode::SUCCESS;
     }
     let killed = vec![
@@ -83,7 +83,7 @@ impl Random {
 /// A process that is killed, and started again on what it left.
 struct Mortal {
     role: Role,
-    life: Life,
+    life: Actor,
     steps: &'static [&'static str],
     armed: Option<&'static str>,
     /// The next pass is cut short after this time.
@@ -94,7 +94,7 @@ struct Mortal {
 
 impl Mortal {
     fn new(role: Role, steps: &'static [&'static str]) -> Self {
-        Self { life: Life::begin(&role), role, steps, armed: None, strike: None, kills: Vec::new() }
+        Self { life: Actor::begin(&role), role, steps, armed: None, strike: None, kills: Vec::new() }
     }
 
     /// Lets it be killed soon: at one of its steps, or at any moment of a pass.
@@ -121,7 +121,7 @@ impl Mortal {
             },
         }
         self.armed = None;
-        self.life = Life::begin(&self.role);
+        self.life = Actor::begin(&self.role);
         self.life.order(&Order::Look).unwrap()
     }
 }
@@ -276,15 +276,15 @@ impl World {
             PrivateKey::generate(KeyType::Ed25519).unwrap().save_new(&path).unwrap();
             path
         });
-        let way = if at_css {
+        let route = if at_css {
             let CssConfig { url, user, .. } = hub.machine_config().unwrap();
-            Way::Css { url, user }
+            Route::Css { url, user }
         } else {
-            Way::Ess { socket: hub.hub.ess_socket(), horizon_files: hub.horizon_files() }
+            Route::Ess { socket: hub.hub.ess_socket(), horizon_files: hub.horizon_files() }
         };
         let node = Node::new(Role::Node {
             dir: root.join("node"),
-            way,
+            route,
             org: hub.hub.org(),
             node: hub.hub.node(),
             node_key,

@@ -49,8 +49,8 @@ fn sources() -> String {
         }
     }
     let mut all = String::new();
-    for folder in ["bpf/src", "policy/src", "hub-client/src", "horizon-service/src", "scripts"] {
-        read(&file(folder), &mut all);
+    for directory in ["bpf/src", "policy/src", "hub-client/src", "horizon-service/src", "scripts"] {
+        read(&file(directory), &mut all);
     }
     all
 }

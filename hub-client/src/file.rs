@@ -21,7 +21,7 @@ pub enum FileError {
     /// The system does not let it be read, or written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A folder, pipe, socket, device or link.
+    /// A directory, pipe, socket, device or link.
     #[error("a {0}, not a regular file: put the content into one")]
     NotRegular(&'static str),
     /// More than anybody needs there.
@@ -109,23 +109,24 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Where a file would be made that is not there yet: at the end of links that lead nowhere, in a folder by its one name.
+/// Where a file would be made that is not there yet: at the end of links that lead nowhere, in a directory by its one name.
 fn to_be_made(path: &Path) -> Option<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let Ok(target) = fs::read_link(&path) else {
-            // A folder that is not there yet has no links in its name.
-            let folder = folder.canonicalize().or_else(|_| std::path::absolute(folder)).ok()?;
-            return Some(folder.join(path.file_name()?));
+            // A directory that is not there yet has no links in its name.
+            let directory = directory.canonicalize().or_else(|_| std::path::absolute(directory)).ok()?;
+            return Some(directory.join(path.file_name()?));
         };
-        path = folder.join(target);
+        path = directory.join(target);
     }
     None
 }
 
-/// What [`other_kind`] calls a folder.
-pub const FOLDER: &str = "folder";
+/// What [`other_kind`] calls a directory.
+pub const FOLDER: &str = "directory";
 
 /// What a directory entry is, for people; `None` for a regular file.
 #[must_use]

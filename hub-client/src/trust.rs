@@ -24,9 +24,9 @@ use crate::keys::{KeyError, KeyId, Malformed, PublicKey};
 pub const MAX_KEYS: usize = 256;
 /// The most that the record of changes may have, in bytes: twice [`MAX_KEYS`] keys, and ids.
 const MAX_CHANGES: usize = 4 << 20;
-/// The folder of the keys that sign bundles.
+/// The directory of the keys that sign bundles.
 pub const BUNDLE_KEYS: &str = "trust.d";
-/// The folder of the keys that sign receipts.
+/// The directory of the keys that sign receipts.
 pub const RECEIPT_KEYS: &str = "receipt.d";
 const CHANGES_FILE: &str = "trust-changes.json";
 const CHANGES_FORMAT: &str = "horizon-armor.trust-changes/1";
@@ -216,11 +216,11 @@ pub struct TrustStore {
 }
 
 impl TrustStore {
-    /// Loads a directory. Beside the store come the pinned files that were left out, each with its reason; missing folders
+    /// Loads a directory. Beside the store come the pinned files that were left out, each with its reason; missing directories
     /// hold no keys.
     ///
     /// # Errors
-    /// [`TrustError::Changes`] where the record of changes is damaged; [`TrustError::File`] where a folder does not list.
+    /// [`TrustError::Changes`] where the record of changes is damaged; [`TrustError::File`] where a directory does not list.
     pub fn load(dir: &Path) -> Result<(Self, Vec<TrustError>), TrustError> {
         let mut problems = Vec::new();
         let mut store = Self {
@@ -355,10 +355,10 @@ fn load_pinned(dir: &Path, problems: &mut Vec<TrustError>) -> Result<Keys, Trust
     Ok(keys)
 }
 
-/// What is in a folder of pinned keys and is not read, by its name; at most `most` of it.
+/// What is in a directory of pinned keys and is not read, by its name; at most `most` of it.
 ///
 /// # Errors
-/// [`TrustError::File`] where the folder does not list; one that is not there has nothing.
+/// [`TrustError::File`] where the directory does not list; one that is not there has nothing.
 pub fn not_read(dir: &Path, most: usize) -> Result<Vec<PathBuf>, TrustError> {
     entries(dir)?.filter(|path| !path.as_ref().is_ok_and(|path| is_named_as_key(path))).take(most).collect()
 }
@@ -368,7 +368,7 @@ fn is_named_as_key(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "pem")
 }
 
-/// The paths in a folder; none where it is missing.
+/// The paths in a directory; none where it is missing.
 fn entries(dir: &Path) -> Result<impl Iterator<Item = Result<PathBuf, TrustError>>, TrustError> {
     let problem = |error: std::io::Error| TrustError::File { path: dir.to_owned(), source: error.into() };
     let listed = match fs::read_dir(dir) {
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_folder_are_bounded_and_those_that_are_not_read_are_known() {
+    fn the_files_of_a_directory_are_bounded_and_those_that_are_not_read_are_known() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a.pub", "README", "b.PEM"] {
             pin(dir.path(), BUNDLE_KEYS, name, "x");

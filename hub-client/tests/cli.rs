@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         policies_are_checked_with_places_and_exit_status,
         keys_are_made_once_and_shown,
         files_that_are_not_regular_are_refused_at_once,
-        what_a_folder_holds_beside_policies_is_said,
+        what_a_directory_holds_beside_policies_is_said,
         names_that_are_no_text_never_look_alike_nor_like_another_line,
         what_is_no_text_or_not_rendered_is_refused,
         what_is_not_utf8_as_it_is_says_how_to_make_it_so,
@@ -149,9 +149,9 @@ fn node_trust(dir: &Path, public: &Path) -> TrustStore {
 async fn policies_are_checked_with_places_and_exit_status() {
     let operator = Operator::new(None);
     assert!(operator.good("policy check certs.yaml").await.contains("certs.yaml: ok, 1 policy"));
-    let folder = operator.run("policy check .").await;
-    assert_eq!(folder.code, 1);
-    assert!(folder.stdout.contains("bad.yaml:13:"), "{}", folder.stdout);
+    let directory = operator.run("policy check .").await;
+    assert_eq!(directory.code, 1);
+    assert!(directory.stdout.contains("bad.yaml:13:"), "{}", directory.stdout);
     let json = operator.run("policy check --json certs.yaml bad.yaml").await;
     assert_eq!(json.code, 1);
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
@@ -270,7 +270,9 @@ async fn files_that_are_not_regular_are_refused_at_once() {
         std::fs::remove_file(&changes).unwrap();
     }
     let collect = "alerts collect --key op.key --state state --css-url https://127.0.0.1:1 -u u:p";
-    for (name, kind) in [("pipe", "pipe (FIFO)"), ("socket", "socket"), ("zero", "device"), (".", "folder")] {
+    for (name, kind) in
+        [("pipe", "pipe (FIFO)"), ("socket", "socket"), ("zero", "device"), (".", "directory")]
+    {
         for command in [
             format!("bundle build --name edge certs.yaml --out {name}"),
             format!("bundle sign -k op.key payload.json --out {name}"),
@@ -285,10 +287,10 @@ async fn files_that_are_not_regular_are_refused_at_once() {
     operator.fails("keys show large.pem", 1, "large.pem: more than the 65536 bytes").await;
 }
 
-async fn what_a_folder_holds_beside_policies_is_said() {
+async fn what_a_directory_holds_beside_policies_is_said() {
     let operator = Operator::new(None);
-    for folder in ["set/app/.git", "set/web", "set/empty"] {
-        std::fs::create_dir_all(operator.path(folder)).unwrap();
+    for directory in ["set/app/.git", "set/web", "set/empty"] {
+        std::fs::create_dir_all(operator.path(directory)).unwrap();
     }
     std::fs::copy(operator.path("certs.yaml"), operator.path("set/app/certs.yaml")).unwrap();
     std::fs::write(operator.path("set/app/.git/hidden.yaml"), "x").unwrap();
@@ -302,8 +304,8 @@ async fn what_a_folder_holds_beside_policies_is_said() {
         (
             "set/app/certs.yaml: ok, 1 policy\nset/web/web.yml: ok, 1 policy\n",
             "left out: set/README.md: its name ends in neither .yaml nor .yml\n\
-             left out: set/app/.git: a hidden folder\n\
-             left out: set/web/up: a link to a folder\n"
+             left out: set/app/.git: a hidden directory\n\
+             left out: set/web/up: a link to a directory\n"
         )
     );
     let built = operator.run("bundle build --name edge set").await;
@@ -410,9 +412,9 @@ async fn trust_that_holds_no_keys_says_why() {
     operator.good("bundle build --name edge certs.yaml --out payload.json").await;
     operator.good("bundle sign -k op.key payload.json --out bundle").await;
     let verify = "bundle verify --trust trust --node-id node1 bundle";
-    operator.fails(verify, 1, "trust: no such folder").await;
+    operator.fails(verify, 1, "trust: no such directory").await;
     std::fs::create_dir(operator.path("trust")).unwrap();
-    operator.fails(verify, 1, "trust holds no folder trust.d").await;
+    operator.fails(verify, 1, "trust holds no directory trust.d").await;
     std::fs::create_dir(operator.path("trust/trust.d")).unwrap();
     std::fs::copy(operator.path("op.pem"), operator.path("trust/trust.d/op.pub")).unwrap();
     operator.fails(verify, 1, "left out: trust/trust.d/op.pub: its name does not end in .pem").await;
@@ -471,11 +473,11 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("other/a b.yaml", "other/a b.yaml: rename the file"),
         ("spaces.yaml", "spaces.yaml:17:1: policy `protect-certs` stands already in spaces.yaml, line 1"),
     ] {
-        let folder = file.rsplit_once('/').map_or(file, |(folder, _)| folder);
-        let checked = operator.run(&format!("policy check {folder}")).await;
+        let directory = file.rsplit_once('/').map_or(file, |(directory, _)| directory);
+        let checked = operator.run(&format!("policy check {directory}")).await;
         assert!(checked.code == 1 && checked.stdout.contains(says), "{}", checked.stdout);
         let says = says.split(": rename").next().unwrap();
-        operator.fails(&format!("bundle build --name edge {folder}"), 1, says).await;
+        operator.fails(&format!("bundle build --name edge {directory}"), 1, says).await;
     }
     assert_eq!(std::fs::read_to_string(operator.path("certs.yaml")).unwrap(), POLICY);
     assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);
@@ -522,7 +524,7 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     }
     let collect = collect.replace("--state state", "--state certs.yaml");
     operator
-        .fails(&collect, 1, "certs.yaml: no folder: --state names the one of the collector's state")
+        .fails(&collect, 1, "certs.yaml: no directory: --state names the one of the collector's state")
         .await;
     assert!(!operator.path("alerts").exists() && !operator.path("state").exists());
     assert_eq!(std::fs::read(operator.path("op.key")).unwrap(), key);

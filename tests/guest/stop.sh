@@ -12,7 +12,7 @@ export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cer
 export HZN_ARMOR_POLL_SECONDS=1
 secret=$PWD/secret
 
-. /stories/story.sh
+. /scenarios/scenario.sh
 tell_more() { for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done; }
 
 start_agent() {

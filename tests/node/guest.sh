@@ -1,9 +1,9 @@
 # shellcheck shell=dash
-# A node in a guest: what its operator, Open Horizon's agent and its hub do there, for the stories beside this file. Sourced by
-# them as root; /node holds what tests/node/run brought, /var/story what is to outlive a reboot.
+# A node in a guest: what its operator, Open Horizon's agent and its hub do there, for the scenarios beside this file. Sourced by
+# them as root; /node holds what tests/node/run brought, /var/scenario what is to outlive a reboot.
 set -u
 exec 2>&1
-mkdir -p /var/story && cd /var/story || exit
+mkdir -p /var/scenario && cd /var/scenario || exit
 
 export PATH=$PATH:/node
 org=myorg node=node1 css=http://127.0.0.1:8580
@@ -12,7 +12,7 @@ export HZN_ORG_ID=$org HZN_EXCHANGE_USER_AUTH=operator:operator-password HZN_FSS
 # Where Open Horizon's agent has things.
 horizon=/var/horizon auth=/var/horizon/ess-auth socket_dir=/var/run/horizon
 
-. /node/story.sh
+. /node/scenario.sh
 tell_more() {
   for agent in $(docker ps --all --quiet --filter label=openhorizon.anax.service_name=hzn-armor-agent); do
     echo "--- the agent's log, container $agent" && docker logs --tail 40 "$agent"
@@ -20,7 +20,7 @@ tell_more() {
   for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
 }
 
-# start_dockerd [OPTION]... Daemons are no children of the story, which waits for its own. Nothing here is about networks, and
+# start_dockerd [OPTION]... Daemons are no children of the scenario, which waits for its own. Nothing here is about networks, and
 # iptables takes seconds, emulated.
 start_dockerd() {
   (dockerd "$@" --iptables=false --ip6tables=false >>dockerd.log 2>&1 &)

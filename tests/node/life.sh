@@ -2,7 +2,7 @@
 # The agent's life on a node: placed, enforcing in the workloads that its bundle selects, killed as its agreement ends, placed
 # again under another. reboot.sh goes on where this ends.
 . /node/guest.sh
-. /node/tries.sh
+. /node/probes.sh
 
 names_strangers() { docker logs "$agent" 2>&1 | grep -q 'of containers are under their rules from here on'; }
 
@@ -23,9 +23,9 @@ within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 held "the agent's container enforces the bundle from the hub"
 
 denied /srv/node-secret cat /srv/node-secret
-before=$(tries blocked)
+before=$(probes blocked)
 within 30 more blocked $((before + 2))
-permitted=$(tries permitted)
+permitted=$(probes permitted)
 denied /bin/id docker exec "$web" /bin/id
 denied /srv/secret docker exec "$web" /bin/cat /srv/secret
 held "a policy for a Horizon service blocks a program and a file in its container, also for docker exec"
@@ -54,16 +54,16 @@ held "alerts name the container, its image and its service"
 
 # It goes on trying while the agent is killed.
 rm /srv/web/quiet
-before=$(tries blocked)
+before=$(probes blocked)
 within 30 more blocked $((before + 2))
 end_agreement "$agent"
-before=$(tries blocked)
+before=$(probes blocked)
 within 30 more blocked $((before + 2))
 denied /srv/node-secret cat /srv/node-secret
 denied /bin/id docker exec "$web" /bin/id
 be_quiet
 restart_web
-[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
+[ "$(probes permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
 held "without an agent, all of it stays blocked, also for a container that starts again"
 
 # shellcheck disable=SC2046
@@ -77,10 +77,10 @@ held "a container that is made without an agent is under the policies for all co
 rm /srv/web/quiet
 start_agent "$(agreement agent-2)"
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
-before=$(tries blocked)
+before=$(probes blocked)
 within 30 more blocked $((before + 2))
 be_quiet
-[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something while the agent was renewed"
+[ "$(probes permitted)" -eq "$permitted" ] || fail "the workload was permitted something while the agent was renewed"
 docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container did not take over what was enforced"
 within 60 all_collected
 held "under another agreement the agent takes over, and no alert of meanwhile is lost"
@@ -97,10 +97,10 @@ end_agreement "$agent"
 start_agent "$(agreement agent-3)" definition-of-next
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 within 60 next_alone
-before=$(tries blocked)
+before=$(probes blocked)
 within 30 more blocked $((before + 2))
 be_quiet
-[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something while the agent was upgraded"
+[ "$(probes permitted)" -eq "$permitted" ] || fail "the workload was permitted something while the agent was upgraded"
 docker logs "$agent" 2>&1 | grep -q 'took_over=false' || fail "the other image did not load its own programs"
 denied /bin/id docker exec "$web" /bin/id
 must docker exec "$beside" /bin/id

@@ -2,8 +2,8 @@
 # A machine with Podman, whose service tells of containers as Docker does, and the agent beside it, with bundles from a directory.
 set -u
 exec 2>&1
-mkdir -p /var/story && cd /var/story || exit
-. /node/story.sh
+mkdir -p /var/scenario && cd /var/scenario || exit
+. /node/scenario.sh
 tell_more() { for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done; }
 
 export PATH=$PATH:/node HZN_ORG_ID=test HZN_NODE_ID=node HZN_ARCH=amd64

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The node of life.sh after the power went, at first without a hub.
 . /node/guest.sh
-. /node/tries.sh
+. /node/probes.sh
 agent=$(agreement agent-3)-hzn-armor-agent
 
 start_dockerd
@@ -9,9 +9,9 @@ within 180 status_is '.State == "offline" and .BundleSerial >= 1 and .Generation
 denied /srv/node-secret cat /srv/node-secret
 held "after a reboot without a hub, the agent's container enforces what was in force"
 
-permitted=$(tries permitted)
+permitted=$(probes permitted)
 restart_web
-[ "$(tries permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
+[ "$(probes permitted)" -eq "$permitted" ] || fail "the workload was permitted something"
 denied /bin/id docker exec "$web" /bin/id
 must docker exec "$beside" /bin/id
 held "the policy holds in the workload from its start on"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # New containers of a service that a policy is for, which begin with what is forbidden.
 . /node/guest.sh
-. /node/tries.sh
+. /node/probes.sh
 
 no_dockerd() { [ ! -e /var/run/docker.pid ]; }
 

@@ -2,8 +2,8 @@
 # The agent as a service of a machine, as scripts/install installs it and with the rights that its unit leaves it.
 set -u
 exec 2>&1
-mkdir -p /var/story && cd /var/story || exit
-. /node/story.sh
+mkdir -p /var/scenario && cd /var/scenario || exit
+. /node/scenario.sh
 tell_more() {
   echo "--- the journal" && journalctl --no-pager --lines 60
 }

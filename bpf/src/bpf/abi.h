@@ -18,7 +18,7 @@
 /* Every image has a head for each domain up to here. A label with a higher number is that of a task under no rules. */
 #define MAX_DOMAIN 2047
 /* The domain of all containers that the agent has not named. */
-#define STRANGERS_DOMAIN 2046
+#define UNIDENTIFIED_DOMAIN 2046
 #define PATH_CAPACITY 4096
 
 /* policy::tables */
@@ -74,8 +74,8 @@ enum hook {
 	INODE_MKNOD,
 	INODE_RENAME,
 	/* No hooks: what a task held already when its rules came. */
-	HELD_FILE,
-	HELD_MAPPING,
+	PREEXISTING_FILE,
+	PREEXISTING_MAPPING,
 	/* What is reached without being opened, and attributes. */
 	UNIX_STREAM_CONNECT,
 	UNIX_MAY_SEND,
@@ -191,7 +191,7 @@ enum guarded_kind {
 };
 
 enum guarded_reach {
-	GUARDED_ITSELF, /* its name and attributes: of a folder above a guarded one */
+	GUARDED_ITSELF, /* its name and attributes: of a directory above a guarded one */
 	GUARDED_BELOW,	/* and everything below it */
 };
 
@@ -208,7 +208,7 @@ enum counter {
 	COUNT_DROPPED,	  /* events the ring had no room for */
 	COUNT_SUPPRESSED, /* events past a rule's rate */
 	COUNT_UNRESOLVED, /* objects without a path, or torn by renames */
-	COUNT_STRANGERS,  /* programs that were the first in a container which the agent had not named */
+	COUNT_UNIDENTIFIED,  /* programs that were the first in a container which the agent had not named */
 	COUNT_ENTERED,	  /* programs by which containers were entered */
 	COUNTERS,
 };
@@ -226,13 +226,13 @@ struct event {
 	__u32 pid, tgid, parent_tgid;
 	__u32 ns_pid, ns_parent;
 	__u32 uid;
-	__u32 descriptor; /* HELD_FILE: its number */
+	__u32 descriptor; /* PREEXISTING_FILE: its number */
 	__u16 hook;
 	__u16 permission;
 	__u16 about_new_path; /* which of two names the decision is about */
 	/* Lengths of the strings that follow, in this order; 0: not known or not meant. */
 	__u16 path_length, new_path_length, program_length, parent_program_length;
-	__u16 container_length; /* the id, in STRANGERS_DOMAIN: others' number says which container it is */
+	__u16 container_length; /* the id, in UNIDENTIFIED_DOMAIN: others' number says which container it is */
 	char comm[16];
 	char strings[EVENT_STRINGS];
 };

@@ -21,14 +21,14 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 {
 	name->dentry = (__u64)dentry;
 	name->mnt = (__u64)mnt;
-	name->directory = (mode & S_IFMT) == S_IFDIR;
-	name->several = !name->directory && links > 1;
+	name->is_dir = (mode & S_IFMT) == S_IFDIR;
+	name->several = !name->is_dir && links > 1;
 	name->device = is_device(mode);
 	name->layers[0] = 0;
 	name->layers[1] = 0;
 	name->is_layer = 0;
-	name->folder.known = 0;
-	name->folder.mount_state = NO_STATE;
+	name->directory.known = 0;
+	name->directory.mount_state = NO_STATE;
 }
 
 /*

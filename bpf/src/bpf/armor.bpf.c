@@ -14,7 +14,7 @@
 
 #include "attributes.h"
 #include "container.h"
-#include "held.h"
+#include "preexisting.h"
 #include "mounting.h"
 #include "socket.h"
 #include "helpers.h"
@@ -53,7 +53,7 @@ static __always_inline bool begin_answer(struct scope *scope, struct scratch *sc
 	case ASK_NAME:
 		/* Another generation came meanwhile: what was known of the last one does not count. */
 		if (question->generation != scope->rules->generation)
-			question->known = scratch->access.name.folder.known = 0;
+			question->known = scratch->access.name.directory.known = 0;
 		if (!question->known)
 			want_object(scratch, NAME);
 		break;
@@ -97,7 +97,7 @@ int judge_access(__u32 slot)
 	asked = scratch->question.asked;
 	settle_own(bpf_get_current_task_btf(), scratch);
 	if (asked == ASK_REPORT) {
-		tell_or_defer(scratch);
+		report_or_defer(scratch);
 		return 0;
 	}
 	if (!enter_domain(&scope, scratch->question.domain))
@@ -108,7 +108,7 @@ int judge_access(__u32 slot)
 	finds_subject = begin_answer(&scope, scratch);
 	find_wanted(&scope, scratch);
 	if (finds_subject)
-		keep_subject(&scope, &scratch->access.program);
+		store_subject(&scope, &scratch->access.program);
 	switch (scratch->question.asked) {
 	case ASK_SUBJECT:
 		return 0;
@@ -391,7 +391,7 @@ int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, str
 	return check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
 }
 
-/* To be told of what happens to a file or folder is to read it. */
+/* To be told of what happens to a file or directory is to read it. */
 SEC("lsm/path_notify")
 int BPF_PROG(path_notify, const struct path *path)
 {
@@ -487,7 +487,7 @@ int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct de
 	return 0;
 }
 
-/* Before a folder goes, whoever removes it: its inode's number and address may become another's. */
+/* Before a directory goes, whoever removes it: its inode's number and address may become another's. */
 SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
@@ -583,7 +583,7 @@ int settle_undecided(struct bpf_iter__task *ctx)
 }
 
 SEC("iter/task")
-int release_strangers(struct bpf_iter__task *ctx)
+int release_unidentified(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
@@ -614,18 +614,18 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 }
 
 SEC("iter/task_file")
-int held_files(struct bpf_iter__task_file *ctx)
+int preexisting_files(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 
 	if (!task || !file || !is_shown())
 		return 0;
-	return show_held(ctx->meta->seq, task, file, ctx->fd, rights_of(file));
+	return show_preexisting(ctx->meta->seq, task, file, ctx->fd, rights_of(file));
 }
 
 SEC("iter/task_vma")
-int held_mappings(struct bpf_iter__task_vma *ctx)
+int preexisting_mappings(struct bpf_iter__task_vma *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct vm_area_struct *vma = ctx->vma;
@@ -646,5 +646,5 @@ int held_mappings(struct bpf_iter__task_vma *ctx)
 	}
 	if (flags & VM_SHARED && flags & VM_WRITE)
 		rights |= 1u << WRITE;
-	return show_held(ctx->meta->seq, task, file, A_MAPPING, rights);
+	return show_preexisting(ctx->meta->seq, task, file, A_MAPPING, rights);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What an open remembers for those after it: the classes of an inode, and what the path of a folder led to. Both count only
+ * What an open remembers for those after it: the classes of an inode, and what the path of a directory led to. Both count only
  * while everything that went into them is unchanged; ARCHITECTURE.md says why nothing that moves a name escapes that.
  */
 #ifndef ARMOR_CACHE_H
@@ -56,7 +56,7 @@ static __always_inline void remember(const struct scratch *scratch, struct inode
 
 	/* Of what is in no mount tree and has names all the same, the mount leads to none of them. */
 	if ((!name->mnt && name->place != PLACE_BACKING) || name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
-	    (!name->directory && inode->__i_nlink != 1))
+	    (!name->is_dir && inode->__i_nlink != 1))
 		return;
 	fill(scratch, inode, mnt, before, below, &name->classes);
 }
@@ -71,32 +71,32 @@ static __always_inline void remember_unnamed(const struct scratch *scratch, stru
 		fill(scratch, inode, mnt, before, 1, &unnamed);
 }
 
-static __always_inline struct folder_cache *folder_cache_of(__u64 inode)
+static __always_inline struct directory_cache *directory_cache_of(__u64 inode)
 {
-	__u32 slot = (inode >> 4) * FOLDER_HASH_FACTOR >> (64 - FOLDERS_LOG2);
+	__u32 slot = (inode >> 4) * HASH_FACTOR >> (64 - DIRECTORIES_LOG2);
 
-	return bpf_map_lookup_elem(&folders, &slot);
+	return bpf_map_lookup_elem(&directories, &slot);
 }
 
-/* Sets `folder` to what the cache holds of the folder with this inode, if that is so now. */
-static __always_inline void recall_folder(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
-					  struct folder *folder)
+/* Sets `directory` to what the cache holds of the directory with this inode, if that is so now. */
+static __always_inline void recall_directory(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
+					  struct directory *directory)
 {
-	struct folder_cache *cache = folder_cache_of(inode);
+	struct directory_cache *cache = directory_cache_of(inode);
 	__u64 number = FIELD(inode, inode, i_ino);
 
-	folder->removals = *(volatile __u32 *)&removals;
+	directory->removals = *(volatile __u32 *)&removals;
 	if (!cache || !quiet(now))
 		return;
 	bpf_spin_lock(&cache->lock);
 	if (cache->inode == inode && cache->number == number && cache->generation == scope->rules->generation &&
-	    cache->domain == scope->domain && cache->mount == (__u64)mnt && cache->folder.removals == folder->removals)
-		*folder = cache->folder;
+	    cache->domain == scope->domain && cache->mount == (__u64)mnt && cache->directory.removals == directory->removals)
+		*directory = cache->directory;
 	bpf_spin_unlock(&cache->lock);
 }
 
 /*
- * Whether a folder keeps its inode number for as long as it is, alone in its filesystem, and goes by inode_rmdir alone. Not so
+ * Whether a directory keeps its inode number for as long as it is, alone in its filesystem, and goes by inode_rmdir alone. Not so
  * with Btrfs: its snapshots have the same numbers, and go by an ioctl. Nor with an overlay, whose layers may be such snapshots.
  */
 static __always_inline bool has_unique_numbers(__u64 inode)
@@ -108,21 +108,21 @@ static __always_inline bool has_unique_numbers(__u64 inode)
 }
 
 /*
- * Remembers the folder of a name, as of the epochs that recall_folder() found. A name that still is in its folder (not
- * d_unhashed(), include/linux/dcache.h) keeps that from being removed: none of the removals before was this folder's.
+ * Remembers the directory of a name, as of the epochs that recall_directory() found. A name that still is in its directory (not
+ * d_unhashed(), include/linux/dcache.h) keeps that from being removed: none of the removals before was this directory's.
  */
-static __always_inline void remember_folder(const struct scratch *scratch, __u64 inode, struct vfsmount *mnt, struct epochs before)
+static __always_inline void remember_directory(const struct scratch *scratch, __u64 inode, struct vfsmount *mnt, struct epochs before)
 {
 	const struct name *name = &scratch->access.name;
-	const struct folder *folder = &name->folder;
-	struct folder_cache *cache;
+	const struct directory *directory = &name->directory;
+	struct directory_cache *cache;
 	__u64 number;
 
-	if (folder->known)
+	if (directory->known)
 		return;
-	cache = folder_cache_of(inode);
+	cache = directory_cache_of(inode);
 	number = FIELD(inode, inode, i_ino);
-	if (!cache || folder->others == OTHERS_MANY || folder->mount_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
+	if (!cache || directory->others == OTHERS_MANY || directory->mount_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
 	    !has_unique_numbers(inode))
 		return;
 	bpf_spin_lock(&cache->lock);
@@ -131,10 +131,10 @@ static __always_inline void remember_folder(const struct scratch *scratch, __u64
 	cache->number = number;
 	cache->mount = (__u64)mnt;
 	cache->domain = scratch->access.domain;
-	cache->folder = *folder;
-	cache->folder.renames = before.renames;
-	cache->folder.mounts = before.mounts;
-	cache->folder.known = 1;
+	cache->directory = *directory;
+	cache->directory.renames = before.renames;
+	cache->directory.mounts = before.mounts;
+	cache->directory.known = 1;
 	bpf_spin_unlock(&cache->lock);
 }
 

@@ -24,7 +24,7 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 	set_dentry(&scratch->access.name, dentry, mnt);
 	scratch->access.name.is_layer = !mnt && is_acted_for(bpf_get_current_task_btf());
 	if (making_directory)
-		scratch->access.name.directory = 1;
+		scratch->access.name.is_dir = 1;
 	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);
 	scratch->question.permissions = permissions;
 	scratch->question.undecided = hook == PATH_MKNOD && is_in_lookup((__u64)PLAIN(dentry));
@@ -83,41 +83,41 @@ static __always_inline bool ask_subject(struct task_struct *task, const struct s
 }
 
 /*
- * The address of the inode of an open file's folder; 0 where that says nothing of its name: a mount's root has its name elsewhere, and
+ * The address of the inode of an open file's directory; 0 where that says nothing of its name: a mount's root has its name elsewhere, and
  * a layer's file is opened by that of the overlay.
  */
-static __always_inline __u64 folder_of(struct scratch *scratch, struct file *file)
+static __always_inline __u64 directory_of(struct scratch *scratch, struct file *file)
 {
 	struct dentry *dentry = file->f_path.dentry;
 
-	scratch->folder = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+	scratch->directory = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
 	if (PLAIN(dentry->d_inode) != PLAIN(file->f_inode))
-		scratch->folder = 0;
-	return scratch->folder;
+		scratch->directory = 0;
+	return scratch->directory;
 }
 
 /*
- * Whether a file is silently allowed by its name in a folder that is known, where it has no other: so it is with most that are opened
+ * Whether a file is silently allowed by its name in a directory that is known, where it has no other: so it is with most that are opened
  * for the first time. Then the cache holds its class; if not, nothing was decided.
  */
-static __always_inline bool is_allowed_in_folder(const struct scope *scope, struct scratch *scratch, struct file *file, __u64 inode,
+static __always_inline bool is_allowed_in_directory(const struct scope *scope, struct scratch *scratch, struct file *file, __u64 inode,
 						 struct epochs before, __u32 below, __u32 permissions)
 {
-	struct folder *folder = &scratch->access.name.folder;
+	struct directory *directory = &scratch->access.name.directory;
 	struct vfsmount *mnt = PLAIN(file->f_path.mnt);
 	struct classes classes = { .count = 1 };
 	__u32 class;
 
 	if ((file->f_inode->i_mode & S_IFMT) != S_IFREG || file->f_inode->__i_nlink != 1)
 		return false;
-	folder->known = 0;
-	recall_folder(scope, inode, mnt, before, folder);
-	if (!folder->known || folder->others != OTHERS_NONE || folder->renames != before.renames || folder->mounts != before.mounts)
+	directory->known = 0;
+	recall_directory(scope, inode, mnt, before, directory);
+	if (!directory->known || directory->others != OTHERS_NONE || directory->renames != before.renames || directory->mounts != before.mounts)
 		return false;
 	load_fence(scratch);
-	class = class_in_folder(scope, scratch, file->f_path.dentry, folder->mount_state);
+	class = class_in_directory(scope, scratch, file->f_path.dentry, directory->mount_state);
 	load_fence(scratch);
-	if (class == NO_CLASS || class_mask(scope, class) & asked_mask(permissions) || !settled(before))
+	if (class == NO_CLASS || class_mask(scope, class) & asked_mask(permissions) || !unchanged_since(before))
 		return false;
 	classes.of[0] = class;
 	scratch->access.generation = scope->rules->generation;
@@ -139,7 +139,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	struct scope scope;
 	struct name *name;
 	__u32 below = hook != FILE_OPEN;
-	__u64 folder;
+	__u64 directory;
 	int verdict;
 	bool has_subject, known = false, awaited = hook == FILE_OPEN && is_awaited(task);
 
@@ -165,9 +165,9 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
-	folder = folder_of(scratch, file);
-	if (has_subject && !known && !awaited && folder &&
-	    is_allowed_in_folder(&scope, scratch, file, folder, before, below, permissions)) {
+	directory = directory_of(scratch, file);
+	if (has_subject && !known && !awaited && directory &&
+	    is_allowed_in_directory(&scope, scratch, file, directory, before, below, permissions)) {
 		release_scratch(scratch);
 		return 0;
 	}
@@ -180,8 +180,8 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		find_layers(name, (__u64)PLAIN(file));
 	if (known)
 		name->classes = classes;
-	else if (folder)
-		recall_folder(&scope, folder, mnt, before, &name->folder);
+	else if (directory)
+		recall_directory(&scope, directory, mnt, before, &name->directory);
 	question = &scratch->question;
 	question->permissions = permissions;
 	question->inode = (__u64)PLAIN(inode);
@@ -195,8 +195,8 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	if (!known && is_as_of(scratch, before)) {
 		if (question->outcome == OUTCOME_NAMED) {
 			remember(scratch, inode, mnt, before, below);
-			if (folder)
-				remember_folder(scratch, folder, mnt, before);
+			if (directory)
+				remember_directory(scratch, directory, mnt, before);
 		} else if (question->outcome == OUTCOME_UNNAMED && name->is_layer) {
 			remember_unnamed(scratch, inode, mnt, before);
 		}
@@ -222,7 +222,7 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	set_dentry(&scratch->access.new_name, new_dentry, new_mnt);
 	scratch->access.name.is_layer = scratch->access.new_name.is_layer = !mnt;
 	if (!exchanges)
-		scratch->access.new_name.directory = scratch->access.name.directory;
+		scratch->access.new_name.is_dir = scratch->access.name.is_dir;
 	scratch->question.old_permissions = hook == PATH_RENAME || hook == INODE_RENAME ? 1u << WRITE : 0;
 	scratch->question.permissions = 1u << WRITE;
 	scratch->question.exchanges = exchanges;

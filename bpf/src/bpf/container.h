@@ -11,7 +11,7 @@
  * as the container sees it: in a mount namespace that is neither the host's nor their parent's. From there on the label
  * sticks, whatever namespace or control group the task goes to.
  *
- * A container that the agent has not named, as it is away or late, is a stranger: in STRANGERS_DOMAIN, where that has rules,
+ * A container that the agent has not named, as it is away or late, is a stranger: in UNIDENTIFIED_DOMAIN, where that has rules,
  * until it is named or turns out to be none of those that the agent follows. Not so one that has the host's processes before it
  * and all rights over them: the agent's own is one, and must come up whatever rules there are.
  */
@@ -28,7 +28,7 @@
 #define WAITING 600000000000ull
 
 /* Seconds after which a container that is still not named is none that the agent follows. */
-#define STRANGE 10
+#define UNIDENTIFIED_LIMIT 10
 
 /* No id: it has another character, or more digits. */
 #define NO_ID (2 * CONTAINER_ID_BYTES + 1)
@@ -37,7 +37,7 @@ struct container_search {
 	struct scratch *scratch;
 	struct cgroup *group;
 	__u32 domain;
-	bool is_strange; /* an id was found that is not known */
+	bool is_unidentified; /* an id was found that is not known */
 };
 
 /* One character of scratch->group_name: an id is what stands behind the name's begin or a '-', up to its end or a '.'. */
@@ -86,14 +86,14 @@ static long search_step(__u32 level, struct container_search *search)
 		/* 6.1 takes no key in memory that a global function was given. */
 		id = scratch->container;
 		domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &id) : 0;
-		if (domain || (scratch->container_found && !search->is_strange))
+		if (domain || (scratch->container_found && !search->is_unidentified))
 			scratch->outermost = id;
 		if (domain) {
 			search->domain = *domain;
 			return 1;
 		}
 		if (scratch->container_found)
-			search->is_strange = true;
+			search->is_unidentified = true;
 	}
 	/* Who owns a group names those in it. */
 	owner = ADDRESS(kernfs_node, ADDRESS(cgroup, group, kn), iattr);
@@ -105,11 +105,11 @@ static __always_inline __u32 domain_of_group(struct scratch *scratch, struct cgr
 	struct container_search search = { .scratch = scratch, .group = group };
 
 	bpf_loop((FIELD(cgroup, group, level) & 0xffff) + 1, search_step, &search, 0);
-	return search.domain == HOST_DOMAIN && search.is_strange ? STRANGERS_DOMAIN : search.domain;
+	return search.domain == HOST_DOMAIN && search.is_unidentified ? UNIDENTIFIED_DOMAIN : search.domain;
 }
 
 /*
- * The domain of the container that a task is in, whose id is left in scratch: STRANGERS_DOMAIN if that is not known,
+ * The domain of the container that a task is in, whose id is left in scratch: UNIDENTIFIED_DOMAIN if that is not known,
  * HOST_DOMAIN if it is in none.
  */
 static __noinline __u32 domain_of_container(struct scratch *scratch, struct task_struct *task)
@@ -188,29 +188,29 @@ static __always_inline bool is_inside(struct task_struct *task)
 }
 
 /* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is one's with another number. */
-static __always_inline bool is_alive(const struct entrance *entrance)
+static __always_inline bool is_alive(const struct entry_root *entry_root)
 {
-	struct signal_struct *signal = (void *)entrance->signal;
+	struct signal_struct *signal = (void *)entry_root->signal;
 	struct pid *pid = ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]);
 
-	return signal && FIELD(signal_struct, signal, live.counter) > 0 && FIELD(pid, pid, numbers[0].nr) == entrance->process;
+	return signal && FIELD(signal_struct, signal, live.counter) > 0 && FIELD(pid, pid, numbers[0].nr) == entry_root->process;
 }
 
-static __always_inline void note_entrance(struct task_struct *task, __u32 domain)
+static __always_inline void record_entry_root(struct task_struct *task, __u32 domain)
 {
-	struct entrance entrance = {
+	struct entry_root entry_root = {
 		.mount_namespace = mount_namespace_of(task),
 		.process = FIELD(task_struct, task, tgid),
 		.sequence = sequence_of((__u64)ADDRESS(nsproxy, ADDRESS(task_struct, task, nsproxy), mnt_ns)),
 		.signal = (__u64)ADDRESS(task_struct, task, signal),
 	};
-	struct entrance *before = bpf_map_lookup_elem(&entrances, &domain);
+	struct entry_root *before = bpf_map_lookup_elem(&entrances, &domain);
 
 	/* Who comes in later may have a namespace of his own, also when nobody is left in the container's. */
 	if (before && before->mount_namespace && (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
 		return;
 	note_namespace(task);
-	bpf_map_update_elem(&entrances, &domain, &entrance, BPF_ANY);
+	bpf_map_update_elem(&entrances, &domain, &entry_root, BPF_ANY);
 }
 
 /*
@@ -244,12 +244,12 @@ static __always_inline int enter_container(struct task_struct *task)
 	release_scratch(scratch);
 	if (domain == HOST_DOMAIN)
 		return 0;
-	if (domain != STRANGERS_DOMAIN) {
-		note_entrance(task, domain);
+	if (domain != UNIDENTIFIED_DOMAIN) {
+		record_entry_root(task, domain);
 	} else {
-		if (!has_rules(STRANGERS_DOMAIN) || may_be_the_agents(task))
+		if (!has_rules(UNIDENTIFIED_DOMAIN) || may_be_the_agents(task))
 			return 0;
-		count(COUNT_STRANGERS);
+		count(COUNT_UNIDENTIFIED);
 	}
 	label = set_domain(task, domain);
 	if (!label)
@@ -265,31 +265,31 @@ static __always_inline int enter_container(struct task_struct *task)
 static __always_inline int show_labelled(struct seq_file *seq, struct task_struct *task, bool release)
 {
 	struct label label = label_of(task);
-	bool is_stranger = label.domain == STRANGERS_DOMAIN;
+	bool is_unidentified = label.domain == UNIDENTIFIED_DOMAIN;
 	struct labelled labelled = {};
 	struct scratch *scratch;
 	__u32 domain;
 
-	if (label.domain != HOST_DOMAIN && !is_stranger) {
+	if (label.domain != HOST_DOMAIN && !is_unidentified) {
 		labelled.domain = label.domain;
 		bpf_seq_write(seq, &labelled, sizeof(labelled));
 		return 0;
 	}
-	if (!is_stranger && !is_inside(task))
+	if (!is_unidentified && !is_inside(task))
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
 		return 1; /* ask again */
 	domain = domain_of_container(scratch, task);
 	release_scratch(scratch);
-	if (domain == HOST_DOMAIN || domain == STRANGERS_DOMAIN) {
-		if (!is_stranger)
+	if (domain == HOST_DOMAIN || domain == UNIDENTIFIED_DOMAIN) {
+		if (!is_unidentified)
 			return 0;
-		if (release && seconds() - (label.entered & ~ENTERING) > STRANGE) {
+		if (release && seconds() - (label.entered & ~ENTERING) > UNIDENTIFIED_LIMIT) {
 			set_domain(task, HOST_DOMAIN);
 			return 0;
 		}
-		labelled.domain = STRANGERS_DOMAIN;
+		labelled.domain = UNIDENTIFIED_DOMAIN;
 		bpf_seq_write(seq, &labelled, sizeof(labelled));
 		return 0;
 	}

@@ -93,7 +93,7 @@ static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, s
 
 	if (permission < PERMISSIONS)
 		return decide(scope, scratch, &from->classes, 1u << permission, owner);
-	if (!from->directory || same_states(from, to))
+	if (!from->is_dir || same_states(from, to))
 		return 0;
 	/* Otherwise nothing below may be blocked. */
 	permission = lost_permission(classes_mask(scope, &from->below), 0, 0);

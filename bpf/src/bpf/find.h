@@ -93,9 +93,9 @@ static __always_inline void begin_program(struct name *name, __u64 task)
 
 	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
 	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
-	name->directory = 0;
+	name->is_dir = 0;
 	name->layers[0] = name->layers[1] = name->is_layer = 0;
-	name->folder.known = 0;
+	name->directory.known = 0;
 }
 
 /*

@@ -67,7 +67,7 @@ __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
 	__u64 magic = FIELD(super_block, ADDRESS(dentry, (void *)dentry, d_sb), s_magic);
-	/* A mount leaves the folder below it where it is. */
+	/* A mount leaves the directory below it where it is. */
 	bool only_below = hook == SB_MOUNT || hook == MOVE_MOUNT;
 	const struct image_domain *rules;
 

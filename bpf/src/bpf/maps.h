@@ -41,7 +41,7 @@ struct {
  * The mount namespace that a container was given: that of the first program which entered it from outside, or of its first process
  * where it ran before the agent knew it. Where its tasks go later makes none of them the container's.
  */
-struct entrance {
+struct entry_root {
 	__u32 mount_namespace; /* inode number, which another may have once this one is gone; 0: not known */
 	__u32 process; /* the first process, as the host numbers it */
 	__u64 sequence; /* of the namespace, which no other ever has; 0: not known yet */
@@ -53,7 +53,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_DOMAIN + 1);
 	__type(key, __u32);
-	__type(value, struct entrance);
+	__type(value, struct entry_root);
 } entrances SEC(".maps");
 
 struct {
@@ -155,16 +155,16 @@ struct {
 	__type(value, struct peer_cache);
 } peers SEC(".maps");
 
-/* Which canonical names stand beside the mount path, for all that is in one folder. */
+/* Which canonical names stand beside the mount path, for all that is in one directory. */
 enum other_names {
 	OTHERS_NONE,	/* none: the mount path is canonical, or nothing is known of the domain's own tree */
 	OTHERS_ONE,
 	OTHERS_FOREIGN, /* none: the domain's own tree does not show it */
-	OTHERS_MANY,	/* several, or not the same for all in the folder */
+	OTHERS_MANY,	/* several, or not the same for all in the directory */
 };
 
-/* What the names in a folder have in common: where their paths, up to the slash before the last name, led. */
-struct folder {
+/* What the names in a directory have in common: where their paths, up to the slash before the last name, led. */
+struct directory {
 	__u32 renames, mounts, removals; /* the epochs that this is as of */
 	__u32 others; /* enum other_names */
 	__u32 mount_state;
@@ -172,35 +172,35 @@ struct folder {
 	__u32 known;	       /* it comes from the cache */
 };
 
-/* Moved before each removal of a folder. */
+/* Moved before each removal of a directory. */
 __u32 removals;
 
 /*
- * The folders that files were found in, so that a file's first open scans its last name alone. Valid under the same
- * conditions as a verdict_cache. Not storage of the inode, because of a file's folder the verifier cannot tell that it is
- * held: an address may come to be another inode's, but then that has another number, or the folder was removed.
+ * The directories that files were found in, so that a file's first open scans its last name alone. Valid under the same
+ * conditions as a verdict_cache. Not storage of the inode, because of a file's directory the verifier cannot tell that it is
+ * held: an address may come to be another inode's, but then that has another number, or the directory was removed.
  */
-struct folder_cache {
+struct directory_cache {
 	struct bpf_spin_lock lock;
 	__u32 generation;
 	__u64 inode; /* address, 0: empty */
 	__u64 number;
 	__u64 mount;
 	__u32 domain;
-	struct folder folder;
+	struct directory directory;
 };
 
-#define FOLDERS_LOG2 12
+#define DIRECTORIES_LOG2 12
 
-#define FOLDER_HASH_FACTOR 11400714819323198485ull /* 2^64 / golden ratio */
+#define HASH_FACTOR 11400714819323198485ull /* 2^64 / golden ratio */
 
 /* By the hash of the inode's address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << FOLDERS_LOG2);
+	__uint(max_entries, 1 << DIRECTORIES_LOG2);
 	__type(key, __u32);
-	__type(value, struct folder_cache);
-} folders SEC(".maps");
+	__type(value, struct directory_cache);
+} directories SEC(".maps");
 
 /* By the agent; the value is an enum guarded_reach. */
 struct {
@@ -328,12 +328,12 @@ struct name {
 	__u32 states[NAME_STATES]; /* behind the first of them */
 	struct classes classes;
 	struct classes below; /* directories: of all that can lie below */
-	__u32 directory;
+	__u32 is_dir;
 	__u32 several; /* it is a file that has other names too */
 	__u32 device;  /* it is a device's node */
 	__u32 outcome; /* enum find_outcome */
 	__u32 is_layer; /* a file below an overlay, opened by the kernel: what no rule names is not judged a second time */
-	struct folder folder;
+	struct directory directory;
 };
 
 #define NO_CLASS (~0u)
@@ -430,7 +430,7 @@ struct scratch {
 	__u32 find_count;
 	__u32 found; /* find_step(): whether there is anything to be found */
 	__u32 decided[2];
-	__u64 folder; /* check_file(): the address of its inode */
+	__u64 directory; /* check_file(): the address of its inode */
 	__u32 slot; /* its own number */
 	struct question question;
 	__u32 fence; /* written by load_fence() */

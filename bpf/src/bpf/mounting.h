@@ -6,7 +6,7 @@
  * - To mount over a name is to write it: all that it shows from then on is another thing.
  * - What a fromSource names, and what leads there, is not mounted over: any program could take the place of the one that has rights.
  * - A mount is not moved or taken away where rules block what they call by its name: another name, or none, might not be blocked.
- *   What takes the folder away that it is on takes the mount away in every tree (detach_mounts(), fs/namespace.c).
+ *   What takes the directory away that it is on takes the mount away in every tree (detach_mounts(), fs/namespace.c).
  * - To mount a device's filesystem is to read the device, which the kernel opens by its number.
  */
 #ifndef ARMOR_MOUNTING_H
@@ -45,7 +45,7 @@ static __always_inline bool leads_to_source(const struct scope *scope, struct sc
 		return false;
 	if (among_sources->outcome != FIND_NAMES)
 		return true;
-	if (!among_sources->directory)
+	if (!among_sources->is_dir)
 		return among_sources->classes.count != 1 || among_sources->classes.of[0] != SUBJECT_NONE;
 	return !leads_only_to(among_sources, 0);
 }
@@ -117,7 +117,7 @@ static __always_inline void begin_mounting(const struct scope *scope, struct scr
 static __noinline int judge_mounting(struct scope *scope, struct scratch *scratch)
 {
 	struct name *name = &scratch->access.name;
-	struct classes *classes = name->directory ? &name->below : &name->classes;
+	struct classes *classes = name->is_dir ? &name->below : &name->classes;
 	__u32 mounting = scratch->question.mounting, permissions = ANY_PERMISSION;
 
 	if (mounting == ELSEWHERE)
@@ -142,9 +142,9 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 		if (state != NO_STATE)
 			both = classes_at(scope->image, &scope->rules->objects, state);
 		name->names = 1;
-		set_class(classes, name->directory ? both >> 16 : both & 0xffff);
+		set_class(classes, name->is_dir ? both >> 16 : both & 0xffff);
 	}
-	if (name->directory && is_elsewhere(scope, name))
+	if (name->is_dir && is_elsewhere(scope, name))
 		return 0;
 	return conclude_blocked(scope, scratch, classes, permissions);
 }

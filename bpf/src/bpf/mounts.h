@@ -4,7 +4,7 @@
  *
  * The tree is the kernel's own, gone through from the root of the domain's mount namespace, so a mount counts from when it is
  * made until it is gone. What was found is kept as of the kernel's epoch of mounts (mount_lock): who uses it looks at the
- * epochs again afterwards, with settled().
+ * epochs again afterwards, with unchanged_since().
  */
 #ifndef ARMOR_MOUNTS_H
 #define ARMOR_MOUNTS_H
@@ -103,9 +103,9 @@ static __always_inline __u64 sequence_of(__u64 ns)
 }
 
 /* Whether the mount namespace that a container was given is at this address. */
-static __always_inline bool is_given(const struct entrance *entrance, __u64 ns)
+static __always_inline bool is_given(const struct entry_root *entry_root, __u64 ns)
 {
-	return ns && (!entrance->sequence || sequence_of(ns) == entrance->sequence);
+	return ns && (!entry_root->sequence || sequence_of(ns) == entry_root->sequence);
 }
 
 /* A number that no namespace has: that of one that is gone. */
@@ -117,19 +117,19 @@ static __always_inline bool is_given(const struct entrance *entrance, __u64 ns)
  */
 static __noinline __u32 own_namespace(const struct scope *scope, __u64 mnt, __u32 place)
 {
-	struct entrance *entrance;
+	struct entry_root *entry_root;
 	__u32 number;
 	__u64 ns;
 
 	if (scope->domain == HOST_DOMAIN)
 		return scope->rules->mount_namespace;
-	entrance = bpf_map_lookup_elem(&entrances, &scope->domain);
-	number = entrance ? entrance->mount_namespace : 0;
+	entry_root = bpf_map_lookup_elem(&entrances, &scope->domain);
+	number = entry_root ? entry_root->mount_namespace : 0;
 	if (!number)
 		return 0;
 	/* A namespace that has mounts is there. */
 	ns = mnt && place == number ? (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns) : namespace_at(number);
-	return is_given(entrance, ns) ? number : NAMESPACE_GONE;
+	return is_given(entry_root, ns) ? number : NAMESPACE_GONE;
 }
 
 /* Remembers where a task's mount namespace is, and which, if its container's entrance has the number alone. */
@@ -138,14 +138,14 @@ static __always_inline void note_namespace(struct task_struct *task)
 	struct nsproxy *namespaces_of = ADDRESS(task_struct, task, nsproxy);
 	__u64 ns = (__u64)ADDRESS(nsproxy, namespaces_of, mnt_ns);
 	__u32 number = FIELD(mnt_namespace, ns, ns.inum), domain = label_of(task).domain;
-	struct entrance *entrance;
+	struct entry_root *entry_root;
 
 	if (!number)
 		return;
 	bpf_map_update_elem(&namespaces, &number, &ns, BPF_ANY);
-	entrance = domain == HOST_DOMAIN ? 0 : bpf_map_lookup_elem(&entrances, &domain);
-	if (entrance && entrance->mount_namespace == number && !entrance->sequence)
-		entrance->sequence = sequence_of(ns);
+	entry_root = domain == HOST_DOMAIN ? 0 : bpf_map_lookup_elem(&entrances, &domain);
+	if (entry_root && entry_root->mount_namespace == number && !entry_root->sequence)
+		entry_root->sequence = sequence_of(ns);
 }
 
 /* Steps from mount to mount that are made at most: twice what a mount namespace may hold (fs.mount-max). */
@@ -205,7 +205,7 @@ static long tree_step(__u32 step, struct tree *tree)
 
 static __always_inline struct shown_cache *shown_cache_of(__u32 number, __u64 filesystem)
 {
-	__u32 slot = ((filesystem >> 4) + number) * FOLDER_HASH_FACTOR >> (64 - SHOWN_LOG2);
+	__u32 slot = ((filesystem >> 4) + number) * HASH_FACTOR >> (64 - SHOWN_LOG2);
 
 	return bpf_map_lookup_elem(&shown_mounts, &slot);
 }

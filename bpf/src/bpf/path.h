@@ -44,7 +44,7 @@ static __always_inline bool quiet(struct epochs epochs)
 }
 
 /* Whether no name and no mount moved since `before`: what was walked in between is not torn. */
-static __always_inline bool settled(struct epochs before)
+static __always_inline bool unchanged_since(struct epochs before)
 {
 	struct epochs now = read_epochs();
 
@@ -128,11 +128,11 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
  * Where `mnt` shows another filesystem, which is one of the same type, the path is what it would be there. Returns where it
  * starts. Global, so that the verifier sees it once per program and not once per call.
  */
-__noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 directory)
+__noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 is_dir)
 {
 	struct walk walk = {
 		.dentry = (struct dentry *)dentry,
-		.start = PATH_CAPACITY - (directory & 1),
+		.start = PATH_CAPACITY - (is_dir & 1),
 	};
 	struct super_block *sb = ADDRESS(dentry, dentry, d_sb), *shown = mnt ? ADDRESS(vfsmount, mnt, mnt_sb) : 0;
 
@@ -149,7 +149,7 @@ __noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 			return PATH_OUTSIDE;
 	}
 	walk.path = scratch->path;
-	if (directory)
+	if (is_dir)
 		scratch->path[PATH_CAPACITY - 1] = '/';
 	bpf_loop(PATH_CAPACITY, walk_step, &walk, 0);
 	if (walk.end == WALK_ROOT)

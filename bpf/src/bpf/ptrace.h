@@ -50,7 +50,7 @@ static __noinline int judge_borrowing(struct scope *scope, struct scratch *scrat
 		return 0;
 	note_refusal(&scratch->access, scope->domain, VERDICT_BLOCK, borrowing.decision);
 	if (!scratch->question.silent)
-		tell(scratch);
+		report(scratch);
 	return -EACCES;
 }
 
@@ -209,10 +209,10 @@ struct namespace_search {
 
 static long search_namespace(__u32 domain, struct namespace_search *search)
 {
-	struct entrance *entrance = bpf_map_lookup_elem(&entrances, &domain);
+	struct entry_root *entry_root = bpf_map_lookup_elem(&entrances, &domain);
 
-	search->found = domain != search->domain && entrance && entrance->mount_namespace == search->number &&
-			entrance->sequence == search->sequence;
+	search->found = domain != search->domain && entry_root && entry_root->mount_namespace == search->number &&
+			entry_root->sequence == search->sequence;
 	return search->found;
 }
 

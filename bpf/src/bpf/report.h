@@ -109,10 +109,10 @@ static __always_inline __u32 process_number(struct task_struct *task)
 static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
 {
 	__u64 mnt = name->mnt ?: name->shown_by;
-	__u32 length = append_path(scratch, offset, write_path(scratch, name->dentry, mnt, name->directory));
+	__u32 length = append_path(scratch, offset, write_path(scratch, name->dentry, mnt, name->is_dir));
 
 	/* Without a place in a mount tree, the name inside its filesystem says more than none. */
-	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->directory));
+	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->is_dir));
 }
 
 /* Writes the event about scratch->access and returns the length of its strings. Global, as write_path(). */
@@ -159,7 +159,7 @@ __noinline __u32 write_event(struct scratch *scratch)
 	event->parent_program_length = append_program(scratch, length, parent);
 	length += event->parent_program_length;
 	event->container_length = 0;
-	if (access->domain == STRANGERS_DOMAIN) {
+	if (access->domain == UNIDENTIFIED_DOMAIN) {
 		event->container_length = append_container(scratch, length, task);
 		length += event->container_length;
 	}
@@ -196,7 +196,7 @@ __noinline int send(struct event *event, __u32 length, __u32 per_second)
 }
 
 /* The same for the decision in scratch->access, whose event is written only then. Global, as write_event(). */
-__noinline int tell(struct scratch *scratch)
+__noinline int report(struct scratch *scratch)
 {
 	if (scratch && count_decision(scratch->access.domain, scratch->access.decision, scratch->access.alerts_per_second))
 		put(&scratch->event, write_event(scratch));

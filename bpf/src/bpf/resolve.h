@@ -83,14 +83,14 @@ static __always_inline const struct image_automaton *automaton_of(const struct r
 }
 
 /* Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told. */
-static __always_inline __u32 write_last_name(struct scratch *scratch, const unsigned char *name, __u32 length, __u32 directory)
+static __always_inline __u32 write_last_name(struct scratch *scratch, const unsigned char *name, __u32 length, __u32 is_dir)
 {
 	__u32 start;
 
 	if (!length || length > NAME_MAX)
 		return PATH_CAPACITY;
-	start = PATH_CAPACITY - (directory & 1) - length;
-	if (directory)
+	start = PATH_CAPACITY - (is_dir & 1) - length;
+	if (is_dir)
 		scratch->path[PATH_CAPACITY - 1] = '/';
 	if (bpf_probe_read_kernel(&scratch->path[start & (PATH_CAPACITY - 1)], length & NAME_MAX, name))
 		return PATH_CAPACITY;
@@ -98,11 +98,11 @@ static __always_inline __u32 write_last_name(struct scratch *scratch, const unsi
 }
 
 /* The same of a dentry. Global, as write_path(). */
-__noinline __u32 write_last(struct scratch *scratch, __u64 dentry, __u32 directory)
+__noinline __u32 write_last(struct scratch *scratch, __u64 dentry, __u32 is_dir)
 {
 	if (!scratch)
 		return PATH_CAPACITY;
-	return write_last_name(scratch, ADDRESS(dentry, dentry, d_name.name), FIELD(dentry, dentry, d_name.len), directory);
+	return write_last_name(scratch, ADDRESS(dentry, dentry, d_name.name), FIELD(dentry, dentry, d_name.len), is_dir);
 }
 
 /* The device that runtimes mount over what a container is not to see: it has no name that says anything of it. */
@@ -142,7 +142,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
 	struct name *name = resolution->name;
-	struct folder *folder = &name->folder;
+	struct directory *directory = &name->directory;
 	struct question *question = &scratch->question;
 	struct epochs before;
 	__u32 number;
@@ -165,24 +165,24 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	name->names = name->classes.count = name->below.count = 0;
 	name->first_canonical = name->other_canonical = NO_CLASS;
 	name->shown_by = 0;
-	if (folder->known && folder->renames == before.renames && folder->mounts == before.mounts) {
-		scratch->resolve_last = write_last(scratch, name->dentry, name->directory);
+	if (directory->known && directory->renames == before.renames && directory->mounts == before.mounts) {
+		scratch->resolve_last = write_last(scratch, name->dentry, name->is_dir);
 		if (scratch->resolve_last < PATH_CAPACITY) {
 			scratch->resolve_is_last = 1;
-			scratch->shown.count = folder->others == OTHERS_ONE;
+			scratch->shown.count = directory->others == OTHERS_ONE;
 			return;
 		}
 	}
-	folder->known = 0;
-	folder->others = OTHERS_NONE;
+	directory->known = 0;
+	directory->others = OTHERS_NONE;
 	number = own_namespace(resolution->scope, name->mnt, name->place);
 	if (!number)
 		return;
 	if (has_mount_path_alone(name->dentry)) {
-		folder->others = OTHERS_MANY;
+		directory->others = OTHERS_MANY;
 		return;
 	}
-	folder->others = OTHERS_FOREIGN;
+	directory->others = OTHERS_FOREIGN;
 	begin_canonical(resolution, number);
 }
 
@@ -212,13 +212,13 @@ static __always_inline void add_name(struct resolution *resolution, __u32 state)
 		add_canonical(name, classes & 0xffff);
 }
 
-/* A canonical name beside the mount path: what it means for the others in the folder. */
+/* A canonical name beside the mount path: what it means for the others in the directory. */
 static __always_inline void note_other(struct resolution *resolution, __u64 root)
 {
-	struct folder *folder = &resolution->name->folder;
-	bool of_all = root != resolution->name->dentry && folder->others == OTHERS_FOREIGN;
+	struct directory *directory = &resolution->name->directory;
+	bool of_all = root != resolution->name->dentry && directory->others == OTHERS_FOREIGN;
 
-	folder->others = of_all ? OTHERS_ONE : OTHERS_MANY;
+	directory->others = of_all ? OTHERS_ONE : OTHERS_MANY;
 }
 
 /* Writes the path that the resolution is at; false when there is none, or it is the mount path. */
@@ -226,7 +226,7 @@ static __always_inline bool write_name(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
 	struct name *name = resolution->name;
-	struct folder *folder = &name->folder;
+	struct directory *directory = &name->directory;
 	__u32 at = scratch->resolve_at, start, length;
 	struct vfsmount *mnt = (void *)name->mnt;
 	struct dentry *root;
@@ -242,7 +242,7 @@ static __always_inline bool write_name(struct resolution *resolution)
 			return false;
 		}
 	}
-	start = write_path(scratch, scratch->resolve_dentry, (__u64)mnt, name->directory);
+	start = write_path(scratch, scratch->resolve_dentry, (__u64)mnt, name->is_dir);
 	if (is_in_layer(resolution)) {
 		if (start == PATH_OUTSIDE)
 			return false;
@@ -250,14 +250,14 @@ static __always_inline bool write_name(struct resolution *resolution)
 		root = ADDRESS(vfsmount, mnt, mnt_root);
 		if (start == PATH_OUTSIDE) {
 			if (ADDRESS(dentry, root, d_parent) == ADDRESS(dentry, name->dentry, d_parent))
-				folder->others = OTHERS_MANY;
+				directory->others = OTHERS_MANY;
 			return false;
 		}
 		note_other(resolution, (__u64)root);
 		scratch->resolve_canonical++;
 		name->shown_by = (__u64)mnt;
 	}
-	length = FIELD(dentry, scratch->resolve_dentry, d_name.len) + (name->directory & 1);
+	length = FIELD(dentry, scratch->resolve_dentry, d_name.len) + (name->is_dir & 1);
 	scratch->scan_at = automaton_of(resolution)->start;
 	scratch->scan_position = start;
 	scratch->scan_end = PATH_CAPACITY - length;
@@ -273,16 +273,16 @@ static __always_inline void end_names(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
 	struct name *name = resolution->name;
-	struct folder *folder = &name->folder;
+	struct directory *directory = &name->directory;
 
 	if (scratch->shown.count > SHOWN_MOUNTS) {
-		folder->others = OTHERS_MANY;
+		directory->others = OTHERS_MANY;
 		add_class(&name->classes, OBJECT_UNRESOLVED);
 		add_class(&name->below, OBJECT_UNRESOLVED);
 		name->names = NAME_STATES + 1;
-	} else if (scratch->resolve_canonical && folder->others == OTHERS_FOREIGN) {
-		folder->others = OTHERS_NONE;
-	} else if (name->mnt && folder->others == OTHERS_NONE) {
+	} else if (scratch->resolve_canonical && directory->others == OTHERS_FOREIGN) {
+		directory->others = OTHERS_NONE;
+	} else if (name->mnt && directory->others == OTHERS_NONE) {
 		add_canonical(name, name->classes.of[0]);
 	}
 	if (name->mnt && name->first_canonical == NO_CLASS && !has_mount_path_alone(name->dentry)) {
@@ -313,29 +313,29 @@ static __always_inline bool end_resolve(struct resolution *resolution)
 	}
 	scratch->resolve_at = RESOLVE_BEGIN;
 	load_fence(scratch);
-	scratch->resolve_done = settled((struct epochs){ scratch->resolve_renames, scratch->resolve_mounts });
+	scratch->resolve_done = unchanged_since((struct epochs){ scratch->resolve_renames, scratch->resolve_mounts });
 	return scratch->resolve_done;
 }
 
 /* Keeps the state behind the part of a path that was last written, and goes on with the next part. */
-static __always_inline void keep_state(struct resolution *resolution, __u32 state)
+static __always_inline void store_state(struct resolution *resolution, __u32 state)
 {
 	struct scratch *scratch = resolution->scratch;
-	struct folder *folder = &resolution->name->folder;
+	struct directory *directory = &resolution->name->directory;
 	__u32 at = scratch->resolve_at;
 
 	if (scratch->resolve_is_last) {
 		add_name(resolution, state);
 		scratch->resolve_at = at + 1;
-		scratch->resolve_is_last = folder->known && !is_in_layer(resolution);
+		scratch->resolve_is_last = directory->known && !is_in_layer(resolution);
 		return;
 	}
 	if (is_in_layer(resolution))
 		scratch->resolve_layer_state = state;
 	else if (at)
-		folder->canonical_state = state;
+		directory->canonical_state = state;
 	else
-		folder->mount_state = state;
+		directory->mount_state = state;
 	scratch->resolve_is_last = 1;
 }
 
@@ -343,11 +343,11 @@ static __always_inline void keep_state(struct resolution *resolution, __u32 stat
 static __always_inline bool write_part(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
-	struct folder *folder = &resolution->name->folder;
+	struct directory *directory = &resolution->name->directory;
 
 	if (!scratch->resolve_is_last)
 		return write_name(resolution);
-	scratch->scan_at = scratch->resolve_at ? folder->canonical_state : folder->mount_state;
+	scratch->scan_at = scratch->resolve_at ? directory->canonical_state : directory->mount_state;
 	if (is_in_layer(resolution))
 		scratch->scan_at = scratch->resolve_layer_state;
 	scratch->scan_position = scratch->resolve_last;
@@ -356,7 +356,7 @@ static __always_inline bool write_part(struct resolution *resolution)
 }
 
 /*
- * Each name has two parts: the path of the folder, where what that led to is not known, then the last name. A part is written in
+ * Each name has two parts: the path of the directory, where what that led to is not known, then the last name. A part is written in
  * one step and scanned in the next, so that the verifier comes to each from one state alone.
  */
 static long resolve_step(__u32 step, struct resolution *resolution)
@@ -370,7 +370,7 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 	}
 	if (scratch->resolve_scans) {
 		scratch->resolve_scans = 0;
-		keep_state(resolution, scan_path(resolution->scope->image, scratch, automaton_of(resolution)));
+		store_state(resolution, scan_path(resolution->scope->image, scratch, automaton_of(resolution)));
 		return 0;
 	}
 	if (at > scratch->shown.count || (at && scratch->shown.count > SHOWN_MOUNTS))
@@ -382,16 +382,16 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 	return 0;
 }
 
-/* The class of a file by its name, from the state that the path of its folder led to; NO_CLASS where it cannot be told. */
-static __always_inline __u32 class_in_folder(const struct scope *scope, struct scratch *scratch, struct dentry *dentry,
-					     __u32 folder_state)
+/* The class of a file by its name, from the state that the path of its directory led to; NO_CLASS where it cannot be told. */
+static __always_inline __u32 class_in_directory(const struct scope *scope, struct scratch *scratch, struct dentry *dentry,
+					     __u32 directory_state)
 {
 	const struct image_automaton *objects = &scope->rules->objects;
 	__u32 start = write_last_name(scratch, dentry->d_name.name, dentry->d_name.len, 0), state;
 
 	if (start >= PATH_CAPACITY)
 		return NO_CLASS;
-	scratch->scan_at = folder_state;
+	scratch->scan_at = directory_state;
 	scratch->scan_position = start;
 	scratch->scan_end = PATH_CAPACITY;
 	state = scan_path(scope->image, scratch, objects);

@@ -199,8 +199,8 @@ static __always_inline int receive_own(struct file *file)
 struct guarded_search {
 	__u64 dentry;
 	__u32 device;
-	__u32 is_process; /* in procfs, where a folder stands for a process */
-	__u32 only_below; /* what lies above a guarded folder does not count */
+	__u32 is_process; /* in procfs, where a directory stands for a process */
+	__u32 only_below; /* what lies above a guarded directory does not count */
 	__u32 found;
 };
 

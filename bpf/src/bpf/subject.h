@@ -22,7 +22,7 @@ static __always_inline __u32 subject_found(const struct name *name)
 }
 
 /* Sets the current task's subject once it was looked for, and keeps it in the task's label. */
-static __always_inline void keep_subject(struct scope *scope, const struct name *program)
+static __always_inline void store_subject(struct scope *scope, const struct name *program)
 {
 	__u32 subject = subject_found(program);
 

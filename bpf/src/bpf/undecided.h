@@ -9,7 +9,7 @@
  * Invariants:
  * - Who sets an entry from PENDING to BUSY owns it: what was read of it before counts for nothing, and nobody else frees it.
  * - With no entry free, an event is told at once.
- * - A refusal is settled by what the task asks next, a permitted making by the open that it is for. What nothing follows the agent
+ * - A refusal is unchanged_since by what the task asks next, a permitted making by the open that it is for. What nothing follows the agent
  *   settles.
  * - What settles a refusal is whether the name is there by then.
  */
@@ -88,10 +88,10 @@ static __noinline bool defer(struct scratch *scratch)
 }
 
 /* Tells of scratch->access, now or once it is known what became of it. */
-static __always_inline void tell_or_defer(struct scratch *scratch)
+static __always_inline void report_or_defer(struct scratch *scratch)
 {
 	if (!scratch->question.undecided || !defer(scratch))
-		tell(scratch);
+		report(scratch);
 }
 
 /* Tells of a decision that is to be told of; returns what the hook returns. */
@@ -100,13 +100,13 @@ static __always_inline int conclude(const struct scope *scope, struct scratch *s
 	if (!(decision >> VERDICT_SHIFT))
 		return 0;
 	note_decision(scope, &scratch->access, decision);
-	tell_or_defer(scratch);
+	report_or_defer(scratch);
 	return blocks(decision) ? -EACCES : 0;
 }
 
 struct settling {
 	struct undecided_list *list;
-	__u64 task;    /* whose are settled; 0: everybody's */
+	__u64 task;    /* whose are unchanged_since; 0: everybody's */
 	__u64 opened;  /* address of the dentry of a file that this task opens now, 0: none */
 	__u32 created; /* which it has just made */
 };

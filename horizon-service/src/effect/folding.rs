@@ -14,7 +14,7 @@ const FOLDING: [i64; 2] = [0x4d44, 0x2011_bab0];
 /// `FS_CASEFOLD_FL`, include/uapi/linux/fs.h.
 const CASEFOLD: u32 = 0x4000_0000;
 
-/// What to write instead of a target below a folder that folds names; a rule for all below that folder has no need of it.
+/// What to write instead of a target below a directory that folds names; a rule for all below that directory has no need of it.
 pub fn advice(root: &Root, target: &Target) -> Option<String> {
     let (path, is_all_below) = match target {
         Target::Path(path) => (path.clone(), false),
@@ -23,33 +23,33 @@ pub fn advice(root: &Root, target: &Target) -> Option<String> {
         Target::Name(_) => return None,
     };
     let path = root.resolve(&path, true);
-    let folder = outermost(&path, |folder| root.find(folder).is_some_and(|found| folds(&found)))?;
-    if is_all_below && folder == path {
+    let directory = outermost(&path, |directory| root.find(directory).is_some_and(|found| folds(&found)))?;
+    if is_all_below && directory == path {
         return None;
     }
-    let folder = escaped_path(folder);
+    let directory = escaped_path(directory);
     Some(format!(
-        "{} lies in {folder}, which takes names in several spellings, and this is a rule about one: write a recursive \
-         matchDirectories for {folder}",
+        "{} lies in {directory}, which takes names in several spellings, and this is a rule about one: write a recursive \
+         matchDirectories for {directory}",
         escaped_path(&path)
     ))
 }
 
-/// The folder furthest up that `folds` holds of, of `path` and those above it.
+/// The directory furthest up that `folds` holds of, of `path` and those above it.
 fn outermost(path: &Path, folds: impl Fn(&Path) -> bool) -> Option<&Path> {
-    path.ancestors().filter(|folder| folds(folder)).last()
+    path.ancestors().filter(|directory| folds(directory)).last()
 }
 
-/// Whether a folder takes names in several spellings: all of vfat and exfat, and folders of other filesystems that are marked so.
-fn folds(folder: &Path) -> bool {
-    if !folder.is_dir() {
+/// Whether a directory takes names in several spellings: all of vfat and exfat, and directories of other filesystems that are marked so.
+fn folds(directory: &Path) -> bool {
+    if !directory.is_dir() {
         return false;
     }
-    let magic = rustix::fs::statfs(folder).map(|found| found.f_type);
+    let magic = rustix::fs::statfs(directory).map(|found| found.f_type);
     if magic.is_ok_and(|magic| FOLDING.contains(&magic)) {
         return true;
     }
-    let flags = File::open(folder).ok().and_then(|folder| rustix::fs::ioctl_getflags(folder).ok());
+    let flags = File::open(directory).ok().and_then(|directory| rustix::fs::ioctl_getflags(directory).ok());
     flags.is_some_and(|flags| flags.bits() & CASEFOLD != 0)
 }
 
@@ -58,8 +58,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_furthest_up_that_folds_is_named() {
-        let efi = |folder: &Path| folder.starts_with("/boot/efi");
+    fn the_directory_furthest_up_that_folds_is_named() {
+        let efi = |directory: &Path| directory.starts_with("/boot/efi");
         assert_eq!(outermost(Path::new("/boot/efi/EFI/debian"), efi), Some(Path::new("/boot/efi")));
         assert_eq!(outermost(Path::new("/boot/efi"), efi), Some(Path::new("/boot/efi")));
         assert_eq!(outermost(Path::new("/boot/grub"), efi), None);

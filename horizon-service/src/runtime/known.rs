@@ -72,7 +72,7 @@ impl Known {
     }
 
     /// Whether nothing is to be inspected or is being inspected.
-    pub fn is_settled(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.wanted.is_empty() && self.asked.is_empty()
     }
 

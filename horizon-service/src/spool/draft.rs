@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
 use super::Outgoing;
-use super::error::Trouble;
+use super::error::TxError;
 use super::rows::{Class, State, digest, lose, lost_at, set_class};
 
 /// A batch being put together.
@@ -82,7 +82,7 @@ impl Draft {
         sealer: &Sealer,
         replaces: Vec<Replaced>,
         now: Timestamp,
-    ) -> Result<Outgoing, Trouble> {
+    ) -> Result<Outgoing, TxError> {
         let id = batch::object_id(&sealer.node, self.first, self.end.sequence);
         let header = batch::Header {
             version: batch::VERSION,

@@ -112,24 +112,24 @@ pub enum Mismatch {
 }
 
 /// What ends a transaction.
-pub(super) enum Trouble {
+pub(super) enum TxError {
     Sqlite(rusqlite::Error),
     Spool(SpoolError),
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for TxError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl From<BatchError> for Trouble {
+impl From<BatchError> for TxError {
     fn from(error: BatchError) -> Self {
         Self::Spool(error.into())
     }
 }
 
-impl From<serde_json::Error> for Trouble {
+impl From<serde_json::Error> for TxError {
     fn from(error: serde_json::Error) -> Self {
         Self::Spool(error.into())
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::BatchInfo;
-use super::error::Trouble;
+use super::error::TxError;
 use super::floor::Floor;
 
 /// Version of the database's schema, in its `user_version`.
@@ -154,7 +154,7 @@ pub(super) fn sent(tx: &Transaction<'_>, state: &State) -> Result<Mark, rusqlite
     Ok(last.unwrap_or(state.receipted))
 }
 
-pub(super) fn batches(tx: &Transaction<'_>) -> Result<Vec<BatchInfo>, Trouble> {
+pub(super) fn batches(tx: &Transaction<'_>) -> Result<Vec<BatchInfo>, TxError> {
     let mut query = tx.prepare_cached("SELECT id, first, last, taken FROM batch ORDER BY first")?;
     let batches = query.query_map([], |row| {
         let taken: Option<i64> = row.get(3)?;

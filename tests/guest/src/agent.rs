@@ -17,7 +17,7 @@ pub fn be_an_agent() -> anyhow::Result<()> {
         return Ok(());
     }
     let agent = Path::new("/run/armor-guest-tests").join(NAME);
-    fs::create_dir_all(agent.parent().context("no folder")?)?;
+    fs::create_dir_all(agent.parent().context("no directory")?)?;
     fs::copy(program, &agent)?;
     Err(Command::new(agent).args(std::env::args_os().skip(1)).exec().into())
 }

@@ -15,7 +15,7 @@ struct File {
 
 /// One policy, one command under it, and what must come of it.
 ///
-/// Every case has a tmpfs of its own at `/t`, which is also the folder that all its scripts start in.
+/// Every case has a tmpfs of its own at `/t`, which is also the directory that all its scripts start in.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
@@ -49,7 +49,7 @@ pub struct Case {
     /// Whether programs with rights by `fromSource` are started as if they were setuid.
     #[serde(default)]
     pub secure_sources: bool,
-    /// Shell script run under the policy, with `way` for `armor-guest-tests do`.
+    /// Shell script run under the policy, with `access` for `armor-guest-tests do`.
     #[serde(default)]
     run: String,
     /// Instead of `run`: a program and its arguments, without a shell in between.
@@ -98,7 +98,7 @@ impl Case {
     /// The program to run and its arguments.
     pub fn command(&self) -> Vec<String> {
         if self.argv.is_empty() {
-            let script = format!("way() {{ armor-guest-tests do \"$@\"; }}\n{}", self.run);
+            let script = format!("access() {{ armor-guest-tests do \"$@\"; }}\n{}", self.run);
             vec!["/usr/bin/sh".into(), "-c".into(), script]
         } else {
             self.argv.clone()
@@ -157,10 +157,10 @@ impl Case {
     }
 }
 
-/// All cases of a folder's `*.toml` files with their full names, `file::case`, in order of the names.
-pub fn load(folder: &Path) -> anyhow::Result<Vec<(String, Case)>> {
+/// All cases of a directory's `*.toml` files with their full names, `file::case`, in order of the names.
+pub fn load(directory: &Path) -> anyhow::Result<Vec<(String, Case)>> {
     let mut all = Vec::new();
-    for entry in folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in directory.read_dir().with_context(|| format!("cannot read {}", directory.display()))? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn cases_of_the_repository_load() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cases");
-        assert!(load(&folder).unwrap().len() >= 80);
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cases");
+        assert!(load(&directory).unwrap().len() >= 80);
     }
 
     fn case(text: &str) -> Case {

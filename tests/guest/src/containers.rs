@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use armor_bpf::{
-    ContainerId, EXEMPT_DOMAIN, Enforcer, Events, Generation, Guard, HOST_DOMAIN, Home, STRANGERS_DOMAIN,
+    ContainerId, EXEMPT_DOMAIN, Enforcer, Events, Generation, Guard, HOST_DOMAIN, MountTree,
+    UNIDENTIFIED_DOMAIN,
 };
 use armor_policy::tables::{Domain, Verdict};
 use armor_policy::{CompileOptions, Policy, compile};
@@ -41,7 +42,7 @@ const ITSELF: &str = "/usr/bin/armor-guest-tests";
 const BLOCKED: &str = "/t/c/blocked/true";
 const FREE: &str = "/t/c/free/true";
 /// The last domain that a container can have.
-const UNRULED: u32 = STRANGERS_DOMAIN - 1;
+const UNRULED: u32 = UNIDENTIFIED_DOMAIN - 1;
 const EACCES: i32 = libc::EACCES;
 /// Of each of two generations.
 const SWAPS: i32 = 25;
@@ -70,7 +71,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
         ("five_hundred_at_once", five_hundred),
         ("only_ids_that_are_known_count", unknown),
-        ("one_that_is_not_known_is_a_stranger_until_it_is_named_or_let_go", strangers),
+        ("one_that_is_not_known_is_a_stranger_until_it_is_named_or_let_go", unidentified),
         ("only_names_that_root_gave_count", not_roots),
         ("what_prepares_a_container_is_not_under_its_rules", preparation),
         ("nothing_leads_out", no_way_out),
@@ -132,7 +133,7 @@ struct Node {
     groups: Vec<PathBuf>,
     known: Vec<ContainerId>,
     rules_the_host: bool,
-    rules_strangers: bool,
+    rules_unidentified: bool,
     next: u32,
 }
 
@@ -152,8 +153,8 @@ impl Node {
         let domain = compiled(POLICY)?;
         let enforcer = Enforcer::attach(Some(Path::new(PROGRAMS)))?;
         let (groups, known) = (Vec::new(), Vec::new());
-        let (rules_the_host, rules_strangers) = (false, false);
-        let mut node = Self { enforcer, domain, groups, known, rules_the_host, rules_strangers, next: 1 };
+        let (rules_the_host, rules_unidentified) = (false, false);
+        let mut node = Self { enforcer, domain, groups, known, rules_the_host, rules_unidentified, next: 1 };
         node.swap()?;
         Ok(node)
     }
@@ -161,12 +162,12 @@ impl Node {
     /// Every container's domain but [`UNRULED`], and the host's and the strangers' if they are to, have the same rules; they have no home, as they were not
     /// looked at yet.
     fn swap(&mut self) -> anyhow::Result<()> {
-        let host = Home::of_process("1")?;
+        let host = MountTree::of_process("1")?;
         let host_mount_namespace = host.mount_namespace;
-        let mut domains: Vec<(u32, &Domain, Home)> =
-            (1..UNRULED).map(|number| (number, &self.domain, Home::default())).collect();
-        if self.rules_strangers {
-            domains.push((STRANGERS_DOMAIN, &self.domain, Home::default()));
+        let mut domains: Vec<(u32, &Domain, MountTree)> =
+            (1..UNRULED).map(|number| (number, &self.domain, MountTree::default())).collect();
+        if self.rules_unidentified {
+            domains.push((UNIDENTIFIED_DOMAIN, &self.domain, MountTree::default()));
         }
         if self.rules_the_host {
             domains.push((HOST_DOMAIN, &self.domain, host));
@@ -385,9 +386,9 @@ fn five_hundred(node: &mut Node) -> anyhow::Result<()> {
 fn unknown(node: &mut Node) -> anyhow::Result<()> {
     let id = node.id();
     node.add(&id, 1)?;
-    let stranger = node.id();
+    let unidentified = node.id();
     for name in [
-        format!("docker-{stranger}.scope"),
+        format!("docker-{unidentified}.scope"),
         format!("docker-{}.scope", &id[1..]),
         format!("docker-{id}0.scope"),
         format!("docker-{id}x"),
@@ -406,10 +407,10 @@ fn unknown(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn strangers(node: &mut Node) -> anyhow::Result<()> {
-    node.rules_strangers = true;
+fn unidentified(node: &mut Node) -> anyhow::Result<()> {
+    node.rules_unidentified = true;
     node.swap()?;
-    let before = node.enforcer.counters()?.strangers;
+    let before = node.enforcer.counters()?.unidentified;
     let mut events = node.enforcer.events()?;
     while !events.drain(64)?.is_empty() {}
     let ways =
@@ -432,7 +433,7 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     ensure!(agents == 0, "one that may be the agent's own: {agents}");
     let plain = node.group(Hierarchy::V2, "plain")?;
     ensure!(run(&plain, Entry::Attached, &[BLOCKED])? == 0, "no container");
-    ensure!(node.enforcer.counters()?.strangers - before == 6, "each is counted");
+    ensure!(node.enforcer.counters()?.unidentified - before == 6, "each is counted");
 
     // A runtime's process that runs from memory, in a container that is known. It waits below for longer than a container's
     // own would be taken for one.
@@ -458,13 +459,13 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
         let started = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
         waiting.push((gate.open()?, started, id, number, expected));
     }
-    let let_go = node.enforcer.release_strangers()?;
-    ensure!(let_go.domains.contains(&STRANGERS_DOMAIN), "let go at once: {let_go:?}");
+    let let_go = node.enforcer.release_unidentified()?;
+    ensure!(let_go.domains.contains(&UNIDENTIFIED_DOMAIN), "let go at once: {let_go:?}");
     for (_, _, id, number, _) in &waiting {
         node.add(id, *number)?;
     }
     let named = node.enforcer.label_running()?;
-    ensure!(named.new == 2 && !named.domains.contains(&STRANGERS_DOMAIN), "{named:?}");
+    ensure!(named.new == 2 && !named.domains.contains(&UNIDENTIFIED_DOMAIN), "{named:?}");
     for (gate, process, _, number, expected) in &waiting {
         let mut gate: &File = gate;
         gate.write_all(b"go\n")?;
@@ -480,8 +481,8 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     let process = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
     let open_gate = gate.open()?;
     let deadline = Instant::now() + Duration::from_secs(60);
-    while node.enforcer.label_running()?.domains.contains(&STRANGERS_DOMAIN)
-        && node.enforcer.release_strangers()?.domains.contains(&STRANGERS_DOMAIN)
+    while node.enforcer.label_running()?.domains.contains(&UNIDENTIFIED_DOMAIN)
+        && node.enforcer.release_unidentified()?.domains.contains(&UNIDENTIFIED_DOMAIN)
     {
         ensure!(Instant::now() < deadline, "nobody lets it go");
         std::thread::yield_now();
@@ -515,7 +516,7 @@ fn strangers(node: &mut Node) -> anyhow::Result<()> {
     drop(open_gate);
     let status = runtime.wait()?;
     ensure!(status.code() == Some(EACCES), "once named, it is under the container's rules: {status}");
-    node.rules_strangers = false;
+    node.rules_unidentified = false;
     node.swap()
 }
 
@@ -707,7 +708,7 @@ fn already_running(node: &mut Node) -> anyhow::Result<()> {
 /// What tasks hold that they may not have: process, path, descriptor.
 fn held(node: &Node) -> anyhow::Result<Vec<(u32, String, Option<u32>)>> {
     let mut found = Vec::new();
-    node.enforcer.held(|event| found.push((event.tgid, event.path, event.descriptor)))?;
+    node.enforcer.preexisting(|event| found.push((event.tgid, event.path, event.descriptor)))?;
     Ok(found)
 }
 
@@ -867,7 +868,7 @@ fn only_outside(node: &mut Node, domain: u32, script: &str) -> anyhow::Result<()
     let id = node.id();
     node.add(&id, domain)?;
     let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
-    let script = format!("way() {{ armor-guest-tests do \"$@\"; }}; {script}");
+    let script = format!("access() {{ armor-guest-tests do \"$@\"; }}; {script}");
     let mut events = node.enforcer.events()?;
     while !events.drain(64)?.is_empty() {}
     let suppressed = node.enforcer.counters()?.suppressed;
@@ -897,17 +898,17 @@ fn agents_own(node: &mut Node) -> anyhow::Result<()> {
             "mv /t/c/agent /t/c/moved && mv /t/c/moved /t/c/agent",
             "ln /t/c/agent/state/trust/key /t/c/agent/key && rm /t/c/agent/key",
             "chmod 640 /t/c/agent/state/trust/key",
-            "way truncate /t/c/agent/state/trust/key",
+            "access truncate /t/c/agent/state/trust/key",
             "cp /usr/bin/busybox /t/c/agent/program",
             "mkdir -p /t/c/over; mount --bind /t/c/over /t/c/agent/state && umount /t/c/agent/state",
         ] {
             only_outside(node, domain, script)?;
         }
         for script in [
-            format!("way ptrace {pid}"),
-            format!("way vm-read {pid}"),
-            format!("way pidfd-getfd {pid} 0"),
-            format!("way prlimit {pid}"),
+            format!("access ptrace {pid}"),
+            format!("access vm-read {pid}"),
+            format!("access pidfd-getfd {pid} 0"),
+            format!("access prlimit {pid}"),
             format!("renice -n 1 -p {pid}"),
             format!(
                 "echo 10 >/proc/{own}/oom_score_adj && echo 0 >/proc/{own}/oom_score_adj",

@@ -3,13 +3,14 @@
 //! - `armor-guest-tests run FOLDER [FILTER...]` runs the cases in FOLDER (`tests/cases`), each under
 //!   `hzn-armor-agent try`; options as those of any Rust test binary (`--list`, `--exact`, `--skip`).
 //! - `armor-guest-tests run-unruled FOLDER [FILTER...]` runs those that expect a refusal without one, and that it shows.
-//! - `armor-guest-tests do WAY [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
+//! - `armor-guest-tests do METHOD [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
 //! - `armor-guest-tests containers [FILTER...]` makes and enters control groups as container runtimes do.
 //! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
 //! - `armor-guest-tests preempted` preempts tasks inside a program while another is decided on.
 //! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
 //! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
 
+mod access;
 mod agent;
 mod bpf;
 mod case;
@@ -22,7 +23,6 @@ mod race;
 mod run;
 mod unopened;
 mod uring;
-mod way;
 
 use std::process::ExitCode;
 
@@ -56,10 +56,10 @@ fn main() -> ExitCode {
             Some(number) => report(preempted::opener(number)),
             None => usage(),
         },
-        Some("do") => way::main(&args.collect::<Vec<_>>()),
+        Some("do") => access::main(&args.collect::<Vec<_>>()),
         Some(mode @ ("run" | "run-unruled")) => match args.next() {
-            Some(folder) if mode == "run" => run::main(Mode::Ruled, folder.as_ref(), args),
-            Some(folder) => run::main(Mode::Unruled, folder.as_ref(), args),
+            Some(directory) if mode == "run" => run::main(Mode::Ruled, directory.as_ref(), args),
+            Some(directory) => run::main(Mode::Unruled, directory.as_ref(), args),
             None => usage(),
         },
         _ => usage(),
@@ -74,7 +74,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do WAY [ARGUMENT]...\n       armor-guest-tests containers|race|preempted|prepare|measure|policy RULES|memory PID"
+        "usage: armor-guest-tests run FOLDER [FILTER]...\n       armor-guest-tests do METHOD [ARGUMENT]...\n       armor-guest-tests containers|race|preempted|prepare|measure|policy RULES|memory PID"
     );
     ExitCode::from(2)
 }

@@ -17,12 +17,12 @@ use rustix::mount::{MountFlags, UnmountFlags, mount};
 use rustix::net::{AddressFamily, SocketType};
 
 /// On ext4, five components and 55 bytes below the root, as a library or a configuration file has.
-const FILES: &str = "/disk/measured/a-folder-with-a-name/another-one";
+const FILES: &str = "/disk/measured/a-directory-with-a-name/another-one";
 /// The same as an overlay shows it, in whose lower layer the files are.
 const OVERLAY: &str = "/overlay";
-const OVERLAID: &str = "/overlay/measured/a-folder-with-a-name/another-one";
+const OVERLAID: &str = "/overlay/measured/a-directory-with-a-name/another-one";
 const LAYERS: &str = "/disk/layers";
-/// Enough that what is done once for a folder or a generation does not show.
+/// Enough that what is done once for a directory or a generation does not show.
 const COUNT: usize = 2000;
 /// Instructions spent before anything counts: the first ones after boot run caches of the emulated kernel warm.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -50,8 +50,8 @@ const ELF: [u8; 129] = [
     0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05,
 ];
 
-fn file(folder: &str, index: usize) -> PathBuf {
-    Path::new(folder).join(format!("file-{index:03}"))
+fn file(directory: &str, index: usize) -> PathBuf {
+    Path::new(directory).join(format!("file-{index:03}"))
 }
 
 /// As many as there are starts to be measured.
@@ -61,18 +61,18 @@ fn program(index: usize) -> PathBuf {
 
 /// Makes the measured files, anew if they exist.
 pub fn prepare() -> anyhow::Result<()> {
-    let make = |folder: &str| {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder)?;
-        (0..COUNT).try_for_each(|index| fs::write(file(folder, index), "x"))
+    let make = |directory: &str| {
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir_all(directory)?;
+        (0..COUNT).try_for_each(|index| fs::write(file(directory, index), "x"))
     };
     make(FILES).with_context(|| format!("cannot write below {FILES}: `scripts/vm --disk`"))?;
     // What is below an overlay must not change while it is mounted.
     let _ = rustix::mount::unmount(OVERLAY, UnmountFlags::empty());
     let lower = OVERLAID.replacen(OVERLAY, &format!("{LAYERS}/lower"), 1);
     make(&lower).with_context(|| format!("cannot write below {lower}"))?;
-    for folder in [format!("{LAYERS}/upper"), format!("{LAYERS}/work"), OVERLAY.to_owned()] {
-        fs::create_dir_all(folder)?;
+    for directory in [format!("{LAYERS}/upper"), format!("{LAYERS}/work"), OVERLAY.to_owned()] {
+        fs::create_dir_all(directory)?;
     }
     let layers =
         CString::new(format!("lowerdir={LAYERS}/lower,upperdir={LAYERS}/upper,workdir={LAYERS}/work"))?;
@@ -102,7 +102,7 @@ pub fn print_policy(rules: usize) {
 
 /// Prints one line `NAME INSTRUCTIONS` for each operation.
 pub fn measure() -> anyhow::Result<()> {
-    let files_in = |folder| (0..COUNT).map(|index| file(folder, index)).collect::<Vec<_>>();
+    let files_in = |directory| (0..COUNT).map(|index| file(directory, index)).collect::<Vec<_>>();
     let files = files_in(FILES);
     let start = Instant::now();
     while start.elapsed() < WARM_UP {

@@ -1,4 +1,4 @@
-//! Ways into other processes, and to the kernel's bpf(2) objects by their ids and pins. As in `way`: an errno is the status.
+//! Ways into other processes, and to the kernel's bpf(2) objects by their ids and pins. As in `access`: an errno is the status.
 
 use std::ffi::CString;
 use std::fs;

@@ -23,7 +23,7 @@ const FOLDER: &str = "/run/preempted";
 const BLOCKED: &str = "/run/preempted/blocked";
 const USER: u32 = 1000;
 const OPENERS: usize = 6;
-/// Folders above the file that takes long.
+/// Directories above the file that takes long.
 const DEPTH: usize = 1800;
 /// How long it is tried, and how often at least.
 const TRIES_LAST: Duration = Duration::from_secs(60);
@@ -47,14 +47,14 @@ pub fn main() -> anyhow::Result<()> {
 fn race() -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(FOLDER);
     for opener in 0..OPENERS {
-        let own = own_folder(opener);
+        let own = own_directory(opener);
         fs::create_dir_all(&own)?;
         fs::write(own.join("a"), "x")?;
         chown(&own, Some(USER), None)?;
     }
     fs::write(BLOCKED, "classified")?;
     let deep = deep();
-    fs::create_dir_all(deep.parent().context("a file has a folder")?)?;
+    fs::create_dir_all(deep.parent().context("a file has a directory")?)?;
     fs::write(&deep, "x")?;
     let policy = format!("{FOLDER}/policy.yaml");
     fs::write(
@@ -76,7 +76,7 @@ fn race() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn own_folder(opener: usize) -> PathBuf {
+fn own_directory(opener: usize) -> PathBuf {
     Path::new(FOLDER).join(format!("own{opener}"))
 }
 
@@ -129,7 +129,7 @@ pub fn opener(number: usize) -> anyhow::Result<()> {
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) } != 0 {
         return Err(io::Error::last_os_error()).context("cannot take the lowest priority");
     }
-    let (own, deep) = (own_folder(number), deep());
+    let (own, deep) = (own_directory(number), deep());
     let (mut from, mut to) = (own.join("a"), own.join("b"));
     loop {
         // Refused where more are inside a program than there is memory for.

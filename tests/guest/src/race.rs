@@ -40,7 +40,7 @@ const RACES: [Race; 5] = [
     Race { name: "rename-of-the-file", object: "f", free: 0, moves: rename_file },
     Race { name: "rename-of-the-parent", object: "d/f", free: 0, moves: rename_parent },
     Race { name: "move-of-the-mount", object: "m/f", free: 0, moves: move_mount },
-    Race { name: "folders-made-anew", object: "0/f", free: 0, moves: make_anew },
+    Race { name: "directories-made-anew", object: "0/f", free: 0, moves: make_anew },
     Race { name: "link", object: "f", free: Errno::NOENT.raw_os_error(), moves: link },
 ];
 
@@ -71,18 +71,18 @@ fn move_mount(guard: bool) -> io::Result<()> {
     Ok(if guard { mount_move(free, guarded) } else { mount_move(guarded, free) }?)
 }
 
-/// Folders that go and come, so that the kernel uses the memory of the old ones for the new: no name moves.
+/// Directories that go and come, so that the kernel uses the memory of the old ones for the new: no name moves.
 fn make_anew(guard: bool) -> io::Result<()> {
     let (from, to) = if guard { (FREE, GUARDED) } else { (GUARDED, FREE) };
-    for folder in 0..FOLDERS {
-        match fs::remove_dir_all(format!("{from}/{folder}")) {
+    for directory in 0..FOLDERS {
+        match fs::remove_dir_all(format!("{from}/{directory}")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    (0..FOLDERS).try_for_each(|folder| {
-        fs::create_dir(format!("{to}/{folder}"))?;
-        fs::write(format!("{to}/{folder}/f"), "x")
+    (0..FOLDERS).try_for_each(|directory| {
+        fs::create_dir(format!("{to}/{directory}"))?;
+        fs::write(format!("{to}/{directory}/f"), "x")
     })
 }
 
@@ -167,13 +167,13 @@ fn prepare(race: &Race) -> anyhow::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(FOLDER),
         _ => {}
     }
-    for folder in ["free/d", "free/m", "guarded/m"] {
-        fs::create_dir_all(Path::new(FOLDER).join(folder))?;
+    for directory in ["free/d", "free/m", "guarded/m"] {
+        fs::create_dir_all(Path::new(FOLDER).join(directory))?;
     }
     if race.name == "move-of-the-mount" {
         mount("race", format!("{FREE}/m"), "tmpfs", MountFlags::empty(), None)?;
     }
-    if race.name == "folders-made-anew" {
+    if race.name == "directories-made-anew" {
         make_anew(false)?;
     }
     fs::write(Path::new(FREE).join(race.object), "x")?;
@@ -222,9 +222,9 @@ pub fn reader(name: &str) -> anyhow::Result<()> {
                 open(&format!("{FREE}/f"));
                 open(&format!("{GUARDED}/f"))
             }
-            "folders-made-anew" => {
+            "directories-made-anew" => {
                 let place = if before % 4 == 0 { FREE } else { GUARDED };
-                let mut found = (0..FOLDERS).map(|folder| open(&format!("{place}/{folder}/f")));
+                let mut found = (0..FOLDERS).map(|directory| open(&format!("{place}/{directory}/f")));
                 found.find(|&found| found != expected).unwrap_or(expected)
             }
             _ => open(&through),

@@ -31,11 +31,11 @@ pub enum Mode {
 }
 
 /// Runs what the arguments of a Rust test binary select; one case at a time unless they say otherwise.
-pub fn main(mode: Mode, folder: &Path, args: impl Iterator<Item = String>) -> ExitCode {
+pub fn main(mode: Mode, directory: &Path, args: impl Iterator<Item = String>) -> ExitCode {
     let mut arguments = Arguments::from_iter(std::iter::once("armor-guest-tests".to_owned()).chain(args));
     arguments.test_threads.get_or_insert(1);
     arguments.color.get_or_insert(ColorSetting::Never);
-    let cases = match load(folder) {
+    let cases = match load(directory) {
         Ok(cases) => cases,
         Err(error) => {
             eprintln!("armor-guest-tests: {error:#}");
@@ -85,7 +85,7 @@ fn prepare(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()>
 
 /// Runs one of a case's own scripts, which must succeed.
 fn script(text: &str, name: &str, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
-    let text = format!("set -e\nway() {{ armor-guest-tests do \"$@\"; }}\n{text}");
+    let text = format!("set -e\naccess() {{ armor-guest-tests do \"$@\"; }}\n{text}");
     let (status, output) = group.run(Command::new("/usr/bin/sh").args(["-c", &text]), &scratch.join(name))?;
     ensure!(status.success(), "{name} script: {status}{output}");
     Ok(())

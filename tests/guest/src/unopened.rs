@@ -1,4 +1,4 @@
-//! Ways to what is reached without being opened, and to attributes: as [`crate::way`], each ends in one kernel operation.
+//! Ways to what is reached without being opened, and to attributes: as [`crate::access`], each ends in one kernel operation.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ use anyhow::{Context, bail};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, XattrFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
 
+use crate::access::{c_string, check, exec_fd, flags, inherited, offer};
 use crate::uring;
-use crate::way::{c_string, check, exec_fd, flags, inherited, offer};
 
 pub const USAGE: &str = "
 KIND of a socket is stream, dgram or seqpacket; @NAME is an abstract one

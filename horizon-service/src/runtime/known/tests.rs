@@ -86,11 +86,11 @@ fn a_container_is_known_from_its_first_event_on() {
     assert_eq!((workload.name.as_str(), workload.image.as_str()), ("web", "busybox"));
     assert_eq!(workload.labels, [("app".to_owned(), "web".to_owned())].into());
     assert_eq!((workload.pid, workload.layers.len()), (None, 0));
-    assert!(known.has_changed() && !known.is_settled());
+    assert!(known.has_changed() && !known.is_complete());
     assert_eq!(known.changes().unwrap().len(), 1);
     answer(&mut known, "web", 0);
     assert_eq!(get(&known, 1).unwrap().layers, ["/u", "/l1", "/l2"].map(PathBuf::from));
-    assert!(known.is_settled() && known.changes().is_some() && known.changes().is_none());
+    assert!(known.is_complete() && known.changes().is_some() && known.changes().is_none());
 }
 
 #[test]
@@ -115,10 +115,10 @@ fn a_life_from_create_to_destroy() {
     answer(&mut known, "shop", 0);
     for ignored in ["pause", "exec_create: sh", "top", "kill", "restart", "health_status: healthy", ""] {
         event(&mut known, ignored, 1, &[("name", "x")]);
-        assert!(known.is_settled(), "{ignored}");
+        assert!(known.is_complete(), "{ignored}");
     }
     event(&mut known, "destroy", 1, &[]);
-    assert!(get(&known, 1).is_none() && known.is_settled());
+    assert!(get(&known, 1).is_none() && known.is_complete());
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn one_that_is_gone_before_it_is_inspected_stays_gone() {
     let asked = known.next_inspection().unwrap();
     event(&mut known, "destroy", 1, &[]);
     known.inspected(&asked, Some(inspection(1, "web", 42)), &mut Bare::default());
-    assert!(get(&known, 1).is_none() && known.is_settled());
+    assert!(get(&known, 1).is_none() && known.is_complete());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn an_answer_that_does_not_come_removes_nothing() {
     create(&mut known, 1, "web");
     let asked = known.next_inspection().unwrap();
     known.not_inspected(&asked);
-    assert!(get(&known, 1).is_some() && known.is_settled());
+    assert!(get(&known, 1).is_some() && known.is_complete());
     known.listing();
     known.listed(Some(vec![summary(1, "web")]), false, &mut Bare::default());
     assert_eq!(known.next_inspection(), Some(id(1)), "the next list has it tried again");
@@ -170,7 +170,7 @@ fn a_list_adds_removes_and_asks_where_something_is_new() {
     known.changes();
     known.listing();
     known.listed(Some(vec![summary(1, "db"), summary(2, "db")]), false, &mut Bare::default());
-    assert!(known.is_settled() && known.changes().is_none(), "nothing new");
+    assert!(known.is_complete() && known.changes().is_none(), "nothing new");
     known.listing();
     known.listed(Some(vec![summary(2, "renamed")]), false, &mut Bare::default());
     assert!(get(&known, 1).is_none());
@@ -181,7 +181,7 @@ fn a_list_adds_removes_and_asks_where_something_is_new() {
     assert!(get(&known, 2).is_some(), "a list that failed says nothing");
     known.listing();
     known.listed(Some(vec![summary(2, "renamed")]), true, &mut Bare::default());
-    assert!(!known.is_settled(), "after a gap all are asked");
+    assert!(!known.is_complete(), "after a gap all are asked");
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn five_hundred_at_once_are_asked_a_few_at_a_time() {
         known.not_inspected(asked);
     }
     answer(&mut known, "many", 1);
-    assert_eq!((known.changes().unwrap().len(), known.is_settled()), (500, true));
+    assert_eq!((known.changes().unwrap().len(), known.is_complete()), (500, true));
 }
 
 #[test]

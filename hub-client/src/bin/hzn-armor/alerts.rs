@@ -101,7 +101,11 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
         console::expect_reader()?;
     }
     let file = fs::metadata(&state_dir).is_ok_and(|meta| !meta.is_dir());
-    ensure!(!file, "{}: no folder: --state names the one of the collector's state", escaped_path(&state_dir));
+    ensure!(
+        !file,
+        "{}: no directory: --state names the one of the collector's state",
+        escaped_path(&state_dir)
+    );
     let key = PrivateKey::load(&collect.key)?;
     let css = collect.hub.client()?;
     fs::create_dir_all(&state_dir).with_context(|| escaped_path(&state_dir))?;

@@ -24,7 +24,7 @@ use crate::policy;
 /// Arguments of `build`.
 #[derive(Debug, clap::Args)]
 pub struct Build {
-    /// Policy files, or folders of them with what is in sub-folders; for none say --lift
+    /// Policy files, or directories of them with what is in sub-directories; for none say --lift
     #[arg(required_unless_present = "lift", conflicts_with = "lift")]
     policies: Vec<PathBuf>,
     /// No policies: nodes that accept the bundle end what earlier ones of the name enforce
@@ -195,7 +195,7 @@ fn ahead(payload: &Payload) -> Option<Timestamp> {
     (moment > payload.created).then_some(moment)
 }
 
-/// The name that a file has in a bundle, which is that without its folders.
+/// The name that a file has in a bundle, which is that without its directories.
 ///
 /// # Errors
 /// A name that no bundle can have.

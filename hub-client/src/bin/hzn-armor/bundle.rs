@@ -55,7 +55,7 @@ pub struct Sign {
 pub struct Verify {
     /// The bundle
     file: PathBuf,
-    /// Folder with the node's trust.d
+    /// Directory with the node's trust.d
     #[arg(long)]
     trust: PathBuf,
     /// The object's metadata as JSON, for a payload that `hzn mms object publish -k` signed
@@ -170,12 +170,12 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The keys that a node with this folder believes; what is left out there is said.
+/// The keys that a node with this directory believes; what is left out there is said.
 fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
     let name = escaped_path(dir);
     ensure!(
         dir.is_dir(),
-        "{name}: no such folder: --trust names the one that holds the node's {BUNDLE_KEYS}"
+        "{name}: no such directory: --trust names the one that holds the node's {BUNDLE_KEYS}"
     );
     let (trust, problems) = TrustStore::load(dir)?;
     for problem in problems {
@@ -191,7 +191,7 @@ fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
         }
     }
     if !dir.join(BUNDLE_KEYS).is_dir() {
-        let missing = format!("{name} holds no folder {BUNDLE_KEYS}: --trust names the one that does");
+        let missing = format!("{name} holds no directory {BUNDLE_KEYS}: --trust names the one that does");
         ensure!(trust.bundle_keys().next().is_some(), missing);
         console::tell(format_args!("{missing}; believed is only what accepted bundles added"));
     }

@@ -1,4 +1,4 @@
-//! Which files a command line means: the policies in folders, and outputs that must not be an input.
+//! Which files a command line means: the policies in directories, and outputs that must not be an input.
 
 use std::fmt::Display;
 use std::fs;
@@ -11,7 +11,7 @@ use armor_policy::escaped_path;
 
 /// The most policy files that one command reads.
 const MAX_FILES: usize = 10_000;
-/// How deep folders may lie in each other.
+/// How deep directories may lie in each other.
 const MAX_DEPTH: usize = 32;
 /// How many of those that are left out are named.
 pub const MAX_LEFT_OUT: usize = 20;
@@ -19,16 +19,16 @@ pub const MAX_LEFT_OUT: usize = 20;
 /// The policy files that paths stand for.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The files, those of a folder in the order of their paths.
+    /// The files, those of a directory in the order of their paths.
     pub files: Vec<PathBuf>,
     left_out: Vec<String>,
     more: usize,
 }
 
-/// The files as they are named, and the files that end in `.yaml` or `.yml` of folders and of the folders in them.
+/// The files as they are named, and the files that end in `.yaml` or `.yml` of directories and of the directories in them.
 ///
 /// # Errors
-/// A folder that does not list, or has no such file.
+/// A directory that does not list, or has no such file.
 pub fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
     let mut found = Found::default();
     for path in paths {
@@ -38,16 +38,20 @@ pub fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
         }
         let before = found.files.len();
         found.walk(path, 0)?;
-        ensure!(found.files.len() > before, "{}: no .yaml or .yml file in this folder", escaped_path(path));
+        ensure!(
+            found.files.len() > before,
+            "{}: no .yaml or .yml file in this directory",
+            escaped_path(path)
+        );
     }
     Ok(found)
 }
 
 impl Found {
-    fn walk(&mut self, folder: &Path, depth: usize) -> anyhow::Result<()> {
-        let name = || escaped_path(folder);
+    fn walk(&mut self, directory: &Path, depth: usize) -> anyhow::Result<()> {
+        let name = || escaped_path(directory);
         let mut entries =
-            fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(name)?;
+            fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(name)?;
         entries.sort_by_key(fs::DirEntry::path);
         for entry in entries {
             let path = entry.path();
@@ -56,10 +60,10 @@ impl Found {
                 path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
             let reason = if kind.is_dir() {
                 if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                    "a hidden folder"
+                    "a hidden directory"
                 } else if depth == MAX_DEPTH {
                     bail!(
-                        "{}: folders lie more than {MAX_DEPTH} deep: name this one by itself",
+                        "{}: directories lie more than {MAX_DEPTH} deep: name this one by itself",
                         escaped_path(&path)
                     );
                 } else {
@@ -67,7 +71,7 @@ impl Found {
                     continue;
                 }
             } else if kind.is_symlink() && path.is_dir() {
-                "a link to a folder"
+                "a link to a directory"
             } else if is_policy {
                 ensure!(self.files.len() < MAX_FILES, "{}: more than {MAX_FILES} policy files", name());
                 self.files.push(path);
@@ -88,7 +92,7 @@ impl Found {
         }
     }
 
-    /// Says what of the folders was left out.
+    /// Says what of the directories was left out.
     pub fn tell_left_out(&self) {
         for line in &self.left_out {
             console::tell(format_args!("left out: {line}"));

@@ -25,14 +25,14 @@ const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links:
 /// What to do with policies.
 #[derive(Debug, clap::Subcommand)]
 pub enum PolicyCommand {
-    /// Read files, and the YAML files of folders and their sub-folders, and print every error with its place
+    /// Read files, and the YAML files of directories and their sub-directories, and print every error with its place
     Check(Check),
 }
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// Policy files or folders
+    /// Policy files or directories
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// One JSON list: per file its policies, errors and warnings

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// A domain's own mount tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Home {
+pub struct MountTree {
     /// Inode number of the domain's mount namespace; 0: not known.
     pub mount_namespace: u32,
     /// Files with more than one name of which rules know one.
@@ -28,7 +28,7 @@ pub struct LinkedFile {
     pub path: PathBuf,
 }
 
-impl Home {
+impl MountTree {
     /// That of a process (`self`, `1`, ...), without linked files. Errors as reading `/proc/PID/ns/mnt`.
     pub fn of_process(process: &str) -> io::Result<Self> {
         let namespace = fs::metadata(format!("/proc/{process}/ns/mnt"))?.ino();
@@ -48,6 +48,6 @@ mod tests {
 
     #[test]
     fn this_process_is_in_a_mount_namespace() {
-        assert_ne!(Home::of_process("self").expect("/proc is mounted").mount_namespace, 0);
+        assert_ne!(MountTree::of_process("self").expect("/proc is mounted").mount_namespace, 0);
     }
 }

@@ -4,8 +4,8 @@
  * all of them at the agent's wish and write the events about those that the rules would refuse now. Nothing is counted or
  * remembered: the kernel shows the same object again where the reader's buffer was full.
  */
-#ifndef ARMOR_HELD_H
-#define ARMOR_HELD_H
+#ifndef ARMOR_PREEXISTING_H
+#define ARMOR_PREEXISTING_H
 
 #include "answer.h"
 #include "check.h"
@@ -22,7 +22,7 @@ static __always_inline bool is_entering(struct task_struct *task)
  * Writes the event about what would be refused; returns its length, 0 where it would not be. Iterators decide this by themselves:
  * the kernel puts nothing in the place of their functions (check_attach_btf_id, kernel/bpf/verifier.c).
  */
-static __noinline __u32 judge_held(struct scope *scope, struct scratch *scratch, struct inode *inode, struct task_struct *obtained_by)
+static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *scratch, struct inode *inode, struct task_struct *obtained_by)
 {
 	struct name *name = &scratch->access.name;
 	struct task_struct *task = (void *)scratch->access.task;
@@ -44,7 +44,7 @@ static __noinline __u32 judge_held(struct scope *scope, struct scratch *scratch,
 	if (!blocks(decision))
 		return 0;
 	/* A runtime's copy of itself, as spare_hosts_root() lets it start. */
-	if (scratch->access.hook == HELD_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(name) && is_runtime(task))
+	if (scratch->access.hook == PREEXISTING_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(name) && is_runtime(task))
 		return 0;
 	note_decision(scope, &scratch->access, decision);
 	length = write_event(scratch);
@@ -52,7 +52,7 @@ static __noinline __u32 judge_held(struct scope *scope, struct scratch *scratch,
 }
 
 /* Of a task that enters its container the runtime's own descriptors go when its program starts: it is looked at after that. */
-static __noinline int show_held(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 descriptor, __u32 permissions)
+static __noinline int show_preexisting(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 descriptor, __u32 permissions)
 {
 	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
 	struct inode *inode = ADDRESS(file, file, f_inode);
@@ -67,14 +67,14 @@ static __noinline int show_held(struct seq_file *seq, struct task_struct *task, 
 	scratch = claim_scratch();
 	if (!scratch)
 		return 1; /* ask again */
-	begin(scratch, task, descriptor == A_MAPPING ? HELD_MAPPING : HELD_FILE);
+	begin(scratch, task, descriptor == A_MAPPING ? PREEXISTING_MAPPING : PREEXISTING_FILE);
 	set_name(&scratch->access.name, dentry, ADDRESS(file, file, f_path.mnt), FIELD(inode, inode, i_mode),
 		 FIELD(inode, inode, __i_nlink));
 	scratch->question.permissions = permissions;
 	/* A program was started by another, of which the parent is all that is left. */
 	if (permissions == 1u << EXEC)
 		obtained_by = ADDRESS(task_struct, task, real_parent);
-	length = judge_held(&scope, scratch, inode, obtained_by);
+	length = judge_preexisting(&scope, scratch, inode, obtained_by);
 	scratch->event.descriptor = descriptor;
 	if (length > sizeof(struct event))
 		length = 0;

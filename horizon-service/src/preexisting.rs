@@ -16,56 +16,56 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 /// Times that are looked for what is left after killing.
 const ROUNDS: u32 = 10;
 /// Most that is told of one bundle; the rest is counted.
-const MAX_TOLD: usize = 1000;
+const MAX_REPORTED: usize = 1000;
 /// The inode number of the host's pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): the kernel's numbers are those.
 const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Where the search stands.
-pub struct Held {
+pub struct PreexistingSearch {
     /// The bundle that all was told of.
-    settled: String,
+    finished: String,
     rounds: u32,
     /// What was told, and of which bundle.
-    told: BTreeSet<(u32, String, u32)>,
-    told_of: String,
+    reported: BTreeSet<(u32, String, u32)>,
+    reported_for: String,
 }
 
 /// What one look found that was not told before.
 pub struct Found {
     /// Each with whether its process was killed.
     pub events: Vec<(Event, bool)>,
-    /// Beyond [`MAX_TOLD`].
+    /// Beyond [`MAX_REPORTED`].
     pub more: u64,
     /// Whether there is nothing left to do for this bundle.
-    pub settled: bool,
+    pub finished: bool,
 }
 
-impl Held {
-    /// A search that is over for the bundle `settled`.
-    pub fn new(settled: String) -> Self {
-        Self { told_of: settled.clone(), settled, rounds: 0, told: BTreeSet::new() }
+impl PreexistingSearch {
+    /// A search that is over for the bundle `finished`.
+    pub fn new(finished: String) -> Self {
+        Self { reported_for: finished.clone(), finished, rounds: 0, reported: BTreeSet::new() }
     }
 
     /// Has it begin anew: tasks came under rules as they were. What was told of them is not told again.
     pub fn begin_anew(&mut self) {
-        self.settled.clear();
+        self.finished.clear();
     }
 
-    /// Looks at what is held under the live generation, which is of `bundle`; `None` where that is settled.
+    /// Looks at what is held under the live generation, which is of `bundle`; `None` where that is finished.
     ///
     /// # Errors
-    /// If the kernel does not list it; the bundle counts as settled then.
+    /// If the kernel does not list it; the bundle counts as finished then.
     pub fn look(&mut self, enforcer: &Enforcer, bundle: &str, kill: bool) -> Result<Option<Found>, BpfError> {
-        if self.settled == bundle {
+        if self.finished == bundle {
             return Ok(None);
         }
-        if self.told_of != bundle {
-            bundle.clone_into(&mut self.told_of);
-            self.told.clear();
+        if self.reported_for != bundle {
+            bundle.clone_into(&mut self.reported_for);
+            self.reported.clear();
         }
-        let mut found = Found { events: Vec::new(), more: 0, settled: true };
+        let mut found = Found { events: Vec::new(), more: 0, finished: true };
         let mut holders = BTreeSet::new();
-        let outcome = enforcer.held(|event| {
+        let outcome = enforcer.preexisting(|event| {
             let killed = kill
                 && (holders.contains(&event.tgid)
                     || end(&event)
@@ -80,18 +80,18 @@ impl Held {
             if killed {
                 holders.insert(event.tgid);
             }
-            if self.told.len() == MAX_TOLD {
+            if self.reported.len() == MAX_REPORTED {
                 found.more += 1;
-            } else if self.told.insert((event.tgid, event.path.clone(), event.decision.rule())) {
+            } else if self.reported.insert((event.tgid, event.path.clone(), event.decision.rule())) {
                 found.events.push((event, killed));
             }
         });
         self.rounds += 1;
         if outcome.is_err() || holders.is_empty() || self.rounds == ROUNDS {
-            bundle.clone_into(&mut self.settled);
+            bundle.clone_into(&mut self.finished);
             self.rounds = 0;
         } else {
-            found.settled = false;
+            found.finished = false;
         }
         outcome.map(|()| Some(found))
     }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The demo's story: story.sh POLICY, as root on a machine that can enforce, which plays the operator's machine, the hub and the
+# The demo's scenario: scenario.sh POLICY, as root on a machine that can enforce, which plays the operator's machine, the hub and the
 # node. scripts/demo runs it on this machine or in a guest. Every step says what it does, checks that it happened, and ends the
 # demo with the logs if it did not. All it makes lies in one new directory, but for a certificate and the pins; whatever ends
 # it, nothing of that is left.
@@ -42,7 +42,7 @@ export HZN_ESS_API_PROTOCOL=secure-unix HZN_ESS_API_ADDRESS="$PWD/hub/essapi.soc
 export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cert/cert.pem"
 
 bundle=/etc/ssl/certs/ca-certificates.crt
-# By its path: a shell tries every folder of PATH, and two of them may be one.
+# By its path: a shell tries every directory of PATH, and two of them may be one.
 update=/usr/sbin/update-ca-certificates
 source=$(find /usr/share/ca-certificates -type f -name '*.crt' | LC_ALL=C sort | head -n 1)
 begin=$(date +%s)
@@ -75,7 +75,7 @@ enforcing() {
 blocked() {
   ! said=$(sh -c "$2" 2>&1) || fail "'$2' was not blocked"
   case $said in *"Permission denied"*) ;; *) fail "'$2' failed, but was not blocked: $said" ;; esac
-  echo "$1 $hub $runs" >>tries
+  echo "$1 $hub $runs" >>probes
   fact "\$ $2"
   fact "$said"
 }
@@ -93,7 +93,7 @@ control() {
   hub=$1
 }
 lines() { wc -l <"$1"; }
-collected_all() { collect && [ "$(lines collected)" -ge "$(lines tries)" ]; }
+collected_all() { collect && [ "$(lines collected)" -ge "$(lines probes)" ]; }
 certificates() { find /etc/ssl/certs /usr/share/ca-certificates /usr/local/share/ca-certificates -type f -exec sha256sum {} + | sort; }
 
 # Opens the file for writing and writes nothing: harmless, should it be permitted.
@@ -159,10 +159,10 @@ step "The agent starts again, with no hub, and takes over what the kernel enforc
 start_agent
 within 60 enforcing
 blocked $update $update
-within 30 status_has "\"Last\": $(lines tries)"
+within 30 status_has "\"Last\": $(lines probes)"
 status_has '"Records": [1-9]' || fail "nothing is spooled"
 # Programs loaded afresh would count from 0, and never get there.
-within 30 status_has "\"Blocked\": $(lines tries),"
+within 30 status_has "\"Blocked\": $(lines probes),"
 must agent status
 
 step "The hub comes back; the operator collects, and signed receipts empty the node's spool."
@@ -186,14 +186,14 @@ awk '
     return text
   }
   {
-    getline try <"tries"
+    getline try <"probes"
     split(try, expected, " ")
     printf "       %-2s %-8s %-22s %-9s %-50s %-5s %-7s %s\n", field("Sequence"), substr(field("UpdatedTime"), 12, 8),
       field("Org") "/" field("NodeID"), field("Operation"), field("Resource"), expected[2], expected[3], $1
     if (field("Sequence") != NR || field("Resource") != expected[1] || field("Action") != "Block") wrong = 1
   }
   END { exit wrong }
-' collected || fail "the alerts are not those of the tries, each once and in order: $(cat collected)"
-[ "$(lines collected)" -eq "$(lines tries)" ] || fail "$(lines tries) tries, $(lines collected) alerts"
-printf '\nAll of it happened: %s tries blocked, %s alerts collected, each exactly once, in %s s.\n' \
-  "$(lines tries)" "$(lines collected)" $(($(date +%s) - begin))
+' collected || fail "the alerts are not those of the probes, each once and in order: $(cat collected)"
+[ "$(lines collected)" -eq "$(lines probes)" ] || fail "$(lines probes) probes, $(lines collected) alerts"
+printf '\nAll of it happened: %s probes blocked, %s alerts collected, each exactly once, in %s s.\n' \
+  "$(lines probes)" "$(lines collected)" $(($(date +%s) - begin))

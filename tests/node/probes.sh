@@ -28,17 +28,17 @@ denied() {
 }
 
 # tries WORD: how often the service's container wrote that.
-tries() { grep -c "^$1" /srv/web/tries; }
-more() { [ "$(tries "$1")" -gt "$2" ]; }
+probes() { grep -c "^$1" /srv/web/tries; }
+more() { [ "$(probes "$1")" -gt "$2" ]; }
 # be_quiet: lets it end its last try.
 be_quiet() {
-  before=$(tries waits)
+  before=$(probes waits)
   touch /srv/web/quiet
   within 30 more waits "$before"
 }
 # restart_web: Docker starts it again, as it ended by itself. While it is quiet it tries once.
 restart_web() {
-  before=$(tries blocked)
+  before=$(probes blocked)
   must kill -9 "$(docker inspect --format '{{.State.Pid}}' "$web")"
   within 60 more blocked "$before"
 }
@@ -47,7 +47,7 @@ restart_web() {
 # order of their numbers.
 all_collected() {
   collect
-  expected=$(($(wc -l <refused) + $(tries blocked)))
+  expected=$(($(wc -l <refused) + $(probes blocked)))
   found=$(wc -l <alerts.jsonl)
   jq -es 'all(.Resource | IN("/srv/node-secret", "/srv/secret", "/srv/guarded", "/bin/id")) and map(.Sequence) == [range(1; length + 1)]' \
     alerts.jsonl >/dev/null && [ "$found" -le $expected ] ||

@@ -22,7 +22,7 @@ use rustix::net::{
 use crate::{other, unopened};
 
 const USAGE: &str = "\
-do WAY...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
+do METHOD...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
 append, trunc, creat, excl, path, directory, tmpfile
   open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
   handle-open PATH FLAGS           by a file handle instead of a name
@@ -31,8 +31,8 @@ append, trunc, creat, excl, path, directory, tmpfile
   new-mount-open TYPE NAME FLAGS   NAME in a new mount of that type, which is attached nowhere
   move-mount A B                   the mount at A to B        tree-attach A B   a copy of A's mount onto B
   bind-as-shared A B               a bind mount, with the flag of a change of propagation
-  deep-make FOLDER DEPTH LENGTH    folders in each other with names of LENGTH, a file `leaf` in the last
-  deep-open FOLDER DEPTH LENGTH FLAGS   goes there folder by folder and opens `leaf`
+  deep-make FOLDER DEPTH LENGTH    directories in each other with names of LENGTH, a file `leaf` in the last
+  deep-open FOLDER DEPTH LENGTH FLAGS   goes there directory by directory and opens `leaf`
   truncate PATH      exchange A B      mknod PATH
   exec PATH...       thread-exec PATH...     memfd-exec PATH...     handle-exec PATH
   map-exec PATH      mprotect-exec PATH      memfd-map-exec
@@ -76,8 +76,8 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             let name = rustix::fs::open(*path, OFlags::PATH, Mode::empty())?;
             read(rustix::fs::open(proc_name(&name), flags(how)?, Mode::empty())?, how)
         }
-        ["tree-open", folder, name, how] => {
-            let tree = rustix::mount::open_tree(CWD, *folder, OpenTreeFlags::OPEN_TREE_CLONE)?;
+        ["tree-open", directory, name, how] => {
+            let tree = rustix::mount::open_tree(CWD, *directory, OpenTreeFlags::OPEN_TREE_CLONE)?;
             read(rustix::fs::openat(tree, *name, flags(how)?, Mode::empty())?, how)
         }
         ["new-mount-open", kind, name, how] => {
@@ -102,12 +102,12 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             let tree = rustix::mount::open_tree(CWD, *from, OpenTreeFlags::OPEN_TREE_CLONE)?;
             Ok(rustix::mount::move_mount(tree, "", CWD, *to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
         }
-        ["deep-make", folder, depth, length] => {
-            descend(folder, depth.parse()?, length.parse()?, true)?;
+        ["deep-make", directory, depth, length] => {
+            descend(directory, depth.parse()?, length.parse()?, true)?;
             Ok(std::fs::write("leaf", "leaf\n")?)
         }
-        ["deep-open", folder, depth, length, how] => {
-            descend(folder, depth.parse()?, length.parse()?, false)?;
+        ["deep-open", directory, depth, length, how] => {
+            descend(directory, depth.parse()?, length.parse()?, false)?;
             read(rustix::fs::open("leaf", flags(how)?, Mode::from(0o644))?, how)
         }
         ["truncate", path] => {
@@ -189,7 +189,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
         words => match unopened::run(words).or_else(|| other::run(words)) {
             Some(done) => done,
-            None => bail!("not a way\n{USAGE}{}\n{}", unopened::USAGE, other::USAGE),
+            None => bail!("not an access method\n{USAGE}{}\n{}", unopened::USAGE, other::USAGE),
         },
     }
 }
@@ -244,9 +244,9 @@ pub(crate) fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Goes `depth` folders down, one `chdir` each, so that no path given to the kernel is long.
-fn descend(folder: &str, depth: usize, length: usize, make: bool) -> anyhow::Result<()> {
-    std::env::set_current_dir(folder)?;
+/// Goes `depth` directories down, one `chdir` each, so that no path given to the kernel is long.
+fn descend(directory: &str, depth: usize, length: usize, make: bool) -> anyhow::Result<()> {
+    std::env::set_current_dir(directory)?;
     let name = "d".repeat(length);
     for _ in 0..depth {
         if make {
@@ -320,7 +320,7 @@ fn open_by_handle(path: &str, flags: OFlags) -> anyhow::Result<OwnedFd> {
     };
     check(named as i32).context("name_to_handle_at")?;
     let root = rustix::fs::open(
-        std::path::Path::new(path).parent().context("no folder")?,
+        std::path::Path::new(path).parent().context("no directory")?,
         OFlags::RDONLY,
         Mode::empty(),
     )?;

@@ -1,5 +1,5 @@
 # shellcheck shell=dash
-# What a story that is told in a guest says as a Rust test does. Sourced by stories, which define tell_more(): what is to be
+# What a scenario that is told in a guest says as a Rust test does. Sourced by scenarios, which define tell_more(): what is to be
 # printed where something did not hold.
 passed=0
 fail() {

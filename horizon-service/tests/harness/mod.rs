@@ -40,7 +40,7 @@ pub enum Role {
     Node {
         /// Of the spool.
         dir: PathBuf,
-        way: Way,
+        route: Route,
         org: String,
         node: String,
         /// Private keys.
@@ -63,12 +63,12 @@ pub enum Role {
 
 /// How a node reaches the hub.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Way {
+pub enum Route {
     Ess { socket: PathBuf, horizon_files: PathBuf },
     Css { url: String, user: String },
 }
 
-impl Way {
+impl Route {
     fn config(self, org: &str) -> HubConfig {
         let timeout = Duration::from_secs(2);
         match self {
@@ -110,13 +110,13 @@ pub struct State {
 }
 
 /// A running process. It is killed when this is dropped.
-pub struct Life {
+pub struct Actor {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Drop for Life {
+impl Drop for Actor {
     fn drop(&mut self) {
         // It may be dead already.
         let _ = self.child.kill();
@@ -124,7 +124,7 @@ impl Drop for Life {
     }
 }
 
-impl Life {
+impl Actor {
     pub fn begin(role: &Role) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(ROLE, serde_json::to_string(role).unwrap())
@@ -136,7 +136,7 @@ impl Life {
         Self { child, orders, answers: BufReader::new(answers) }
     }
 
-    /// The answer, or `None` if it was killed on the way.
+    /// The answer, or `None` if it was killed on the route.
     pub fn order(&mut self, order: &Order) -> Option<State> {
         self.send(order);
         let mut line = String::new();
@@ -181,7 +181,7 @@ impl Steps for Kills {
 }
 
 /// Where this process was started in a role: does what it is ordered until nobody orders any more.
-pub fn live() -> bool {
+pub fn play_role() -> bool {
     let Some(role) = std::env::var_os(ROLE) else { return false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let kills = Kills::default();
@@ -204,12 +204,12 @@ pub fn live() -> bool {
 }
 
 fn node(role: Role, runtime: tokio::runtime::Runtime, mut kills: Kills) -> Box<dyn FnMut(Order) -> State> {
-    let Role::Node { dir, way, org, node, node_key, collector_key } = role else { unreachable!() };
+    let Role::Node { dir, route, org, node, node_key, collector_key } = role else { unreachable!() };
     let spool = Spool::open(&dir, SpoolConfig { max_bytes: 1 << 20 }).unwrap();
     assert_eq!(spool.recovered(), None, "a kill damages nothing");
     let spool = Arc::new(Mutex::new(spool));
     let identity = NodeIdentity { org: org.clone(), id: node.clone(), ..NodeIdentity::default() };
-    let hub = Arc::new(Hub::new(way.config(&org), &identity).unwrap());
+    let hub = Arc::new(Hub::new(route.config(&org), &identity).unwrap());
     let config = UplinkConfig {
         poll: Duration::from_millis(50),
         resend_after: Duration::from_millis(1500),

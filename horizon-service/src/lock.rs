@@ -26,7 +26,7 @@ const MAX_READ: u64 = 256 << 10;
 
 /// A lock that cannot be looked at.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnerError {
+pub enum LockError {
     /// The system does not let it be opened or locked.
     #[error("{}: {error}", escaped_path(path))]
     Io {
@@ -64,7 +64,7 @@ pub enum OwnerError {
 
 /// What one agent alone may have.
 #[derive(Debug, Clone, Copy)]
-pub enum Claim<'a> {
+pub enum InstanceLock<'a> {
     /// A state directory; the file `lock` in it says by pid who has it.
     State(&'a Path),
     /// The directory that the kernel's tables are pinned in. It takes no files on a BPF file system, and is locked itself.
@@ -94,12 +94,12 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Claim<'_> {
+impl InstanceLock<'_> {
     /// Takes it, or tells who has it. Directories are made where they are not there.
     ///
     /// # Errors
-    /// [`OwnerError`] where there is nothing that could be locked.
-    pub fn take(self) -> Result<Result<Lock, Holder>, OwnerError> {
+    /// [`LockError`] where there is nothing that could be locked.
+    pub fn take(self) -> Result<Result<Lock, Holder>, LockError> {
         let file = loop {
             let file = self.make()?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -122,7 +122,7 @@ impl Claim<'_> {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn wait_for(self, mut told: impl FnMut(&Holder)) -> Result<Option<Lock>, OwnerError> {
+    pub fn wait_for(self, mut told: impl FnMut(&Holder)) -> Result<Option<Lock>, LockError> {
         let mut last = None;
         let mut stop = None;
         loop {
@@ -145,8 +145,8 @@ impl Claim<'_> {
     /// Who has it, if an agent has.
     ///
     /// # Errors
-    /// [`OwnerError`] if that cannot be looked at.
-    pub fn holder(self) -> Result<Option<Holder>, OwnerError> {
+    /// [`LockError`] if that cannot be looked at.
+    pub fn holder(self) -> Result<Option<Holder>, LockError> {
         let file = match self.open() {
             Ok(file) => file,
             Err(error) if error.is_missing() => return Ok(None),
@@ -172,7 +172,7 @@ impl Claim<'_> {
         }
     }
 
-    fn make(&self) -> Result<File, OwnerError> {
+    fn make(&self) -> Result<File, LockError> {
         let make = || {
             DirBuilder::new().recursive(true).mode(0o700).create(self.directory())?;
             match self {
@@ -193,18 +193,18 @@ impl Claim<'_> {
         }
     }
 
-    fn failed(&self, error: FileError) -> OwnerError {
+    fn failed(&self, error: FileError) -> LockError {
         let path = self.path();
         match (self, error) {
             (Self::Tables(_), FileError::Io(error)) if error.kind() == ErrorKind::NotADirectory => {
-                OwnerError::NotDirectory { path }
+                LockError::NotDirectory { path }
             }
             (Self::State(_), FileError::Io(error)) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
-                OwnerError::ReadOnly { path, error }
+                LockError::ReadOnly { path, error }
             }
-            (_, FileError::NotRegular(kind)) => OwnerError::NotRegular { path, kind },
-            (_, FileError::Io(error)) => OwnerError::Io { path, error },
-            (_, error) => OwnerError::Io { path, error: io::Error::other(error) },
+            (_, FileError::NotRegular(kind)) => LockError::NotRegular { path, kind },
+            (_, FileError::Io(error)) => LockError::Io { path, error },
+            (_, error) => LockError::Io { path, error: io::Error::other(error) },
         }
     }
 
@@ -311,7 +311,7 @@ mod tests {
     fn one_at_a_time_and_the_others_know_who() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/directory");
-        for claim in [Claim::State(&path), Claim::Tables(&path)] {
+        for claim in [InstanceLock::State(&path), InstanceLock::Tables(&path)] {
             assert_eq!(claim.holder().unwrap(), None);
             let lock = claim.take().unwrap().unwrap();
             let held = claim.take().unwrap().unwrap_err();
@@ -333,13 +333,15 @@ mod tests {
         assert!(is_still(&path, &old));
         fs::remove_dir(&path).unwrap();
         assert!(!is_still(&path, &old));
-        let _new = Claim::Tables(&path).take().unwrap().unwrap();
+        let _new = InstanceLock::Tables(&path).take().unwrap().unwrap();
         assert!(!is_still(&path, &old));
     }
 
     #[test]
     fn what_cannot_be_locked_is_named() {
-        for claim in [Claim::State(Path::new("/proc/none")), Claim::Tables(Path::new("/proc/none"))] {
+        for claim in
+            [InstanceLock::State(Path::new("/proc/none")), InstanceLock::Tables(Path::new("/proc/none"))]
+        {
             assert!(claim.take().unwrap_err().to_string().starts_with("/proc/none"));
         }
     }
