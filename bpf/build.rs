@@ -1,5 +1,5 @@
-//! Compiles the kernel programs to a CO-RE object per supported architecture, `OUT_DIR/ARCH/armor.o`, and generates the
-//! skeleton of the target's into `OUT_DIR`.
+//! Compiles the kernel programs to a CO-RE object per supported architecture, `OUT_DIR/ARCH/armor.o`, and
+//! generates the skeleton of the target's object into `OUT_DIR`.
 
 use std::env;
 use std::error::Error;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use libbpf_cargo::SkeletonBuilder;
 
-/// As Rust calls an architecture, and as libbpf's headers do.
+/// Names of the architectures, in Rust and in libbpf's headers.
 const ARCHITECTURES: [(&str, &str); 2] = [("x86_64", "x86"), ("aarch64", "arm64")];
 
-/// Raised where programs of the same object must not be taken over from an agent of before: 2, since it looks at the addresses
-/// that they get (`symbols.rs`).
+/// Version of how programs are loaded. Raise it if an agent must not take over programs of the same object
+/// from an earlier agent. It is 2 since the agent checks the addresses that they get (`symbols.rs`).
 const LOADED_AS: u32 = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,12 +22,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !ARCHITECTURES.iter().any(|(arch, _)| *arch == target) {
         return Err(format!("no kernel programs for {target}: x86_64 and aarch64 are supported").into());
     }
-    // <asm/types.h>, which <linux/bpf.h> wants, lies in Debian's multiarch directory, where clang's bpf target does not look.
+    // clang's bpf target does not look into Debian's multiarch directory, where <asm/types.h> is, which
+    // <linux/bpf.h> includes.
     let multiarch = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
-    // The types name the sources; where those lie must not make another object.
+    // The types in the object name the source files. The place of the sources must not change the object.
     let sources = format!("-ffile-prefix-map={}=/src/bpf", env::var("CARGO_MANIFEST_DIR")?);
     for (arch, name) in ARCHITECTURES {
-        // Its name gets into the skeleton.
+        // The skeleton is named after this file.
         let object = out.join(arch).join("armor.o");
         fs::create_dir_all(out.join(arch))?;
         let define = format!("-D__TARGET_ARCH_{name}");
@@ -44,7 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             })?;
         if arch == target {
             builder.generate(out.join("armor.skel.rs"))?;
-            // These name the pins of exactly these programs, loaded as they are now, so that another build's are replaced and this one's taken over.
+            // The hashes name the pins of exactly these programs, loaded in this way, so that an agent
+            // replaces those of another build and takes over its own.
             for (name, file) in
                 [("ARMOR_ABI_HASH", Path::new("src/bpf/abi.h")), ("ARMOR_OBJECT_HASH", &object)]
             {

@@ -1,20 +1,21 @@
-//! What a container is called in the kernel.
+//! Defines the ids by which the kernel side knows containers.
 
 use std::fmt;
 
 use crate::skeleton::types;
 
-/// Bytes of an id, `CONTAINER_ID_BYTES` of `abi.h`.
+/// Number of bytes of an id, `CONTAINER_ID_BYTES` of `abi.h`.
 const BYTES: usize = 32;
 
 const _: () = assert!(size_of::<types::container_id>() == BYTES);
 
-/// A container's id: the 64 hexadecimal digits that runtimes write into the name of its control group.
+/// A `ContainerId` is the 64 hexadecimal digits that runtimes write into the name of a container's control
+/// group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerId(pub(crate) [u8; BYTES]);
 
 impl ContainerId {
-    /// Reads 64 digits, lower case as runtimes write them; `None` if it is anything else.
+    /// Parses 64 digits, in lower case as runtimes write them; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),

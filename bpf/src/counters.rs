@@ -1,34 +1,34 @@
-//! What the programs have counted, exactly and whatever became of the events.
+//! Reads the programs' counters, which are exact even where events are lost.
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use crate::error::BpfError;
 
-/// What happened since the programs were loaded.
+/// A `Counters` says what happened since the programs were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
-    /// Accesses refused.
+    /// Number of refused accesses.
     pub blocked: u64,
-    /// Accesses permitted with an alert.
+    /// Number of accesses permitted with an alert.
     pub audited: u64,
-    /// Events that the ring took.
+    /// Number of events put into the ring buffer.
     pub reported: u64,
-    /// Events that the ring had no room for.
+    /// Number of events that the ring buffer had no room for.
     pub dropped: u64,
-    /// Events past their rule's rate.
+    /// Number of events beyond their rule's rate.
     pub suppressed: u64,
-    /// Objects whose path could not be told.
+    /// Number of objects whose path could not be found out.
     pub unresolved: u64,
-    /// First programs of containers that had not been named.
+    /// Number of first programs of unidentified containers.
     pub unidentified: u64,
-    /// Programs by which containers were entered, the first ones and those of `docker exec`.
+    /// Number of programs by which containers were entered: the first ones and those of `docker exec`.
     pub entered: u64,
-    /// Times that the kernel did not run a program, and so permitted what that might have refused.
+    /// Number of times that the kernel did not run a program, and so permitted what it might have refused.
     pub skipped: u64,
 }
 
 impl Counters {
-    /// All but `skipped`, which the kernel counts itself.
+    /// Reads all counters but `skipped`, which the kernel counts itself.
     pub(crate) fn read(map: &MapHandle) -> Result<Self, BpfError> {
         let read = |which: u32| {
             let values = map

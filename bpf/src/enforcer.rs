@@ -1,4 +1,4 @@
-//! Loads and attaches the programs, or takes over what is pinned, and feeds them.
+//! Loads and attaches the programs, or takes over the pinned ones, and updates their maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -32,34 +32,34 @@ use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
 
-/// Those over what tasks hold, `preexisting.h`, then those over all tasks, `container.h`.
+/// The iterator programs: first those over preexisting handles (`preexisting.h`), then those over all tasks.
 pub(crate) const ITERATORS: [&str; 6] =
     ["preexisting_files", "preexisting_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
 const LABEL: &str = "label_tasks";
 const RELEASE: &str = "release_unidentified";
 const NAMESPACES: &str = "note_namespaces";
 pub(crate) const SETTLE: &str = "settle_undecided";
-/// How many of them show what is held.
+/// Number of [`ITERATORS`], the first ones, that yield preexisting handles.
 const HELD: usize = 2;
-/// Bytes read from an iterator at a time; nothing that one yields is longer than the kernel's own buffer, 32 KiB.
+/// Bytes read from an iterator at a time: 32 KiB, the size of the kernel's own buffer. No record is longer.
 const ITERATOR_CHUNK: usize = 32 * 1024;
-/// Times that all tasks are gone through for those that were forked meanwhile.
+/// Maximum number of passes over all tasks. A pass is repeated for the tasks that were forked during it.
 const LABEL_PASSES: usize = 16;
 
-/// What going through all tasks has found.
+/// A `Labelled` is the result of a pass over all tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labelled {
-    /// Tasks that got a label.
+    /// Number of tasks that got a label.
     pub new: usize,
-    /// Domains that tasks are in, [`EXEMPT_DOMAIN`](crate::EXEMPT_DOMAIN) among them.
+    /// Domains that tasks are in, including [`EXEMPT_DOMAIN`](crate::EXEMPT_DOMAIN).
     pub domains: BTreeSet<u32>,
 }
 
-/// What puts tasks into domains, by itself.
+/// A `Labeller` puts tasks into domains without an [`Enforcer`].
 pub struct Labeller(MapHandle);
 
 impl Labeller {
-    /// As [`Enforcer::label`].
+    /// Puts a task into a domain, as [`Enforcer::label`] does.
     pub fn label(&self, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
         put_label(&self.0, task, domain)
     }
@@ -72,7 +72,7 @@ fn put_label(labels: &MapHandle, task: BorrowedFd<'_>, domain: u32) -> Result<()
         .map_err(|source| BpfError::Map { map: "labels", source })
 }
 
-/// The loaded and attached programs.
+/// An `Enforcer` holds the loaded and attached programs and their maps.
 pub struct Enforcer {
     live: MapHandle,
     labels: MapHandle,
@@ -84,21 +84,22 @@ pub struct Enforcer {
     events: MapHandle,
     counters: MapHandle,
     attached: Attached,
-    /// [`ITERATORS`], attached.
+    /// The attached [`ITERATORS`], in the same order.
     iterators: Vec<Iterator>,
-    /// Of the live generation, which alone says so.
+    /// Number of the live generation, which an agent that takes over reads from the live image.
     generation: u32,
-    /// Empty where the pins hold the programs. Dropped in this order: first those to the hooks.
+    /// Links of programs that end with this process; empty if pins hold the programs. They are dropped in
+    /// order: those to the hooks first, then the judge's.
     links: Vec<Link>,
-    /// Where everything is pinned, if it is.
+    /// Directory below which everything is pinned; `None` if nothing is.
     directory: Option<PathBuf>,
     took_over: bool,
     verified_instructions: Vec<(String, u32)>,
 }
 
 impl Enforcer {
-    /// Makes the programs run. With a directory on a bpf filesystem, takes over what is pinned below it or pins what it
-    /// loads; without, they end with this process.
+    /// Makes the programs run. With a directory on a bpf filesystem, takes over the programs that are pinned
+    /// below it, or loads and pins them there; without a directory, they end with this process.
     pub fn attach(directory: Option<&Path>) -> Result<Self, BpfError> {
         output::listen();
         let Some(directory) = directory else { return Self::load(None) };
@@ -124,8 +125,8 @@ impl Enforcer {
             pins::go_on_with_labels(&mut skeleton, directory)?;
         }
         let mut skeleton = skeleton.load().map_err(BpfError::load)?;
-        // It stays open until the others are attached. The kernel closes what was opened last first: should this process be killed,
-        // programs that nobody pinned end before their judge.
+        // The judge's object stays open until the other programs are attached. If this process is killed, the
+        // kernel closes the files that were opened last first, so unpinned programs end before their judge.
         let mut judge = MaybeUninit::uninit();
         let judge = judge::load(&mut judge, &skeleton)?;
         let mut judges = judge::replace(&judge, &skeleton)?;
@@ -209,31 +210,33 @@ impl Enforcer {
         Ok(enforcer)
     }
 
-    /// Registers what others must not touch and is not registered by who loaded the programs, or by nobody yet.
+    /// Registers the links of this process's iterators and the pin directory as guarded. The links of the
+    /// hooks are registered when they are made.
     fn guard_itself(&self) -> Result<(), BpfError> {
         let ids = self.iterators.iter().map(Iterator::id).collect::<Result<Vec<_>, _>>();
         self.guarded.add_links(ids.map_err(|source| BpfError::Iterator { source })?.into_iter())?;
         self.directory.as_deref().map_or(Ok(()), |directory| self.guarded.add_pins(directory))
     }
 
-    /// Keeps this process, and files or whole directories, from the tasks of containers: they cannot end, stop or trace the one, nor
-    /// write, remove or move the others. It ends for what a process before this one registered. A path that is not there is
-    /// passed over.
+    /// Protects this process and the given files or whole directories from the tasks of containers: they
+    /// cannot end, stop or trace the process, nor write, remove or move the files. What an earlier process
+    /// registered is no longer protected. A path that does not exist is skipped.
     pub fn guard_agent(&self, paths: &[&Path]) -> Result<(), BpfError> {
         self.guarded.set_agent(self.directory.as_deref(), std::process::id(), paths)
     }
 
-    /// Whether the programs were already running.
+    /// Returns whether the programs were already running.
     pub fn took_over(&self) -> bool {
         self.took_over
     }
 
-    /// The live generation's number; 0 when there is none, or only that of [`prove`](Self::prove).
+    /// Returns the number of the live generation; 0 if there is none, or only that of [`prove`](Self::prove).
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Builds a generation beside the live one and makes it live. On an error the live one stays.
+    /// Builds a generation beside the live one, makes it live, and ends the programs of other versions. If
+    /// building fails, the live generation stays.
     pub fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         if generation.id <= self.generation {
             let reason = format!("generation {} is already live", self.generation);
@@ -243,7 +246,7 @@ impl Enforcer {
         self.directory.as_deref().map_or(Ok(()), pins::end_other_versions)
     }
 
-    /// Makes a generation live whatever its number, and leaves other versions alone.
+    /// Makes a generation live without comparing its number, and leaves other versions alone.
     pub(crate) fn make_live(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         let words = generation.words()?;
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
@@ -255,7 +258,8 @@ impl Enforcer {
         self.live
             .update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| BpfError::Map { map: "live", source })?;
-        // A decision that began under the last generation may still look its linked files up; those before are nobody's.
+        // A decision that began under the previous generation may still look up its linked files. Nothing
+        // uses those of earlier generations.
         let last = self.generation;
         self.generation = generation.id;
         self.forget_linked_files_before(last)
@@ -280,7 +284,8 @@ impl Enforcer {
         Ok(())
     }
 
-    /// Notes the mount namespace of a container that nothing is known of yet: where its first process is later is its own choice.
+    /// Records the mount namespace of a container whose entry root is unknown. The container's first process
+    /// may later move to any other one.
     fn record_entry_root(&self, domain: u32, tree: &MountTree) -> Result<(), BpfError> {
         if domain == HOST_DOMAIN || tree.mount_namespace == 0 {
             return Ok(());
@@ -292,14 +297,15 @@ impl Enforcer {
         note().map_err(|source| BpfError::Map { map: "entrances", source })
     }
 
-    /// What the kernel finds out of it itself is left to it.
+    /// Sets the mount namespace of a domain's entry root. The other fields are zeroed; the kernel side fills
+    /// them in.
     fn set_entry_root(&self, domain: u32, mount_namespace: u32) -> libbpf_rs::Result<()> {
         let mut entry_root = vec![0; self.entrances.value_size() as usize];
         entry_root[..4].copy_from_slice(&mount_namespace.to_ne_bytes());
         self.entrances.update(&domain.to_ne_bytes(), &entry_root, MapFlags::ANY)
     }
 
-    /// Keys begin with the generation.
+    /// Removes the linked files of earlier generations, with which their keys begin.
     fn forget_linked_files_before(&self, generation: u32) -> Result<(), BpfError> {
         let old: Vec<_> = self.linked_files.keys().filter(|key| leading_u32(key) < generation).collect();
         for key in old {
@@ -308,7 +314,7 @@ impl Enforcer {
         Ok(())
     }
 
-    /// The number that the live image has in it; 0 where none is live.
+    /// Returns the generation's number from the live image; 0 if no image is live.
     fn live_generation(&self) -> Result<u32, BpfError> {
         let look = || {
             let Some(id) = self.live.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)? else { return Ok(0) };
@@ -324,28 +330,28 @@ impl Enforcer {
         put_label(&self.labels, task, domain)
     }
 
-    /// [`label`](Self::label) for a process that was forked and has started no program yet.
+    /// Returns a [`Labeller`], for a forked process that has not started its program yet.
     pub fn labeller(&self) -> Result<Labeller, BpfError> {
         let labels = MapHandle::try_from(&self.labels);
         labels.map(Labeller).map_err(|source| BpfError::Map { map: "labels", source })
     }
 
-    /// Takes the label off one task, which is then under the host's rules.
+    /// Removes the label of one task, which is then under the host's rules.
     pub fn unlabel(&self, task: BorrowedFd<'_>) -> Result<(), BpfError> {
         self.labels
             .delete(&task.as_raw_fd().to_ne_bytes())
             .map_err(|source| BpfError::Map { map: "labels", source })
     }
 
-    /// The ring's reading end. What happened while nobody read waits there, as long as it fits.
+    /// Opens the reading end of the ring buffer, where unread events wait as long as they fit.
     pub fn events(&self) -> Result<Events, BpfError> {
         let map =
             MapHandle::try_from(&self.events).map_err(|source| BpfError::Map { map: "events", source })?;
         Events::new(map)
     }
 
-    /// Puts the events into the ring that wait for the kernel to know whether a name was there (`undecided.h`). To be called each
-    /// second by who reads the ring.
+    /// Puts those events into the ring buffer that wait until the kernel knows whether a path existed
+    /// (`undecided.h`). The reader of the ring buffer must call this every second.
     pub fn settle(&self) -> Result<(), BpfError> {
         let list = self.undecided.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
         let list = list.map_err(|source| BpfError::Map { map: "undecided", source })?;
@@ -355,7 +361,7 @@ impl Enforcer {
         }
     }
 
-    /// The containers that are known to the kernel, and their domains.
+    /// Returns the containers that the kernel side knows, with their domains.
     pub fn containers(&self) -> Result<BTreeMap<ContainerId, u32>, BpfError> {
         let look = || {
             self.containers
@@ -370,20 +376,21 @@ impl Enforcer {
         look().map_err(|source| BpfError::Map { map: "containers", source })
     }
 
-    /// Forgets which mount namespace a domain was given: it is another's from here on.
+    /// Clears the entry root of a domain, which is another container's from here on.
     pub fn forget_entry_root(&self, domain: u32) -> Result<(), BpfError> {
         self.set_entry_root(domain, 0).map_err(|source| BpfError::Map { map: "entrances", source })
     }
 
-    /// Puts into a domain what is started in a container from here on. What runs there already is found by
-    /// [`Self::label_running`]. No other container may have had the domain since tasks were last seen in it.
+    /// Puts every program that is started in a container from here on into a domain. [`Self::label_running`]
+    /// finds those that run there already. If the domain was another container's before, a pass over all
+    /// tasks must have found no task in it since.
     pub fn add_container(&self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
         let failed = |map| move |source| BpfError::Map { map, source };
         self.forget_entry_root(domain)?;
         self.containers.update(&id.0, &domain.to_ne_bytes(), MapFlags::ANY).map_err(failed("containers"))
     }
 
-    /// Forgets a container; tasks that are left of it stay in its domain.
+    /// Removes a container. Its remaining tasks stay in its domain.
     pub fn remove_container(&self, id: ContainerId) -> Result<(), BpfError> {
         match self.containers.delete(&id.0) {
             Err(source) if source.kind() != libbpf_rs::ErrorKind::NotFound => {
@@ -393,14 +400,15 @@ impl Enforcer {
         }
     }
 
-    /// Puts the tasks that run in known containers, and are in no domain yet or in that of the strangers, into their
-    /// container's.
+    /// Puts tasks of known containers into their container's domain, if they are in no domain yet or in
+    /// [`UNIDENTIFIED_DOMAIN`](crate::UNIDENTIFIED_DOMAIN).
     pub fn label_running(&self) -> Result<Labelled, BpfError> {
         self.label_all(LABEL)
     }
 
-    /// The same, and puts those that have been strangers for 10 s under the host's rules: to be called by who knows all
-    /// containers that he wants to name.
+    /// Does what [`label_running`](Self::label_running) does, and moves tasks that have been in an
+    /// unidentified container for 10 s to the host's rules. Call it only once all containers to be named have
+    /// been added.
     pub fn release_unidentified(&self) -> Result<Labelled, BpfError> {
         self.label_all(RELEASE)
     }
@@ -425,9 +433,10 @@ impl Enforcer {
         Ok(all)
     }
 
-    /// Goes through every descriptor and mapping of every task and hands over those that the live rules would refuse, as the
-    /// refused access that there would be. What is obtained meanwhile is decided on where it is obtained; but a task that
-    /// forks while this runs can hand what it holds to a child that is not looked at any more.
+    /// Goes through every descriptor and mapping of every task, and passes those that the live rules would
+    /// refuse to `each`, as the event of the refused access. Handles that are obtained meanwhile are decided
+    /// on where they are obtained. But a task that forks meanwhile can pass its handles to a child that is
+    /// not looked at any more.
     pub fn preexisting(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
         (0..HELD).try_for_each(|which| {
             self.iterate(which, |bytes| {
@@ -438,7 +447,8 @@ impl Enforcer {
         })
     }
 
-    /// Runs one of [`ITERATORS`] to its end. `take` gets the bytes at hand and says how many it has taken, `None` for too few.
+    /// Runs one of [`ITERATORS`] to its end. `take` gets the bytes read so far and returns how many it has
+    /// taken, `None` if there are too few.
     fn iterate(&self, which: usize, mut take: impl FnMut(&[u8]) -> Option<usize>) -> Result<(), BpfError> {
         let failed = |source| BpfError::Iterator { source };
         let iterator =
@@ -449,7 +459,7 @@ impl Enforcer {
             let read = match iterator.read(&mut chunk) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
-                // EAGAIN: very many objects, and nothing to tell so far.
+                // EAGAIN: the kernel went through very many objects and has written nothing so far.
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
                     continue;
                 }
@@ -464,17 +474,17 @@ impl Enforcer {
         }
     }
 
-    /// What other versions' programs, which are ended, have left to be told.
+    /// Returns what other versions, whose programs have ended, have left unreported.
     pub fn leftovers(&self) -> Result<Vec<Leftover>, BpfError> {
         self.directory.as_deref().map_or(Ok(Vec::new()), pins::leftovers)
     }
 
-    /// What happened since the programs were loaded, by agents before this one too.
+    /// Returns the counts since the programs were loaded, including those under earlier agents.
     pub fn counters(&self) -> Result<Counters, BpfError> {
         Ok(Counters { skipped: self.attached.skipped()?, ..Counters::read(&self.counters)? })
     }
 
-    /// Counts from 0 again; for when nothing is at work that counts.
+    /// Sets all counters to 0. Call it only while no program counts anything.
     pub(crate) fn reset_counters(&self) -> Result<(), BpfError> {
         let failed = |source| BpfError::Map { map: "counters", source };
         let zeros = vec![vec![0; size_of::<u64>()]; libbpf_rs::num_possible_cpus().map_err(failed)?];
@@ -483,14 +493,15 @@ impl Enforcer {
             .map_err(failed)
     }
 
-    /// Ends these programs, other versions' not.
+    /// Ends these programs, but not those of other versions.
     pub fn unload(self) -> Result<(), BpfError> {
         let pins = self.directory.map(|directory| directory.join(VERSION));
         drop(self.links);
         pins.filter(|pins| pins.is_dir()).map_or(Ok(()), |pins| pins::remove(&pins))
     }
 
-    /// How many instructions the verifier processed per program; empty where the programs were already running.
+    /// Returns how many instructions the verifier processed for each program; empty if the programs were
+    /// already running.
     pub fn verified_instructions(&self) -> &[(String, u32)] {
         &self.verified_instructions
     }
@@ -503,7 +514,7 @@ pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel
     Ok(skeleton)
 }
 
-/// The names of the programs for the hooks of this kernel.
+/// Returns the names of the programs for this kernel's hooks.
 fn hook_programs() -> Result<Vec<OsString>, BpfError> {
     let mut object = MaybeUninit::uninit();
     let skeleton = open(&mut object)?;
@@ -518,7 +529,7 @@ fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapH
     MapHandle::try_from(&map).map_err(|source| BpfError::Map { map: name, source })
 }
 
-/// Where an iterator stands among [`ITERATORS`].
+/// Returns the index of an iterator in [`ITERATORS`].
 fn position(iterator: &str) -> usize {
     ITERATORS.iter().position(|name| *name == iterator).unwrap_or(ITERATORS.len())
 }
@@ -527,7 +538,8 @@ fn leading_u32(key: &[u8]) -> u32 {
     key.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-/// By program, with what `judges` put into their place once for each time that it was verified.
+/// Returns the number of verified instructions by program. The judge is listed once for each time that it was
+/// verified.
 fn verified_instructions(links: &[(OsString, Link)], judges: &[(OsString, Link)]) -> Vec<(String, u32)> {
     let id = |link: &Link| link.info().ok().map(|info| info.prog_id);
     let mut names: BTreeMap<_, _> =

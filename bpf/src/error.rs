@@ -1,4 +1,4 @@
-//! Why the kernel side could not do what it was asked.
+//! Defines the error of everything that the kernel side is asked to do.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use thiserror::Error;
 use crate::output;
 use crate::symbols::Unseen;
 
-/// Why the kernel side could not do what it was asked.
+/// A `BpfError` says why the kernel side could not do what it was asked.
 #[derive(Debug, Error)]
 pub enum BpfError {
-    /// The kernel's verifier, BTF or permissions refused the programs.
+    /// The kernel rejected the programs: by the verifier, for its BTF, or for missing permissions.
     #[error("the kernel refuses the programs: {source} (hzn-armor-agent probe tells what is missing){said}")]
     Load {
         /// The kernel's error.
         source: libbpf_rs::Error,
-        /// What libbpf said about it, with the end of the verifier's log.
+        /// libbpf's warnings about it, with the end of the verifier's log.
         said: String,
     },
-    /// The programs would load, and read nothing where they look for the kernel's variables.
+    /// The programs would load, but would read nothing where they expect the kernel's variables.
     #[error(transparent)]
     Symbols(Unseen),
-    /// The kernel would now and then not run a program where a task can be preempted in it, and it lets tasks be.
+    /// This kernel sometimes skips a program that another task was preempted in, and it is fully preemptible.
     #[error(
         "this kernel passes over a program that another task is preempted in, and it is fully preemptible: what is blocked \
          could be done nevertheless; boot with `preempt=voluntary` on the kernel command line, or take a kernel from 6.2 on"
@@ -34,26 +34,26 @@ pub enum BpfError {
     Attach {
         /// The program's name, which is its hook's.
         program: String,
-        /// What libbpf says.
+        /// libbpf's error.
         source: libbpf_rs::Error,
     },
-    /// A map could not be read or written; out of memory, mostly.
+    /// A map could not be read or written, mostly for lack of memory.
     #[error("kernel map {map}: {source}")]
     Map {
         /// The map's name in `maps.h`.
         map: &'static str,
-        /// What the kernel says.
+        /// The kernel's error.
         source: libbpf_rs::Error,
     },
-    /// A pin could not be made, read or removed: not a bpf filesystem, or no right to it.
+    /// A pin could not be made, read or removed: it is on no bpf filesystem, or the agent has no right to it.
     #[error("{}: {source} (is a bpf filesystem mounted there?)", escaped_path(path))]
     Pin {
         /// The pin.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The directory for pins is elsewhere; nothing was made, or removed, there.
+    /// The pin directory is on another filesystem; nothing was made or removed there.
     #[error(
         "{}: there is no bpf filesystem: choose a directory on one, or mount it: `mount -t bpf bpf /sys/fs/bpf`",
         escaped_path(path)
@@ -62,30 +62,30 @@ pub enum BpfError {
         /// The directory.
         path: PathBuf,
     },
-    /// Something else is in the place of the directory for pins; nothing was done.
+    /// The pin directory's path is no directory; nothing was done.
     #[error("{}: not a directory: remove what is there, or choose another", escaped_path(path))]
     NotDirectory {
-        /// What is there.
+        /// The path.
         path: PathBuf,
     },
-    /// What tasks hold cannot be listed.
+    /// An iterator over tasks, or over the handles that they hold, failed.
     #[error("what tasks hold cannot be listed: {source}")]
     Iterator {
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel does not tell of the programs that it runs.
+    /// The kernel gives no information about the programs that it runs.
     #[error("the programs cannot be looked at: {source}")]
     Programs {
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The generation cannot be a kernel table; nothing changed.
+    /// The generation cannot be laid out as kernel tables; nothing changed.
     #[error("generation {id}: {reason}")]
     Generation {
-        /// Its number.
+        /// The generation's number.
         id: u32,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }

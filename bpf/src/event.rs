@@ -1,4 +1,4 @@
-//! What the kernel side reports: the events of the ring, decoded.
+//! Decodes the events that the kernel side puts into the ring buffer.
 
 use std::cell::RefCell;
 use std::mem::offset_of;
@@ -13,7 +13,8 @@ use crate::container::ContainerId;
 use crate::error::BpfError;
 use crate::skeleton::types;
 
-/// The hook that decided, or the iterator that found what no hook saw. The discriminant is that of `enum hook` in `abi.h`.
+/// A `Hook` is the hook that decided, or the iterator that found a preexisting handle. The discriminant is
+/// that of `enum hook` in `abi.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 #[allow(missing_docs)] // each is the kernel's hook of that name
@@ -46,9 +47,9 @@ pub enum Hook {
     InodeRmdir,
     InodeMknod,
     InodeRename,
-    /// A descriptor from before the rules.
+    /// A descriptor that the process had before its rules.
     PreexistingFile,
-    /// A mapping from before the rules.
+    /// A mapping that the process had before its rules.
     PreexistingMapping,
     UnixStreamConnect,
     UnixMaySend,
@@ -128,33 +129,33 @@ const HOOKS: [(Hook, &str); 51] = [
 ];
 
 impl Hook {
-    /// The hook's name as KubeArmor writes it in `Data`: `lsm=FILE_OPEN`.
+    /// Returns the hook's name as KubeArmor writes it in `Data`, such as `lsm=FILE_OPEN`.
     pub fn data(self) -> &'static str {
         HOOKS[self as usize].1
     }
 }
 
-/// A refusal that no policy's rule asks for, by the reserved number that its decision has.
+/// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Guard {
-    /// What belongs to the agent: its programs and maps, their pins, its process and files.
+    /// Protects the agent: its programs and maps, their pins, its process and files.
     Agent,
-    /// A process outside of the task's domain.
+    /// Protects processes outside of the task's domain.
     Outside,
-    /// A setting that names a program which the kernel starts.
+    /// Protects settings that name a program which the kernel starts.
     Helper,
-    /// What would pass for a program that has rights by `fromSource`: a mount over it or over what leads there, or another file
-    /// that a process names as its own program.
+    /// Protects programs that have rights by `fromSource`: nothing is mounted over them or over a directory
+    /// that leads to them, and no process names another file as its own program.
     Source,
 }
 
-/// `RULE_MASK` of `abi.h`.
+/// `RULE_AGENT` of `abi.h`, which is `RULE_MASK` there. The numbers of the other guards are just below it.
 const RULE_AGENT: u32 = (1 << 30) - 1;
 
-/// A blocked or audited access. Names are as [`escaped`](crate::escaped()) writes them.
+/// An `Event` is a blocked or audited access. Its strings are escaped by [`escaped`](crate::escaped()).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// CLOCK_BOOTTIME, nanoseconds.
+    /// Time of the decision, CLOCK_BOOTTIME in nanoseconds.
     pub time_ns: u64,
     /// The generation that decided.
     pub generation: u32,
@@ -162,21 +163,21 @@ pub struct Event {
     pub domain: u32,
     /// The verdict and the rule.
     pub decision: Decision,
-    /// What was asked for.
+    /// The requested permission.
     pub permission: Permission,
-    /// Where it was asked, or found.
+    /// The hook where the access was requested, or the iterator that found the handle.
     pub hook: Hook,
-    /// Of [`Hook::PreexistingFile`] the descriptor's number.
+    /// The descriptor's number, for [`Hook::PreexistingFile`].
     pub descriptor: Option<u32>,
-    /// Thread, in the host's pid namespace.
+    /// Thread id, in the host's pid namespace.
     pub pid: u32,
-    /// Process, in the host's pid namespace.
+    /// Process id, in the host's pid namespace.
     pub tgid: u32,
-    /// Parent process, in the host's pid namespace.
+    /// Parent's process id, in the host's pid namespace.
     pub parent_tgid: u32,
-    /// Process, in its own pid namespace.
+    /// Process id, in the process's own pid namespace.
     pub ns_pid: u32,
-    /// Parent process, in the parent's own pid namespace.
+    /// Parent's process id, in the parent's own pid namespace.
     pub ns_parent: u32,
     /// Real user id, in the host's user namespace.
     pub uid: u32,
@@ -184,23 +185,23 @@ pub struct Event {
     pub cgroup: u64,
     /// The thread's name.
     pub comm: String,
-    /// The object's path; empty where it has none.
+    /// The object's path; empty if it has none.
     pub path: String,
-    /// The other name of a rename or link; empty otherwise.
+    /// The second path of a rename or link; empty otherwise.
     pub new_path: String,
-    /// Whether the decision is about `new_path`, not `path`.
+    /// True if the decision is about `new_path`, not `path`.
     pub about_new_path: bool,
-    /// The task's program.
+    /// Path of the task's program.
     pub program: String,
-    /// The parent's program.
+    /// Path of the parent's program.
     pub parent_program: String,
-    /// In [`UNIDENTIFIED_DOMAIN`](crate::UNIDENTIFIED_DOMAIN) the container, if the task still is in its control group: of other domains
-    /// the number says which it is.
+    /// The container, if the domain is [`UNIDENTIFIED_DOMAIN`](crate::UNIDENTIFIED_DOMAIN) and the task is
+    /// still in the container's control group. The number of any other domain says which container it is.
     pub container: Option<ContainerId>,
 }
 
 impl Event {
-    /// The guard that decided; `None` where it was a rule of the tables.
+    /// Returns the guard that decided; `None` if the tables decided.
     pub fn guard(&self) -> Option<Guard> {
         match RULE_AGENT - self.decision.rule() {
             0 => Some(Guard::Agent),
@@ -212,11 +213,12 @@ impl Event {
     }
 }
 
-/// Where an event's strings begin.
+/// Offset of an event's strings.
 const STRINGS: usize = offset_of!(types::event, strings);
 
 impl Event {
-    /// The first of several records in a row, and how long it is; `None` where it is not all there, or as for `decode`.
+    /// Decodes the first of several consecutive records, and returns it with its length; `None` if it is
+    /// incomplete, or if `decode` returns `None`.
     pub(crate) fn decode_first(records: &[u8]) -> Option<(Self, usize)> {
         let lengths = [
             offset_of!(types::event, path_length),
@@ -232,7 +234,7 @@ impl Event {
         Some((Self::decode(records.get(..length)?)?, length))
     }
 
-    /// `None` where the record is none of ours: too short, or of a hook or permission that does not exist.
+    /// Decodes a record; `None` if it is too short, or of a hook or permission that does not exist.
     fn decode(record: &[u8]) -> Option<Self> {
         let array = |offset: usize| record.get(offset..offset + 4)?.try_into().ok();
         let number = |offset: usize| array(offset).map(u32::from_ne_bytes);
@@ -281,10 +283,11 @@ impl Event {
     }
 }
 
-/// The reading end of the ring. There is one ring per pin directory, and one reader at a time.
+/// An `Events` is the reading end of the ring buffer. There is one ring buffer per pin directory, and one
+/// reader at a time.
 pub struct Events {
     ring: RingBuffer<'static>,
-    /// Filled by the ring's callback while `drain` runs.
+    /// Events that the ring buffer's callback has decoded while `drain` runs.
     decoded: Arc<Mutex<Vec<Event>>>,
     /// Keeps the map's descriptor open that `ring` waits on.
     _map: MapHandle,
@@ -306,13 +309,14 @@ impl Events {
         Ok(Self { ring, decoded, _map: map })
     }
 
-    /// Readable (epoll) when events wait.
+    /// Returns a descriptor that epoll reports as readable when events wait.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is the ring's own epoll instance, open as long as `self.ring`, which `self` keeps.
+        // SAFETY: the descriptor is the ring's own epoll instance, open as long as `self.ring`, which `self`
+        // keeps.
         unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) }
     }
 
-    /// Takes up to `max` events that wait, the oldest first, without blocking.
+    /// Takes up to `max` waiting events, the oldest first, without blocking.
     pub fn drain(&mut self, max: usize) -> Result<Vec<Event>, BpfError> {
         let taken = self.ring.consume_raw_n(max);
         if taken < 0 {

@@ -1,6 +1,7 @@
-//! What the programs keep from others besides what rules name (`self.h`): the agent's files, pins, process and links.
+//! Registers what the programs protect beyond what rules name (`self.h`): the agent's files, pins, process
+//! and links.
 //!
-//! Invariant: what is registered anew is there before what is no longer registered goes.
+//! Invariant: new entries are inserted before old ones are deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,7 +15,7 @@ use crate::error::BpfError;
 use crate::mount_tree::kernel_device;
 use crate::pins::pin_error;
 
-/// `enum guarded_kind` of `abi.h`.
+/// A `Kind` is an `enum guarded_kind` of `abi.h`.
 #[derive(Clone, Copy)]
 enum Kind {
     File,
@@ -23,17 +24,17 @@ enum Kind {
     Link,
 }
 
-/// `enum guarded_reach` of `abi.h`.
+/// A `Reach` is an `enum guarded_reach` of `abi.h`.
 #[derive(Clone, Copy)]
 enum Reach {
     Itself,
     Below,
 }
 
-/// The map `guarded`.
+/// A `Guarded` is the map `guarded`.
 pub(crate) struct Guarded(pub(crate) MapHandle);
 
-/// Entries, key by value, as the kernel has them.
+/// An `Entries` maps keys to values, as the kernel has them.
 #[derive(Default)]
 struct Entries(BTreeMap<Vec<u8>, u32>);
 
@@ -45,7 +46,8 @@ impl Entries {
         *value = (*value).max(reach as u32);
     }
 
-    /// A file, or a directory with all that is below it; and that no directory above it is moved away.
+    /// Adds a file, or a directory with everything below it, and all directories above, so that none of them
+    /// is moved away.
     fn add_path(&mut self, path: &Path) -> io::Result<()> {
         let path = path.canonicalize()?;
         for (at, reach) in
@@ -61,7 +63,8 @@ impl Entries {
 }
 
 impl Guarded {
-    /// Keeps links from being found by their ids, and forgets those that are gone: each agent attaches some of its own.
+    /// Protects links from being opened by their ids, and deletes the entries of links that no longer exist:
+    /// each agent attaches some of its own.
     pub(crate) fn add_links(&self, ids: impl Iterator<Item = u32>) -> Result<(), BpfError> {
         let mut entries = Entries::default();
         ids.for_each(|id| entries.add(Kind::Link, 0, id.into(), Reach::Below));
@@ -76,14 +79,15 @@ impl Guarded {
         gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
     }
 
-    /// Keeps a directory of pins.
+    /// Protects a directory of pins.
     pub(crate) fn add_pins(&self, directory: &Path) -> Result<(), BpfError> {
         let mut entries = Entries::default();
         entries.add_path(directory).map_err(|source| pin_error(directory, source))?;
         self.insert(&entries)
     }
 
-    /// Keeps what belongs to an agent, and no longer what belonged to one before it. What is not there is passed over.
+    /// Protects what belongs to an agent, and ends the protection of what belonged to an earlier one. Paths
+    /// that do not exist are skipped.
     pub(crate) fn set_agent(
         &self,
         pins: Option<&Path>,

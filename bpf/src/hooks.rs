@@ -1,4 +1,5 @@
-//! Which of the programs a kernel has hooks for. What its own description of its types says counts, never its version.
+//! Chooses the programs that this kernel has hooks for, by the kernel's own description of its types, never
+//! by its version.
 
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::{Func, FuncProto};
@@ -7,8 +8,9 @@ use libbpf_rs::btf::{BtfType, ReferencesType as _};
 use crate::error::BpfError;
 use crate::skeleton::OpenArmorSkel;
 
-/// Leaves out the programs whose hook this kernel lacks, and of two for one hook the one with other arguments. What every
-/// kernel from 6.1 on has is not looked up: that it does not load is an error.
+/// Leaves out the programs whose hook this kernel lacks, and of two programs for one hook the one that
+/// expects other arguments. Hooks that every kernel from 6.1 on has are not looked up: it is an error if
+/// their programs do not load.
 pub(crate) fn choose(skeleton: &mut OpenArmorSkel<'_>) -> Result<(), BpfError> {
     let kernel = Btf::from_vmlinux().map_err(BpfError::load)?;
     let has = |hook: &str| arguments(&kernel, hook).is_some();
@@ -23,16 +25,17 @@ pub(crate) fn choose(skeleton: &mut OpenArmorSkel<'_>) -> Result<(), BpfError> {
     Ok(())
 }
 
-/// The hook that is asked about changes of flags and project ids.
+/// The hook for changes of a file's flags and project id.
 const FILE_ATTRIBUTES: &str = "inode_file_setattr";
 
-/// Whether this kernel asks about changes of a file's flags and project id, which are made by ioctl. A hook on every ioctl would
-/// do where it does not, but costs each of them a tenth and more.
+/// Returns whether this kernel has a hook for changes of a file's flags and project id, which are made by
+/// ioctl. On other kernels a hook on every ioctl would see them, but makes each ioctl slower by a tenth and
+/// more.
 pub fn sees_file_attributes() -> bool {
     Btf::from_vmlinux().is_ok_and(|kernel| arguments(&kernel, FILE_ATTRIBUTES).is_some())
 }
 
-/// How many arguments a hook has; `None` where there is none of that name.
+/// Returns the number of a hook's arguments; `None` if there is no hook of that name.
 fn arguments(kernel: &Btf<'_>, hook: &str) -> Option<usize> {
     let function = kernel.type_by_name::<Func<'_>>(&format!("bpf_lsm_{hook}"))?;
     let prototype: BtfType<'_> = function.referenced_type();

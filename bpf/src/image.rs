@@ -1,4 +1,4 @@
-//! A generation as the kernel reads it: `abi.h` describes the layout of its words.
+//! Lays out a generation as the kernel side reads it. `abi.h` describes the layout of its words.
 
 use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
 
@@ -8,15 +8,15 @@ use crate::error::BpfError;
 use crate::mount_tree::MountTree;
 use crate::{HOST_DOMAIN, MAX_DOMAIN, skeleton::types};
 
-/// Words of a `struct image_domain`.
+/// Number of words of a `struct image_domain`.
 const DOMAIN_WORDS: usize = 8;
-/// `IMAGE_PAGE_WORDS` of `abi.h`; the kernel refuses an image with other pages.
+/// `IMAGE_PAGE_WORDS` of `abi.h`. The kernel rejects an image with pages of another size.
 const PAGE_WORDS: usize = 4096;
-/// Pages per batch update: 2 MiB at a time.
+/// Number of pages per batch update: 2 MiB at a time.
 const BATCH: usize = 64;
 /// `CELL_BLOCKED` of `abi.h`.
 const CELL_BLOCKED: u32 = 8;
-/// A directory whose name no rule gives: paths hold no such byte unless somebody wants it.
+/// A directory that no rule names: its name is a byte that no path contains by chance.
 const ELSEWHERE: &[u8] = b"/\x01/";
 /// `DOMAIN_RULED` of `abi.h`.
 const RULED: u32 = 1 << 0;
@@ -26,35 +26,39 @@ const SUBJECTS: u32 = 1 << 1;
 const REFUSES: u32 = 1 << 2;
 /// `DOMAIN_SECURE_SOURCES` of `abi.h`.
 const SECURE_SOURCES: u32 = 1 << 3;
-/// More would not be a policy but an attack on the node's memory: 256 MiB of words.
+/// Maximum number of words, 256 MiB. A larger image would not be a policy but an attack on the node's memory.
 const MAX_WORDS: usize = 32 << 20;
 
 const _: () = assert!(size_of::<types::image_domain>() == DOMAIN_WORDS * 8);
 
-/// All rules that are to be live at one time.
+/// A `Generation` is the set of all rules that are live at one time.
 #[derive(Clone, Copy, Debug)]
 pub struct Generation<'a> {
-    /// Above 0, and above every earlier one's in the same pin directory.
+    /// The generation's number, which is above 0 and above that of every earlier one in the same pin
+    /// directory.
     pub id: u32,
-    /// Inode number of the host's mount namespace, outside of which containers are; 0: no task enters one.
+    /// Inode number of the host's mount namespace; containers are outside of it. 0: no task enters a
+    /// container.
     pub host_mount_namespace: u32,
-    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables, and where its own mount tree is. Tables
-    /// that several refer to are laid down once.
+    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables and mount tree. Tables that several
+    /// domains refer to are stored once.
     pub domains: &'a [(u32, &'a Domain, MountTree)],
-    /// Alerts per rule, domain and second before the rest are only counted; 0: unlimited.
+    /// Number of alerts per rule, domain and second before the rest are only counted; 0: unlimited.
     pub alerts_per_second: u32,
-    /// Whether a program that has rights by `fromSource` starts as if it were setuid.
+    /// True if a program that has rights by `fromSource` starts as if it were setuid.
     pub secure_sources: bool,
 }
 
 impl Generation<'_> {
-    /// The image's words. Fails with [`BpfError::Generation`] when a number is out of range or the tables are too large.
+    /// Returns the image's words. Fails with [`BpfError::Generation`] if a number is out of range or the
+    /// tables are too large.
     pub(crate) fn words(&self) -> Result<Vec<u64>, BpfError> {
         let refuse = |reason: String| BpfError::Generation { id: self.id, reason };
         if self.domains.iter().any(|(number, ..)| *number > MAX_DOMAIN) {
             return Err(refuse(format!("domains are numbered up to {MAX_DOMAIN}")));
         }
-        // Domain 0's head says which generation this is, and where containers begin.
+        // The head of domain 0 gives the generation and the host's mount namespace, even if the host has no
+        // rules.
         let mut words = vec![0; (MAX_DOMAIN as usize + 1) * DOMAIN_WORDS];
         let nobodys = types::image_domain {
             generation: self.id,
@@ -103,7 +107,7 @@ fn flags(domain: &Domain) -> u32 {
     RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 } | if refuses { REFUSES } else { 0 }
 }
 
-/// Where a domain's tables lie.
+/// A `Tables` says where a domain's tables are in the image.
 #[derive(Clone, Copy)]
 struct Tables {
     cells: u32,
@@ -125,7 +129,8 @@ impl Tables {
     }
 }
 
-/// A vector's index, which of its decisions are not silent allows, and which are refusals.
+/// Returns a cell: a vector's index, and the masks of its decisions that are not silent allows and that are
+/// refusals.
 fn cell(vector: u32, domain: &Domain) -> u64 {
     let mask = |Vector(decisions): &Vector| {
         (0..).zip(decisions).fold(0, |mask, (bit, decision)| match decision.verdict() {
@@ -134,7 +139,7 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
             Verdict::Block => mask | 1 << bit | 1 << (CELL_BLOCKED + bit),
         })
     };
-    // A cell without a vector is refused by the kernel side; it must not pass for a silent one.
+    // The kernel side refuses where a cell has no vector, so such a cell must not look like a silent allow.
     pair(vector, domain.vectors.get(vector as usize).map_or(u32::MAX, mask))
 }
 
@@ -164,7 +169,7 @@ fn head_words(head: &types::image_domain) -> [u64; DOMAIN_WORDS] {
     ]
 }
 
-/// A new inner map of `live` with all words in it.
+/// Creates an inner map for `live` that holds all the words.
 pub(crate) fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
     let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
@@ -183,18 +188,19 @@ pub(crate) fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
     Ok(map)
 }
 
-/// The generation that an image's first page is of.
+/// Returns the generation's number from an image's first page.
 pub(crate) fn generation_of(page: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(page.get(4..8)?.try_into().ok()?))
 }
 
-/// Appends pairs of words, each in one page, and returns where.
+/// Appends pairs of words, each pair within one page, and returns their offset.
 fn append_pairs(words: &mut Vec<u64>, pairs: impl Iterator<Item = [u64; 2]>) -> u32 {
     words.resize(words.len().next_multiple_of(2), 0);
     append(words, pairs.flatten())
 }
 
-/// Appends and returns where. Offsets stay far below 2^32 as long as [`MAX_WORDS`] is checked after each domain.
+/// Appends words and returns their offset. Offsets stay far below 2^32, since [`MAX_WORDS`] is checked after
+/// each domain.
 fn append(words: &mut Vec<u64>, more: impl Iterator<Item = u64>) -> u32 {
     let at = words.len() as u32;
     words.extend(more);

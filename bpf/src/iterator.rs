@@ -1,7 +1,8 @@
-//! The iterator programs as this process runs them.
+//! Runs the iterator programs in this process.
 //!
-//! Invariant: their links are this process's alone, never pinned. A link of an iterator can be given another program by whoever
-//! has a descriptor of it, and a pin gives one out without asking any program.
+//! Invariant: their links belong to this process alone and are never pinned. Anybody who has a descriptor of
+//! an iterator's link can give it another program, and a pin gives out a descriptor without asking any
+//! program.
 
 use std::ffi::{CString, c_int};
 use std::fs::File;
@@ -13,7 +14,7 @@ use std::ptr;
 
 use libbpf_rs::libbpf_sys;
 
-/// An iterator program with its link.
+/// An `Iterator` is an attached iterator program, represented by its link.
 pub(crate) struct Iterator {
     link: OwnedFd,
 }
@@ -27,7 +28,7 @@ impl Iterator {
         Ok(Self { link: descriptor(link)? })
     }
 
-    /// The link's id.
+    /// Returns the link's id.
     pub(crate) fn id(&self) -> io::Result<u32> {
         let mut info = MaybeUninit::<libbpf_sys::bpf_link_info>::zeroed();
         let mut length = size_of::<libbpf_sys::bpf_link_info>() as u32;
@@ -40,7 +41,7 @@ impl Iterator {
         Ok(unsafe { info.assume_init() }.id)
     }
 
-    /// Begins anew; what the program writes is read from the file, to its end.
+    /// Starts a new run. The file yields what the program writes, to its end.
     pub(crate) fn start(&self) -> io::Result<File> {
         // SAFETY: the descriptor is open as long as `self`.
         let started = unsafe { libbpf_sys::bpf_iter_create(self.link.as_raw_fd()) };
@@ -48,14 +49,14 @@ impl Iterator {
     }
 }
 
-/// A program that is pinned.
+/// Opens a pinned program.
 pub(crate) fn pinned_program(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    // SAFETY: a C string.
+    // SAFETY: the path is a C string.
     descriptor(unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) })
 }
 
-/// libbpf returns the error number, negated.
+/// Turns libbpf's result, which is a negated error number on failure, into an `io::Result`.
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }

@@ -1,5 +1,5 @@
-//! The program that the others leave decisions to (`judge.h`). The kernel verifies it once; in each that calls the function
-//! `judge()` it takes that function's place.
+//! Loads the judge, the program that decides for the others (`judge.h`). The kernel verifies it once; in each
+//! program that calls the function `judge()`, it replaces that function.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -16,16 +16,17 @@ use crate::error::BpfError;
 use crate::program;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder};
 
-/// The program's name.
+/// The judge's name.
 pub(crate) const JUDGE: &str = "judge_access";
-/// The function whose place it takes.
+/// The function that it replaces.
 const FUNCTION: &str = "judge";
 
-/// The function as the programs of one object have it.
+/// A `Function` is the BTF type id of that function in the programs of one object.
 pub(crate) struct Function(u32);
 
 impl Function {
-    /// By the BTF that one of the programs was loaded with: the same for all of an object.
+    /// Looks up the function in the BTF that a program was loaded with, which is the same for all programs of
+    /// an object.
     pub(crate) fn of(program: BorrowedFd<'_>) -> Result<Self, BpfError> {
         let failed = |source| BpfError::Programs { source };
         let id = program::info(program).map_err(failed)?.id;
@@ -35,14 +36,14 @@ impl Function {
         Ok(Self(function.type_id().into()))
     }
 
-    /// Whether a loaded program calls it.
+    /// Returns whether a loaded program calls it.
     pub(crate) fn is_called_by(&self, program: BorrowedFd<'_>) -> Result<bool, BpfError> {
         let functions = program::functions(program).map_err(|source| BpfError::Programs { source })?;
         Ok(functions.contains(&self.0))
     }
 }
 
-/// Loads it with the maps of the others.
+/// Loads the judge with the maps of the other programs.
 pub(crate) fn load<'a>(
     object: &'a mut MaybeUninit<OpenObject>,
     others: &ArmorSkel<'_>,
@@ -65,8 +66,8 @@ pub(crate) fn load<'a>(
     skeleton.load().map_err(BpfError::load)
 }
 
-/// Puts it into every loaded program that calls the function; the links are named after these. To be done before any of them is
-/// attached, since the function itself refuses everything.
+/// Puts the judge into every loaded program that calls the function, and returns the links, named after these
+/// programs. Call it before any of them is attached, since the function itself refuses everything.
 pub(crate) fn replace(
     judge: &ArmorSkel<'_>,
     others: &ArmorSkel<'_>,
@@ -84,7 +85,7 @@ pub(crate) fn replace(
     callers(others)?.iter().map(put).collect()
 }
 
-/// The loaded programs that call the function.
+/// Returns the loaded programs that call the function.
 fn callers<'a>(others: &'a ArmorSkel<'_>) -> Result<Vec<Program<'a>>, BpfError> {
     let (mut callers, mut function) = (Vec::new(), None);
     for program in others.object().progs().filter(|program| program.autoload()) {
@@ -111,6 +112,6 @@ fn put_in_place(judge: &Program<'_>, caller: BorrowedFd<'_>) -> libbpf_rs::Resul
     };
     // libbpf returns no link only with the error number set.
     let link = NonNull::new(link).ok_or_else(|| libbpf_rs::Error::from(io::Error::last_os_error()))?;
-    // SAFETY: libbpf just made it, and nobody else has it.
+    // SAFETY: libbpf just made it, and nothing else uses it.
     Ok(unsafe { Link::from_ptr(link) })
 }

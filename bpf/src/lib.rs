@@ -1,7 +1,8 @@
-//! The kernel side: CO-RE programs in C (`src/bpf`), and the one safe door to them.
+//! Loads the kernel side, CO-RE programs in C (`src/bpf`), and is the only safe way to use them.
 //!
-//! Rules reach the kernel as a [`Generation`], which [`Enforcer::swap`] makes live by one map update: a task sees the
-//! rules of one generation or of the next, never a mix and never none. Pinned, enforcement goes on without any process.
+//! Rules reach the kernel as a [`Generation`], which [`Enforcer::swap`] makes live by one map update: a task
+//! sees the rules of one generation or of the next, never a mix and never none. Pinned programs enforce
+//! without any process.
 
 mod container;
 mod counters;
@@ -40,15 +41,15 @@ pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bp
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
 
-/// The domain of every task without a label.
+/// Domain of every task without a label.
 pub const HOST_DOMAIN: u32 = 0;
-/// A domain that no generation describes: its tasks are under no rules. The agent's own.
+/// Domain that no generation describes, so that its tasks are under no rules: the agent's own.
 pub const EXEMPT_DOMAIN: u32 = u32::MAX;
-/// The domain of containers that were not named yet when their first program was started.
+/// Domain of unidentified containers: they had not been named yet when their first program was started.
 pub const UNIDENTIFIED_DOMAIN: u32 = MAX_DOMAIN - 1;
-/// In the place of a [`LinkedFile`]'s device: it is a character device, and the inode its number.
+/// Stands in a [`LinkedFile`]'s `device` for a character device, whose number is then the `inode`.
 pub const DEVICE_CHARACTER: u32 = u32::MAX;
-/// The same for a block device.
+/// Stands in a [`LinkedFile`]'s `device` for a block device, whose number is then the `inode`.
 pub const DEVICE_BLOCK: u32 = u32::MAX - 1;
-/// Domains are numbered from 0 to here, as in `abi.h`.
+/// Highest number of a domain, as in `abi.h`; the lowest is 0.
 pub const MAX_DOMAIN: u32 = 2047;

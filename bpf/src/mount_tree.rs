@@ -1,35 +1,37 @@
-//! Where a domain's own mount tree is, and which files there have several names.
+//! Describes a domain's own mount tree: where it is, and which of its files have several names.
 //!
-//! The kernel side counts every name under which that tree shows an object, and the rules' name of a file with several
-//! names. So a bind mount or a private mount namespace gives nothing a name that its rules do not know.
+//! The kernel side takes every path under which that tree shows an object into account and, for a file with
+//! several names, the path that the rules know. So no object escapes its rules by a bind mount or a private
+//! mount namespace.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// A domain's own mount tree.
+/// A `MountTree` is a domain's own mount tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountTree {
-    /// Inode number of the domain's mount namespace; 0: not known.
+    /// Inode number of the domain's mount namespace; 0: unknown.
     pub mount_namespace: u32,
-    /// Files with more than one name of which rules know one.
+    /// Files with more than one name, one of which the rules know.
     pub linked: Vec<LinkedFile>,
 }
 
-/// One file with several names.
+/// A `LinkedFile` is one file with several names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkedFile {
     /// The kernel's `s_dev`: major << 20 | minor.
     pub device: u32,
     /// Inode number.
     pub inode: u64,
-    /// The name that the rules know.
+    /// The path that the rules know.
     pub path: PathBuf,
 }
 
 impl MountTree {
-    /// That of a process (`self`, `1`, ...), without linked files. Errors as reading `/proc/PID/ns/mnt`.
+    /// Returns the mount tree of a process (`self`, `1`, ...), without linked files. Fails if
+    /// `/proc/PID/ns/mnt` cannot be read.
     pub fn of_process(process: &str) -> io::Result<Self> {
         let namespace = fs::metadata(format!("/proc/{process}/ns/mnt"))?.ino();
         // Inode numbers of namespaces are 32-bit (include/linux/ns_common.h).
@@ -37,7 +39,7 @@ impl MountTree {
     }
 }
 
-/// The kernel's own number of a device (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor).
+/// Returns the kernel's own number of a device (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor).
 pub(crate) fn kernel_device(major: u32, minor: u32) -> u32 {
     major << 20 | minor
 }

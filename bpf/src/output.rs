@@ -1,23 +1,27 @@
-//! What libbpf says while it works: into the log at debug level, its last warnings also into the error that they explain.
+//! Collects libbpf's messages: all go to the log at debug level, the last warnings also into the error that
+//! they explain.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::{PrintLevel, set_print};
 
-/// Warnings kept: libbpf says in four which program failed, the verifier's log, and what that means for the object.
+/// Number of warnings kept: libbpf uses four to give the failed program, the verifier's log, and what that
+/// means for the object.
 const MAX_WARNINGS: usize = 8;
-/// Lines kept of one warning, its last: the verifier says at the end what it does not like, after thousands of lines.
+/// Number of lines kept of one warning, its last ones: the verifier gives its reason at the end, after
+/// thousands of lines.
 const MAX_LINES: usize = 12;
 
 static WARNINGS: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
-/// Takes libbpf's output over, for the whole process.
+/// Redirects libbpf's output, for the whole process.
 pub(crate) fn listen() {
     set_print(Some((PrintLevel::Info, hear)));
 }
 
-/// The warnings since the last time, each on lines of its own after a line break; empty if there were none.
+/// Returns the warnings since the last call, each on lines of its own after a line break; empty if there were
+/// none.
 pub(crate) fn warnings() -> String {
     let heard = std::mem::take(&mut *WARNINGS.lock().unwrap_or_else(PoisonError::into_inner));
     heard.iter().map(|warning| format!("\n{warning}")).collect()

@@ -1,22 +1,23 @@
-//! The pin directory, on a bpf filesystem: what keeps enforcement when the agent ends.
+//! Keeps enforcement running when the agent ends, by pins in a directory on a bpf filesystem.
 //!
 //! ```text
-//! DIRECTORY/<abi>-<object>/links/      a link for each program of a hook, named after it
-//! DIRECTORY/<abi>-<object>/judges/     a link for each program that calls judge(), to what is in the place of that
-//! DIRECTORY/<abi>-<object>/programs/   each iterator, which has no link while no agent runs
+//! DIRECTORY/<abi>-<object>/links/      the link of each program of a hook, named after the program
+//! DIRECTORY/<abi>-<object>/judges/     for each program that calls judge(), the link of its replacement
+//! DIRECTORY/<abi>-<object>/programs/   each iterator program, which has no link while no agent runs
 //! DIRECTORY/<abi>-<object>/maps/       every map
 //! ```
 //!
 //! Invariants:
-//! - `DIRECTORY/<version>` exists only complete: pins are made beside it and renamed into place (bpffs knows no dots in
-//!   names). Its name is made of hashes of `abi.h` and of the object (`build.rs`), so an agent takes over exactly what it would
-//!   have loaded.
-//! - The programs of another version are ended only after this version's first generation is live: until then both enforce,
-//!   under the same labels.
-//! - The maps of a version that is ended stay until what is in its ring and its counters was told.
-//! - What lacks a pin is not taken over: it enforces less than it seems to, or, without a judge, refuses everything.
-//! - What is not named as above is somebody else's, and stays as it is.
-//! - Nothing is made on any other filesystem.
+//! - `DIRECTORY/<version>` exists only complete: pins are made in a directory beside it, which is then
+//!   renamed (bpffs allows no dots in names). Its name consists of hashes of `abi.h` and of the object
+//!   (`build.rs`), so an agent takes over exactly what it would have loaded.
+//! - The programs of another version are ended only after this version's first generation is live. Until then
+//!   both enforce, with the same labels.
+//! - The maps of an ended version stay until the events in its ring buffer and its counters are reported.
+//! - A version that lacks a pin is not taken over: it enforces less than it seems to, or, without a judge,
+//!   refuses everything.
+//! - An entry with any other name is somebody else's, and stays as it is.
+//! - Nothing is created on any other filesystem.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -39,22 +40,23 @@ use crate::iterator::{Iterator, pinned_program};
 use crate::judge::Function;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
 
-/// What is pinned belongs to exactly one object.
+/// Name of this version. It stands for exactly one object.
 pub(crate) const VERSION: &str = concat!(env!("ARMOR_ABI_HASH"), "-", env!("ARMOR_OBJECT_HASH"));
-/// What a version's name begins with whose events and counters this one can read.
+/// Prefix of the versions whose events and counters this one can read.
 const SAME_ABI: &str = concat!(env!("ARMOR_ABI_HASH"), "-");
-/// What the name of one begins with that is still being made, or whose maker was killed.
+/// Prefix of a version that is still being made, or whose maker was killed.
 const HALF_MADE: &str = "new-";
-/// Of each of the two hashes in a version's name.
+/// Digits of each of the two hashes in a version's name.
 const HASH_DIGITS: usize = 16;
-/// The most versions that are set aside at a time.
+/// Maximum number of versions that are set aside at a time.
 const MAX_ASIDE: usize = 16;
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-/// Who is in which domain. A new version goes on with it, as long as keys and values have the same size.
+/// Maps that say which task and which container is in which domain. A new version goes on using them, as long
+/// as type, key size and value size are the same.
 const LABELS: [&str; 3] = ["labels", "containers", "entrances"];
 
-/// Pins every map and link below `directory/VERSION`, which appears complete or not at all.
+/// Pins every map, link and iterator below `directory/VERSION`, which appears complete or not at all.
 pub(crate) fn pin(
     skeleton: &mut ArmorSkel<'_>,
     links: &mut [(OsString, Link)],
@@ -95,7 +97,8 @@ pub(crate) fn pin(
     fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
 }
 
-/// Whether all that enforces is pinned in a version's directory: links of these programs, and a judge's for each that calls it.
+/// Returns whether everything that enforces is pinned in a version's directory: the links of these programs,
+/// a judge's link for each of them that calls it, and the iterators.
 pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfError> {
     let mut function = None;
     for name in programs {
@@ -116,8 +119,9 @@ pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfE
     Ok(ITERATORS.iter().all(|iterator| pins.join("programs").join(iterator).exists()))
 }
 
-/// Makes what is pinned in this version's directory another version's, which the next one goes on from. What was set aside before
-/// stays beside it until it was told; where that is too much, the lowest goes.
+/// Renames this version's directory to that of another version, whose labels the next one goes on using.
+/// Versions that were set aside before stay until they are reported; if there are too many, the lowest is
+/// removed.
 pub(crate) fn set_aside(directory: &Path) -> Result<(), BpfError> {
     let named = |number: usize| directory.join(format!("{SAME_ABI}{number:0HASH_DIGITS$x}"));
     let aside = match (0..MAX_ASIDE).map(named).find(|version| !version.is_dir()) {
@@ -132,7 +136,8 @@ pub(crate) fn set_aside(directory: &Path) -> Result<(), BpfError> {
     fs::rename(directory.join(VERSION), &aside).map_err(|source| pin_error(&aside, source))
 }
 
-/// Has the object use the labels of another version instead of making its own: a task that was put into a domain stays there.
+/// Makes the object use the labels of another version instead of its own, so that tasks stay in their
+/// domains.
 pub(crate) fn go_on_with_labels(skeleton: &mut OpenArmorSkel<'_>, directory: &Path) -> Result<(), BpfError> {
     for version in other_versions(directory)? {
         if name_begins(&version, HALF_MADE) {
@@ -162,25 +167,25 @@ pub(crate) fn end_other_versions(directory: &Path) -> Result<(), BpfError> {
         .try_for_each(|version| remove_directory(&version.join("links")).map(drop))
 }
 
-/// What other versions, whose programs are ended, have left to be told.
+/// Returns what other versions, whose programs have ended, have left unreported.
 pub(crate) fn leftovers(directory: &Path) -> Result<Vec<Leftover>, BpfError> {
     let ended = other_versions(directory)?.into_iter().filter(|version| !version.join("links").exists());
     Ok(ended.map(|version| Leftover { version }).collect())
 }
 
-/// What another version has left: events that nobody read, and counters.
+/// A `Leftover` is what another version has left: events that nobody read, and counters.
 pub struct Leftover {
     version: PathBuf,
 }
 
 impl Leftover {
-    /// The reading end of its ring; `None` where this version cannot read what is in it.
+    /// Opens the reading end of its ring buffer; `None` if this version cannot read its events.
     pub fn events(&self) -> Result<Option<Events>, BpfError> {
         self.settle()?;
         self.readable("events")?.map(Events::new).transpose()
     }
 
-    /// Has its own program put into the ring what it had not decided.
+    /// Runs the version's own iterator, which puts undecided events into its ring buffer.
     fn settle(&self) -> Result<(), BpfError> {
         let pin = self.version.join("programs").join(SETTLE);
         if !pin.exists() {
@@ -190,12 +195,12 @@ impl Leftover {
         run().map(drop).map_err(|source| BpfError::Iterator { source })
     }
 
-    /// What its programs counted; `None` where this version cannot read that.
+    /// Returns what its programs counted; `None` if this version cannot read that.
     pub fn counters(&self) -> Result<Option<Counters>, BpfError> {
         self.readable("counters")?.map(|map| Counters::read(&map)).transpose()
     }
 
-    /// How many events nobody read, and takes them out of the ring.
+    /// Takes the unread events out of its ring buffer and returns their number.
     pub fn discard_events(&self) -> Result<u64, BpfError> {
         let failed = |source| BpfError::Map { map: "events", source };
         let Some(ring) = self.map("events")? else { return Ok(0) };
@@ -211,7 +216,7 @@ impl Leftover {
         Ok(count.get())
     }
 
-    /// Removes it: all was told.
+    /// Removes the version. Call it only once everything has been reported.
     pub fn remove(self) -> Result<(), BpfError> {
         remove(&self.version)
     }
@@ -227,20 +232,21 @@ impl Leftover {
     }
 }
 
-/// What [`detach`] did.
+/// A `Detached` says what [`detach`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Detached {
-    /// Whether programs were pinned.
+    /// True if programs were pinned.
     pub ended: bool,
-    /// What lies there and is not ours; the directory then stays too.
+    /// Entries that are not ours. If there are any, the directory stays too.
     pub left: Vec<PathBuf>,
 }
 
-/// Ends enforcement: removes all of ours that is pinned below a directory, and the directory itself where nothing is left.
+/// Ends enforcement: removes all our pins below a directory, and the directory itself if nothing is left in
+/// it.
 ///
 /// # Errors
-/// [`BpfError::NoBpfFilesystem`] and [`BpfError::NotDirectory`], with nothing done, or [`BpfError::Pin`] and [`BpfError::Map`] for
-/// what cannot be removed.
+/// Fails with [`BpfError::NoBpfFilesystem`] or [`BpfError::NotDirectory`] before anything is removed, and
+/// with [`BpfError::Pin`] or [`BpfError::Map`] if something cannot be removed.
 pub fn detach(directory: &Path) -> Result<Detached, BpfError> {
     match fs::symlink_metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Detached::default()),
@@ -268,7 +274,7 @@ fn remove_versions(directory: &Path) -> Result<Detached, BpfError> {
     Ok(done)
 }
 
-/// Whether programs are pinned below a directory, and so enforce without an agent.
+/// Returns whether programs are pinned below a directory, and so enforce without an agent.
 pub fn is_pinned(directory: &Path) -> bool {
     require_bpffs(directory).is_ok() && has_attached(directory)
 }
@@ -278,23 +284,24 @@ fn has_attached(directory: &Path) -> bool {
     entries(directory).is_ok_and(|entries| entries.iter().any(is_ours))
 }
 
-/// Whether links are pinned in a version's directory.
+/// Returns whether links are pinned in a version's directory.
 fn is_attached(version: &Path) -> bool {
     let links = version.join("links");
     is_directory(&links) && entries(&links).is_ok_and(|links| links.iter().any(|link| !is_directory(link)))
 }
 
-/// Whether a directory cannot be made on a bpf filesystem, which has no dots in names: one that is not there yet, by its own name or
-/// by that of one above it.
+/// Returns whether a directory cannot be created on a bpf filesystem because of a dot, which names there
+/// cannot have, in its own name or in that of a parent that does not exist yet.
 pub fn cannot_be_made(directory: &Path) -> bool {
     let missing = directory.ancestors().take_while(|ancestor| !ancestor.exists());
     missing.filter_map(Path::file_name).any(|name| name.as_encoded_bytes().contains(&b'.'))
 }
 
-/// That `directory`, or where it would be made, is on a bpf filesystem.
+/// Checks that `directory`, or the nearest parent that exists, is on a bpf filesystem.
 ///
 /// # Errors
-/// [`BpfError::NoBpfFilesystem`] if it is not, [`BpfError::Pin`] if that cannot be told.
+/// Fails with [`BpfError::NoBpfFilesystem`] if it is not, and with [`BpfError::Pin`] if that cannot be found
+/// out.
 pub fn require_bpffs(directory: &Path) -> Result<(), BpfError> {
     let there = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     let found = rustix::fs::statfs(there).map_err(|error| pin_error(there, error.into()))?;
@@ -304,7 +311,8 @@ pub fn require_bpffs(directory: &Path) -> Result<(), BpfError> {
     Err(BpfError::NoBpfFilesystem { path: directory.to_owned() })
 }
 
-/// Makes a generation without rules live: programs whose last pin is gone run on until the kernel gets round to them.
+/// Makes a generation without rules live, since programs whose last pin is gone run on until the kernel ends
+/// them.
 fn lift(version: &Path) -> Result<(), BpfError> {
     let pin = version.join("maps").join("live");
     if !pin.exists() {
@@ -317,15 +325,15 @@ fn lift(version: &Path) -> Result<(), BpfError> {
     nothing().map_err(|source| BpfError::Map { map: "live", source })
 }
 
-/// Removes a version.
+/// Removes a version, and warns of entries that are not ours.
 pub(crate) fn remove(version: &Path) -> Result<(), BpfError> {
     remove_ours(version).map(|left| {
         left.iter().for_each(|path| tracing::warn!("{}: not the agent's, left there", escaped_path(path)));
     })
 }
 
-/// Removes a version, and returns what is in it that no agent put there. Links first: without them the programs end, and then
-/// nobody needs the rest. A program that ran on without its judge would refuse everything.
+/// Removes a version, and returns the entries that no agent made. Links go first: without them the programs
+/// end, and the rest is no longer needed. A program that ran on without its judge would refuse everything.
 fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
     let mut left = remove_directory(&version.join("links"))?;
     for directory in ["judges", "programs", "maps"] {
@@ -342,7 +350,7 @@ fn remove_ours(version: &Path) -> Result<Vec<PathBuf>, BpfError> {
     Ok(left)
 }
 
-/// Removes a directory of pins, and returns what is in it beside them.
+/// Removes a directory of pins, and returns the subdirectories in it, which are not ours.
 fn remove_directory(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
     if !is_directory(directory) {
         return Ok(Vec::new());
@@ -361,12 +369,12 @@ fn remove_directory(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
     Ok(left)
 }
 
-/// Not so a link to one, behind which anything may be.
+/// Returns whether a path is a directory. A symlink to one does not count, since it may lead anywhere.
 fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
-/// Versions that are not this one, those half made among them.
+/// Returns the versions other than this one, including incomplete ones.
 fn other_versions(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
     Ok(entries(directory)?
         .into_iter()
@@ -374,7 +382,8 @@ fn other_versions(directory: &Path) -> Result<Vec<PathBuf>, BpfError> {
         .collect())
 }
 
-/// Whether a directory is named as [`pin`] names those that it makes: two hashes, perhaps half made.
+/// Returns whether a directory is named as [`pin`] names those that it makes: two hashes, perhaps with the
+/// prefix of an incomplete one.
 fn is_version(path: &Path) -> bool {
     let is_hash =
         |text: &str| text.len() == HASH_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -400,7 +409,7 @@ pub(crate) fn pin_error(path: &Path, source: io::Error) -> BpfError {
 mod tests {
     use super::*;
 
-    /// Files stand for pins: `maps/live`, which only a pin can be, is left out.
+    /// Creates files that stand for pins. `maps/live` is left out, since only a real pin works there.
     fn make(directory: &Path, files: &[&str]) {
         for file in files {
             let path = directory.join(file);

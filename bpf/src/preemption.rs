@@ -1,26 +1,28 @@
-//! Whether the kernel may pass over a program because it is already running on the same processor.
+//! Finds out whether the kernel may skip a program because it is already running on the same processor.
 //!
-//! Before 6.2 a kernel does so with all programs on its functions, LSM programs among them (`prog->active`, kernel/bpf/trampoline.c);
-//! from there on, and where that was taken over, `__bpf_prog_enter_recur` does it for tracing programs alone. A program is found
-//! running only where a task can be preempted inside of it. What it would have refused is permitted then.
+//! Before 6.2 a kernel does so with all programs that are attached to its functions, LSM programs among them
+//! (`prog->active`, kernel/bpf/trampoline.c). From 6.2 on, and where that change was backported,
+//! `__bpf_prog_enter_recur` does it for tracing programs alone. A program is found running only where a task
+//! can be preempted inside of it. An access that a skipped program would have refused is permitted.
 
 use std::fs;
 use std::io;
 
 use crate::symbols;
 
-/// What shows that LSM programs are not passed over.
+/// A kernel function whose presence shows that LSM programs are not skipped.
 const TRACING_ALONE: &str = "__bpf_prog_enter_recur";
-/// `preempt_dynamic_none` and `preempt_dynamic_voluntary`, kernel/sched/core.c. With all others a task is preempted anywhere.
+/// `preempt_dynamic_none` and `preempt_dynamic_voluntary`, kernel/sched/core.c. In all other modes a task can
+/// be preempted anywhere.
 const YIELDING: [u32; 2] = [0, 1];
 
-/// Whether programs may be passed over. `mode` is the kernel's `preempt_dynamic_mode`, where it has one.
+/// Returns whether programs may be skipped. `mode` is the kernel's `preempt_dynamic_mode`, if it has one.
 pub(crate) fn passes_over(mode: Option<u32>) -> io::Result<bool> {
     let is_tracing_alone = symbols::is_named(TRACING_ALONE)?;
     Ok(!is_tracing_alone && is_preemptible(&fs::read_to_string("/proc/version")?, mode))
 }
 
-/// Whether tasks are preempted inside the kernel, by its version as it says it (`UTS_VERSION`).
+/// Returns whether tasks are preempted inside the kernel, according to its version string (`UTS_VERSION`).
 fn is_preemptible(version: &str, mode: Option<u32>) -> bool {
     let says = |word| version.split_whitespace().any(|said| said == word);
     if says("PREEMPT_DYNAMIC") {

@@ -1,4 +1,5 @@
-//! What this kernel can do: each prerequisite by itself, and whether a denial really happens.
+//! Finds out what this kernel can do: each prerequisite by itself, and whether it really refuses a blocked
+//! access.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -23,50 +24,53 @@ use crate::judge::{self, JUDGE};
 use crate::mount_tree::MountTree;
 use crate::symbols;
 
-/// What was found.
+/// A `Probe` is the result of [`probe`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Probe {
     /// The kernel's release.
     pub kernel: String,
-    /// Whether the kernel describes its types (`/sys/kernel/btf/vmlinux`): CO-RE needs it.
+    /// True if the kernel describes its types (`/sys/kernel/btf/vmlinux`), which CO-RE needs.
     pub btf: bool,
-    /// Why the addresses of the kernel's variables that the programs read are not seen; `None` when they are.
+    /// Reason why the addresses of the kernel variables that the programs read are not visible; `None` if
+    /// they are.
     pub kallsyms: Option<String>,
-    /// The active security modules; empty where securityfs does not tell.
+    /// The active security modules; empty if securityfs does not list them.
     pub lsm: Vec<String>,
-    /// `none`, `integrity` or `confidentiality`; the last refuses the programs. `None` where the kernel has no lockdown.
+    /// `none`, `integrity` or `confidentiality`; under the last the programs do not load. `None` if the
+    /// kernel has no lockdown.
     pub lockdown: Option<String>,
-    /// 2 where the unified hierarchy is mounted at /sys/fs/cgroup, 1 for the old one, 0 for none.
+    /// 2 if the unified hierarchy is mounted at /sys/fs/cgroup, 1 for the old one, 0 for none.
     pub cgroup: u8,
-    /// Whether a bpf filesystem is mounted at /sys/fs/bpf: enforcement without the agent needs it.
+    /// True if a bpf filesystem is mounted at /sys/fs/bpf, which enforcement without the agent needs.
     pub bpffs: bool,
-    /// As [`sees_file_attributes`].
+    /// Result of [`sees_file_attributes`].
     pub file_attributes: bool,
-    /// Every program.
+    /// Result for every program.
     pub programs: Vec<ProgramProbe>,
-    /// Why a denied operation was not denied; `None` when it was.
+    /// Reason why a blocked access was not refused; `None` if it was.
     pub denial: Option<String>,
 }
 
-/// One program, loaded by itself.
+/// A `ProgramProbe` is the result of loading one program by itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProgramProbe {
-    /// Its name, which is its hook's.
+    /// The program's name, which is its hook's.
     pub name: String,
-    /// How many instructions the verifier processed.
+    /// Number of instructions that the verifier processed.
     pub verified_instructions: Option<u32>,
-    /// Why it does not load.
+    /// Reason why it does not load.
     pub error: Option<String>,
 }
 
 impl Probe {
-    /// Whether this kernel enforces: shown by a denial, not by what it says of itself.
+    /// Returns whether this kernel enforces. That is shown by a refusal, not by what the kernel says about
+    /// itself.
     pub fn enforces(&self) -> bool {
         self.denial.is_none()
     }
 }
 
-/// The active security modules; empty where securityfs does not tell.
+/// Returns the active security modules; empty if securityfs does not list them.
 pub fn active_modules() -> Vec<String> {
     words("/sys/kernel/security/lsm", ',')
 }
@@ -76,8 +80,8 @@ fn words(path: &str, separator: char) -> Vec<String> {
     text.trim().split(separator).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Tries everything. Loads the programs beside any that already run; takes them out again. Only for the main thread, as
-/// [`Enforcer::prove`].
+/// Tries everything. Loads the programs beside any that already run, and unloads them again. Call it only on
+/// the main thread, like [`Enforcer::prove`].
 pub fn probe() -> Probe {
     let lockdown = words("/sys/kernel/security/lockdown", ' ');
     let (programs, denial) = match Enforcer::attach(None) {
@@ -114,7 +118,7 @@ pub fn probe() -> Probe {
     }
 }
 
-/// Loads the programs one at a time, to name the ones that the kernel refuses.
+/// Loads the programs one at a time, to name those that the kernel rejects.
 fn each_program() -> Vec<ProgramProbe> {
     let mut object = MaybeUninit::uninit();
     let Ok(skeleton) = open(&mut object) else { return Vec::new() };
@@ -123,7 +127,7 @@ fn each_program() -> Vec<ProgramProbe> {
     names.push(JUDGE.into());
     drop(skeleton);
     let load = |wanted: &OsStr| {
-        // That one is loaded for another.
+        // The judge is loaded for a program that calls it.
         let alone = if wanted == JUDGE { OsStr::new("file_open") } else { wanted };
         let mut object = MaybeUninit::uninit();
         let mut skeleton = open(&mut object).map_err(|error| error.to_string())?;
@@ -148,7 +152,7 @@ fn each_program() -> Vec<ProgramProbe> {
         .collect()
 }
 
-/// Why a denial was not seen to happen.
+/// A `ProofError` says why no refusal was seen.
 #[derive(Debug, Error)]
 pub enum ProofError {
     /// The kernel never calls the programs.
@@ -160,41 +164,42 @@ pub enum ProofError {
     /// The access failed, but not because of the rule.
     #[error("{}: an access that a rule blocks was not refused by the rule: {error}", escaped_path(path))]
     Otherwise {
-        /// What was opened.
+        /// The file that was opened.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
     /// This process cannot read what the proof needs.
     #[error("{}: {error}: needed to show that the kernel denies", escaped_path(path))]
     Prepare {
-        /// What was read.
+        /// The file that was read.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// The rule cannot be made: its path is none that a policy can name.
+    /// No rule can be made for the path, since a policy cannot name it.
     #[error("{}: no rule can be made for it: {reason}", escaped_path(path))]
     Rule {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Maps of the programs.
+    /// The kernel side failed.
     #[error(transparent)]
     Bpf(#[from] BpfError),
 }
 
 impl Enforcer {
-    /// Shows that the kernel denies: makes a rule live against reading this process's own program, for a domain of its own,
-    /// enters that domain, tries, and leaves it. Everything that this counted and reported is gone afterwards; the rule
-    /// stays until the first [`swap`](Self::swap).
+    /// Shows that the kernel refuses what a rule blocks. Makes a rule live that blocks reading this process's
+    /// own program, for a domain of its own, enters that domain, tries to read, and leaves it. Everything
+    /// that this counted and reported is removed afterwards; the rule stays until the first
+    /// [`swap`](Self::swap).
     ///
-    /// Only for the main thread, which the process's pidfd names, and only while [`generation`](Self::generation) is 0: a
-    /// generation in force would be replaced.
+    /// Call this only on the main thread, which the process's pidfd stands for, and only while
+    /// [`generation`](Self::generation) is 0, since a live generation would be replaced.
     pub fn prove(&mut self) -> Result<(), ProofError> {
-        // No workload's, should some of their tasks have labels already.
+        // No workload's domain, in case tasks of workloads have labels already.
         const DOMAIN: u32 = MAX_DOMAIN;
         let path = PathBuf::from("/proc/self/exe");
         let program = fs::read_link(&path).map_err(|error| ProofError::Prepare { path, error })?;
@@ -206,9 +211,9 @@ impl Enforcer {
         let this = pidfd_open(getpid(), PidfdFlags::empty())
             .map_err(|error| ProofError::Prepare { path: "/proc/self".into(), error: error.into() })?;
 
-        // Should one that was killed here have left its own.
+        // A process that was killed here may have left its entry root.
         self.forget_entry_root(DOMAIN)?;
-        // Number 0: an agent that is killed here leaves what the next one finds unproven.
+        // With number 0 the next agent finds nothing proven, should this one be killed here.
         self.make_live(&Generation {
             id: 0,
             host_mount_namespace: 0,
@@ -223,7 +228,7 @@ impl Enforcer {
         self.forget_entry_root(DOMAIN)?;
         let refused = self.counters()?.blocked > before;
 
-        // Nobody else was under any rule: what is counted and waits in the ring is the proof's, and no event of the node.
+        // No other task was under any rule, so all counts and all events in the ring buffer are the proof's.
         let mut events = self.events()?;
         while !events.drain(64)?.is_empty() {}
         self.reset_counters()?;
@@ -235,7 +240,7 @@ impl Enforcer {
     }
 }
 
-/// A domain with one rule, which blocks `path`.
+/// Compiles a domain with one rule, which blocks `path`.
 fn rule_against(path: &Path) -> Result<Domain, ProofError> {
     let refuse = |reason: String| ProofError::Rule { path: path.to_owned(), reason };
     let policy = format!(

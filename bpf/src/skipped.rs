@@ -1,5 +1,5 @@
-//! How often the kernel passed over a program of ours: one that is already running on a processor is, by some kernels, not run
-//! there again, and what it would have refused is permitted.
+//! Counts how often the kernel skipped one of our programs. Some kernels do not run a program on a processor
+//! where it is already running, and permit what it would have refused.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,25 +11,25 @@ use crate::error::BpfError;
 use crate::pins::{entries, pin_error};
 use crate::program;
 
-/// The attached programs.
+/// An `Attached` has a descriptor of each attached program.
 pub(crate) struct Attached(Vec<OwnedFd>);
 
 impl Attached {
-    /// Those of links that this process made.
+    /// Opens the programs of links that this process made.
     pub(crate) fn of<'a>(links: impl IntoIterator<Item = &'a Link>) -> Result<Self, BpfError> {
         let program = |link: &Link| Program::fd_from_id(link.info()?.prog_id);
         let programs = links.into_iter().map(program).collect::<libbpf_rs::Result<_>>();
         programs.map(Self).map_err(|source| BpfError::Programs { source: io::Error::other(source) })
     }
 
-    /// Those whose links are pinned in a directory.
+    /// Opens the programs whose links are pinned in a directory.
     pub(crate) fn pinned(directory: &Path) -> Result<Self, BpfError> {
         let open = |path: &Path| Link::open(path).map_err(|source| pin_error(path, io::Error::other(source)));
         let links = entries(directory)?.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
         Self::of(&links)
     }
 
-    /// How often one of them was not run where it should have been, since they were loaded.
+    /// Returns how often the programs were not run where they should have been, since they were loaded.
     pub(crate) fn skipped(&self) -> Result<u64, BpfError> {
         let misses = |program: &OwnedFd| Ok(program::info(program.as_fd())?.recursion_misses);
         self.0.iter().map(misses).sum::<io::Result<u64>>().map_err(|source| BpfError::Programs { source })

@@ -1,7 +1,8 @@
-//! The kernel's variables that the programs read, `path.h`: whether their addresses are there to be seen.
+//! Checks that the programs see the addresses of the kernel's variables that they read (`path.h`).
 //!
-//! libbpf takes what `/proc/kallsyms` shows, and the kernel shows 0 to whom it hides an address from (`kallsyms_show_value`).
-//! Programs with such an address load, deny, and never see that a name or a mount moved.
+//! libbpf takes addresses from `/proc/kallsyms`, and the kernel prints 0 for addresses that it hides from the
+//! reader (`kallsyms_show_value`). Programs with such an address load and refuse, but never see that a name
+//! or a mount moved.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -10,10 +11,10 @@ use thiserror::Error;
 
 const VARIABLES: [&str; 2] = ["rename_lock", "mount_lock"];
 
-/// Why the programs would not find what they read.
+/// An `Unseen` says why the programs would not find these variables.
 #[derive(Debug, Error)]
 pub enum Unseen {
-    /// The file cannot be read.
+    /// `/proc/kallsyms` cannot be read.
     #[error("/proc/kallsyms: {0}: the agent needs the host's /proc, of a kernel with CONFIG_KALLSYMS=y")]
     Unreadable(#[from] io::Error),
     /// The kernel does not name its variables.
@@ -21,7 +22,7 @@ pub enum Unseen {
         "/proc/kallsyms does not name rename_lock and mount_lock: a kernel with CONFIG_KALLSYMS_ALL=y is needed"
     )]
     Unnamed,
-    /// It hides their addresses from this process.
+    /// The kernel hides their addresses from this process.
     #[error(
         "/proc/kallsyms hides the addresses of rename_lock and mount_lock: the agent needs CAP_SYSLOG, and the sysctl \
          kernel.kptr_restrict must not be 2"
@@ -29,12 +30,12 @@ pub enum Unseen {
     Hidden,
 }
 
-/// Whether the addresses are there for this process.
+/// Checks that this process sees the addresses.
 pub(crate) fn seen() -> Result<(), Unseen> {
     seen_in(BufReader::new(File::open("/proc/kallsyms")?))
 }
 
-/// Whether the kernel has a function of this name.
+/// Returns whether the kernel has a function of this name.
 pub(crate) fn is_named(function: &str) -> io::Result<bool> {
     let symbols = BufReader::new(File::open("/proc/kallsyms")?);
     for line in symbols.lines() {
@@ -45,7 +46,8 @@ pub(crate) fn is_named(function: &str) -> io::Result<bool> {
     Ok(false)
 }
 
-/// `symbols` has lines of address, type and name; what is a module's has its name behind that.
+/// Checks the addresses in `symbols`, whose lines are address, type and name; a module's symbol has the
+/// module's name behind that.
 fn seen_in(mut symbols: impl BufRead) -> Result<(), Unseen> {
     let (mut line, mut seen) = (String::new(), [false; VARIABLES.len()]);
     while symbols.read_line(&mut line)? > 0 {

@@ -1,5 +1,6 @@
-//! The kernel programs for arm64, without a guest to run them. The build compiles them; here libbpf resolves every CO-RE
-//! relocation of the object against the types of Debian's arm64 kernels, and the hooks are looked up there.
+//! Checks the kernel programs for arm64, without a guest to run them. The build compiles them; here libbpf
+//! resolves every CO-RE relocation of the object against the types of Debian's arm64 kernels, and the hooks
+//! are looked up there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +17,13 @@ use libbpf_rs::btf::types::{Func, Typedef};
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/aarch64/armor.o");
 
 struct Kernel {
-    /// As scripts/arm64-kernel calls it.
+    /// Name for scripts/arm64-kernel.
     name: &'static str,
-    /// Programs whose hook it lacks; the loader leaves them out.
+    /// Programs whose hook the kernel lacks; the loader leaves them out.
     lacks: &'static [&'static str],
-    /// Types and fields that it lacks, and that the programs ask for before they read them.
+    /// Types and fields that the kernel lacks, and whose presence the programs check before they read them.
     without: &'static [&'static str],
-    /// Whether programs can be attached to its functions: on arm64 since 6.4.
+    /// True if programs can be attached to the kernel's functions: on arm64 since 6.4.
     attaches: bool,
 }
 
@@ -47,7 +48,7 @@ const KERNELS: [Kernel; 3] = [
     },
 ];
 
-/// A file with the types of each of [`KERNELS`].
+/// Files with the types of [`KERNELS`], in the same order.
 static TYPES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| KERNELS.iter().map(types_of).collect());
 
 #[test]
@@ -60,9 +61,9 @@ fn every_relocation_resolves() {
                 relocations.entry(relocation).or_default().push(what);
             }
         }
-        // Few, should bpftool come to say it in another way: then this would show nothing.
+        // There would be few if bpftool worded its output differently; the test would then show nothing.
         assert!(relocations.len() > 300, "{}: only {} relocations: {said}", kernel.name, relocations.len());
-        // To ask whether something is there is no relocation that must resolve, nor what stands behind the question.
+        // A check whether something exists need not resolve, nor need what is read after it.
         let is_asked = |what: &str| {
             what.contains("_exists>") || kernel.without.iter().any(|without| what.contains(without))
         };
@@ -86,7 +87,7 @@ fn the_hooks_are_there() {
         let hook = |section: &str| match section.split_once('/').unwrap() {
             ("lsm", name) => function(&format!("bpf_lsm_{name}")),
             ("iter", name) => function(&format!("bpf_iter_{name}")),
-            // The object's own.
+            // The object's own function.
             ("freplace", "judge") => true,
             ("tp_btf", name) => typedefs.contains(OsStr::new(&format!("btf_trace_{name}"))),
             _ => panic!("{section}: what hook is that?"),
@@ -98,10 +99,11 @@ fn the_hooks_are_there() {
     }
 }
 
-/// What libbpf says of each relocation. bpftool collects the types that an object needs, and for that resolves it all.
+/// Returns what libbpf prints about each relocation. bpftool collects the types that an object needs, and for
+/// that resolves all of them.
 fn resolve(types: &Path) -> String {
     let output = Command::new("bpftool")
-        // Not on every user's PATH.
+        // /usr/sbin is not on every user's PATH.
         .env("PATH", format!("{}:/usr/sbin", env::var("PATH").unwrap()))
         .args(["--debug", "gen", "min_core_btf"])
         .args([types, &types.with_extension("needed")])
@@ -114,20 +116,21 @@ fn resolve(types: &Path) -> String {
     said
 }
 
-/// `libbpf: prog 'lsm/file_open': relo #3: WHAT`, split before WHAT.
+/// Splits `libbpf: prog 'lsm/file_open': relo #3: WHAT` before WHAT.
 fn about(line: &str) -> Option<(&str, &str)> {
     let number = line.find(": relo #")? + 2;
     let end = number + line[number..].find(": ")?;
     Some((&line[..end], &line[end + 2..]))
 }
 
-/// Cuts the types of a kernel out of its image.
+/// Cuts the types of a kernel out of its image, and returns their file.
 fn types_of(kernel: &Kernel) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/arm64-kernel");
     let output = Command::new(script).arg(kernel.name).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     let image = fs::read(String::from_utf8(output.stdout).unwrap().trim_end()).unwrap();
-    // struct btf_header: magic, version, flags, its own length; then where types begin, their length, and the same of strings.
+    // struct btf_header: magic, version, flags and its own length, then the offset and length of the types,
+    // and the same of the strings.
     let header = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
     let start = image.windows(header.len()).position(|window| window == header);
     let types =

@@ -1,7 +1,7 @@
-//! From the kernel's events to alerts in KubeArmor's words.
+//! Turns the kernel's events into alerts in KubeArmor's format.
 //!
-//! The rule that decided comes from the kernel, by its index in the tables of the generation that was live then; names are
-//! looked up in that generation's own table, so an alert never names a rule of a later bundle.
+//! An event carries the index of the deciding rule in the tables of its generation. Names are looked up in
+//! that generation's own table, so an alert never names a rule of a later bundle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,49 +14,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::workload::Workload;
 
-/// KubeArmor's word for where containers are that no Kubernetes runs.
+/// KubeArmor's name for the namespace of containers outside Kubernetes.
 const NAMESPACE: &str = "container_namespace";
 
-/// What every alert of a node says.
+/// `Origin` is what all alerts of a node have in common.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
     /// The host's name.
     pub host_name: String,
-    /// Horizon organisation.
+    /// The Horizon organisation.
     pub org: String,
-    /// Horizon node id.
+    /// The node's id in Horizon.
     pub node: String,
     /// The agent's own service: url, version and agreement. Only the agent's own alerts carry them.
     pub service: [String; 3],
 }
 
-/// What the rules of one generation are called, and whose they are.
+/// A `RuleTable` holds the names of one generation's rules and the owners of its domains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RuleTable {
-    /// Name of the bundle, empty for `try`.
+    /// The bundle's name, empty for `try`.
     pub bundle: String,
-    /// Its serial.
+    /// The bundle's serial.
     pub serial: u64,
-    /// What rule indices mean: domains with the same tables share them.
+    /// Lists of rules by rule index; domains with the same tables share one.
     pub rules: Vec<Vec<RuleInfo>>,
     /// The domains with rules.
     pub domains: Vec<DomainNames>,
 }
 
-/// A domain of a [`RuleTable`].
+/// `DomainNames` describes a domain of a [`RuleTable`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DomainNames {
-    /// Its number.
+    /// The domain's number.
     pub number: u32,
-    /// Which of the table's rules are its.
+    /// Index of the domain's list in [`RuleTable::rules`].
     pub rules: usize,
-    /// The container that it is of, if it is of one.
+    /// The domain's container, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Arc<Workload>>,
 }
 
 impl RuleTable {
-    /// The table of a generation with one domain, which is no container's.
+    /// Returns the table of a generation with a single domain, which belongs to no container.
     pub fn of(bundle: &str, serial: u64, number: u32, tables: &Domain) -> Self {
         let domains = vec![DomainNames { number, ..DomainNames::default() }];
         Self { bundle: bundle.to_owned(), serial, rules: vec![tables.rules.clone()], domains }
@@ -71,7 +71,7 @@ impl RuleTable {
     }
 }
 
-/// The two clocks at one moment, to tell when an event was.
+/// `Clocks` are both clocks read at one moment, to convert an event's time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {
     wall: Timestamp,
@@ -79,7 +79,7 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Reads both.
+    /// Reads both clocks.
     pub fn now() -> Self {
         let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let boot_ns = u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000_000_000
@@ -87,15 +87,15 @@ impl Clocks {
         Self { wall: Timestamp::now(), boot_ns }
     }
 
-    /// The wall clock's time at `boot_ns` of the boot clock.
+    /// Returns the wall clock's time for `boot_ns` of the boot clock.
     fn wall_at(&self, boot_ns: u64) -> Timestamp {
         let ago = Duration::from_nanos(self.boot_ns.saturating_sub(boot_ns));
         self.wall.checked_sub(ago).unwrap_or(self.wall)
     }
 }
 
-/// The alert for an event; `table` is that of the event's generation, if it is still known, `stranger` the container that only
-/// the event says.
+/// Returns the alert for an event. `table` is that of the event's generation, if it is still known, and
+/// `unidentified` is the container that only the event names.
 pub fn alert(
     event: Event,
     table: Option<&RuleTable>,
@@ -126,7 +126,7 @@ pub fn alert(
     let operation = operation(&event).to_owned();
     let mut data = event.hook.data().to_owned();
     if !event.new_path.is_empty() {
-        // The resource is the name that the rule is about; the other one stands here.
+        // The resource is the path that the rule is about; the other path goes into `data`.
         let (relation, other) =
             if event.about_new_path { (" from=", &event.path) } else { (" to=", &event.new_path) };
         data.push_str(relation);
@@ -136,7 +136,7 @@ pub fn alert(
         data.push_str(&format!(" fd={descriptor}"));
     }
     let resource = if event.about_new_path { event.new_path.clone() } else { event.path.clone() };
-    // KubeArmor's way: the process of a refused exec is the one that would have been.
+    // As in KubeArmor, the process of a refused exec is the program that would have been started.
     let (process, parent) = if starts {
         (event.path.clone(), event.program.clone())
     } else {
@@ -170,7 +170,7 @@ pub fn alert(
     }
 }
 
-/// What alerts name where no policy decided: `armor_policy`'s names, then the guards'.
+/// Names in alerts that no policy decided: those of `armor_policy`, then those of the guards.
 pub(crate) const RESERVED: [&str; 6] = [
     "DefaultPosture",
     "UnresolvedPath",
@@ -180,7 +180,7 @@ pub(crate) const RESERVED: [&str; 6] = [
     "SourceProtection",
 ];
 
-/// What stands for a rule where a guard decided.
+/// Returns the rule that stands for a guard's decision.
 fn rule_of(guard: Guard) -> RuleInfo {
     let (policy, message) = match guard {
         Guard::Agent => ("AgentProtection", "what belongs to the agent is kept from everybody else"),
@@ -215,7 +215,7 @@ fn operation(event: &Event) -> &'static str {
     }
 }
 
-/// `alert` with what a container is called, and its Horizon service.
+/// Adds a container's names and Horizon service to `alert`.
 fn of_container(container: Option<&Workload>, alert: Alert) -> Alert {
     let Some(container) = container else { return alert };
     let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -238,18 +238,18 @@ fn of_container(container: Option<&Workload>, alert: Alert) -> Alert {
     }
 }
 
-/// What becomes of what a process holds and would be refused.
+/// A `Fate` is what happens to a preexisting handle that the rules refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It goes on having it.
+    /// The process keeps it.
     Left,
-    /// It was taken from it before it began.
+    /// It was closed before the process began.
     Closed,
     /// The process was killed.
     Killed,
 }
 
-/// The alert about what a process holds: nothing was refused when it was obtained.
+/// Returns the alert about a preexisting handle, which was not refused when it was obtained.
 pub fn preexisting(alert: Alert, fate: Fate) -> Alert {
     let (action, result) = match fate {
         Fate::Left => ("Audit", "Passed"),
@@ -259,7 +259,7 @@ pub fn preexisting(alert: Alert, fate: Fate) -> Alert {
     Alert { action: action.to_owned(), result: result.to_owned(), ..alert }
 }
 
-/// The alert about alerts that nobody will see, with their exact numbers since the last one.
+/// Returns the alert about suppressed and lost alerts, with their exact numbers since the last such alert.
 pub fn threshold(origin: &Origin, suppressed: u64, dropped: u64) -> Alert {
     Alert {
         suppressed,
@@ -271,7 +271,7 @@ pub fn threshold(origin: &Origin, suppressed: u64, dropped: u64) -> Alert {
     }
 }
 
-/// The alert about programs that the kernel did not run since the last one.
+/// Returns the alert about BPF programs that the kernel skipped since the last such alert.
 pub fn skipped(origin: &Origin, times: u64) -> Alert {
     Alert {
         severity: "10".to_owned(),
@@ -282,7 +282,7 @@ pub fn skipped(origin: &Origin, times: u64) -> Alert {
     }
 }
 
-/// The alert about a bundle that goes on being enforced past its expiry.
+/// Returns the alert about an expired bundle, which stays in force.
 pub fn expired(origin: &Origin, bundle: &str, serial: u64, expires: Timestamp) -> Alert {
     Alert {
         bundle: bundle.to_owned(),
@@ -408,7 +408,7 @@ pub(crate) mod tests {
         assert_eq!((alert.operation.as_str(), alert.kind.as_str()), ("File", "MatchedPolicy"));
         assert_eq!(alert.data, "lsm=PATH_RENAME to=/tmp/x");
         assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
-        // Domain 1 is not in the table: the access is told all the same.
+        // Domain 1 is not in the table, but the access is reported all the same.
         assert!(alert.policy_name.is_empty() && alert.message.contains("generation 3"), "{alert:?}");
     }
 
@@ -425,7 +425,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_stranger_does_is_told_with_the_names_that_it_has_by_now() {
+    fn an_unidentified_container_is_reported_with_its_present_names() {
         let event = Event { domain: UNIDENTIFIED_DOMAIN, ..event(Verdict::Block, Permission::Exec) };
         let late = Workload { id: "c".repeat(64), name: "late".into(), ..Workload::default() };
         let mut table = table();

@@ -1,4 +1,4 @@
-//! The agent's settings: a TOML file, and over it variables `HZN_ARMOR_<KEY>` of the same keys.
+//! Reads the agent's settings from a TOML file, overridden by variables `HZN_ARMOR_<KEY>` of the same keys.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,9 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Where the file is looked for if none is named; it need not be there.
+/// Path of the file if none is named; it need not exist.
 pub const DEFAULT_FILE: &str = "/etc/hzn-armor/agent.toml";
-/// The most that the file may have, in bytes.
+/// Maximum size of the file, in bytes.
 const MAX_FILE: usize = 64 << 10;
 const PREFIX: &str = "HZN_ARMOR";
 const KEYS: [&str; 8] = [
@@ -26,45 +26,45 @@ const KEYS: [&str; 8] = [
     "trust_dir",
 ];
 
-/// The agent's settings.
+/// `Settings` are the agent's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Settings {
-    /// What must outlive containers and registrations: bundles, node key, spool. A directory of the host.
+    /// Directory of the host for what must outlive containers and registrations: bundles, node key, spool.
     pub state_dir: PathBuf,
-    /// Pinned keys; `trust` in the state directory where absent.
+    /// Directory of pinned keys; by default `trust` in the state directory.
     trust_dir: Option<PathBuf>,
-    /// Where bundles lie as files, beside what a hub has; need not be there.
+    /// Directory of bundles as files, in addition to a hub's; it need not exist.
     pub bundle_dir: PathBuf,
-    /// Directory on a BPF file system where enforcement outlives the agent.
+    /// Directory on a BPF file system, in which enforcement outlives the agent.
     pub pin_dir: PathBuf,
-    /// Where Docker, or Podman's compatible service, answers; containers are protected where there is one.
+    /// Socket of Docker or of Podman's compatible service; containers are protected if it exists.
     pub runtime_socket: PathBuf,
-    /// Bytes that alerts may take on disk.
+    /// Maximum bytes of alerts on disk.
     pub spool_max_bytes: u64,
-    /// Seconds between two looks for bundles and receipts; at least 1.
+    /// Seconds between two checks for bundles and receipts; at least 1.
     pub poll_seconds: u64,
-    /// What is logged, as `tracing-subscriber` filters: `info`, `armor_agent=debug,warn`.
+    /// Log filter as in `tracing-subscriber`: `info`, `armor_agent=debug,warn`.
     pub log: String,
-    /// A variable that begins as the agent's do and is none.
+    /// A variable with the agent's prefix that is no setting.
     #[serde(skip)]
     pub unknown_variable: Option<String>,
 }
 
-/// Why there are no settings.
+/// A `SettingsError` is the reason why settings are not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// A value of the wrong kind.
     #[error("settings: {0}")]
     Config(#[from] ConfigError),
-    /// The file does not read.
+    /// The file cannot be read.
     #[error("{}: {error}", escaped_path(path))]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: FileError,
     },
-    /// The file is no text.
+    /// The file is not text.
     #[error(transparent)]
     Text(#[from] Diagnostics),
     /// The file is not TOML.
@@ -72,10 +72,10 @@ pub enum SettingsError {
     Toml {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The problem and its position.
         problem: String,
     },
-    /// A key that no setting has: most often a misspelt one.
+    /// A key that is no setting, most often a misspelt one.
     #[error("{file}: no setting is called `{key}`; there are {}", KEYS.join(", "))]
     UnknownKey {
         /// The file.
@@ -83,16 +83,16 @@ pub enum SettingsError {
         /// The key.
         key: String,
     },
-    /// A value that cannot be meant.
+    /// A value that is not allowed.
     #[error("{origin}: {key} = {value}: {problem}")]
     Value {
-        /// The file, or the variable.
+        /// The file or the variable.
         origin: String,
         /// The key.
         key: &'static str,
-        /// Its value.
+        /// The key's value.
         value: String,
-        /// What would be right.
+        /// The allowed values.
         problem: &'static str,
     },
 }
@@ -101,7 +101,7 @@ impl Settings {
     /// Reads `file`, or [`DEFAULT_FILE`] if that exists, and the process's variables.
     ///
     /// # Errors
-    /// [`SettingsError`]; each names the key.
+    /// Fails with [`SettingsError`] if anything is unreadable or invalid.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
         Self::read(file, Environment::with_prefix(PREFIX))
     }
@@ -110,7 +110,7 @@ impl Settings {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let file = FileValues(values(path, file.is_some())?);
         let by_variables = variables.collect()?;
-        // No default is wrong.
+        // Defaults are always valid, so a bad value comes from one of these two.
         let origin = |key: &str| match by_variables.contains_key(key) {
             true => format!("{PREFIX}_{}", key.to_uppercase()),
             false => escaped_path(path),
@@ -118,7 +118,7 @@ impl Settings {
         if let Some(key) = unknown(&file.0) {
             return Err(SettingsError::UnknownKey { file: escaped_path(path), key });
         }
-        // A variable that is unknown here may well be another program's: `hzn-armor` has some.
+        // An unknown variable may belong to another program; `hzn-armor` has some.
         let unknown_variable = unknown(&by_variables).map(|key| format!("{PREFIX}_{}", key.to_uppercase()));
         let settings: Self = Config::builder()
             .set_default("state_dir", "/var/lib/hzn-armor")?
@@ -135,7 +135,7 @@ impl Settings {
         Self { unknown_variable, ..settings }.check(origin)
     }
 
-    /// The directory of pinned keys.
+    /// Returns the directory of pinned keys.
     pub fn trust_dir(&self) -> PathBuf {
         self.trust_dir.clone().unwrap_or_else(|| self.state_dir.join("trust"))
     }
@@ -174,16 +174,17 @@ impl Settings {
     }
 }
 
-/// Whether a filter is one, and means what it says: to `tracing-subscriber` a level that does not exist is the name of a part.
+/// Returns whether a filter is valid and means what it says: `tracing-subscriber` takes a misspelt level for
+/// the name of a target.
 fn is_log_filter(filter: &str) -> bool {
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let is_directive = |directive: &str| is_level(directive.rsplit('=').next().unwrap_or_default().trim());
-    // What is in brackets may have commas and equals signs of its own.
+    // Brackets may contain commas and equals signs.
     (filter.contains('[') || filter.split(',').all(is_directive))
         && EnvFilter::builder().parse(filter).is_ok()
 }
 
-/// What the settings' file says; one that need not be there says nothing then.
+/// Returns the values in the settings file; none if it is missing and not `required`.
 fn values(path: &Path, required: bool) -> Result<Map<String, Value>, SettingsError> {
     let name = escaped_path(path);
     let bytes = match file::read(path, MAX_FILE) {
@@ -196,7 +197,7 @@ fn values(path: &Path, required: bool) -> Result<Map<String, Value>, SettingsErr
         .map_err(|error| SettingsError::Toml { path: path.to_owned(), problem: error.to_string() })
 }
 
-/// The settings' file as it was read.
+/// `FileValues` are the values of the settings file.
 #[derive(Debug, Clone)]
 struct FileValues(Map<String, Value>);
 

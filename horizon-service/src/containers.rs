@@ -1,14 +1,16 @@
-//! The node's containers, each with the number of its domain.
+//! Keeps the node's containers, each with the number of its domain.
 //!
 //! Invariants:
-//! - A container keeps its number for as long as it is known, whatever policies select it and whether it runs: labels in the
-//!   kernel hold the number.
-//! - A number is given again only after its container is gone and all tasks were gone through without one that has it.
-//! - Every known container has one, so that none is under the host's policies, be it under no others.
-//! - One that is entered before it is known is an unidentified container, under all policies for containers, until it is known or has not
-//!   become so for 10 s while the runtime says which containers there are.
-//! - What is known is written down: after a restart, or a reboot, containers are under their policies before the runtime
-//!   answers.
+//! - A container keeps its number for as long as it is known, whatever policies select it and whether it
+//!   runs, because labels in the kernel hold the number.
+//! - A number is reused only after its container is gone and a pass over all tasks found none with it.
+//! - Every known container has a number, even if no policy selects it, so that none is under the host's
+//!   policies.
+//! - A container that is entered before it is known is an unidentified container, under all policies for
+//!   containers. It stays so until it is known, or until the runtime has listed its containers for 10 s
+//!   without it.
+//! - Known containers are stored, so that after a restart or a reboot they are under their policies before
+//!   the runtime answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -20,25 +22,27 @@ use crate::kernel::Kernel;
 use crate::runtime::Workloads;
 use crate::workload::Workload;
 
-/// What containers' domains are numbered with: above are the strangers' and that of the proof that the kernel denies.
+/// Numbers for containers' domains. Above them are the domain of unidentified containers and that of the
+/// enforcement proof.
 const NUMBERS: Range<u32> = HOST_DOMAIN + 1..UNIDENTIFIED_DOMAIN;
 
-/// The containers.
+/// `Containers` holds the known containers and their domain numbers.
 #[derive(Debug, Default)]
 pub struct Containers {
     known: BTreeMap<ContainerId, (u32, Arc<Workload>)>,
-    /// What the kernel was told.
+    /// The containers registered with the kernel.
     registered: BTreeMap<ContainerId, u32>,
-    /// Numbers of containers that are gone, some of whose tasks may not be.
+    /// Numbers of containers that are gone but may still have tasks.
     retired: BTreeSet<u32>,
-    /// Whether the runtime has said which containers there are.
+    /// True if the runtime has listed its containers.
     is_told: bool,
-    /// How many strangers the kernel had counted when there was none left.
+    /// The kernel's count of unidentified containers when none was left.
     unidentified: u64,
 }
 
 impl Containers {
-    /// Those that an earlier agent knew, with the numbers that the kernel or, after a reboot, the state has for them.
+    /// Restores the containers that an earlier agent knew, with the numbers from the kernel or, after a
+    /// reboot, from the state.
     pub fn restored(kernel: Option<&impl Kernel>, remembered: Vec<(u32, Arc<Workload>)>) -> Self {
         let registered = kernel.map(Kernel::containers).unwrap_or_default();
         let mut taken: BTreeSet<u32> = registered.values().copied().collect();
@@ -55,7 +59,7 @@ impl Containers {
         Self { known, registered, ..Self::default() }
     }
 
-    /// Takes the runtime's word; whether any is new, gone or called otherwise.
+    /// Applies the runtime's list of containers. Returns whether any is new, gone or changed.
     pub fn update(&mut self, workloads: &Workloads) -> bool {
         self.is_told = true;
         let present: BTreeMap<ContainerId, &Arc<Workload>> = workloads
@@ -98,26 +102,27 @@ impl Containers {
         })
     }
 
-    /// Whether there is a runtime that names containers: without one nobody would ever name an unidentified container.
+    /// Returns whether there is a runtime that lists containers. Without one, no unidentified container would
+    /// ever be identified.
     pub fn are_named(&self) -> bool {
         self.is_told || !self.known.is_empty()
     }
 
-    /// All of them, with their numbers.
+    /// Returns all containers with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Workload>)> + Clone {
         self.known.values().map(|(number, workload)| (*number, workload))
     }
 
-    /// To be written down.
+    /// Returns the containers for the state directory.
     pub fn to_remember(&self) -> Vec<(u32, Arc<Workload>)> {
         self.iter().map(|(number, workload)| (number, Arc::clone(workload))).collect()
     }
 
-    /// Tells the kernel which containers there are, and has it label what runs in them already; how many tasks that were. Comes
-    /// after the generation that has their rules.
+    /// Registers the containers with the kernel and makes it label the tasks that already run in them.
+    /// Returns the number of newly labelled tasks. Call it after the swap to the generation with their rules.
     ///
     /// # Errors
-    /// [`BpfError`]; to be repeated.
+    /// Fails with [`BpfError`]; repeat the call then.
     pub fn apply(&mut self, kernel: &mut impl Kernel) -> Result<usize, BpfError> {
         if self.is_told {
             let gone = self.registered.iter().filter(|(id, _)| !self.known.contains_key(id));
@@ -138,11 +143,12 @@ impl Containers {
         Ok(found.new)
     }
 
-    /// If there were strangers since this last found none left: puts them into their domains, and lets go those that the
-    /// runtime, which `answers` now, has not named for long. How many tasks came into their domains.
+    /// Puts the tasks of unidentified containers into their containers' domains, if any were counted since
+    /// the last call that found none left. If the runtime `answers`, also releases containers that it has not
+    /// listed for long. Returns the number of newly labelled tasks.
     ///
     /// # Errors
-    /// [`BpfError`]; to be repeated.
+    /// Fails with [`BpfError`]; repeat the call then.
     pub fn look_for_unidentified(
         &mut self,
         kernel: &mut impl Kernel,
@@ -171,7 +177,7 @@ mod tests {
         containers: BTreeMap<ContainerId, u32>,
         tasks: BTreeSet<u32>,
         unidentified: u64,
-        /// That label, and that let unidentified containers go too.
+        /// Number of passes that only label, and of those that also release unidentified containers.
         passes: (u32, u32),
     }
 
@@ -244,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn unidentified_are_let_go_while_the_runtime_answers_and_looked_for_until_there_are_none() {
+    fn unidentified_containers_are_released_only_while_the_runtime_answers() {
         let tasks = [UNIDENTIFIED_DOMAIN].into();
         let mut kernel = FakeKernel { unidentified: 1, tasks, ..FakeKernel::default() };
         let mut containers = Containers::restored(Some(&kernel), Vec::new());
@@ -267,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_agent_goes_on_with_the_kernels_numbers_or_those_written_down() {
+    fn the_next_agent_keeps_the_numbers_of_kernel_or_state() {
         let mut kernel = FakeKernel::default();
         let mut containers = Containers::restored(Some(&kernel), Vec::new());
         containers.update(&workloads(&["a", "b"]));

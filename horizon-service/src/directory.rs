@@ -1,11 +1,11 @@
-//! Bundles from a directory of the machine: beside a hub, or where there is none.
+//! Finds bundles in a directory of the machine, in addition to a hub or without one.
 //!
 //! Invariants:
-//! - The directory is only read. A file that goes away lifts nothing.
-//! - Regular files alone count, up to [`MAX_FILES`] of them. What else there is, is said once; but for directories it is also a
-//!   problem, as somebody may have meant a bundle. A name that begins with a dot is that of a file which somebody is
-//!   still writing, as rsync and editors do.
-//! - A file is looked at when it is new and whenever it changed: written, replaced, or touched.
+//! - The directory is only read. Removing a file ends no enforcement.
+//! - Only regular files count, up to [`MAX_FILES`] of them. Anything else is logged once. Unless it is a
+//!   directory it is also a problem, because it may have been meant as a bundle. A file whose name begins
+//!   with a dot is still being written, as by rsync and editors.
+//! - A file is read when it is new and whenever it changed: written, replaced, or touched.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, Metadata};
@@ -16,52 +16,53 @@ use std::path::{Path, PathBuf};
 use armor_hub_client::file::{self, FileError, Links};
 use armor_policy::escaped_path;
 
-/// The most files that are looked at.
+/// Maximum number of files that are read.
 pub const MAX_FILES: usize = 100;
-/// How many of the entries that are left out are named.
+/// Maximum number of ignored entries that are named.
 const MAX_LEFT_OUT: usize = 10;
 
-/// What changes with every change of a file: device, inode, size, and when content and inode changed.
+/// A `Stamp` differs after every change of a file: device, inode, size, and the times of the last change of
+/// content and inode.
 type Stamp = (u64, u64, u64, [i64; 4]);
 
-/// The directory, and what was looked at in it.
+/// A `Directory` is the directory of bundles and what was already read there.
 pub struct Directory {
     path: PathBuf,
     seen: HashMap<PathBuf, Stamp>,
     left_out: BTreeSet<PathBuf>,
 }
 
-/// What is in the directory.
+/// A `Listing` is the content of the directory.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The files to look at, in the order in which they were written.
+    /// The files to read, in the order in which they were written.
     pub files: Vec<Found>,
-    /// What is neither a file nor a directory, at most [`MAX_LEFT_OUT`] of it.
+    /// Entries that are neither files nor directories, at most [`MAX_LEFT_OUT`].
     pub left_out: Vec<String>,
 }
 
-/// A file to look at.
+/// `Found` is a file to read.
 #[derive(Debug)]
 pub struct Found {
     /// The file.
     pub path: PathBuf,
-    /// It is new, or changed since it was looked at.
+    /// True if it is new, or changed since it was last read.
     pub is_fresh: bool,
     stamp: Stamp,
 }
 
-/// Why a file, or all of them, cannot be looked at.
+/// A `DirectoryError` is the reason why a file, or all of them, cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// The system does not let it be read.
+    /// The system refuses to read it.
     #[error("{}: {error}", escaped_path(path))]
     Io {
         /// The directory, or a file in it.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: FileError,
     },
-    /// There are more files than are looked at; none is, as it is not clear which should be.
+    /// There are more than [`MAX_FILES`] files. None is read, since it is not clear which should be.
     #[error(
         "{}: more than {MAX_FILES} files: remove those that are no bundles, and old ones",
         escaped_path(path)
@@ -73,20 +74,22 @@ pub enum DirectoryError {
 }
 
 impl Directory {
-    /// The directory at `path`, which need not be there.
+    /// Creates a list of the directory at `path`, which need not exist.
     pub fn new(path: PathBuf) -> Self {
         Self { path, seen: HashMap::new(), left_out: BTreeSet::new() }
     }
 
-    /// Where it is.
+    /// Returns the directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What there is to look at: the files that changed, or with `again` all. One that is being written to may be listed again.
+    /// Lists the files that changed, or all with `again`. A file that is being written may be listed several
+    /// times.
     ///
     /// # Errors
-    /// [`DirectoryError`]; a directory that is not there has no files.
+    /// Fails with [`DirectoryError`] if the directory cannot be read or has too many files. A missing
+    /// directory is empty.
     pub fn list(&mut self, again: bool) -> Result<Listing, DirectoryError> {
         let failed = |error: io::Error| DirectoryError::Io { path: self.path.clone(), error: error.into() };
         let entries = match fs::read_dir(&self.path) {
@@ -102,13 +105,14 @@ impl Directory {
         let mut others = BTreeMap::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            // Not followed; one that is gone by now is no file.
+            // The metadata of the entry itself, not of a symlink's target; a file that is already gone is
+            // skipped.
             let Ok(meta) = entry.metadata() else { continue };
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
             if let Some(kind) = file::other_kind(meta.file_type()) {
-                // Of many, those with the first names.
+                // Keep those with the first names.
                 others.insert(entry.path(), kind);
                 if others.len() > MAX_LEFT_OUT {
                     others.pop_last();
@@ -138,19 +142,19 @@ impl Directory {
         Ok(Listing { files, left_out: left_out.collect() })
     }
 
-    /// Remembers that this state of the file was looked at.
+    /// Records that this version of the file was read.
     pub fn looked_at(&mut self, file: &Found) {
         self.seen.insert(file.path.clone(), file.stamp);
     }
 }
 
 impl Found {
-    /// The file's content, but no more than `limit` bytes and one: more than it may have.
+    /// Returns the file's content, but at most `limit` bytes and one more, which shows that it is too large.
     ///
     /// # Errors
-    /// [`DirectoryError::Io`].
+    /// Fails with [`DirectoryError::Io`] if the file cannot be read.
     pub fn read(&self, limit: usize) -> Result<Vec<u8>, DirectoryError> {
-        // What was a regular file may be something else by now.
+        // The regular file may have been replaced by something else.
         file::open(&self.path, Links::Refuse)
             .and_then(|file| Ok(file::read_start(file, limit.saturating_add(1))?))
             .map_err(|error| DirectoryError::Io { path: self.path.clone(), error })
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_looked_at_when_it_is_new_and_when_it_changed() {
+    fn a_file_is_read_when_new_or_changed() {
         let dir = tempfile::tempdir().unwrap();
         let mut directory = Directory::new(dir.path().join("bundles"));
         assert!(names(&mut directory, true).is_empty(), "no directory, no files");
@@ -186,7 +190,7 @@ mod tests {
         let file = |name: &str| dir.path().join("bundles").join(name);
         for name in ["b", "a"] {
             fs::write(file(name), "1").unwrap();
-            // The one that was written first comes first.
+            // The file written first comes first.
             let later = fs::metadata(file(name)).unwrap().modified().unwrap();
             File::open(file(name))
                 .unwrap()

@@ -1,5 +1,5 @@
-//! From policies to what a domain of the kernel is made of: which policies are selected, what their paths resolve to in
-//! the workload's own root, which of the named files have several names.
+//! Compiles policies into a domain of the kernel: selects policies, resolves their paths in the workload's
+//! own root, and finds the files with hard links.
 //!
 //! Nothing here changes anything; all of it may be repeated at any time.
 
@@ -26,30 +26,30 @@ use crate::links::{Links, Watched, Whose};
 use crate::root::Root;
 use crate::workload::{Selector, Workload};
 
-/// Directory entries of the host looked at for files with several names.
+/// Maximum number of host directory entries searched for files with hard links.
 const MAX_ENTRIES: usize = 100_000;
-/// The same for a container: others wait meanwhile.
+/// Maximum number of entries for a container; lower, because other containers wait meanwhile.
 const MAX_CONTAINER_ENTRIES: usize = 10_000;
-/// The most that `/etc/hostname` may have, in bytes.
+/// Maximum size of `/etc/hostname`, in bytes.
 const MAX_HOSTNAME: usize = 4 << 10;
 
-/// What policies can call this node.
+/// `NodeNames` are the names by which policies select this node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeNames {
     /// The host's name.
     pub hostname: String,
-    /// Horizon's node id.
+    /// The node's id in Horizon.
     pub id: String,
-    /// The organisation of the node.
+    /// The node's organisation.
     pub org: String,
-    /// Horizon's word for the architecture.
+    /// The architecture, as Horizon names it.
     pub arch: String,
-    /// Its built-in properties.
+    /// The node's built-in properties.
     pub properties: Properties,
 }
 
 impl NodeNames {
-    /// The names of this host, which Horizon knows as `node`.
+    /// Returns the names of this host, which Horizon knows as `node`.
     pub fn of(node: &NodeIdentity) -> Self {
         Self {
             hostname: Self::hostname(),
@@ -60,7 +60,7 @@ impl NodeNames {
         }
     }
 
-    /// The host's name as process 1 has it, which need not be the one of the agent's container.
+    /// Returns the host's name as process 1 sees it, which may differ from that of the agent's container.
     pub fn hostname() -> String {
         let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let uts = |process: &str| fs::read_link(format!("/proc/{process}/ns/uts")).ok();
@@ -72,7 +72,7 @@ impl NodeNames {
         if host.trim().is_empty() { own } else { host.trim().to_owned() }
     }
 
-    /// Whether a policy is for this host.
+    /// Returns whether a policy is for this host.
     pub fn selected_by(&self, policy: &Policy) -> bool {
         policy.kind == Kind::Host
             && policy.selector.labels.iter().all(|(key, value)| self.carries(key, value))
@@ -102,23 +102,23 @@ impl NodeNames {
     }
 }
 
-/// Policies made ready for a root.
+/// `CompiledPolicies` are policies compiled for a root.
 #[derive(Clone)]
 pub struct CompiledPolicies {
     /// The tables.
     pub domain: Arc<Domain>,
-    /// The files with several names that they rule.
+    /// Files and devices under rules that can be reached by other paths.
     pub linked: Vec<LinkedFile>,
-    /// What the rules' paths led to.
+    /// The targets of the rules' paths.
     pub links: Links,
-    /// Rules without effect there, and what to write instead.
+    /// Notes on rules without effect in that root, and what to write instead.
     pub notes: Vec<String>,
 }
 
-/// Compiles `policies` for what `root` shows.
+/// Compiles `policies` for the tree below `root`.
 ///
 /// # Errors
-/// [`CompileError`]: the policies are to blame.
+/// Fails with [`CompileError`] if the policies cannot be compiled.
 pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<CompiledPolicies, CompileError> {
     let links = links(std::slice::from_ref(root), policies);
     let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
@@ -128,7 +128,7 @@ pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Comp
     Ok(CompiledPolicies { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
 }
 
-/// Says where `readOnly` keeps less than it says.
+/// Warns if `readOnly` cannot protect a file's flags and project id on this kernel.
 fn warn_of_flags(policies: &[&Policy]) {
     let mut rules = policies.iter().flat_map(|policy| &policy.rules);
     if !armor_bpf::sees_file_attributes() && rules.any(|rule| rule.read_only) {
@@ -136,18 +136,18 @@ fn warn_of_flags(policies: &[&Policy]) {
     }
 }
 
-/// The policies of a bundle that containers may be under, and what was compiled of them.
+/// `ContainerPolicies` holds a bundle's policies for containers and the tables compiled from them.
 pub struct ContainerPolicies {
     policies: Vec<(Arc<Policy>, Selector)>,
     posture: Posture,
-    /// As [`Self::strangers`] has it.
+    /// The result of [`Self::unidentified`].
     unidentified: Option<Arc<Domain>>,
-    /// For each container as it was when this was last asked.
+    /// By container id, the container at the last call of [`Self::build`] and its tables.
     built: BTreeMap<String, (Arc<Workload>, Option<CompiledPolicies>)>,
     compiled: Vec<Compiled>,
 }
 
-/// One set of policies for roots that are alike.
+/// `Compiled` is a set of policies, compiled for all roots in which their paths have the same targets.
 struct Compiled {
     policies: Vec<usize>,
     links: Links,
@@ -155,10 +155,11 @@ struct Compiled {
 }
 
 impl ContainerPolicies {
-    /// Those of `policies`, which may be for hosts too.
+    /// Takes the container policies among `policies`, which may be for hosts too.
     ///
     /// # Errors
-    /// [`CompileError`] if they could not be compiled for a container that all of them select: then they can be for any.
+    /// Fails with [`CompileError`] if they cannot be compiled together, as for a container that all of them
+    /// select. If they can, any subset can.
     pub fn new(policies: &[Policy], posture: Posture) -> Result<Self, CompileError> {
         let ours: Vec<&Policy> = policies.iter().filter(|policy| policy.kind == Kind::Container).collect();
         let mut unidentified = None;
@@ -169,24 +170,24 @@ impl ContainerPolicies {
             unidentified = Some(Arc::new(compile(&ours, &options)?));
             warn_of_flags(&ours);
         }
-        // A policy that was parsed has a selector that reads.
+        // The selector of a parsed policy is always valid.
         let selectable = |policy: &&Policy| Some((Arc::new((*policy).clone()), Selector::new(policy).ok()?));
         let policies = ours.iter().filter_map(selectable).collect();
         Ok(Self { policies, posture, unidentified, built: BTreeMap::new(), compiled: Vec::new() })
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no policies for containers.
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 
-    /// The tables for containers that nobody has named yet, so that any of the policies may be theirs: all of them, but that
-    /// what an allow-list leaves out is permitted.
+    /// Returns the tables for unidentified containers. Any policy may apply to these, so the tables hold all
+    /// of them, but permit what an allow-list leaves out.
     pub fn unidentified(&self) -> Option<&Arc<Domain>> {
         self.unidentified.as_ref()
     }
 
-    /// The names of those that select none of `workloads`, and how many select any.
+    /// Returns the names of the policies that select none of `workloads`, and the number of the others.
     pub fn idle<'a>(&self, workloads: impl Iterator<Item = &'a Workload> + Clone) -> (Vec<String>, usize) {
         let is_idle = |(_, selector): &&(Arc<Policy>, Selector)| {
             !workloads.clone().any(|workload| selector.selects(workload))
@@ -197,10 +198,10 @@ impl ContainerPolicies {
         (idle, selecting)
     }
 
-    /// The tables for a container; `None` where no policy selects it.
+    /// Returns the tables for a container, or `None` if no policy selects it.
     ///
     /// # Errors
-    /// [`CompileError`].
+    /// Fails with [`CompileError`] if its policies cannot be compiled.
     pub fn build(&mut self, workload: &Arc<Workload>) -> Result<Option<CompiledPolicies>, CompileError> {
         if let Some((as_it_was, built)) = self.built.get(&workload.id)
             && as_it_was == workload
@@ -238,17 +239,17 @@ impl ContainerPolicies {
         Ok(Some(CompiledPolicies { domain, linked, links, notes }))
     }
 
-    /// The names of all.
+    /// Returns the names of all policies.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.policies.iter().map(|(policy, _)| policy.name.as_str())
     }
 
-    /// Those that select a container.
+    /// Returns the policies that select a container.
     pub fn selecting<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a Arc<Policy>> {
         self.policies.iter().filter(|(_, selector)| selector.selects(workload)).map(|(policy, _)| policy)
     }
 
-    /// What is said of rules without effect in each container, and the container.
+    /// Returns the notes on rules without effect, each with its container.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &Workload)> {
         self.built.values().flat_map(|(workload, built)| {
             let notes = built.iter().flat_map(|built| &built.notes);
@@ -256,7 +257,7 @@ impl ContainerPolicies {
         })
     }
 
-    /// What rules' paths led to in each container.
+    /// Returns the paths to resolve again in each container.
     pub fn watched(&self) -> Vec<Watched> {
         let watch = |(workload, built): &(Arc<Workload>, Option<CompiledPolicies>)| {
             let links = Arc::clone(&built.as_ref()?.links);
@@ -266,12 +267,12 @@ impl ContainerPolicies {
         self.built.values().filter_map(watch).collect()
     }
 
-    /// Forgets what was built for a container, so that it is built anew.
+    /// Discards the tables of a container, so that they are compiled again.
     pub fn forget(&mut self, id: &str) {
         self.built.remove(id);
     }
 
-    /// Forgets what was built for containers that are gone.
+    /// Discards the tables of containers that are gone.
     pub fn keep<'a>(&mut self, present: impl Iterator<Item = &'a Workload>) {
         let present: BTreeSet<&str> = present.map(|workload| workload.id.as_str()).collect();
         self.built.retain(|id, _| present.contains(id.as_str()));
@@ -285,8 +286,9 @@ impl ContainerPolicies {
     }
 }
 
-/// For [`CompileOptions::links`]. A program that is a symlink itself is not followed: a rule for `/bin/wget` would be
-/// one for all of `/bin/busybox`. As a source it is, as is any directory and any path of a `file` rule.
+/// Resolves the paths of `policies` for [`CompileOptions::links`]. A program that is itself a symlink is not
+/// followed, because a rule for `/bin/wget` would then cover all of `/bin/busybox`. A source, any directory
+/// and any path of a `file` rule are followed.
 pub(crate) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Vec<String>> {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
@@ -312,10 +314,13 @@ pub(crate) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Ve
     literal_paths(policies).into_iter().filter_map(resolve_in_all).collect()
 }
 
-/// Files with several names one of which has rules, devices whose nodes have, and whether all were found within `limit`
-/// entries. What a pattern or a directory covers is found by walking; an `execname` has no place to look in. A node outside of
-/// `/dev` is looked at only where a rule names it alone: a rule for the directory of a jail is about its nodes, not about all of
-/// `/dev/null`. Files of layers that no overlay shows yet have no device that the kernel would know them by.
+/// Finds the files with hard links and the devices that rules cover. Warns if there are more than `limit`
+/// entries to search.
+///
+/// A pattern's or directory's files are found by walking it; an `execname` names no place to search. A device
+/// node outside `/dev` counts only if a rule names the node itself: a rule for a jail's directory is about
+/// the jail's nodes, not about all of `/dev/null`. Files of layers that no overlay shows yet are left out,
+/// since they have no device that the kernel would know them by.
 fn linked_files(root: &Root, policies: &[&Policy], domain: &Domain, limit: usize) -> Vec<LinkedFile> {
     let (linked, complete) = linked_files_within(root, policies, domain, limit);
     if !complete {
@@ -354,7 +359,7 @@ fn linked_files_within(
     }
     let mut seen = BTreeSet::new();
     while let Some((directory, recursive)) = pending.pop_front() {
-        // What is made up by the kernel has no second names.
+        // Files that the kernel generates have no hard links.
         if ["/proc", "/sys"].iter().any(|made_up| directory == Path::new(made_up))
             || !seen.insert((directory.clone(), recursive))
         {
@@ -378,11 +383,11 @@ fn linked_files_within(
     (found.into_values().collect(), true)
 }
 
-/// Terminals have the numbers of their own `devpts` each, and are reached through it alone.
+/// Major device numbers of terminals. Each `devpts` numbers its own, and they are reached only through it.
 const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
-/// Notes what is at `path` where rules are about it and it can be had by a name that they do not know: a file, socket or FIFO
-/// with several names, and a device. Of several names with rules the one counts that more is refused by.
+/// Records the object at `path` if rules cover it and it can be reached by a path unknown to them: a file,
+/// socket or FIFO with hard links, or a device. Of several paths with rules, the strictest counts.
 fn note(
     path: &Path,
     outside: &Path,
@@ -413,7 +418,7 @@ fn note(
     }
 }
 
-/// How much is refused, and then how much is told of, to anyone by objects of a class.
+/// Returns how many decisions on objects of a class refuse, and how many only audit, over all subjects.
 fn strictness(domain: &Domain, class: u16) -> (usize, usize) {
     let decisions = (0..domain.subject_count)
         .filter_map(|subject| Some(domain.vector(u16::try_from(subject).ok()?, class).0))
@@ -425,7 +430,8 @@ fn strictness(domain: &Domain, class: u16) -> (usize, usize) {
     })
 }
 
-/// The kernel's own `dev_t` (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor) of a device number from `stat`.
+/// Returns the kernel's own `dev_t` (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor) of a device
+/// number from `stat`.
 fn kernel_device(device: u64) -> u32 {
     rustix::fs::major(device) << 20 | rustix::fs::minor(device)
 }
@@ -552,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_the_image_leads_where_it_led_whatever_became_of_it() {
+    fn a_symlink_of_the_image_keeps_its_target_after_changes() {
         let dir = tempfile::tempdir().unwrap();
         let (upper, image) = (dir.path().join("upper"), dir.path().join("image"));
         fs::create_dir_all(image.join("usr/bin")).unwrap();

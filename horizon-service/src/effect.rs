@@ -1,6 +1,7 @@
-//! Rules that have no effect where they are to hold, because of what their paths are there: said with what to write instead.
+//! Finds rules that have no effect because of what their paths lead to, and says what to write instead.
 //!
-//! Nothing here decides anything. What a path is may be another's to choose, so no more is read of a file than its first line.
+//! Nothing here decides anything. Another user may control the file at a path, so no more than its first line
+//! is read.
 
 mod folding;
 mod interpreter;
@@ -17,17 +18,18 @@ use armor_policy::{escaped, escaped_path};
 use crate::root::Root;
 use interpreter::Runs;
 
-/// The most that is said of one root; the rest is counted.
+/// Maximum number of notes for one root; the rest is counted.
 const MAX_SAID: usize = 16;
-/// The most links to programs elsewhere that a directory has where they are named, and entries of one that is looked through.
+/// Maximum number of symlinks to programs elsewhere for which a directory gets a note.
 const MAX_LINKS: usize = 4;
+/// Maximum number of a directory's entries that are searched.
 const MAX_ENTRIES: usize = 1000;
-/// Where `env` finds programs, where its own caller says nothing else.
+/// Directories in which `env` finds programs unless its caller sets others.
 const SEARCHED: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const BY_OWN_NAME: &str = "a process rule is for the program that a link leads to only under its own name";
 const CIRCLE: &str = "is a link that leads in a circle, and to no program";
 
-/// What is to be said of `policies` in `root`, a sentence each.
+/// Returns the notes on `policies` in `root`, one sentence each.
 pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
     let mut said = Vec::new();
     for policy in policies {
@@ -51,7 +53,8 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
     said
 }
 
-/// A `process` rule that is about a link: what runs has the name of what the link leads to.
+/// Returns the note on a `process` rule for a symlink; the program that runs has the path of the symlink's
+/// target.
 fn program_link(root: &Root, policy: &Policy, rule: &Rule) -> Option<String> {
     if rule.section != Section::Process {
         return None;
@@ -76,7 +79,7 @@ fn path_of_link(root: &Root, path: &str) -> Option<String> {
     Some(format!("{path} is a link to {program}, and {BY_OWN_NAME}: write {program}"))
 }
 
-/// Of an `execname` that only links have where programs are looked for.
+/// Returns the note on an `execname` that only symlinks have in the directories of programs.
 fn name_of_link(root: &Root, name: &str) -> Option<String> {
     let places = SEARCHED.map(|directory| format!("{directory}/{name}"));
     let programs = places.iter().map(|path| (path, root.resolve(path, true)));
@@ -92,8 +95,8 @@ fn name_of_link(root: &Root, name: &str) -> Option<String> {
     ))
 }
 
-/// Of a directory with a few links to programs elsewhere. Where there are many, as in `/usr/bin`, nobody took them for programs
-/// that lie there.
+/// Returns the note on a directory with a few symlinks to programs elsewhere. If there are many, as in
+/// `/usr/bin`, nobody expects the rule to cover their targets.
 fn link_out_of(root: &Root, policy: &Policy, directory: &str, recursive: bool) -> Option<String> {
     root.directory()?;
     let directory = root.resolve(directory, true);
@@ -117,7 +120,7 @@ fn link_out_of(root: &Root, policy: &Policy, directory: &str, recursive: bool) -
             }
         }
     }
-    // As written: what was said may have been done.
+    // Compared as written in the rules, because the user may have followed the note.
     let is_named = |program: &Path| {
         policy.rules.iter().filter(|rule| rule.section == Section::Process).any(|rule| match &rule.target {
             Target::Path(path) => program == Path::new(path),
@@ -134,7 +137,7 @@ fn link_out_of(root: &Root, policy: &Policy, directory: &str, recursive: bool) -
     ))
 }
 
-/// A `fromSource` that is a script: what runs is its interpreter.
+/// Returns the note on a `fromSource` that is a script; the program that runs is its interpreter.
 fn script_source(root: &Root, source: &str) -> Option<String> {
     let file = root.resolve(source, true);
     if is_link(root, &file) {
@@ -183,7 +186,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     #[test]
-    fn links_as_programs_and_scripts_as_sources_are_named_with_what_to_write() {
+    fn symlinked_programs_and_script_sources_get_advice() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path().to_owned());
         fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directorys_few_links_to_programs_elsewhere_are_named_until_rules_are_for_them() {
+    fn a_few_links_out_of_a_directory_get_advice_until_covered() {
         let dir = tempfile::tempdir().unwrap();
         let program = |path: &str| {
             let path = dir.path().join(path);

@@ -1,4 +1,4 @@
-//! The kernel side made ready, and from an accepted bundle to a live generation in it.
+//! Attaches to the kernel, and turns an accepted bundle into the kernel's live generation.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,32 +24,33 @@ use crate::root::Root;
 use crate::state::{State, StateError};
 use crate::workload::Workload;
 
-/// Alerts a second and rule where the bundle names no other limit.
+/// Alerts per second and rule if the bundle sets no other limit.
 const ALERTS_PER_SECOND: u32 = 100;
-/// The most that is said of rules without effect.
+/// Maximum number of reported notes on rules without effect.
 const MAX_NOTES: usize = 32;
 /// The process whose root is the host's.
 pub const HOST_PROCESS: &str = "1";
 
-/// Why nothing can be enforced.
+/// An `AttachError` is the reason why nothing can be enforced.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// What the kernel says of itself is enough to know; nothing was loaded.
+    /// The kernel's list of security modules shows that it cannot enforce; nothing was loaded.
     #[error("this kernel cannot enforce: {0}")]
     Missing(String),
-    /// The kernel does not take the programs, or their pins.
+    /// The kernel does not take the BPF programs or their pins.
     #[error(transparent)]
     Bpf(#[from] BpfError),
-    /// An access that must be denied was not, or could not be tried.
+    /// An access that must be refused was not, or could not be tried.
     #[error("no denial was seen: {0}")]
     Proof(#[from] ProofError),
 }
 
-/// Programs that were seen to deny, by this process or by the one that made the generation live which is taken over: none
-/// does before it saw a denial. Only for the main thread, while there is no other.
+/// Returns attached BPF programs that are proven to refuse accesses: by this process, or by the process that
+/// made the generation live which is taken over, since none does so without that proof. Call it only on the
+/// main thread while it is the only one.
 ///
 /// # Errors
-/// [`AttachError`]; what was loaded is taken out again.
+/// Fails with [`AttachError`] after unloading what was loaded.
 pub fn attach(pins: Option<&Path>) -> Result<Enforcer, AttachError> {
     if let Some(reason) = probe::without_bpf(&armor_bpf::active_modules()) {
         return Err(AttachError::Missing(reason));
@@ -66,26 +67,27 @@ pub fn attach(pins: Option<&Path>) -> Result<Enforcer, AttachError> {
     Ok(enforcer)
 }
 
-/// Why a prepared bundle is not live.
+/// An `EnforceError` is the reason why a compiled bundle is not live.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforceError {
-    /// The kernel does not take it.
+    /// The kernel does not take the rules.
     #[error("the kernel does not take the rules: {0}")]
     Kernel(#[from] BpfError),
-    /// The workload is gone, or `/proc` does not show it: without `pid: host`, the host's processes are not there.
+    /// The workload is gone, or `/proc` does not show it. Without `pid: host`, the host's processes are not
+    /// there.
     #[error("/proc/{process}: {error}: the mounts of the workload cannot be read")]
     MountTree {
-        /// The process that was asked about.
+        /// The process whose mounts were to be read.
         process: &'static str,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// The names of its rules cannot be written down.
+    /// The names of the rules cannot be stored.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-/// A bundle made ready for this node.
+/// A `CompiledBundle` is a bundle compiled for this node.
 pub struct CompiledBundle {
     bundle: String,
     serial: u64,
@@ -93,26 +95,26 @@ pub struct CompiledBundle {
     process: &'static str,
     posture: Posture,
     host: Option<CompiledPolicies>,
-    /// Those that are for this host.
+    /// The policies that select this host.
     host_policies: Vec<Arc<Policy>>,
     host_idle: Vec<String>,
     containers: ContainerPolicies,
-    /// Which containers' links are looked at next.
+    /// Index of the containers whose links are resolved next.
     turn: usize,
     alerts_per_second: u32,
     on_agent_stop: OnAgentStop,
     already_held: AlreadyHeld,
     secure_sources: bool,
-    /// Whether it is, as `live` has it, and its rules' names are written down.
+    /// True if the kernel enforces `live` and the names of its rules are stored.
     is_live: bool,
     live: Vec<ContainerRules>,
-    /// Whether it has rules for containers that are not named yet.
+    /// True if there are rules for unidentified containers.
     rules_unidentified: bool,
-    /// Containers whose policies do not compile for their roots, and why.
+    /// Containers whose policies do not compile for their roots, each with the error.
     not_compiled: Vec<String>,
 }
 
-/// A container under rules, as it is in a generation.
+/// `ContainerRules` is a container with its rules in a generation.
 #[derive(Clone)]
 struct ContainerRules {
     number: u32,
@@ -129,11 +131,12 @@ impl PartialEq for ContainerRules {
 }
 
 impl CompiledBundle {
-    /// Compiles a bundle for this node, whose root is that of `process`; takes up to seconds for thousands of rules. Policies
-    /// for containers are compiled once, as if for one that all of them select, and again for each that comes.
+    /// Compiles a bundle for this node, whose root is that of `process`; this may take seconds for thousands
+    /// of rules. Policies for containers are compiled once as if for a container that all of them select, and
+    /// again for each container that comes.
     ///
     /// # Errors
-    /// [`CompileError`]: the bundle is to blame.
+    /// Fails with [`CompileError`] if the policies cannot be compiled.
     pub fn new(
         bundle: &VerifiedBundle,
         node: &NodeNames,
@@ -173,12 +176,12 @@ impl CompiledBundle {
         })
     }
 
-    /// The bundle's name.
+    /// Returns the bundle's name.
     pub fn bundle(&self) -> &str {
         &self.bundle
     }
 
-    /// For the report.
+    /// Returns the facts for the report.
     pub fn in_force(&self, containers: &Containers) -> InForce {
         let (mut idle, selecting) = self.containers.idle(containers.iter().map(|(_, workload)| &**workload));
         idle.extend_from_slice(&self.host_idle);
@@ -220,7 +223,7 @@ impl CompiledBundle {
         host.chain(idle).chain(containers).collect()
     }
 
-    /// What is said of rules without effect, once however many containers it is so in.
+    /// Returns the notes on rules without effect, each only once however many containers it applies to.
     fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.host.iter().flat_map(|built| built.notes.clone()).collect();
         let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -241,7 +244,7 @@ impl CompiledBundle {
         notes
     }
 
-    /// What rules' paths led to, to be looked at again: of containers those whose turn it is.
+    /// Returns the paths to resolve again: the host's, and those of the containers whose turn it is.
     pub fn watched(&mut self) -> Vec<Watched> {
         let host = self.host.iter().map(|built| Watched {
             whose: Whose::Host(self.process),
@@ -252,11 +255,11 @@ impl CompiledBundle {
         host.into_iter().chain(links::in_turn(self.containers.watched(), &mut self.turn)).collect()
     }
 
-    /// Makes ready anew what paths lead elsewhere by now; [`Self::swap`] makes it live. Nothing changes where what was looked at is
-    /// no more what is in force.
+    /// Recompiles the rules whose paths have `moved`; [`Self::swap`] makes them live. Does nothing if those
+    /// rules have been replaced since.
     ///
     /// # Errors
-    /// [`CompileError`]: with what the links lead to now the tables cannot be made; they stay as they were.
+    /// Fails with [`CompileError`] if the tables cannot be built for the new targets; the old ones stay.
     pub fn follow(&mut self, moved: &Watched) -> Result<(), CompileError> {
         match &moved.whose {
             Whose::Host(process) => {
@@ -271,12 +274,12 @@ impl CompiledBundle {
         Ok(())
     }
 
-    /// Makes it live for the containers there are, under a new generation unless it is live so already; returns the
-    /// generation's number. May be repeated after an error.
+    /// Makes the bundle live for the present containers, under a new generation unless it is live already,
+    /// and returns the generation's number. May be repeated after an error.
     ///
     /// # Errors
-    /// [`EnforceError`]; what was live before still is, but for [`EnforceError::State`]: then the rules are live, and only their
-    /// names could not be written down.
+    /// After an [`EnforceError`] the previous generation stays live. The exception is
+    /// [`EnforceError::State`]: the new rules are live, and only their names could not be stored.
     pub fn swap(
         &mut self,
         kernel: &mut impl Kernel,
@@ -293,13 +296,15 @@ impl CompiledBundle {
         let id = kernel.generation().max(state.last_generation()) + 1;
         self.make_live(kernel, id, &ruled)?;
         self.live = ruled;
-        // Behind the swap, which the first instruction of a container may be waiting for. Events are read later.
+        // Written after the swap, because a container's first instruction may be waiting for that. Events are
+        // read later.
         state.store_generation(id, &self.names())?;
         self.is_live = true;
         Ok(id)
     }
 
-    /// Containers whose policies do not compile for their roots, and why: they keep the rules that they had.
+    /// Returns the containers whose policies do not compile for their roots, each with the error; they keep
+    /// their previous rules.
     pub fn not_compiled(&self) -> &[String] {
         &self.not_compiled
     }
@@ -312,7 +317,8 @@ impl CompiledBundle {
             match self.containers.build(workload) {
                 Ok(None) => {}
                 Ok(Some(CompiledPolicies { domain, linked, .. })) => {
-                    // One that is not there yet, or just ended: the kernel notes its root when it is entered.
+                    // The process may not be there yet, or may have just ended. The kernel then notes its
+                    // entry root when it is entered.
                     let tree = workload.process().and_then(|process| MountTree::of_process(&process).ok());
                     let tree = MountTree { linked, ..tree.unwrap_or_default() };
                     ruled.push(ContainerRules { number, workload: Arc::clone(workload), domain, tree });

@@ -1,7 +1,8 @@
-//! A command that is started and held before its first instruction, with the descriptors that it brings along.
+//! Starts a command and stops it before its first instruction, so that the descriptors it inherits can be
+//! checked.
 //!
-//! `execve` has been done by then: descriptors that end with it are closed, and the kernel side knows the command's program. Only
-//! a tracer can hold a process there; it lets go before anything runs.
+//! `execve` is complete by then: descriptors with close-on-exec are closed, and the kernel side knows the
+//! command's program. Only a tracer can stop a process there; it detaches before anything runs.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,21 +14,23 @@ use std::ptr;
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-/// The last of input, output and error, which a program expects to be there: one that it may not have becomes `/dev/null`.
+/// The last of standard input, output and error. A program expects these to be open, so a refused one becomes
+/// `/dev/null`.
 pub const LAST_STANDARD: RawFd = 2;
 
-/// A command that has not begun.
+/// An `Entry` is a command that was started but has not run yet.
 pub struct Entry {
     child: Child,
-    /// The kernel itself ended it in the middle of `execve`.
+    /// Set if the kernel killed it during `execve`.
     ended: Option<ExitStatus>,
 }
 
 impl Entry {
-    /// Starts `command` without the descriptors `without`, in a process that first does `enter`. This process has one thread.
+    /// Starts `command` without the descriptors `without`, in a process that first calls `enter`. This
+    /// process must have only one thread.
     ///
     /// # Errors
-    /// What keeps the command from being started, as [`Command::spawn`] tells it, or from being held.
+    /// Fails if the command cannot be started, with the error of [`Command::spawn`], or cannot be stopped.
     pub fn start(
         command: &[OsString],
         without: &[RawFd],
@@ -38,7 +41,7 @@ impl Entry {
         let without = without.to_vec();
         let mut command = Command::new(program);
         let begin = move || {
-            // SAFETY: the system calls are on numbers and null pointers, which touch no memory of this process.
+            // SAFETY: the system calls take numbers and null pointers, which touch no memory of this process.
             unsafe {
                 for &descriptor in &without {
                     let done = if descriptor <= LAST_STANDARD {
@@ -58,8 +61,8 @@ impl Entry {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec `begin` makes system calls, and memory is there for what it needs: no other thread could
-        // have been forked away from while it held a lock.
+        // SAFETY: between fork and exec `begin` makes system calls and may allocate; with one thread, nobody
+        // else can hold the allocator's lock at the fork.
         let child = unsafe { command.args(arguments).pre_exec(begin) }.spawn()?;
         let mut entry = Self { child, ended: None };
         match waitpid(Some(Pid::from_child(&entry.child)), WaitOptions::empty())? {
@@ -71,10 +74,10 @@ impl Entry {
         Ok(entry)
     }
 
-    /// It does not begin either when this process ends before it lets go.
+    /// Makes the kernel kill the command if this process ends before it lets it run.
     fn hold(&mut self) -> io::Result<()> {
         let nothing = ptr::null_mut::<libc::c_void>();
-        // SAFETY: sets an option of a process that this one traces; no memory is told of.
+        // SAFETY: sets an option of a process that this one traces; passes no memory.
         let done = unsafe {
             libc::ptrace(libc::PTRACE_SETOPTIONS, self.child.id(), nothing, libc::PTRACE_O_EXITKILL)
         };
@@ -86,19 +89,19 @@ impl Entry {
         Ok(())
     }
 
-    /// Its process.
+    /// Returns the pid of the command.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lets it begin.
+    /// Lets the command run.
     ///
     /// # Errors
-    /// If it cannot be let go; it is ended then.
+    /// Fails if the tracer cannot detach; the command is killed then.
     pub fn go(mut self) -> io::Result<Begun> {
         if self.ended.is_none() {
             let nothing = ptr::null_mut::<libc::c_void>();
-            // SAFETY: lets go of a process that this one traces; no memory is told of.
+            // SAFETY: detaches from a process that this one traces; passes no memory.
             let done = unsafe { libc::ptrace(libc::PTRACE_DETACH, self.child.id(), nothing, nothing) };
             if done < 0 {
                 let error = io::Error::last_os_error();
@@ -109,10 +112,10 @@ impl Entry {
         Ok(Begun { child: self.child, ended: self.ended })
     }
 
-    /// Ends it; it has done nothing.
+    /// Kills the command before it has done anything.
     ///
     /// # Errors
-    /// If it cannot be ended.
+    /// Fails if it cannot be killed.
     pub fn end(mut self) -> io::Result<ExitStatus> {
         match self.ended {
             Some(status) => Ok(status),
@@ -124,22 +127,22 @@ impl Entry {
     }
 }
 
-/// A command that runs.
+/// A `Begun` is a running command.
 pub struct Begun {
     child: Child,
     ended: Option<ExitStatus>,
 }
 
 impl Begun {
-    /// Its process, which this one has not waited for; `None` where it has ended and was.
+    /// Returns the pid of the command, or `None` if it has ended and was waited for.
     pub fn pid(&self) -> Option<Pid> {
         self.ended.is_none().then(|| Pid::from_child(&self.child))
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the command.
     ///
     /// # Errors
-    /// What the system says.
+    /// Fails with the system's error.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         self.ended.map_or_else(|| self.child.wait(), Ok)
     }
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_held_until_it_is_let_go_and_has_not_what_it_may_not_have() {
+    fn a_stopped_command_lacks_the_refused_descriptors() {
         let dir = tempfile::tempdir().unwrap();
         let began = dir.path().join("began");
         let brought = File::create(dir.path().join("brought")).unwrap();

@@ -1,5 +1,5 @@
-//! Who this machine is and how it reaches the hub: what the Open Horizon agent tells a service that it starts or, on a machine
-//! where none runs, what the operator says in the variables that `hzn` reads.
+//! Finds this machine's identity and its way to the hub: in the variables that the Open Horizon agent sets
+//! for its services or, on a machine without that agent, in those that `hzn` reads.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::hub::HubConfig;
 
-/// Any of these says that Horizon runs the agent.
+/// Variables any of which shows that Horizon runs the agent.
 const ESS_VARIABLES: [&str; 4] =
     ["HZN_ESS_API_PROTOCOL", "HZN_ESS_API_ADDRESS", "HZN_ESS_AUTH", "HZN_ESS_CERT"];
-/// Where the variables come from.
+/// Source of the variables, for messages.
 const MEANS: &str = "the Open Horizon agent sets it for the services it starts; on another machine /etc/hzn-armor/hub.env does";
 
-/// A built-in node property, the variable that carries it, and how that reads.
+/// A `Property` is a built-in node property with its variable and the parser of its value.
 type Property = (&'static str, &'static str, fn(&str) -> Option<Value>);
 
 const PROPERTIES: [Property; 4] = [
@@ -28,28 +28,28 @@ const PROPERTIES: [Property; 4] = [
     ("openhorizon.allowPrivileged", "HZN_PRIVILEGED", |text| text.parse::<bool>().ok().map(Value::from)),
 ];
 
-/// Where this machine stands with Horizon.
+/// `Horizon` is this machine's place in Horizon.
 #[derive(Debug, Clone)]
 pub struct Horizon {
-    /// What bundles and the collector know it by.
+    /// The identity under which bundles and the collector know the machine.
     pub node: NodeIdentity,
-    /// How to reach the hub; `None` where no variable says anything of one.
+    /// The way to the hub; `None` if no variable names one.
     pub hub: Option<HubConfig>,
-    /// Agreement that the agent runs under; empty outside one.
+    /// The agreement that the agent runs under; empty outside one.
     pub agreement: String,
 }
 
 impl Horizon {
-    /// Reads the process's variables: those that the Open Horizon agent gives its services, or else those that `hzn` reads.
-    /// `host_name` names a machine that nothing else names.
+    /// Reads the process's variables: those that the Open Horizon agent gives its services, or else those
+    /// that `hzn` reads. `host_name` is the machine's name if no variable sets another.
     ///
     /// # Errors
-    /// [`MmsError`] naming the variable that is missing or of no use.
+    /// Fails with [`MmsError`], which names the missing or invalid variable.
     pub fn from_env(host_name: &str) -> Result<Self, MmsError> {
         Self::from_vars(host_name, |name| std::env::var(name).ok())
     }
 
-    /// As [`Self::from_env`], with the variables from `var`.
+    /// Reads the variables like [`Self::from_env`], but from `var`.
     pub fn from_vars(host_name: &str, var: impl Fn(&str) -> Option<String>) -> Result<Self, MmsError> {
         let get = |name: &str| var(name).filter(|value| !value.is_empty());
         let checked = |name: &str, value: Option<String>| {
@@ -92,7 +92,8 @@ impl Horizon {
     }
 }
 
-/// The machine's name at the CSS, which is its user's: whoever logs in as another one is another one to the collector.
+/// Returns the machine's name at the CSS, which is that of its user; under another user, it would be another
+/// machine to the collector.
 fn user_of_its_own(config: &CssConfig, node: Option<String>) -> Result<String, MmsError> {
     let (login, _) = config.login()?;
     let user = login.strip_prefix(&format!("{}/", config.org)).filter(|user| check_name(user).is_ok());
@@ -110,7 +111,7 @@ fn user_of_its_own(config: &CssConfig, node: Option<String>) -> Result<String, M
     }
 }
 
-/// Horizon's word for the architecture this program was built for.
+/// Returns Horizon's name for the architecture that this program was built for.
 pub(crate) fn horizon_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -119,11 +120,11 @@ pub(crate) fn horizon_arch() -> &'static str {
     }
 }
 
-/// The most that the credentials file may have, in bytes.
+/// Maximum size of the credentials file, in bytes.
 const MAX_AUTH: usize = 64 << 10;
 
-/// Name and version of the service as which the agent runs, `org/url` and dotted numbers, from the credentials file. Both
-/// empty while the file does not read.
+/// Returns name (`org/url`) and version (dotted numbers) of the service that the agent runs as, from the
+/// credentials file. Both are empty while the file is unreadable.
 pub fn service(auth_file: &Path) -> (String, String) {
     #[derive(Default, serde::Deserialize)]
     #[serde(default)]
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn reads_what_the_agent_sets() {
-        // What hzn reads may be there too.
+        // The variables of `hzn` may be set too.
         let horizon = read(NODE, MACHINE).unwrap();
         assert!(matches!(horizon.hub, Some(HubConfig::Ess(_))));
         assert_eq!((horizon.node.org.as_str(), horizon.node.id.as_str()), ("myorg", "node1"));
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_an_ess_is_the_user_that_it_logs_in_as() {
+    fn without_an_ess_the_machine_is_named_by_its_user() {
         for changes in [&[][..], &[("HZN_NODE_ID", "gw7")], &[("HZN_EXCHANGE_USER_AUTH", "myorg/gw7:x")]] {
             let horizon = read(MACHINE, changes).unwrap();
             assert!(matches!(&horizon.hub, Some(HubConfig::Css(config)) if config.org == "myorg"));

@@ -1,13 +1,14 @@
-//! What the agent needs of Horizon's Model Management System, at whichever end of it this machine is.
+//! Gives the agent its part of Horizon's Model Management System, through an ESS or at the CSS itself.
 //!
-//! A Horizon node has an ESS, which brings what is for it and takes away what it sends. Another machine logs in at the CSS, as a
-//! user of the org that has the machine's name: that name is what the hub says of the objects it makes, and so what the collector
-//! believes. There it sees the objects of the whole org.
+//! A Horizon node has an ESS, which brings the node's objects and takes away what it sends. Any other machine
+//! logs in at the CSS as a user of the org with the machine's name. The hub records that name as the creator
+//! of objects, so the collector believes it. At the CSS, the machine sees the objects of the whole org.
 //!
-//! Invariants of the second way:
-//! - Nothing that the machine did not make is changed at the hub. What it has dealt with it remembers for itself, until it ends.
-//! - What it sends is delivered to no node.
-//! - An object of its own that is gone was taken, by the collector or somebody else: the hub tells its maker nothing.
+//! Invariants at the CSS:
+//! - The machine changes only its own objects. It remembers the objects that it has processed until it ends.
+//! - The objects that it sends are delivered to no node.
+//! - An object of its own that is gone was taken, by the collector or somebody else; the hub does not notify
+//!   its creator.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,40 +20,40 @@ use armor_hub_client::ess::{EssClient, EssConfig};
 use armor_hub_client::keys::KeyId;
 use armor_hub_client::mms::{BUNDLE_TYPE, MetaData, MmsError, ObjectStatus, RECEIPT_TYPE};
 
-/// How the hub is reached.
+/// A `HubConfig` says how to reach the hub.
 #[derive(Debug, Clone)]
 pub enum HubConfig {
-    /// By the node's ESS.
+    /// Through the node's ESS.
     Ess(EssConfig),
-    /// At the CSS itself.
+    /// Directly at the CSS.
     Css(CssConfig),
 }
 
-/// A way to the hub. Cheap to share by reference; connects when it is used.
+/// A `Hub` is a client of the hub, cheap to share by reference, that connects when it is used.
 #[derive(Debug)]
 pub enum Hub {
-    /// By the node's ESS.
+    /// Through the node's ESS.
     Ess(EssClient),
-    /// At the CSS itself.
+    /// Directly at the CSS.
     Css(Box<AtCss>),
 }
 
-/// What became of an object that was sent.
+/// A `Sent` is the state of a sent object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It waits to be taken.
+    /// It is there and waits to be taken.
     Waits,
-    /// Somebody took it; not a proof of who.
+    /// Somebody took it, which does not prove that the collector did.
     Taken,
-    /// It is not there, or without its data.
+    /// It is not there, or has no data.
     Missing,
 }
 
 impl Hub {
-    /// The way of `config`, for this node.
+    /// Creates a client for this node.
     ///
     /// # Errors
-    /// [`MmsError::Config`] if it cannot work.
+    /// Fails with [`MmsError::Config`] if the configuration cannot work.
     pub fn new(config: HubConfig, node: &NodeIdentity) -> Result<Self, MmsError> {
         Ok(match config {
             HubConfig::Ess(config) => Self::Ess(EssClient::new(config)?),
@@ -60,11 +61,11 @@ impl Hub {
         })
     }
 
-    /// Bundles for this node that it did not acknowledge, deletions too; with `also_received` all of them. For whom a bundle
-    /// really is, only its signed bytes say.
+    /// Lists this node's bundles that it has not acknowledged, including deletions; all of them with
+    /// `also_received`. Only the signed bytes say which node a bundle is really for.
     ///
     /// # Errors
-    /// [`MmsError`], as of all that follow.
+    /// This and the following functions fail with [`MmsError`] if the request fails.
     pub async fn bundles(&self, also_received: bool) -> Result<Vec<MetaData>, MmsError> {
         match self {
             Self::Ess(ess) => ess.list(BUNDLE_TYPE, also_received).await,
@@ -76,12 +77,13 @@ impl Hub {
         }
     }
 
-    /// Whether [`bundles`](Self::bundles) may well be for other nodes: nobody has placed them on this one.
+    /// Returns whether [`bundles`](Self::bundles) may list those of other nodes, because nothing assigns them
+    /// to this one.
     pub fn shows_those_of_others(&self) -> bool {
         matches!(self, Self::Css(_))
     }
 
-    /// Receipts for this node that it did not acknowledge, deletions too.
+    /// Lists this node's receipts that it has not acknowledged, including deletions.
     pub async fn receipts(&self) -> Result<Vec<MetaData>, MmsError> {
         match self {
             Self::Ess(ess) => ess.list(RECEIPT_TYPE, false).await,
@@ -92,7 +94,7 @@ impl Hub {
         }
     }
 
-    /// The data of an object, at most `limit` bytes.
+    /// Returns the data of an object, at most `limit` bytes.
     pub async fn data(&self, object: &MetaData, limit: u64) -> Result<Vec<u8>, MmsError> {
         let MetaData { object_type, object_id, .. } = object;
         match self {
@@ -101,7 +103,7 @@ impl Hub {
         }
     }
 
-    /// Acknowledges that a bundle was looked at.
+    /// Acknowledges that a bundle was processed.
     pub async fn received(&self, object: &MetaData) -> Result<(), MmsError> {
         match self {
             Self::Ess(ess) => ess.received(&object.object_type, &object.object_id).await,
@@ -109,7 +111,7 @@ impl Hub {
         }
     }
 
-    /// Acknowledges that a receipt was used.
+    /// Acknowledges that a receipt was processed.
     pub async fn consumed(&self, object: &MetaData) -> Result<(), MmsError> {
         match self {
             Self::Ess(ess) => ess.consumed(&object.object_type, &object.object_id).await,
@@ -117,7 +119,7 @@ impl Hub {
         }
     }
 
-    /// Acknowledges a deletion that a list shows.
+    /// Acknowledges a listed deletion.
     pub async fn deleted(&self, object: &MetaData) -> Result<(), MmsError> {
         match self {
             Self::Ess(ess) => ess.deleted(&object.object_type, &object.object_id).await,
@@ -125,7 +127,8 @@ impl Hub {
         }
     }
 
-    /// Sends an object, which `key` has signed; one of that id is replaced. After a [`MmsError::Timeout`] it may be stored.
+    /// Sends an object signed by `key`, replacing that of the same id. It may be stored even after a
+    /// [`MmsError::Timeout`].
     pub async fn put(&self, object_type: &str, id: &str, data: &[u8], key: &KeyId) -> Result<(), MmsError> {
         match self {
             Self::Ess(ess) => ess.put(object_type, id, data).await,
@@ -133,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// What became of an object that was sent; `was_stored`: its PUT was answered.
+    /// Returns the state of a sent object; `was_stored` says whether its PUT was answered.
     pub async fn sent(&self, object_type: &str, id: &str, was_stored: bool) -> Result<Sent, MmsError> {
         use ObjectStatus::{Consumed, ConsumedByDest, Deleted, NotReady};
         Ok(match self {
@@ -150,7 +153,7 @@ impl Hub {
         })
     }
 
-    /// Deletes an object that was sent. One that is gone already is no error.
+    /// Deletes a sent object. It is no error if it is gone already.
     pub async fn delete(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         match self {
             Self::Ess(ess) => ess.delete(object_type, id).await,
@@ -159,14 +162,14 @@ impl Hub {
     }
 }
 
-/// A machine at the CSS.
+/// An `AtCss` is a machine's client of the CSS.
 #[derive(Debug)]
 pub struct AtCss {
     config: CssConfig,
-    /// Made when it is first used: the hub's certificate may come later.
+    /// Created at the first use, because the hub's certificate may come later.
     client: OnceLock<CssClient>,
     node: NodeIdentity,
-    /// Type and id of what was dealt with, and which instance of it.
+    /// Instance of each processed object, by type and id.
     seen: Mutex<HashMap<(String, String), i64>>,
 }
 
@@ -183,7 +186,8 @@ impl AtCss {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// Whether a bundle is worth fetching: not what says itself that it is for others, which an ESS would not get.
+    /// Returns whether a bundle is worth fetching. It is not if it names other nodes, where an ESS would not
+    /// get it either.
     fn may_be_for_us(&self, object: &MetaData) -> bool {
         let mut properties = self.node.properties.clone();
         properties.insert("openhorizon.arch".to_owned(), self.node.arch.as_str().into());
@@ -194,7 +198,7 @@ impl AtCss {
             && !constraints.any(excludes)
     }
 
-    /// The objects, all that there are of the type, without those that were dealt with unless `also_seen`.
+    /// Filters a list of all objects of a type: removes the processed ones, unless `also_seen`.
     fn without_seen(&self, object_type: &str, mut objects: Vec<MetaData>, also_seen: bool) -> Vec<MetaData> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let listed: HashSet<&str> = objects.iter().map(|object| object.object_id.as_str()).collect();

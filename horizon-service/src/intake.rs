@@ -1,14 +1,16 @@
-//! From what the hub lists, or a directory holds, to what is in force: verify, compile, write down, change keys, swap,
-//! acknowledge, report.
+//! Takes bundles from the hub or a directory and puts them in force: verifies, compiles and stores them,
+//! changes keys, swaps, acknowledges and reports.
 //!
 //! Invariants:
-//! - A bundle is judged alike wherever it comes from. Files are only read: nothing is acknowledged there.
-//! - A refused bundle changes nothing but the report; it is acknowledged, so that it is not fetched again and again.
-//! - A bundle is acknowledged only after it is on disk; an object that comes again is normal.
-//! - A deleted object lifts nothing: only a signed bundle without policies does, for bundles of its name.
+//! - A bundle is judged alike wherever it comes from. Files are only read; nothing is acknowledged there.
+//! - A refused bundle changes nothing but the report. It is acknowledged, so that it is not fetched again and
+//!   again.
+//! - A bundle is acknowledged only after it is on disk. The same object may come again.
+//! - Deleting an object ends no enforcement. Only a signed bundle without policies does, for bundles of its
+//!   name.
 //! - One bundle is in force: the one accepted last.
-//! - Objects that were acknowledged, and files that were looked at, are looked at once more at the start and when the pinned
-//!   keys change, so that a key put on the node later still makes its bundle acceptable.
+//! - At the start, and when the pinned keys change, acknowledged objects and known files are checked once
+//!   more, so that a key put on the node later still makes its bundle acceptable.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -40,41 +42,41 @@ const BACKOFF: Duration = Duration::from_secs(1);
 /// Longest wait after failures.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
 
-/// Why a pass ended early; the next one begins anew.
+/// An `IntakeError` is the reason why a pass ended early; the next pass starts from the beginning.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The hub did not do what it was asked.
+    /// A request to the hub failed.
     #[error(transparent)]
     Mms(#[from] MmsError),
-    /// The node's disk did not.
+    /// The state directory could not be written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The task that verifies and compiles was ended.
+    /// The blocking task that verifies and compiles a bundle was ended.
     #[error("a bundle could not be looked at: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// What a node's keys, state and kernel are to the intake.
+/// A `NodeEnforcement` holds the node's identity, keys, state and kernel side for the intake.
 pub struct NodeEnforcement<K> {
-    /// Who the node is.
+    /// The node's identity in Horizon.
     pub node: NodeIdentity,
-    /// What policies call it.
+    /// Names by which policies select the node.
     pub names: NodeNames,
     /// The process whose root is the host's.
     pub process: &'static str,
-    /// Where the pinned keys are.
+    /// Directory of the pinned keys.
     pub trust_dir: PathBuf,
     /// The state directory.
     pub state: Rc<RefCell<State>>,
-    /// `None` if the kernel cannot enforce: bundles are accepted and kept all the same.
+    /// The kernel side; `None` if it cannot enforce. Bundles are accepted and kept all the same.
     pub kernel: Option<K>,
-    /// Where everything is told.
+    /// The reporter of all facts about the agent.
     pub reporter: Rc<Reporter>,
-    /// What is in force, ready to be swapped again.
+    /// The bundle in force, compiled, for further swaps.
     pub live: Option<CompiledBundle>,
     /// The node's containers.
     pub containers: Containers,
-    /// Set when tasks came under rules while they ran: what they hold was never decided on.
+    /// Set when running tasks come under rules, which calls for a new search for their preexisting handles.
     pub labelled: Rc<Cell<bool>>,
 }
 
@@ -108,7 +110,7 @@ impl<K: Kernel> NodeEnforcement<K> {
         self.put_in_force();
     }
 
-    /// Tries again what the kernel did not take.
+    /// Retries a swap or container update that failed.
     fn enforce_again(&mut self) {
         let problems = self.reporter.facts().problems;
         if problems.contains_key(&Problem::Swap) || problems.contains_key(&Problem::Containers) {
@@ -116,14 +118,15 @@ impl<K: Kernel> NodeEnforcement<K> {
         }
     }
 
-    /// Takes the runtime's word on which containers there are.
+    /// Applies the runtime's list of containers.
     pub fn follow(&mut self, workloads: &Workloads) {
         if self.containers.update(workloads) {
             self.put_in_force();
         }
     }
 
-    /// Looks after containers that were entered before they were named, while the runtime `answers` or not.
+    /// Labels the tasks of containers that were entered before they were known. If the runtime `answers`,
+    /// also releases containers that stay unidentified.
     pub fn look_for_unidentified(&mut self, answers: bool) {
         let Some(kernel) = &mut self.kernel else { return };
         match self.containers.look_for_unidentified(kernel, answers) {
@@ -133,12 +136,12 @@ impl<K: Kernel> NodeEnforcement<K> {
         }
     }
 
-    /// What rules' paths led to when what is in force was made, to be looked at again.
+    /// Returns the paths to resolve again, with the results on which the rules in force are based.
     pub fn watched_links(&mut self) -> Vec<Watched> {
         self.live.as_mut().map(CompiledBundle::watched).unwrap_or_default()
     }
 
-    /// Has the rules follow paths that lead elsewhere by now.
+    /// Recompiles the rules whose paths have `moved`, and puts them in force.
     pub fn follow_links(&mut self, moved: &[(Watched, Vec<String>)]) {
         let Some(prepared) = &mut self.live else { return };
         for (watched, paths) in moved {
@@ -161,8 +164,8 @@ impl<K: Kernel> NodeEnforcement<K> {
         self.labelled.set(true);
     }
 
-    /// Has the kernel enforce what was accepted, for the containers there are; if it does not take that, it is reported and
-    /// tried again.
+    /// Makes the kernel enforce the accepted bundle for the present containers. A failure is reported and
+    /// retried later.
     fn put_in_force(&mut self) {
         if let Some(prepared) = &mut self.live {
             let (before, outcome) = match &mut self.kernel {
@@ -204,7 +207,8 @@ impl<K: Kernel> NodeEnforcement<K> {
         self.apply_containers();
     }
 
-    /// Behind each change of rules or containers: has the kernel know the containers, and remembers them.
+    /// Registers the containers with the kernel and stores them; called after each change of rules or
+    /// containers.
     fn apply_containers(&mut self) {
         let mut problems: Vec<String> =
             self.live.iter().flat_map(|prepared| prepared.not_compiled().iter().cloned()).collect();
@@ -239,24 +243,24 @@ impl<K: Kernel> NodeEnforcement<K> {
     }
 }
 
-/// Takes bundles from where they come.
+/// A `BundleIntake` takes bundles from the hub and from the directory.
 pub struct BundleIntake<K> {
-    /// `None` where there is no hub.
+    /// The hub, if there is one.
     hub: Option<Arc<Hub>>,
     directory: Directory,
     site: Rc<RefCell<NodeEnforcement<K>>>,
     reporter: Rc<Reporter>,
     trust: TrustStore,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
-    /// Look at acknowledged objects too.
+    /// Check acknowledged objects too.
     objects_again: bool,
-    /// Look at all files.
+    /// Check all files.
     files_again: bool,
-    /// The end of the last pass that the hub, or ESS, answered.
+    /// End of the last pass that the hub, or ESS, answered.
     reached: Option<Timestamp>,
 }
 
-/// What became of a bundle.
+/// An `Outcome` is the result of judging a bundle.
 enum Outcome {
     Accepted(Box<VerifiedBundle>, Box<CompiledBundle>),
     Refused(&'static str, String),
@@ -264,7 +268,8 @@ enum Outcome {
 }
 
 impl<K: Kernel> BundleIntake<K> {
-    /// An intake for `site`, which others may change while it waits. Collectors' keys go to `receipt_keys`.
+    /// Creates an intake for `site`, which others may change while it waits. Collectors' keys go to
+    /// `receipt_keys`.
     pub fn new(
         hub: Option<Arc<Hub>>,
         directory: Directory,
@@ -287,7 +292,7 @@ impl<K: Kernel> BundleIntake<K> {
         intake
     }
 
-    /// Passes over and over until the future is dropped.
+    /// Runs passes until the future is dropped.
     pub async fn run(&mut self, poll: Duration) {
         let mut failures = 0_u32;
         loop {
@@ -329,10 +334,10 @@ impl<K: Kernel> BundleIntake<K> {
         });
     }
 
-    /// Does once what is due.
+    /// Runs one pass over files and objects.
     ///
     /// # Errors
-    /// [`IntakeError`]; whatever was done is done, the rest comes with the next pass.
+    /// Fails with [`IntakeError`]; what was done stays done, and the next pass does the rest.
     pub async fn pass(&mut self) -> Result<(), IntakeError> {
         self.reload_trust();
         self.site.borrow_mut().enforce_again();
@@ -359,7 +364,7 @@ impl<K: Kernel> BundleIntake<K> {
                     self.process(&escaped_path(&file.path), bytes, None, file.is_fresh).await?;
                     self.directory.looked_at(&file);
                 }
-                // In nobody's way: it is tried again with every pass.
+                // Do not stop other files; this one is retried with every pass.
                 Err(error) => problems.push(error.to_string()),
             }
         }
@@ -376,7 +381,7 @@ impl<K: Kernel> BundleIntake<K> {
         if self.objects_again {
             objects = hub.bundles(true).await?;
         }
-        // In the order in which they were published.
+        // Objects are processed in the order in which they were published.
         objects.sort_by_key(|object| object.instance_id);
         for object in objects {
             if object.deleted {
@@ -395,14 +400,14 @@ impl<K: Kernel> BundleIntake<K> {
         let id = &object.object_id;
         match hub.data(object, MAX_BUNDLE as u64).await {
             Ok(bytes) => self.process(id, bytes, Some(object.clone()), is_fresh).await?,
-            // Replaced or deleted meanwhile: listed anew.
+            // Replaced or deleted meanwhile; the next pass lists it anew.
             Err(MmsError::UnknownObject { .. }) => return Ok(()),
             Err(error @ MmsError::TooLarge { .. }) => {
                 let code = Refusal::TooLarge { size: MAX_BUNDLE, max: MAX_BUNDLE }.code();
                 self.refuse(id, code, &error.to_string(), is_fresh);
             }
             Err(error) if error.is_transient() => return Err(error.into()),
-            // In nobody's way: it is tried again with every pass.
+            // Do not stop other objects; this one is retried with every pass.
             Err(error) => {
                 tracing::warn!(object = id, %error, "cannot be fetched");
                 return Ok(());
@@ -412,13 +417,13 @@ impl<K: Kernel> BundleIntake<K> {
             return Ok(());
         }
         match pass_over_delay(hub.received(object).await) {
-            // Deleted or replaced meanwhile: listed anew.
+            // Deleted or replaced meanwhile; the next pass lists it anew.
             Err(MmsError::UnknownObject { .. } | MmsError::Rejected { status: 400, .. }) => Ok(()),
             other => Ok(other?),
         }
     }
 
-    /// Judges a bundle and does what follows from that. When this is done without an error, it may be acknowledged.
+    /// Judges a bundle and acts on the outcome. After success the bundle may be acknowledged.
     async fn process(
         &mut self,
         name: &str,
@@ -451,7 +456,7 @@ impl<K: Kernel> BundleIntake<K> {
         Ok(())
     }
 
-    /// Verifies and compiles, beside everything else.
+    /// Verifies and compiles a bundle on a blocking thread, beside everything else.
     async fn judge(&self, bytes: Vec<u8>, meta: Option<MetaData>) -> Result<(Vec<u8>, Outcome), IntakeError> {
         let (trust, node, names, process, floor) = {
             let site = self.site.borrow();
@@ -474,7 +479,7 @@ impl<K: Kernel> BundleIntake<K> {
         Ok(judged.await?)
     }
 
-    /// One that was refused before and still is was reported then.
+    /// Reports a refused bundle. If it is not fresh, its refusal was reported before.
     fn refuse(&self, name: &str, code: &str, reason: &str, is_fresh: bool) {
         if is_fresh {
             tracing::warn!(object = name, code, reason, "bundle refused; what is in force stays");
@@ -482,7 +487,7 @@ impl<K: Kernel> BundleIntake<K> {
         }
     }
 
-    /// Reads the pinned keys anew: an operator may add and remove files at any time.
+    /// Reads the pinned keys again, because an operator may add and remove files at any time.
     fn reload_trust(&mut self) {
         let loaded = TrustStore::load(&self.site.borrow().trust_dir);
         let store = match loaded {
@@ -502,14 +507,14 @@ impl<K: Kernel> BundleIntake<K> {
         self.change_trust();
     }
 
-    /// Makes the key changes of accepted bundles.
+    /// Applies the key changes of accepted bundles.
     fn change_trust(&mut self) {
         let state = Rc::clone(&self.site.borrow().state);
         let mut state = state.borrow_mut();
         let pending = state.pending_trust().to_vec();
         if !pending.is_empty() {
             let outcome = pending.iter().try_for_each(|changes| self.trust.apply(changes));
-            // A change that is no longer possible, because pinned files changed since, would stay so.
+            // Any other error is a change that pinned files have made impossible, and a retry would not help.
             if let Err(error @ (TrustError::File { .. } | TrustError::Changes { .. })) = outcome {
                 drop(state);
                 return self.trust_failed(&error);
@@ -531,7 +536,8 @@ impl<K: Kernel> BundleIntake<K> {
     }
 }
 
-/// An acknowledgement may hang while the hub is away; the object is just listed again.
+/// Treats a timeout as success: an acknowledgement may hang while the hub is away, and the object is just
+/// listed again.
 fn pass_over_delay(done: Result<(), MmsError>) -> Result<(), MmsError> {
     match done {
         Err(error @ MmsError::Timeout { .. }) => {

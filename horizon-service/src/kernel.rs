@@ -1,4 +1,5 @@
-//! What the agent's parts ask of the kernel side when rules or containers change; tests have another.
+//! Defines what the agent needs of the kernel side when rules or containers change; tests have their own
+//! implementation.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,41 +7,41 @@ use std::rc::Rc;
 
 use armor_bpf::{BpfError, ContainerId, Enforcer, Generation, Labelled};
 
-/// The kernel side.
+/// A `Kernel` is the kernel side.
 pub trait Kernel {
-    /// The live generation, 0 if none.
+    /// Returns the live generation, or 0 if there is none.
     fn generation(&self) -> u32;
     /// Makes a generation live as a whole.
     ///
     /// # Errors
-    /// If the kernel does not take it; the one before is live then.
+    /// Fails if the kernel does not take the generation; the previous one stays live.
     fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError>;
-    /// The containers that it knows, with their domains; none if it does not say.
+    /// Returns the registered containers with their domains, or none if they cannot be read.
     fn containers(&self) -> BTreeMap<ContainerId, u32>;
-    /// Puts what is started in a container from here on into a domain.
+    /// Puts programs that start in a container from now on into a domain.
     ///
     /// # Errors
-    /// [`BpfError`].
+    /// Fails if the kernel's map cannot be written.
     fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError>;
-    /// Forgets a container.
+    /// Unregisters a container.
     ///
     /// # Errors
-    /// [`BpfError`].
+    /// Fails if the kernel's map cannot be written.
     fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError>;
-    /// Puts what runs in known containers already into their domains, and goes through all tasks for that.
+    /// Goes through all tasks and puts those that already run in registered containers into their domains.
     ///
     /// # Errors
-    /// [`BpfError`].
+    /// Fails if the tasks cannot be iterated over.
     fn label_running(&mut self) -> Result<Labelled, BpfError>;
-    /// The same; containers that are not known for 10 s come under the host's rules.
+    /// Like [`Self::label_running`], and moves containers unidentified for 10 s to the host's rules.
     ///
     /// # Errors
-    /// [`BpfError`].
+    /// Fails if the tasks cannot be iterated over.
     fn release_unidentified(&mut self) -> Result<Labelled, BpfError>;
-    /// How often a container was entered that is not known.
+    /// Returns how often an unidentified container was entered.
     ///
     /// # Errors
-    /// [`BpfError`].
+    /// Fails if the counters cannot be read.
     fn unidentified(&self) -> Result<u64, BpfError>;
 }
 

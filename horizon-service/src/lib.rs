@@ -1,6 +1,6 @@
-//! The agent's parts: everything `hzn-armor-agent` is made of.
+//! Contains the parts of `hzn-armor-agent`.
 
-// These panic where nobody takes what they print; `armor_hub_client::console` does not.
+// These macros panic if nobody reads the output; `armor_hub_client::console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod alerts;

@@ -1,8 +1,8 @@
-//! Links on the way of rules' paths that are switched while the rules are in force, as `/srv/current` is.
+//! Finds symlinks in rules' paths that are switched while the rules are in force, such as `/srv/current`.
 //!
-//! The kernel side decides on what links led to when the tables were built. So they are resolved again now and then, beside
-//! everything else: a filesystem that does not answer holds nothing up but this. What then leads elsewhere makes a new generation.
-//! One look resolves a bounded number of paths; of many containers, it takes some in turn.
+//! The kernel side decides by the targets that symlinks had when the tables were built. So they are resolved
+//! again periodically, on a thread of their own: a hanging filesystem delays only this. Changed targets lead
+//! to a new generation. One pass resolves a bounded number of paths, taking containers in turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,36 +14,36 @@ use crate::domains;
 use crate::root::Root;
 use crate::workload::Workload;
 
-/// Between two looks.
+/// Interval between two passes.
 pub const LOOK: Duration = Duration::from_secs(2);
-/// Paths of containers that are resolved in one look, if those of one container are not more.
+/// Maximum number of containers' paths in one pass, unless a single container has more.
 const PATHS: usize = 2000;
 
-/// What paths led to: those alone that led elsewhere.
+/// `Links` maps paths to their targets, where these differ.
 pub type Links = Arc<BTreeMap<String, Vec<String>>>;
 
-/// Whose paths they are.
+/// `Whose` names the workload in whose root paths are resolved.
 #[derive(Debug, Clone)]
 pub enum Whose {
-    /// Of the host, whose root is that of this process.
+    /// The host, whose root is that of this process.
     Host(&'static str),
-    /// Of a container.
+    /// A container.
     Container(Arc<Workload>),
 }
 
-/// Paths to resolve again.
+/// `Watched` is a set of paths to resolve again.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// Whose root they are in.
+    /// The workload of the paths.
     pub whose: Whose,
-    /// The policies that name them.
+    /// The policies that contain the paths.
     pub policies: Vec<Arc<Policy>>,
-    /// Where they led.
+    /// The targets when the tables were built.
     pub links: Links,
 }
 
 impl Watched {
-    /// What leads elsewhere by now, or does so no more, each path with where it leads; empty if nothing has changed.
+    /// Returns the paths with a different target, each with its present target; empty if nothing has changed.
     pub fn moved(&self) -> Vec<String> {
         let roots = match &self.whose {
             Whose::Host(process) => vec![Root::of_process(process)],
@@ -60,7 +60,7 @@ impl Watched {
     }
 }
 
-/// Of `containers`, in turn with each call, as many as have [`PATHS`] paths together.
+/// Returns the next containers in turn, as many as have [`PATHS`] paths together.
 pub fn in_turn(containers: Vec<Watched>, turn: &mut usize) -> Vec<Watched> {
     let count = containers.len();
     let mut paths = 0;

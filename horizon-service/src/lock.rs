@@ -1,10 +1,12 @@
-//! Which of several agents on a machine is at work: the one that holds the state directory and the directory of the kernel's
-//! tables. Every other one stands by until it can have both.
+//! Decides which of several agents on a machine works: the one that has locked the state directory and the
+//! directory of the kernel's tables. Every other one stands by until it can lock both.
 //!
 //! Invariants:
-//! - Locks are `flock`s: they end with the process, however that ends, and hold between containers that share the directory.
-//! - Who stands by leaves everything that another one owns as it is, and has one thread: labels are per task.
-//! - The state is taken first, the tables after it, so that two agents never wait for each other.
+//! - Locks are `flock`s: they end with the process, however that ends, and hold between containers that share
+//!   the directory.
+//! - An agent that stands by leaves everything that another one owns as it is. It has one thread, because
+//!   labels are per task.
+//! - The state is locked before the tables, so that two agents never wait for each other.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
@@ -19,71 +21,72 @@ use armor_policy::escaped_path;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;
 
-/// How soon who stands by sees that it may take over.
+/// Interval at which a standby agent tries to take over.
 const POLL: Duration = Duration::from_secs(1);
-/// The most that is read of what a lock or `/proc` says about another agent, in bytes.
+/// Maximum bytes read of a lock file or a `/proc` file about another agent.
 const MAX_READ: u64 = 256 << 10;
 
-/// A lock that cannot be looked at.
+/// A `LockError` is the reason why a lock cannot be examined.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The system does not let it be opened or locked.
+    /// The system refuses to open or lock it.
     #[error("{}: {error}", escaped_path(path))]
     Io {
-        /// What is locked.
+        /// The locked file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The lock of a state directory is to be made on a filesystem that takes no files.
+    /// The lock file of a state directory cannot be created on a read-only filesystem.
     #[error(
         "{}: {error}: mount the filesystem for writing, or choose another `state_dir`",
         escaped_path(path)
     )]
     ReadOnly {
-        /// The lock.
+        /// The lock file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// Something else is where the lock of a state directory is made.
+    /// The lock file's place in a state directory is taken by something else.
     #[error("{}: a {kind}, not a regular file: remove it, the agent makes its own", escaped_path(path))]
     NotRegular {
-        /// Where the lock is made.
+        /// Path of the lock file.
         path: PathBuf,
-        /// What is there.
+        /// Kind of the object there.
         kind: &'static str,
     },
-    /// Something else is in the place of the directory for pins.
+    /// The place of the pin directory is taken by something else.
     #[error("{}: not a directory: remove what is there, or choose another `pin_dir`", escaped_path(path))]
     NotDirectory {
-        /// Where the directory is to be.
+        /// Path of the directory.
         path: PathBuf,
     },
 }
 
-/// What one agent alone may have.
+/// An `InstanceLock` names what only one agent may own.
 #[derive(Debug, Clone, Copy)]
 pub enum InstanceLock<'a> {
-    /// A state directory; the file `lock` in it says by pid who has it.
+    /// A state directory; the file `lock` in it is locked and has the owner's pid.
     State(&'a Path),
-    /// The directory that the kernel's tables are pinned in. It takes no files on a BPF file system, and is locked itself.
+    /// The directory in which the kernel's tables are pinned. It is locked itself, because a BPF file system
+    /// takes no files.
     Tables(&'a Path),
 }
 
-/// Holds what was claimed, until it is dropped or the process ends.
+/// A `Lock` is held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// The agent that has it.
+/// A `Holder` is the agent that holds a lock.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Holder {
     directory: PathBuf,
-    /// Its pid, or `unknown`.
+    /// The agent's pid, or `unknown`.
     pub pid: String,
-    /// Its agreement or control group, as far as `/proc` tells.
+    /// The agent's agreement or control group, if `/proc` shows it.
     place: Option<String>,
 }
 
@@ -95,33 +98,33 @@ impl fmt::Display for Holder {
 }
 
 impl InstanceLock<'_> {
-    /// Takes it, or tells who has it. Directories are made where they are not there.
+    /// Takes the lock, or returns its holder. Creates missing directories.
     ///
     /// # Errors
-    /// [`LockError`] where there is nothing that could be locked.
+    /// Fails with [`LockError`] if there is nothing that can be locked.
     pub fn take(self) -> Result<Result<Lock, Holder>, LockError> {
         let file = loop {
             let file = self.make()?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still(&self.path(), &file) => break file,
-                // Removed just now, as `detach` does; whoever comes next would lock another one.
+                // Removed just now, as `detach` does, so another agent would lock another directory.
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(Err(self.holder_of(&file))),
                 Err(error) => return Err(self.failed(io::Error::from(error).into())),
             }
         };
         if let Self::State(_) = self {
-            // For whoever asks who holds it; a full disk is no reason not to.
+            // For agents that ask for the holder; a full disk is no reason to fail.
             file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).ok();
         }
         Ok(Ok(Lock { _file: file }))
     }
 
-    /// As [`Self::take`], but stands by until it is free, and calls `told` with each holder that it waits for. `None` if
-    /// SIGTERM or SIGINT came first. Only for a process with one thread.
+    /// Takes the lock like [`Self::take`], but stands by until it is free, and calls `told` with each holder
+    /// that it waits for. Returns `None` if SIGTERM or SIGINT came first. Only for a process with one thread.
     ///
     /// # Errors
-    /// As [`Self::take`].
+    /// Fails like [`Self::take`].
     pub fn wait_for(self, mut told: impl FnMut(&Holder)) -> Result<Option<Lock>, LockError> {
         let mut last = None;
         let mut stop = None;
@@ -142,10 +145,10 @@ impl InstanceLock<'_> {
         }
     }
 
-    /// Who has it, if an agent has.
+    /// Returns the agent that holds the lock, if any.
     ///
     /// # Errors
-    /// [`LockError`] if that cannot be looked at.
+    /// Fails with [`LockError`] if the lock cannot be examined.
     pub fn holder(self) -> Result<Option<Holder>, LockError> {
         let file = match self.open() {
             Ok(file) => file,
@@ -164,7 +167,7 @@ impl InstanceLock<'_> {
         directory
     }
 
-    /// What is locked.
+    /// Returns the path that is locked.
     fn path(&self) -> PathBuf {
         match self {
             Self::State(directory) => directory.join("lock"),
@@ -183,7 +186,7 @@ impl InstanceLock<'_> {
         make().map_err(|error| self.failed(error))
     }
 
-    /// Waits for nobody, whatever is there.
+    /// Opens the locked path, without blocking on whatever is there.
     fn open(&self) -> Result<File, FileError> {
         match self {
             Self::State(_) => file::open(&self.path(), Links::Follow),
@@ -213,7 +216,7 @@ impl InstanceLock<'_> {
             Self::State(_) => read_some(locked).and_then(|text| String::from_utf8(text).ok()),
             Self::Tables(_) => pid_by_proc_locks(locked),
         };
-        // A number, before it becomes a part of paths.
+        // Must be a number before it becomes a part of paths.
         let pid = pid.and_then(|pid| pid.trim().parse::<u32>().ok());
         Holder {
             directory: self.directory().to_owned(),
@@ -223,13 +226,13 @@ impl InstanceLock<'_> {
     }
 }
 
-/// Whether the path still leads to the file.
+/// Returns whether the path still leads to the file.
 fn is_still(path: &Path, file: &File) -> bool {
     let same = || Ok::<_, io::Error>(fs::metadata(path)?.ino() == file.metadata()?.ino());
     same().unwrap_or(false)
 }
 
-/// proc_locks(5).
+/// Finds the pid of the lock's owner in `/proc/locks`, see proc_locks(5).
 fn pid_by_proc_locks(locked: &File) -> Option<String> {
     let meta = locked.metadata().ok()?;
     let inode = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
@@ -240,7 +243,7 @@ fn pid_by_proc_locks(locked: &File) -> Option<String> {
     })
 }
 
-/// Of a service that Horizon runs.
+/// Returns the agreement of a service that Horizon runs.
 fn agreement(pid: u32) -> Option<String> {
     let variables = read_proc(&format!("{pid}/environ"))?;
     let agreement = variables.split(|byte| *byte == 0).find_map(|v| v.strip_prefix(b"HZN_AGREEMENTID="))?;
@@ -248,10 +251,10 @@ fn agreement(pid: u32) -> Option<String> {
     Some(format!("agreement {agreement}"))
 }
 
-/// Names the container, or the unit of systemd.
+/// Returns the control group, which names the container or the systemd unit.
 fn control_group(pid: u32) -> Option<String> {
     let groups = String::from_utf8(read_proc(&format!("{pid}/cgroup"))?).ok()?;
-    // Within an own cgroup namespace it is only `/`.
+    // Within its own cgroup namespace, a process only sees `/`.
     let group = groups.lines().last()?.splitn(3, ':').nth(2).filter(|group| *group != "/")?;
     Some(format!("in {}", group.escape_debug()))
 }
@@ -266,7 +269,7 @@ fn read_some(file: &File) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// SIGTERM and SIGINT, which wait to be asked for as long as this is there.
+/// While a `StopSignals` exists, SIGTERM and SIGINT are blocked and can be waited for.
 struct StopSignals {
     set: libc::sigset_t,
     before: libc::sigset_t,
@@ -274,7 +277,8 @@ struct StopSignals {
 
 impl StopSignals {
     fn hold_back() -> Self {
-        // SAFETY: plain data, made a valid set by the calls that follow; none of them fails with these arguments.
+        // SAFETY: plain data, made a valid set by the calls that follow; none of them fails with these
+        // arguments.
         unsafe {
             let mut signals = Self { set: std::mem::zeroed(), before: std::mem::zeroed() };
             libc::sigemptyset(&mut signals.set);
@@ -285,13 +289,13 @@ impl StopSignals {
         }
     }
 
-    /// Whether one has come when the time is over, or before.
+    /// Waits for a signal and returns whether one came within `time`.
     fn come_within(&self, time: Duration) -> bool {
         let time = libc::timespec {
             tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: time.subsec_nanos().into(),
         };
-        // SAFETY: a valid set and time; what is known of the signal is not asked for.
+        // SAFETY: a valid set and time; a null pointer means that no details of the signal are wanted.
         unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &time) > 0 }
     }
 }

@@ -1,6 +1,6 @@
-//! `hzn-armor-agent`: the program on the node.
+//! `hzn-armor-agent` is the agent that runs on the node.
 
-// These panic where nobody takes what they print; `console` does not.
+// These macros panic if nobody reads the output; `console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::{IsTerminal as _, Write as _};
@@ -20,7 +20,8 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
-    /// Settings, TOML; /etc/hzn-armor/agent.toml if it is there. `HZN_ARMOR_<KEY>` variables come over it.
+    /// Settings file (TOML), /etc/hzn-armor/agent.toml by default if it exists. `HZN_ARMOR_<KEY>` variables
+    /// override it.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,18 +34,18 @@ enum Commands {
     Run,
     /// Run one command under local policies and print its alerts.
     Try(trial::Trial),
-    /// Tell what this kernel can do and what is missing; exit 0 only if it enforces.
+    /// Show what this kernel can do and what is missing; exit 0 only if it can enforce.
     Probe {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Tell what the agent enforces and how many alerts wait; exit 0 if it runs.
+    /// Show what the agent enforces and how many alerts are waiting; exit 0 if it runs.
     Status {
-        /// Name each policy with what it did, and each container with the policies that it is under; JSON always does.
+        /// Name each policy with its counts, and each container with its policies; JSON always includes them.
         #[arg(long)]
         policies: bool,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -53,16 +54,18 @@ enum Commands {
 }
 
 const NAME: &str = "hzn-armor-agent";
-/// Status when the program itself fails; `try` passes every other on from its command.
+/// Exit status for failures of the program itself; `try` passes on every other status from its command.
 const OWN_FAILURE: u8 = 125;
 
-/// What is freed in a piece of at least so many bytes goes back to the system.
+/// Size in bytes from which a freed allocation is returned to the system.
 const GIVE_BACK: i32 = 64 << 10;
 
-/// Loading the programs, and looking at a bundle, take many times what the agent needs between them, and glibc would keep it:
-/// once a large piece was freed, it takes pieces up to that size from the heap.
+/// Makes the allocator return freed memory to the system.
+///
+/// Loading the BPF programs and checking a bundle need many times the memory that the agent needs in between.
+/// By default glibc keeps it: after the first large free it serves allocations up to that size from the heap.
 fn give_memory_back() {
-    // SAFETY: only sets two numbers of the allocator, while there is one thread.
+    // SAFETY: only sets two parameters of the allocator, while there is one thread.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, GIVE_BACK);
         libc::mallopt(libc::M_TRIM_THRESHOLD, GIVE_BACK);
@@ -93,7 +96,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             run::run(&settings)?;
             Ok(0)
         }
-        // Neither has a use for settings; but what somebody names is there and reads.
+        // Neither command needs settings, but a file named with --config must exist and parse.
         Commands::Try(trial) => {
             cli.config.as_ref().map(|_| settings()).transpose()?;
             trial::run(&trial)

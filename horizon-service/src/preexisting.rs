@@ -1,10 +1,13 @@
-//! What processes hold from before the rules in force: descriptors, mappings and their own programs, which no hook sees again.
+//! Finds preexisting handles: descriptors, mappings and running programs that processes had before the rules
+//! in force, and which no hook sees again.
 //!
 //! Invariants:
-//! - Looked for once per bundle, and again where the programs were loaded anew, containers that run came under rules, or a
-//!   program entered a container with what its starter had opened.
-//! - Where the bundle says so, the holders are killed and looked for again until there are none: one that is about to die may
-//!   have handed on what it held. Never process 1, never this process, never a number that may be another process's by now.
+//! - The search runs once per bundle. It runs again if the BPF programs were loaded anew, if running
+//!   containers came under rules, or if a program entered a container with descriptors that its starter had
+//!   opened.
+//! - If the bundle says so, the processes are killed and the search is repeated until none is left, because a
+//!   dying process may have passed its handles on. Process 1, this process and a pid that may have been
+//!   reused are never killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,48 +16,50 @@ use std::io;
 use armor_bpf::{BpfError, Enforcer, Event};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-/// Times that are looked for what is left after killing.
+/// Maximum number of searches after killing.
 const ROUNDS: u32 = 10;
-/// Most that is told of one bundle; the rest is counted.
+/// Maximum number of reported handles per bundle; the rest is counted.
 const MAX_REPORTED: usize = 1000;
-/// The inode number of the host's pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): the kernel's numbers are those.
+/// Link text of the host's pid namespace (inode `PROC_PID_INIT_INO`, include/linux/proc_ns.h), in which the
+/// kernel's pids count.
 const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// Where the search stands.
+/// A `PreexistingSearch` is the progress of the search.
 pub struct PreexistingSearch {
-    /// The bundle that all was told of.
+    /// The bundle for which the search is finished.
     finished: String,
     rounds: u32,
-    /// What was told, and of which bundle.
+    /// The reported handles of the bundle `reported_for`: process, path and rule.
     reported: BTreeSet<(u32, String, u32)>,
     reported_for: String,
 }
 
-/// What one look found that was not told before.
+/// `Found` is the result of one search, without handles that were already reported.
 pub struct Found {
-    /// Each with whether its process was killed.
+    /// Each event, with whether its process was killed.
     pub events: Vec<(Event, bool)>,
-    /// Beyond [`MAX_REPORTED`].
+    /// Number of handles beyond [`MAX_REPORTED`].
     pub more: u64,
-    /// Whether there is nothing left to do for this bundle.
+    /// True if the search for this bundle is finished.
     pub finished: bool,
 }
 
 impl PreexistingSearch {
-    /// A search that is over for the bundle `finished`.
+    /// Creates a search that is finished for the bundle `finished`.
     pub fn new(finished: String) -> Self {
         Self { reported_for: finished.clone(), finished, rounds: 0, reported: BTreeSet::new() }
     }
 
-    /// Has it begin anew: tasks came under rules as they were. What was told of them is not told again.
+    /// Restarts the search because running tasks came under rules. Reported handles are not reported again.
     pub fn begin_anew(&mut self) {
         self.finished.clear();
     }
 
-    /// Looks at what is held under the live generation, which is of `bundle`; `None` where that is finished.
+    /// Searches for handles that the live generation, which is of `bundle`, refuses. Returns `None` if the
+    /// search for it is finished.
     ///
     /// # Errors
-    /// If the kernel does not list it; the bundle counts as finished then.
+    /// Fails if the kernel does not list the handles; the search counts as finished then.
     pub fn look(&mut self, enforcer: &Enforcer, bundle: &str, kill: bool) -> Result<Option<Found>, BpfError> {
         if self.finished == bundle {
             return Ok(None);
@@ -97,7 +102,7 @@ impl PreexistingSearch {
     }
 }
 
-/// Kills the process that an event is about. One that has gone already is none to kill.
+/// Kills the process of an event. A process that is already gone counts as killed.
 fn end(event: &Event) -> io::Result<()> {
     let refuse = |reason: &str| Err(io::Error::other(reason.to_owned()));
     let own = fs::read_link("/proc/self/ns/pid")?;
@@ -115,7 +120,7 @@ fn end(event: &Event) -> io::Result<()> {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    // Another process with that number began after the event.
+    // The pid was reused by a process that began after the event.
     if began(&fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?)
         .is_none_or(|began_ns| began_ns > event.time_ns)
     {
@@ -127,7 +132,8 @@ fn end(event: &Event) -> io::Result<()> {
     }
 }
 
-/// When a process began, CLOCK_BOOTTIME in nanoseconds, from its `/proc/<pid>/stat`: field 22, in clock ticks.
+/// Returns the start time of a process, CLOCK_BOOTTIME in nanoseconds, from its `/proc/<pid>/stat` (field 22,
+/// in clock ticks).
 fn began(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;

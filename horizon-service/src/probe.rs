@@ -1,16 +1,17 @@
-//! `probe`: what this kernel can do, and what is missing, in words.
+//! Implements `probe`, which describes what this kernel can do and what is missing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use armor_bpf::{Probe, ProgramProbe};
 
-/// What holds on a kernel that asks nobody about changes of a file's flags and project id, and what to do about it.
+/// Text for a kernel without a hook for changes of a file's flags and project id, with the remedy.
 pub const FLAGS_UNSEEN: &str = "not asked about: `readOnly` does not keep a file's flags and project id from an ioctl (since \
     6.17 it does): Block the file whole, or take CAP_LINUX_IMMUTABLE and the file from who may not change them";
 
-/// What to do where `bpf` is not among the active security modules: without it programs load, attach and are never called.
-/// Where the list cannot be read (it is empty then), only a denial can tell.
+/// Returns the remedy if `bpf` is not among the active security modules. BPF programs load and attach without
+/// it, but are never called. If the list cannot be read (it is empty then), only a refused access proves
+/// anything.
 pub fn without_bpf(active: &[String]) -> Option<String> {
     (!active.is_empty() && !active.iter().any(|name| name == "bpf")).then(|| {
         format!(
@@ -20,7 +21,7 @@ pub fn without_bpf(active: &[String]) -> Option<String> {
     })
 }
 
-/// What keeps this kernel from enforcing, each with what to do about it; empty if nothing does.
+/// Returns what keeps this kernel from enforcing, each with the remedy; empty if nothing does.
 pub fn missing(probe: &Probe) -> Vec<String> {
     let mut missing = Vec::new();
     if !probe.btf {
@@ -50,14 +51,14 @@ pub fn missing(probe: &Probe) -> Vec<String> {
     missing.extend(
         unloadable.iter().map(|(error, names)| format!("not loadable: {}: {error}", names.join(", "))),
     );
-    // Where programs do not load, or would not work, that is why.
+    // BPF programs that do not load, or would not work, already explain this.
     if let Some(error) = probe.denial.as_ref().filter(|_| unloadable.is_empty() && probe.kallsyms.is_none()) {
         missing.push(format!("an access that must be denied was not: {error}"));
     }
     missing
 }
 
-/// The whole result for a person.
+/// Returns the whole result as text.
 pub fn text(probe: &Probe) -> String {
     let yes = |held: bool| if held { "yes" } else { "no" };
     let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };

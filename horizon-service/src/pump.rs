@@ -1,5 +1,5 @@
-//! From the kernel to the spool: what left the ring is durable before anything else happens to it. What processes hold from
-//! before the rules, which never was in the ring, is told here too.
+//! Moves events from the kernel's ring buffer to the spool, where each is durable before anything else
+//! happens to it. Also reports preexisting handles, which never were in the ring buffer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,16 +25,16 @@ use crate::state::{ReportedTotals, State};
 use crate::status::Seen;
 use crate::workload::Workload;
 
-/// Events taken from the ring, and written to the spool, at a time.
+/// Maximum number of events read from the ring buffer and written to the spool at a time.
 const EVENTS: usize = 512;
 /// Rule tables kept in memory.
 const MAX_TABLES: usize = 8;
-/// Policies that are counted for, of all bundles since the start.
+/// Maximum number of policies counted, over all bundles since the start.
 const MAX_SEEN: usize = 10_000;
-/// How often the counters are looked at.
+/// Interval at which the counters are read.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The spool as several tasks use it.
+/// An `AlertLog` shares the spool among async tasks.
 #[derive(Clone)]
 pub struct AlertLog {
     /// The spool.
@@ -45,19 +45,19 @@ pub struct AlertLog {
 }
 
 impl AlertLog {
-    /// A log on `spool`.
+    /// Creates a log that writes to `spool`.
     pub fn new(spool: Spool, reporter: Rc<Reporter>) -> Self {
         Self { spool: Arc::new(Mutex::new(spool)), appended: Arc::default(), reporter }
     }
 
-    /// Writes alerts down, durably. If that fails they are counted by the spool and named as lost.
+    /// Writes alerts durably. On failure the spool counts them as lost, and the error is reported.
     pub fn append(&self, alerts: &[Alert]) {
         if alerts.is_empty() {
             return;
         }
         let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match spool.append(alerts) {
-            // A fresh one was begun.
+            // The spool has begun a new database.
             Err(SpoolError::Damaged { .. }) => spool.append(alerts),
             outcome => outcome,
         };
@@ -70,7 +70,7 @@ impl AlertLog {
         self.appended.notify_one();
     }
 
-    /// The spool's figures.
+    /// Returns the spool's counts.
     pub fn stats(&self) -> SpoolStats {
         let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
         spool.stats().unwrap_or_else(|error| {
@@ -80,7 +80,7 @@ impl AlertLog {
     }
 }
 
-/// Empties the ring.
+/// An `EventPump` empties the ring buffer.
 pub struct EventPump {
     enforcer: Rc<RefCell<Enforcer>>,
     events: Events,
@@ -90,22 +90,23 @@ pub struct EventPump {
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: PreexistingSearch,
-    /// When what the kernel had not decided was last asked for.
+    /// Time of the last request to settle undecided events.
     finished: Option<Instant>,
-    /// How many programs had entered containers when what they brought along was last looked at.
+    /// The kernel's count of programs that entered containers, as of the last search for preexisting handles.
     entered: u64,
     labelled: Rc<Cell<bool>>,
     workloads: watch::Receiver<Arc<Workloads>>,
-    /// What each policy was seen to do.
+    /// Counts of alerts by policy.
     seen: Rc<RefCell<BTreeMap<String, Seen>>>,
 }
 
 impl EventPump {
-    /// A pump on the ring of `enforcer`; needs tokio's runtime. `labelled` is set when tasks came under rules while they ran;
-    /// `workloads` are what the runtime says that there are; `seen` is where what comes out of the ring is counted by policy.
+    /// Creates a pump for the ring buffer of `enforcer`; needs tokio's runtime. `labelled` is set when
+    /// running tasks come under rules, `workloads` are the runtime's containers, and `seen` gets the counts
+    /// of alerts by policy.
     ///
     /// # Errors
-    /// If the ring cannot be waited for.
+    /// Fails if the ring buffer cannot be waited for.
     pub fn new(
         enforcer: Rc<RefCell<Enforcer>>,
         alert_log: AlertLog,
@@ -117,9 +118,10 @@ impl EventPump {
     ) -> anyhow::Result<Self> {
         let events = enforcer.borrow().events()?;
         let waiting = events.fd().try_clone_to_owned()?;
-        // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after deregistering.
+        // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped, which `AsyncFd` does after
+        // deregistering.
         let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
-        // Programs that were loaded anew let through what was obtained before.
+        // Freshly loaded BPF programs did not see what processes obtained before, so the search starts anew.
         let reported =
             if enforcer.borrow().took_over() { state.borrow().reported() } else { ReportedTotals::default() };
         let (tables, held, entered) =
@@ -151,7 +153,7 @@ impl EventPump {
             tokio::select! {
                 ready = self.readable.readable() => match ready {
                     Ok(mut ready) => ready.clear_ready(),
-                    // Without the wake-up the tick empties it.
+                    // The tick empties the ring buffer without a wake-up.
                     Err(error) => {
                         tracing::warn!(%error, "the ring cannot be waited for");
                         tokio::time::sleep(TICK).await;
@@ -162,7 +164,8 @@ impl EventPump {
         }
     }
 
-    /// Moves what is in the ring now into the spool, each second also what can be there by now.
+    /// Moves the events in the ring buffer to the spool, and once a second makes the kernel settle undecided
+    /// events first.
     pub fn drain(&mut self) {
         if self.finished.is_none_or(|last| last.elapsed() >= TICK) {
             self.finished = Some(Instant::now());
@@ -170,7 +173,8 @@ impl EventPump {
                 tracing::error!("{error}: refusals to make files are told late");
             }
         }
-        // A flood that fills the ring as fast as it is emptied must not keep the agent from everything else.
+        // Bounded, so that a flood which refills the ring buffer while it is emptied does not keep the agent
+        // from everything else.
         for _ in 0..64 {
             let events = match self.events.drain(EVENTS) {
                 Ok(events) if events.is_empty() => return,
@@ -184,7 +188,7 @@ impl EventPump {
         }
     }
 
-    /// Tells what the programs of an earlier version of the agent have left, once they are ended.
+    /// Reports the events and counters that BPF programs of another version left after they ended.
     fn report_leftovers(&mut self) {
         let leftovers = match self.enforcer.borrow().leftovers() {
             Ok(leftovers) => leftovers,
@@ -195,7 +199,7 @@ impl EventPump {
                 tracing::error!("{error}: what an earlier version has left is not told");
                 continue;
             }
-            // The programs that were loaded anew count anew.
+            // Freshly loaded programs count from 0.
             let mut reported = self.state.borrow().reported();
             (reported.suppressed, reported.dropped, reported.skipped) = (0, 0, 0);
             self.remember(&reported);
@@ -215,14 +219,14 @@ impl EventPump {
                 self.alert_log.append(&alerts);
             }
         }
-        // Of what is left now only the number can be reported.
+        // Of events that this version cannot read, only the number can be reported.
         let unreadable = leftover.discard_events()?;
         let counted = leftover.counters()?.unwrap_or_default();
         self.tell_unseen(counted, unreadable);
         Ok(())
     }
 
-    /// Counts for as many names as one bundle can have policies; beyond that it is no figure that anybody reads.
+    /// Counts alerts by policy, for as many names as one bundle can have policies.
     fn count(&self, alerts: &[Alert]) {
         let mut seen = self.seen.borrow_mut();
         for alert in alerts {
@@ -247,7 +251,7 @@ impl EventPump {
         alerts::alert(event, table, unidentified.as_deref(), &self.origin, clocks)
     }
 
-    /// Tells what processes hold from before the rules in force, and ends them where the bundle says so.
+    /// Reports the preexisting handles of processes, and kills those processes if the bundle says so.
     fn report_preexisting(&mut self) {
         let generation = self.enforcer.borrow().generation();
         let Some(table) = table(&mut self.tables, &self.state, generation) else { return };
@@ -295,7 +299,7 @@ impl EventPump {
         }
     }
 
-    /// The kernel's counters; zeros if it does not say.
+    /// Returns the kernel's counters, or zeros if they cannot be read.
     pub fn counters(&self) -> Counters {
         self.enforcer.borrow().counters().unwrap_or_else(|error| {
             tracing::error!(%error, "the kernel's counters cannot be read");
@@ -303,11 +307,11 @@ impl EventPump {
         })
     }
 
-    /// Writes alerts about alerts that were kept back or lost since the last ones, as the kernel counted `now`, and `more` lost,
-    /// and about programs that were not run.
+    /// Writes alerts about suppressed and lost alerts and skipped BPF programs since the last report. `now`
+    /// are the kernel's counters, and `more` is the number of lost alerts beyond them.
     fn tell_unseen(&self, now: Counters, more: u64) {
         let mut reported = self.state.borrow().reported();
-        // Lower than before: programs that were loaded anew count anew.
+        // A lower count comes from freshly loaded programs, which count from 0.
         let since = |now: u64, reported: u64| if now < reported { now } else { now - reported };
         let (suppressed, dropped) =
             (since(now.suppressed, reported.suppressed), since(now.dropped, reported.dropped) + more);
@@ -337,7 +341,7 @@ impl EventPump {
     }
 }
 
-/// What a generation's rules are called, if that is known.
+/// Returns the rule names of a generation, if they are known.
 fn table<'a>(
     tables: &'a mut BTreeMap<u32, Option<RuleTable>>,
     state: &RefCell<State>,
@@ -360,7 +364,8 @@ mod tests {
         let reporter = Rc::new(Reporter::new());
         let mut reports = reporter.reports();
         let alert_log = AlertLog::new(Spool::new(dir.path(), SpoolConfig { max_bytes: 1 << 20 }), reporter);
-        // A directory in the place of the floor's next version: reserving numbers fails as on a full disk.
+        // A directory in place of the floor's next version makes the reservation of numbers fail, as on a
+        // full disk.
         std::fs::create_dir(dir.path().join("spool.floor.new")).unwrap();
         let alert = Alert::at(jiff::Timestamp::UNIX_EPOCH);
         for count in 1..4 {

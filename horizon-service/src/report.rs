@@ -1,8 +1,9 @@
-//! What the agent says about itself: one place that everything which happens is told to.
+//! Keeps the facts about the agent in one place and turns them into reports.
 //!
-//! The state in a word follows from the facts and is never set: `degraded` if anything keeps the node from what it should
-//! do, `starting` while no bundle was accepted or no denial was seen, else `enforcing`. The hub is told by
-//! [`AgentReport`]; `offline` is only known on the node itself.
+//! The state's name follows from the facts and is never set: `degraded` if there is a [`Problem`] or the
+//! bundle has policies but none of them selects anything, `starting` while no bundle was accepted or the
+//! enforcement proof is missing, else `enforcing`. The hub gets [`AgentReport`]; only the node itself knows
+//! whether it is `offline`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,130 +16,131 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Most refused bundles kept.
+/// Maximum number of refused bundles kept.
 const MAX_REFUSED: usize = 16;
-/// Most of a reason that is told, in characters: a bundle may be wrong in many places.
+/// Maximum length of a reported reason, in characters; a bundle may be wrong in many places.
 const MAX_REASON: usize = 2000;
 
-/// What can keep the node from what it should do, each at most once.
+/// A `Problem` keeps the node from its work; each is present at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
     /// The kernel does not enforce at all.
     Kernel,
     /// Enforcement ends with the agent.
     Pins,
-    /// What is in force is not what was accepted last.
+    /// The bundle accepted last is not in force.
     Swap,
-    /// Rules and the containers there are do not fit together.
+    /// Not all containers can be put under their rules.
     Containers,
     /// The container runtime does not answer.
     Runtime,
     /// The agent itself is not exempt from the rules.
     Exemption,
-    /// Files of the state directory.
+    /// Files of the state directory are damaged.
     State,
-    /// Nothing new can be written there.
+    /// The status cannot be written to the state directory.
     Unwritten,
-    /// Bundles cannot be taken.
+    /// Bundles cannot be stored or processed.
     Intake,
-    /// Files in the directory of bundles.
+    /// Files in the bundle directory cannot be used.
     Directory,
-    /// Pinned keys.
+    /// Pinned keys cannot be read or changed.
     Trust,
-    /// Alerts cannot be kept.
+    /// Alerts cannot be stored.
     Spool,
-    /// The node has no key to sign with: alerts and status are not sent.
+    /// The node has no key to sign with; alerts and status are not sent.
     NodeKey,
-    /// Horizon's variables.
+    /// Horizon's variables are missing or invalid.
     Horizon,
 }
 
-/// The bundle in force.
+/// `InForce` describes the bundle in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
-    /// Its name.
+    /// The bundle's name.
     pub bundle: String,
-    /// Its serial.
+    /// The bundle's serial.
     pub serial: u64,
-    /// When it expires; it goes on being enforced.
+    /// Time of expiry; an expired bundle stays in force.
     pub expires: Timestamp,
-    /// How many of its policies select something on this node.
+    /// Number of policies that select something on this node.
     pub selected: usize,
-    /// Names of those that do not.
+    /// Names of the policies that select nothing.
     pub idle: Vec<String>,
-    /// Whether it has policies for containers, which may come at any time.
+    /// True if there are policies for containers, which may come at any time.
     pub for_containers: bool,
-    /// Containers under its rules.
+    /// Number of containers under the bundle's rules.
     pub containers: usize,
-    /// Its policies.
+    /// The bundle's policies.
     pub policies: Arc<[PolicyInForce]>,
-    /// All containers, each with the names of the policies that it is under.
+    /// All containers, each with the names of its policies.
     pub ruled: Arc<[ContainerRules]>,
-    /// Rules without effect, and what to write instead.
+    /// Notes on rules without effect, and what to write instead.
     pub notes: Vec<String>,
-    /// What becomes of enforcement when the agent is stopped in good order.
+    /// The bundle's setting for enforcement after an orderly stop of the agent.
     pub on_agent_stop: OnAgentStop,
-    /// What becomes of a process that holds what the policies refuse.
+    /// The bundle's setting for processes with preexisting handles that the policies refuse.
     pub already_held: AlreadyHeld,
 }
 
-/// A policy of the bundle in force.
+/// A `PolicyInForce` is a policy of the bundle in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyInForce {
-    /// Its name.
+    /// The policy's name.
     pub name: String,
-    /// The host's or containers'.
+    /// Kind of the policy, for hosts or containers.
     pub kind: Kind,
-    /// How many workloads it is in force for: containers, or the host.
+    /// Number of workloads under the policy: containers, or the host.
     pub workloads: usize,
 }
 
-/// A container, and what it is under.
+/// `ContainerRules` is a container with its policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerRules {
-    /// 64 hexadecimal digits.
+    /// The container's id, 64 hexadecimal digits.
     pub id: String,
-    /// Its name.
+    /// The container's name.
     pub name: String,
-    /// The policies' names; none where none selects it.
+    /// Names of the policies that select it.
     pub policies: Vec<String>,
 }
 
-/// Since when and why ESS or hub do not answer, or nothing gets to the hub.
+/// An `Offline` says since when and why ESS or hub do not answer, or nothing reaches the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Offline {
-    /// When the hub was last known to answer; where that is not known, the first failure.
+    /// Time of the hub's last known answer, or of the first failure if there is none.
     pub since: Timestamp,
-    /// The latest.
+    /// The latest reason.
     pub reason: String,
 }
 
 impl Offline {
-    /// Since when it is, seen now: as before where it was already, else since it was last `reached`.
+    /// Returns the start of an outage that is noticed now: that of `before` if it is the same outage, else
+    /// the time `reached` of the last contact.
     pub fn since(before: Option<Self>, reached: Option<Timestamp>) -> Timestamp {
         before.map(|offline| offline.since).or(reached).unwrap_or_else(Timestamp::now)
     }
 }
 
-/// The facts.
+/// `HealthFacts` are the facts that the report follows from.
 #[derive(Debug, Clone, Default)]
 pub struct HealthFacts {
-    /// A denial was seen to happen: only then the agent says that it enforces.
+    /// True if an access was seen to be refused; only then the agent reports that it enforces.
     pub proven: bool,
-    /// What is wrong.
+    /// The present problems, each with its reason.
     pub problems: BTreeMap<Problem, String>,
-    /// What is in force.
+    /// The bundle in force.
     pub in_force: Option<InForce>,
     /// The latest refused bundles.
     pub refused: VecDeque<Refused>,
-    /// Whether the ESS, or the hub, answers.
+    /// Set while the ESS, or the hub, does not answer.
     pub offline: Option<Offline>,
 }
 
 impl HealthFacts {
-    /// Remembers a refused bundle.
+    /// Adds a refused bundle.
     pub fn refuse(&mut self, object: &str, code: &str, reason: &str) {
         self.refused.retain(|refused| refused.object != object);
         if self.refused.len() == MAX_REFUSED {
@@ -188,30 +190,30 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// Turns facts into reports. Of one thread.
+/// A `Reporter` turns facts into reports, on one thread.
 pub struct Reporter {
     facts: RefCell<HealthFacts>,
     sender: watch::Sender<AgentReport>,
 }
 
 impl Reporter {
-    /// A reporter that knows nothing yet.
+    /// Creates a reporter without facts.
     pub fn new() -> Self {
         let first = AgentReport { since: Some(Timestamp::now()), ..HealthFacts::default().report() };
         Self { facts: RefCell::default(), sender: watch::Sender::new(first) }
     }
 
-    /// Reports from here on.
+    /// Returns a receiver of the reports from now on.
     pub fn reports(&self) -> watch::Receiver<AgentReport> {
         self.sender.subscribe()
     }
 
-    /// The facts as they are.
+    /// Returns a copy of the facts.
     pub fn facts(&self) -> HealthFacts {
         self.facts.borrow().clone()
     }
 
-    /// Changes facts, and reports if what follows from them is new.
+    /// Changes facts, and publishes the report if it differs.
     pub fn change(&self, change: impl FnOnce(&mut HealthFacts)) {
         change(&mut self.facts.borrow_mut());
         let mut new = self.facts.borrow().report();
@@ -230,8 +232,8 @@ impl Reporter {
         });
     }
 
-    /// Sets or clears one problem. Whether it is another one than before: only then it is one for the log, however often what
-    /// fails is tried.
+    /// Sets or clears one problem, and returns whether its reason changed. Only a changed reason belongs in
+    /// the log, however often the failing attempt is repeated.
     pub fn problem(&self, problem: Problem, reason: Option<String>) -> bool {
         let mut is_news = false;
         self.change(|facts| {

@@ -1,7 +1,8 @@
-//! A workload's root directory as this process can reach it: that of a running process, or the layers of a container that
-//! does not run yet.
+//! Opens a workload's root directory for this process: that of a running process, or the layers of a
+//! container that does not run yet.
 //!
-//! Links are followed by hand: `canonicalize` would follow absolute ones into this process's own root.
+//! Symlinks are followed by hand, because `canonicalize` would follow absolute ones into this process's own
+//! root.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -10,23 +11,23 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Symlinks followed on one path; the kernel's own limit (`MAXSYMLINKS`).
+/// Maximum number of symlinks followed in one path; the kernel's own limit (`MAXSYMLINKS`).
 const MAX_SYMLINKS: u32 = 40;
-/// Directories that most images have as links to those below `/usr`, others in their own right.
+/// Directories that are symlinks to those below `/usr` in most images, and real directories in others.
 const MERGED: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 
-/// A root directory.
+/// A `Root` is a workload's root directory.
 pub struct Root(Kind);
 
 enum Kind {
-    /// Where it is for this process.
+    /// The root's path in this process.
     Directory(PathBuf),
     Layers(Layers),
     Unknown,
 }
 
 impl Root {
-    /// That of `process`, `self` or a pid.
+    /// Returns the root of `process`, which is `self` or a pid.
     pub fn of_process(process: &str) -> Self {
         if process == "self" {
             Self::at("/".into())
@@ -35,19 +36,20 @@ impl Root {
         }
     }
 
-    /// The host's, or this process's own where the host's first process cannot be looked into.
+    /// Returns the host's root, or this process's own if that of the host's first process is not accessible.
     pub fn of_host() -> Self {
         let first = Path::new("/proc/1/root");
         Self::at(if first.join(".").is_dir() { first } else { Path::new("/") }.to_owned())
     }
 
-    /// One that this process can reach as `directory`.
+    /// Returns the root that this process can reach as `directory`.
     pub fn at(directory: PathBuf) -> Self {
         Self(Kind::Directory(directory))
     }
 
-    /// What an overlay of the host's directories `layers` shows, uppermost first. If one of them is not there, nothing is known
-    /// of the root: it is then taken for one with the usual links, the directories themselves being there too.
+    /// Returns the root that an overlay of the host directories `layers`, uppermost first, shows. If a layer
+    /// is missing, nothing is known of the root; it is then assumed to have the usual symlinks, and their
+    /// directories to exist.
     pub fn of_layers(layers: &[PathBuf]) -> Self {
         Self::overlay(&Self::of_host(), layers)
     }
@@ -63,7 +65,7 @@ impl Root {
         }
     }
 
-    /// The directory that is this root, where it is one.
+    /// Returns the root's directory, if it is a single one.
     pub fn directory(&self) -> Option<&Path> {
         match &self.0 {
             Kind::Directory(directory) => Some(directory),
@@ -71,7 +73,7 @@ impl Root {
         }
     }
 
-    /// Where this process finds what the root has at `path`, no directory of which is a link.
+    /// Returns this process's path for the root's `path`, no directory of which may be a symlink.
     pub fn find(&self, path: &Path) -> Option<PathBuf> {
         match &self.0 {
             Kind::Directory(root) => Some(root.join(path.strip_prefix("/").unwrap_or(path))),
@@ -80,12 +82,12 @@ impl Root {
         }
     }
 
-    /// Whether `path`, no directory of which is a link, is a directory.
+    /// Returns whether `path`, no directory of which may be a symlink, is a directory.
     pub fn is_dir(&self, path: &Path) -> bool {
         self.find(path).and_then(|found| fs::symlink_metadata(found).ok()).is_some_and(|found| found.is_dir())
     }
 
-    /// `path` without symlinks, as the root shows it. What does not exist stays as it is written.
+    /// Resolves the symlinks in `path` within the root. Components that do not exist stay as they are.
     pub fn resolve(&self, path: &str, follow_last: bool) -> PathBuf {
         if let Kind::Unknown = self.0 {
             let links = MERGED.iter().any(|dir| Path::new(path).starts_with(dir));
@@ -107,7 +109,7 @@ impl Root {
             if (left.is_empty() && !follow_last) || followed == MAX_SYMLINKS {
                 continue;
             }
-            // A link that is not text cannot be in a policy either.
+            // A target that is not UTF-8 cannot be in a policy either.
             let Some(target) = self
                 .find(&resolved)
                 .and_then(|found| fs::read_link(found).ok())
@@ -128,12 +130,13 @@ impl Root {
     }
 }
 
-/// The layers of an overlay, merged as the kernel does (Documentation/filesystems/overlayfs.rst): an entry is the uppermost
-/// layer's; directories of several layers are one, down to the first that is opaque; a character device 0:0 is no entry, and
-/// hides those below. A directory that was renamed while the container ran (`redirect`) is seen without its lower layers.
+/// `Layers` merges the layers of an overlay as the kernel does (Documentation/filesystems/overlayfs.rst). An
+/// entry is that of the uppermost layer. A directory merges those of several layers, down to the first that
+/// is opaque. A character device 0:0 is no entry, and hides those below. A directory renamed while the
+/// container ran (`redirect`) is seen without its lower layers.
 struct Layers {
     layers: Vec<PathBuf>,
-    /// For a directory the layers, by index, that it is made of. Thousands of rules ask for the same few.
+    /// For each directory, the indices of its layers. Thousands of rules ask for the same few directories.
     known: RefCell<HashMap<PathBuf, Arc<[usize]>>>,
 }
 
@@ -156,7 +159,7 @@ impl Layers {
         self.layers[layer].join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What `layers` have at `path`, uppermost first.
+    /// Returns the entries that `layers` have at `path`, uppermost first.
     fn entries<'a>(
         &'a self,
         layers: &'a [usize],
@@ -165,7 +168,7 @@ impl Layers {
         layers.iter().filter_map(move |at| Some((*at, fs::symlink_metadata(self.place(*at, path)).ok()?)))
     }
 
-    /// The layers that the directory `path` is made of; none if it is no directory.
+    /// Returns the layers that the directory `path` is merged from, or none if it is no directory.
     fn made_of(&self, path: &Path) -> Arc<[usize]> {
         if let Some(known) = self.known.borrow().get(path) {
             return Arc::clone(known);
@@ -193,7 +196,8 @@ fn is_whiteout(found: &Metadata) -> bool {
     found.file_type().is_char_device() && found.rdev() == 0
 }
 
-/// Overlays mounted by root mark such directories in the first way, those in a user namespace in the second.
+/// Returns whether a directory hides those of lower layers. Overlays mounted by root use the first attribute,
+/// those in a user namespace the second.
 fn is_opaque(directory: &Path) -> bool {
     ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
         let mut value = [0; 1];
@@ -208,7 +212,7 @@ mod tests {
     use rustix::fs::{FileType, Mode, XattrFlags, lsetxattr, mknodat};
     use std::os::unix::fs::symlink;
 
-    /// Layers in a directory of the host, uppermost first, with the files and links (`from -> to`) that each has.
+    /// Creates layers in a host directory, uppermost first, each with its files and symlinks (`from -> to`).
     fn layers(dir: &Path, contents: &[&[&str]]) -> Vec<PathBuf> {
         let make = |(number, entries): (usize, &&[&str])| {
             let layer = dir.join(number.to_string());

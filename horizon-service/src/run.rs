@@ -1,8 +1,9 @@
-//! `run`: the daemon.
+//! Implements `run`, the daemon.
 //!
-//! Start order: the locks, where who finds one taken stands by; the state, the kernel, the proof that it really denies,
-//! exemption of the agent's own tasks, the stored bundle in force; only then threads, network and everything that may wait.
-//! Enforcement of what was accepted needs none of the latter.
+//! The start order is: the locks, where an agent that finds one taken stands by; the state; the kernel and
+//! the proof that it really refuses accesses; exemption of the agent's own tasks; the stored bundle. Only
+//! then come threads, the network and everything else that may wait. Enforcement of an accepted bundle needs
+//! none of the latter.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -42,24 +43,25 @@ use crate::state::State;
 use crate::status::{self, ContainerFigures, Figures, PolicyFigures, Status, StatusFile};
 use crate::uplink::{Uplink, UplinkConfig};
 
-/// How often the status file is looked after.
+/// Interval at which the status file is brought up to date.
 const STATUS: Duration = Duration::from_secs(1);
-/// Between looks at containers that were entered before the runtime named them.
+/// Interval between checks for containers that were entered before the runtime listed them.
 const UNIDENTIFIED: Duration = Duration::from_secs(5);
-/// How long alerts of before wait for the containers' names: a busy machine's runtime has taken 10 s for its first list.
+/// Time that events from before the start wait for the containers' names. On a busy machine, a runtime took
+/// 10 s for its first list.
 const NAMING: Duration = Duration::from_secs(15);
 
 type SharedEnforcer = Rc<RefCell<Enforcer>>;
 
-/// Runs until it is told to stop.
+/// Runs the agent until it gets a signal to stop.
 ///
 /// # Errors
-/// If there is nothing the agent could do: the state directory cannot be used.
+/// Fails if the agent could do nothing at all because the state directory cannot be used.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let Some(_state) = InstanceLock::State(&settings.state_dir).wait_for(|_| {})? else { return Ok(()) };
     let last_offline = status::last_offline(&settings.state_dir);
     let mut file = StatusFile::new(&settings.state_dir);
-    // The tables may be those of an agent that has another state directory.
+    // An agent with another state directory may own the pinned tables.
     let _tables = match armor_bpf::require_bpffs(&settings.pin_dir) {
         Ok(()) => {
             let tables = InstanceLock::Tables(&settings.pin_dir).wait_for(|holder| {
@@ -69,7 +71,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             match tables {
                 Ok(Some(tables)) => Some(tables),
                 Ok(None) => return Ok(()),
-                // Nothing can be pinned there either, which is reported where it is tried.
+                // Pinning will fail there too, and that failure is reported.
                 Err(error) => {
                     tracing::warn!("{error}");
                     None
@@ -81,7 +83,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             None
         }
     };
-    // Over what an earlier run said: from here on it would be taken for this one's word.
+    // Overwrite the previous run's status now, so that it is not read as ours.
     first_status(&mut file, "starting", &last_offline, None);
     let (state, stored, problems) = State::open(&settings.state_dir)?;
     let reporter = Rc::new(Reporter::new());
@@ -120,13 +122,13 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    // Until the hub answers, it is away as it was.
+    // Until the hub answers, the previous run's offline state stays.
     let last_offline = last_offline.filter(|_| horizon.as_ref().is_some_and(|horizon| horizon.hub.is_some()));
     site.reporter.change(|facts| facts.offline.clone_from(&last_offline));
     runtime.block_on(serve(settings, site, enforcer, horizon, file, last_offline))
 }
 
-/// What `status` shows before there is anybody to report.
+/// Writes a status for `status` to show before the reporter exists.
 fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline>, reason: Option<String>) {
     let report = AgentReport {
         state: state.to_owned(),
@@ -139,11 +141,11 @@ fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline
     }
 }
 
-/// The kernel side, seen to deny and with this process exempt from it; `None`, with the reason reported, where nothing can be
-/// enforced.
+/// Attaches to the kernel, proves that it refuses accesses, and exempts this process. Returns `None`, with
+/// the reason reported, if nothing can be enforced.
 fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<SharedEnforcer> {
     let attached = attach(Some(&settings.pin_dir)).or_else(|error| {
-        // Anything else would be no better without pins.
+        // Attaching without pins cannot help against any other error.
         let AttachError::Bpf(BpfError::Pin { .. } | BpfError::NoBpfFilesystem { .. } | BpfError::Map { .. }) =
             error
         else {
@@ -171,7 +173,7 @@ fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<SharedEnforcer> 
     }
 }
 
-/// Labels are per task and inherited: this is called before any other thread exists.
+/// Exempts this task. Exemption is per task and inherited, so this is called before any other thread exists.
 fn exempt_self(enforcer: &Enforcer, reporter: &Reporter) {
     let exempt = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .map_err(|error| error.to_string())
@@ -183,7 +185,7 @@ fn exempt_self(enforcer: &Enforcer, reporter: &Reporter) {
     }
 }
 
-/// Keeps this process, its state, keys and program from containers.
+/// Protects this process and its state, keys and program from containers.
 fn guard_self(enforcer: &Enforcer, settings: &Settings, reporter: &Reporter) {
     let trust = settings.trust_dir();
     let program = std::env::current_exe().unwrap_or_default();
@@ -284,7 +286,7 @@ async fn serve(
         }
     };
     let following = async {
-        // What is known from earlier counts until the runtime answers.
+        // Until the runtime answers, the previous run's list of containers is used.
         let mut look = tokio::time::interval(UNIDENTIFIED);
         loop {
             tokio::select! {
@@ -323,7 +325,8 @@ async fn serve(
     let pumping = async {
         match &mut pump {
             Some(pump) => {
-                // What strangers did while no agent ran waits in the ring for what they are called.
+                // Events of unidentified containers from the time without an agent wait in the ring buffer
+                // for the containers' names.
                 named.await;
                 pump.run().await;
             }
@@ -389,19 +392,20 @@ async fn serve(
     Ok(())
 }
 
-/// What brings alerts to the hub. Where files cannot be made for it, all else goes on, and it begins once they can.
+/// `Delivery` opens the spool and starts the uplink to the hub. If their files cannot be created, everything
+/// else goes on, and it tries again later.
 struct Delivery {
     alert_log: AlertLog,
     reporter: Rc<Reporter>,
     state: Rc<RefCell<State>>,
-    /// Organisation and node.
+    /// The organisation and the node's id.
     node: (String, String),
     config: UplinkConfig,
     receipt_keys: watch::Receiver<Vec<PublicKey>>,
-    /// As an agent of before left it.
+    /// The offline state that the previous run left.
     last_offline: Option<Offline>,
     spool_is_open: bool,
-    /// Until the uplink runs; `None` too where there is no hub.
+    /// Set until the uplink runs; also `None` if there is no hub.
     hub: Option<Arc<Hub>>,
     uplink: Option<(JoinHandle<()>, watch::Receiver<Option<Offline>>)>,
 }
@@ -411,7 +415,7 @@ impl Delivery {
         self.uplink.as_ref().and_then(|(_, offline)| offline.borrow().clone())
     }
 
-    /// Begins what has not begun; called now and then.
+    /// Starts whatever has not started yet; called periodically.
     fn begin(&mut self) {
         if !self.spool_is_open {
             self.spool_is_open = self.open_spool();
@@ -461,7 +465,7 @@ impl Delivery {
         self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.alert_log.appended))), offline));
     }
 
-    /// Says so once, however often it is tried.
+    /// Reports a failure once, however often the attempt is repeated.
     fn fails(&self, problem: Problem, error: &dyn std::error::Error, meanwhile: &str) {
         if !self.reporter.facts().problems.contains_key(&problem) {
             let reason = format!("{error}; {meanwhile}");
@@ -471,7 +475,7 @@ impl Delivery {
     }
 }
 
-/// Until the runtime has said which containers there are or it turns out that there is none, but not for long.
+/// Waits until the runtime has listed its containers or turns out to be absent, but not longer than `NAMING`.
 async fn named(mut workloads: watch::Receiver<Arc<Workloads>>, mut runtime: watch::Receiver<RuntimeState>) {
     tokio::select! {
         _ = workloads.changed() => {}
@@ -480,7 +484,7 @@ async fn named(mut workloads: watch::Receiver<Arc<Workloads>>, mut runtime: watc
     }
 }
 
-/// What is wrong with the runtime. That there is none is not: a node may be without containers.
+/// Returns the problem with the runtime, if any. Its absence is none: a node may be without containers.
 fn lost(runtime: &RuntimeState) -> Option<String> {
     match runtime {
         RuntimeState::Lost { since, reason } => Some(format!(

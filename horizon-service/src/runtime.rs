@@ -1,12 +1,12 @@
-//! The containers of Docker, or of Podman through the API it shares with Docker.
+//! Follows the containers of Docker, or of Podman through the API that it shares with Docker.
 //!
-//! The runtime answers on a socket that whoever may write to is root by it; so it is believed. A node may have no runtime, or
-//! one that comes, goes and comes again: containers that are known stay known meanwhile.
+//! The runtime is trusted: write access to its socket makes a process root anyway. A node may have no
+//! runtime, or one that comes and goes; known containers stay known meanwhile.
 //!
-//! The first thing that a container runs must find its policy. There are some 200 ms between the event of its creation and
-//! that. An inspection may take longer: the runtime answers none while it starts the container. So the event itself, which
-//! has name, image and labels, makes the workload, and the layers of its root are read where Docker keeps them; the inspection
-//! is waited for [`DEBOUNCE`] and not longer.
+//! A container's first program must find its policy. It runs some 200 ms after the event of the container's
+//! creation, and an inspection may take longer, because the runtime answers none while it starts the
+//! container. So the workload is made from the event itself, which has name, image and labels, and the layers
+//! of its root are read from Docker's files. An inspection is waited for only [`DEBOUNCE`] long.
 
 mod known;
 mod layers;
@@ -38,49 +38,49 @@ use crate::workload::HorizonService;
 use known::{Host, Known, Labels};
 use layers::LayerStore;
 
-/// How long a change waits for inspections that may add to it.
+/// Time that a change waits for inspections that may add to it.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// The same for the first list: until it is published, what was known before counts.
+/// Time that the first list waits in the same way; until it is published, the previous run's list is used.
 const FIRST_DEBOUNCE: Duration = Duration::from_secs(5);
-/// How often everything is listed again: Docker drops events for listeners that it finds slow, without a word.
+/// Interval at which everything is listed again, because Docker silently drops events for slow listeners.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Longest wait for an answer.
+/// Maximum wait for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// First and longest wait before the socket is tried again.
+/// First wait before a new attempt to connect to the socket.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
-/// How far back events are asked for when a connection is made: the list that follows may be older than the first event that
-/// comes by itself.
+/// Seconds before the connection from which events are requested, because the first list may be older than
+/// the first new event.
 const LOOK_BACK: i64 = 2;
 
-/// How it stands with the runtime.
+/// A `RuntimeState` is the state of the connection to the runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum RuntimeState {
-    /// Not asked yet.
+    /// Not connected yet.
     #[default]
     Starting,
-    /// There is no such socket: a node without containers, or a runtime that was not started yet.
+    /// There is no socket: the node has no containers, or the runtime has not started yet.
     Absent,
-    /// All its containers are known.
+    /// Connected, and all containers are known.
     Connected {
-        /// What it is, with its version.
+        /// The runtime's name and version.
         engine: String,
-        /// Containers that are not looked after, beyond [`MAX_WORKLOADS`].
+        /// Number of containers beyond [`MAX_WORKLOADS`], which are not followed.
         left_out: usize,
     },
-    /// It does not answer; what was known of it is kept.
+    /// The runtime does not answer; its known containers are kept.
     Lost {
-        /// Since when.
+        /// Time of the loss.
         since: Timestamp,
-        /// Why.
+        /// The reason for the loss.
         reason: String,
     },
 }
 
-/// Follows a runtime.
+/// A `Runtime` follows a container runtime.
 pub struct Runtime {
     socket: PathBuf,
-    /// Whether it was the host's of the same path when it answered last.
+    /// True if the socket was the host's of the same path when it last answered.
     is_hosts: bool,
     known: Known,
     host: Surroundings,
@@ -89,7 +89,7 @@ pub struct Runtime {
     state: watch::Sender<RuntimeState>,
 }
 
-/// What is read beside the runtime.
+/// `Surroundings` are the sources of information beside the runtime.
 struct Surroundings {
     services: Services,
     layers: LayerStore,
@@ -105,7 +105,7 @@ impl Host for Surroundings {
     }
 }
 
-/// Why a connection ended.
+/// A `Lost` is the reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("there is no {}", escaped_path(.0))]
@@ -121,7 +121,8 @@ enum Lost {
 type Inspection = (String, Result<ContainerInspectResponse, Error>);
 
 impl Runtime {
-    /// One that answers on `socket`. Which Horizon services its containers are is remembered in `state_dir`.
+    /// Creates a follower of the runtime at `socket`. The Horizon services of its containers are stored in
+    /// `state_dir`.
     pub fn new(socket: &Path, state_dir: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
@@ -134,17 +135,17 @@ impl Runtime {
         }
     }
 
-    /// Its containers, those that do not run among them; empty until they are known.
+    /// Returns the runtime's containers, running or not; empty until they are known.
     pub fn workloads(&self) -> watch::Receiver<Arc<Workloads>> {
         self.workloads.subscribe()
     }
 
-    /// How it stands.
+    /// Returns the state of the connection.
     pub fn state(&self) -> watch::Receiver<RuntimeState> {
         self.state.subscribe()
     }
 
-    /// Follows it until the future is dropped.
+    /// Follows the runtime until the future is dropped.
     pub async fn run(mut self) {
         let mut wait = BACKOFF;
         loop {
@@ -158,7 +159,7 @@ impl Runtime {
         }
     }
 
-    /// Says once why the connection ended; whether there was one.
+    /// Reports once why the connection ended, and returns whether there was one.
     fn note(&self, error: Lost) -> bool {
         let before = self.state.borrow().clone();
         let state = match (&before, &error) {
@@ -179,7 +180,8 @@ impl Runtime {
         matches!(before, RuntimeState::Connected { .. })
     }
 
-    /// One connection: events first, then the list, so that nothing falls between.
+    /// Follows the runtime for one connection. It subscribes to events before it lists the containers, so
+    /// that it misses none.
     async fn follow(&mut self) -> Result<std::convert::Infallible, Lost> {
         let socket = self.live_socket().await;
         if !socket.try_exists().unwrap_or(true) {
@@ -256,8 +258,9 @@ impl Runtime {
         }
     }
 
-    /// The socket, or what the host has at its path if that alone answers: bound into a container, it stays the one that a
-    /// runtime, started anew, has replaced. Only where it was the host's: at that path another runtime may be bound.
+    /// Returns the path of the socket, or the host's socket of the same path if only that answers. Bound into
+    /// a container, the socket stays the old one after a restart of the runtime. This applies only if it was
+    /// the host's, since another runtime may be bound at that path.
     async fn live_socket(&mut self) -> PathBuf {
         let of_host = {
             let host = Root::of_host();

@@ -1,10 +1,11 @@
-//! Which Horizon service a container belongs to.
+//! Finds the Horizon service that a container belongs to.
 //!
-//! The Open Horizon agent labels what it starts with an agreement, but with no service. Who the service is stands in the
-//! credentials that the agent writes for it, a file of the host, which needs no right that enforcement does not need as well;
-//! asking the agent itself would need the host's network. Of that file only the service's name is kept, never its token.
+//! The Open Horizon agent labels containers with an agreement, but with no service. The service's name is in
+//! the credentials that the agent writes for the service. Reading that file of the host takes no further
+//! right than enforcement does, while asking the agent would take the host's network. Only the service's name
+//! is used, never its token.
 //!
-//! What was found once is remembered in a file, for restarts while the credentials are away.
+//! Services once found are kept in a file, for restarts while the credentials are not readable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,13 +18,13 @@ use crate::state::{StateError, read_json, replace, to_json};
 use crate::workload::{HorizonService, ServiceName};
 
 const FORMAT: &str = "horizon-armor.services/1";
-/// Where the agent keeps credentials, unless its configuration says otherwise.
+/// The Open Horizon agent's default directory of credentials.
 const CREDENTIALS: &str = "/var/horizon/ess-auth";
-/// Where a service finds them.
+/// Mount point of the credentials in a service's container.
 pub const CREDENTIALS_MOUNT: &str = "/ess-auth";
-/// The most that a credentials file may have, in bytes.
+/// Maximum size of a credentials file, in bytes.
 const MAX_CREDENTIALS: usize = 64 << 10;
-/// Services remembered.
+/// Maximum number of services kept.
 const MAX_REMEMBERED: usize = 4096;
 
 const AGREEMENT_LABEL: &str = "openhorizon.anax.agreement_id";
@@ -32,11 +33,11 @@ const CONTAINER_LABEL: &str = "openhorizon.anax.service_name";
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
     format: String,
-    /// By agreement or instance key.
+    /// Services by agreement or instance key.
     services: BTreeMap<String, ServiceName>,
 }
 
-/// Knows services by their agreements.
+/// `Services` finds services by their agreements.
 pub struct Services {
     file: PathBuf,
     host: Root,
@@ -45,7 +46,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// With what is remembered in the state directory.
+    /// Opens the services stored in the state directory.
     pub fn open(state_dir: &Path) -> Self {
         Self::on_host(state_dir, Root::of_host())
     }
@@ -59,8 +60,8 @@ impl Services {
         Self { file, host, remembered: remembered.unwrap_or_default(), changed: false }
     }
 
-    /// The service of a container with these labels; `credentials` is what the host has at [`CREDENTIALS_MOUNT`], if that is
-    /// known. `None` if Horizon did not start it.
+    /// Returns the service of a container with these labels, or `None` if Horizon did not start it.
+    /// `credentials` is the host directory mounted at [`CREDENTIALS_MOUNT`], if it is known.
     pub fn of(
         &mut self,
         labels: &BTreeMap<String, String>,
@@ -107,10 +108,10 @@ impl Services {
         }
     }
 
-    /// Forgets services of which no container is left, and writes down what changed.
+    /// Forgets services without a container, and stores what changed.
     ///
     /// # Errors
-    /// [`StateError`]; tried again with the next call.
+    /// Fails with [`StateError`] if the file cannot be written; the next call tries again.
     pub fn keep<'a>(&mut self, present: impl Iterator<Item = &'a HorizonService>) -> Result<(), StateError> {
         let present: BTreeSet<&str> = present.map(|service| service.agreement.as_str()).collect();
         let before = self.remembered.services.len();
@@ -119,10 +120,10 @@ impl Services {
         self.save()
     }
 
-    /// Writes down what changed.
+    /// Stores what changed.
     ///
     /// # Errors
-    /// [`StateError`]; tried again with the next call.
+    /// Fails with [`StateError`] if the file cannot be written; the next call tries again.
     pub fn save(&mut self) -> Result<(), StateError> {
         if self.changed {
             self.remembered.format = FORMAT.to_owned();
@@ -133,7 +134,7 @@ impl Services {
     }
 }
 
-/// Whether a label, which anybody may have written, is one name in a directory.
+/// Returns whether a label, which anybody may have written, is a single file name.
 fn is_file_name(name: &str) -> bool {
     (1..=255).contains(&name.len())
         && !name.starts_with('.')

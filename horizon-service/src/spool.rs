@@ -1,21 +1,22 @@
-//! The spool: alerts kept on disk from the moment they leave the kernel until the collector's receipt covers them.
+//! Keeps alerts on disk from the moment they leave the kernel until the collector's receipt covers them.
 //!
 //! Invariants:
-//! - What [`Spool::append`] returned is durable: SQLite in WAL mode with `synchronous=FULL`, one transaction per call.
-//! - Numbers are gapless from 1. Every number above the receipted one is either a record or inside a lost range; a
-//!   number is never given twice, even if the database is lost, because `spool.floor` (written and synced before)
-//!   reserves them in blocks.
-//! - The chain of [`armor_hub_client::batch`] is fixed when a record is written. A record whose line no longer fits its
-//!   chain becomes a lost range when a batch is made.
-//! - Records and lost ranges together stay within `max_bytes`. To make room, first goes what was taken from the hub
-//!   without a receipt, then what was never sent, last what is on its way; within each the least severe, then the
+//! - When [`Spool::append`] returns, the alerts are durable: SQLite in WAL mode with `synchronous=FULL`, one
+//!   transaction per call.
+//! - Numbers are gapless from 1. Every number above the receipted one is either a record or inside a lost
+//!   range. No number is ever given twice, even if the database is lost, because `spool.floor` (written and
+//!   synced before) reserves them in blocks.
+//! - The chain of [`armor_hub_client::batch`] is fixed when a record is written. A record whose line no
+//!   longer fits its chain becomes a lost range when a batch is made.
+//! - Records and lost ranges together stay within `max_bytes`. Records are evicted in this order: taken from
+//!   the hub without a receipt, never sent, on their way; within each, the least severe first, then the
 //!   oldest. Each eviction is counted and leaves a lost range with the chain after it.
-//! - Batches tile the numbers from the receipted one on. A batch keeps its last number for good (it may be split), so
-//!   any receipt the collector ever issues falls on the end of one.
-//! - A batch's bytes are stored before it is sent, so a restart sends the same bytes under the same id. At most
-//!   [`MAX_OPEN`] are stored, besides `max_bytes`.
-//! - A database that does not read is moved aside to `spool.db.damaged` (one is kept), never deleted.
-//! - A spool that cannot be opened counts what it is given, and is opened by whichever call first finds that it can be.
+//! - Batches cover all numbers from the receipted one on without overlap. A batch keeps its last number for
+//!   good (it may be split), so any receipt that the collector ever issues falls on the end of a batch.
+//! - A batch's bytes are stored before it is sent, so that a restart sends the same bytes under the same id.
+//!   At most [`MAX_OPEN`] are stored, in addition to `max_bytes`.
+//! - An unreadable database is moved aside to `spool.db.damaged` (one is kept), never deleted.
+//! - A spool that cannot be opened counts the alerts that it is given. Each call tries to open it.
 
 mod draft;
 mod error;
@@ -45,33 +46,34 @@ use rows::{
     sent, set_class,
 };
 
-/// Most batches on their way at a time: the ESS hangs on the fourth object while the hub is away.
+/// Maximum number of batches on their way, because the ESS hangs on the fourth object while the hub is away.
 pub const MAX_OPEN: u64 = 2;
 
-/// Numbers reserved at a time in the floor file.
+/// Number of sequence numbers reserved at a time in the floor file.
 const BLOCK: u64 = 4096;
 
-/// `batch.taken` of a batch that a reissue split off: due at once, as if taken long ago.
+/// `batch.taken` of a batch that a reissue split off. It is due at once, as if it had been taken long ago.
 const SPLIT_OFF: i64 = 0;
 
-/// Settings of the spool.
+/// `SpoolConfig` holds the settings of the spool.
 #[derive(Debug, Clone)]
 pub struct SpoolConfig {
-    /// Bytes that records and lost ranges may take. The file is some tenths larger, and holds [`MAX_OPEN`] batches
-    /// (each under 4 MiB) besides.
+    /// Maximum bytes of records and lost ranges. The file is some tenths larger, and also holds [`MAX_OPEN`]
+    /// batches (each under 4 MiB).
     pub max_bytes: u64,
 }
 
-/// What a receipt changed.
+/// `Applied` is the effect of a receipt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// How many numbers it newly covers.
+    /// Number of newly covered numbers.
     pub covered: u64,
-    /// With the newest receipt so far: batches that the collector misses although it has later ones, to be sent again.
+    /// Set for the newest receipt so far: batches to send again, because the collector misses them although
+    /// it has later ones.
     pub missing: Option<Vec<BatchInfo>>,
 }
 
-/// A batch ready to be sent.
+/// `Outgoing` is a batch ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// Object id.
@@ -80,32 +82,33 @@ pub struct Outgoing {
     pub content: Vec<u8>,
 }
 
-/// A batch without its bytes.
+/// `BatchInfo` is a batch without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchInfo {
     /// Object id.
     pub id: String,
-    /// Numbers it covers.
+    /// The numbers that it covers.
     pub range: Range,
-    /// When it was first seen to be taken from the hub; `None` while on its way.
+    /// Time at which it was first seen to be taken from the hub; `None` while it is on its way.
     pub taken: Option<Timestamp>,
 }
 
-/// The spool of one node. One process at a time.
+/// A `Spool` is the spool of one node, used by one process at a time.
 pub struct Spool {
     dir: PathBuf,
     max_bytes: u64,
-    /// `None` until it can be opened; `state` and `floor` say nothing before.
+    /// `None` until it can be opened; `state` and `floor` are not valid before.
     db: Option<Connection>,
     state: State,
     floor: Floor,
-    /// Alerts not written since the last successful append; they get numbers with the next one.
+    /// Number of alerts that could not be written since the last successful append. They get numbers with the
+    /// next one.
     pending: u64,
     recovered: Option<String>,
 }
 
 impl Spool {
-    /// The spool in `dir`, which must exist; nothing is opened yet.
+    /// Creates a spool in `dir`, which must exist, without opening it.
     pub fn new(dir: &Path, config: SpoolConfig) -> Self {
         Self {
             dir: dir.to_path_buf(),
@@ -118,37 +121,38 @@ impl Spool {
         }
     }
 
-    /// As [`Spool::new`], and opens it.
+    /// Creates a spool like [`Spool::new`] and opens it.
     ///
     /// # Errors
-    /// As [`Spool::ensure_open`].
+    /// Fails like [`Spool::ensure_open`].
     pub fn open(dir: &Path, config: SpoolConfig) -> Result<Self, SpoolError> {
         let mut spool = Self::new(dir, config);
         spool.ensure_open()?;
         Ok(spool)
     }
 
-    /// Opens the spool, or begins one, if it is not open. A damaged database is moved aside, which
-    /// [`Spool::recovered`] then says.
+    /// Opens or creates the spool if it is not open. A damaged database is moved aside, and
+    /// [`Spool::recovered`] says so.
     ///
     /// # Errors
-    /// [`SpoolError::Newer`], [`SpoolError::InUse`], and [`SpoolError::Io`] or [`SpoolError::Sqlite`] if the directory
-    /// cannot be written. All other calls fail so until it is open.
+    /// Fails with [`SpoolError::Newer`], [`SpoolError::InUse`], or, if the directory cannot be written, with
+    /// [`SpoolError::Io`] or [`SpoolError::Sqlite`]. Until it is open, all other calls fail in the same way.
     pub fn ensure_open(&mut self) -> Result<(), SpoolError> {
         self.db = Some(self.take_open()?);
         Ok(())
     }
 
-    /// Why the spool was begun afresh or moved forward since it was opened.
+    /// Returns why the spool was replaced or moved forward since it was opened.
     pub fn recovered(&self) -> Option<&str> {
         self.recovered.as_deref()
     }
 
-    /// Writes `alerts` durably and returns their numbers; the range is empty if there are none. Makes room if needed.
+    /// Writes `alerts` durably, evicting others if needed, and returns their numbers; the range is empty if
+    /// there are none.
     ///
     /// # Errors
-    /// [`SpoolError::Unwritten`] if the disk is full or failing: the alerts are counted, and named as lost with the
-    /// next append that works.
+    /// Fails with [`SpoolError::Unwritten`] if the disk is full or failing. The alerts are then counted, and
+    /// recorded as lost with the next successful append.
     pub fn append(&mut self, alerts: &[Alert]) -> Result<RangeInclusive<u64>, SpoolError> {
         let result = match self.try_append(alerts) {
             Err(SpoolError::Damaged { .. }) => self.try_append(alerts),
@@ -161,7 +165,8 @@ impl Spool {
         })
     }
 
-    /// Figures for status and metrics; while it is not open, of what it was given since.
+    /// Returns counts for status and metrics. While the spool is not open, they cover only alerts given
+    /// since.
     pub fn stats(&mut self) -> Result<SpoolStats, SpoolError> {
         let max_bytes = self.max_bytes;
         let recovered = self.recovered.clone();
@@ -189,7 +194,8 @@ impl Spool {
         })
     }
 
-    /// Makes the next batch and records it durably. `None` if there is nothing new, or [`MAX_OPEN`] are on their way.
+    /// Makes the next batch and stores it durably. Returns `None` if there is nothing new or [`MAX_OPEN`] are
+    /// on their way.
     pub fn next_batch(&mut self, sealer: &Sealer, now: Timestamp) -> Result<Option<Outgoing>, SpoolError> {
         self.transact(|tx, state| {
             let open: u64 =
@@ -203,12 +209,12 @@ impl Spool {
         })
     }
 
-    /// All batches not covered by a receipt, ascending.
+    /// Returns all batches not covered by a receipt, ascending.
     pub fn batches(&mut self) -> Result<Vec<BatchInfo>, SpoolError> {
         self.transact(|tx, _| batches(tx))
     }
 
-    /// The bytes of a batch on its way; `None` if it is not (any more).
+    /// Returns the bytes of a batch on its way, or `None` if it is not (any more).
     pub fn content(&mut self, id: &str) -> Result<Option<Vec<u8>>, SpoolError> {
         self.transact(|tx, _| {
             let content = tx
@@ -219,7 +225,7 @@ impl Spool {
         })
     }
 
-    /// Remembers that somebody took batch `id` from the hub: its records are now first to make room.
+    /// Records that batch `id` was taken from the hub; its records are now evicted first.
     pub fn mark_taken(&mut self, id: &str, now: Timestamp) -> Result<(), SpoolError> {
         self.transact(|tx, _| {
             let range: Option<(u64, u64)> = tx
@@ -236,8 +242,8 @@ impl Spool {
         })
     }
 
-    /// Makes batch `id` anew, under a new id, from what the spool still has of it. The old id becomes stale if it was
-    /// still on its way. `None` if there is no such batch (any more).
+    /// Makes batch `id` again, under a new id, from what the spool still has of it. The old id becomes stale
+    /// if it was still on its way. Returns `None` if there is no such batch (any more).
     pub fn reissue(
         &mut self,
         id: &str,
@@ -259,7 +265,7 @@ impl Spool {
                 .optional()?;
             let Some((before, end, taken, replaces)) = found else { return Ok(None) };
             let mut replaces: Vec<Replaced> = serde_json::from_str(&replaces)?;
-            // A batch split off was never sent.
+            // A split-off batch was never sent.
             if taken != Some(SPLIT_OFF) {
                 replaces.push(Replaced { id: id.to_owned(), consumed: taken.is_some() });
             }
@@ -270,7 +276,7 @@ impl Spool {
             tx.execute("DELETE FROM batch WHERE id = ?1", [id])?;
             let draft = Draft::assemble(tx, state, before, end)?;
             if draft.end.sequence < end.sequence {
-                // More lost ranges than fit: the rest is a batch of its own, due at once.
+                // Not all lost ranges fit, so the rest becomes a batch of its own, due at once.
                 let rest = draft.end.sequence + 1;
                 tx.execute(
                     "INSERT INTO batch (first, last, id, previous, chain, taken) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -289,8 +295,8 @@ impl Spool {
         })
     }
 
-    /// Applies a receipt already verified to be signed for this node: drops what it covers, and says which batches the
-    /// collector misses. An older receipt, or the same again, changes nothing.
+    /// Applies a receipt that is already verified to be signed for this node: drops what it covers and
+    /// returns which batches the collector misses. An older or repeated receipt changes nothing.
     pub fn apply_receipt(&mut self, receipt: &Receipt) -> Result<Result<Applied, Mismatch>, SpoolError> {
         let applied = self.transact(|tx, state| {
             let sent = sent(tx, state)?;
@@ -335,8 +341,8 @@ impl Spool {
         Ok(applied)
     }
 
-    /// Objects of this node, type and id, that are of no more use and may still lie at the ESS; oldest first, at
-    /// most 64.
+    /// Returns type and id of this node's objects that are no longer needed and may still be at the ESS;
+    /// oldest first, at most 64.
     pub fn stale(&mut self) -> Result<Vec<(String, String)>, SpoolError> {
         self.transact(|tx, _| {
             let mut query = tx.prepare_cached("SELECT type, id FROM stale ORDER BY rowid LIMIT 64")?;
@@ -345,7 +351,7 @@ impl Spool {
         })
     }
 
-    /// Forgets a stale object once it is gone from the ESS.
+    /// Forgets a stale object after it was deleted at the ESS.
     pub fn forget_stale(&mut self, object_type: &str, id: &str) -> Result<(), SpoolError> {
         self.transact(|tx, _| {
             tx.execute("DELETE FROM stale WHERE type = ?1 AND id = ?2", [object_type, id])?;
@@ -353,7 +359,7 @@ impl Spool {
         })
     }
 
-    /// Remembers the object that is about to carry the node's status; another one before becomes stale.
+    /// Records the object that is about to carry the node's status; the previous one becomes stale.
     pub fn replace_status(&mut self, id: &str) -> Result<(), SpoolError> {
         self.transact(|tx, _| {
             tx.execute(
@@ -405,7 +411,7 @@ impl Spool {
         Ok(range)
     }
 
-    /// Runs `work` in one transaction and keeps what it made of the state only if that commits.
+    /// Runs `work` in one transaction, and keeps its changes to the state only if that commits.
     fn transact<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, TxError>,
@@ -428,7 +434,7 @@ impl Spool {
             }
             Err(TxError::Spool(error)) => Err(error),
             Err(TxError::Sqlite(error)) if is_damage(&error) => {
-                // SQLite must let go of the files before they are renamed.
+                // SQLite must close the files before they are renamed.
                 drop(db);
                 let (fresh, damaged) = self.begin_afresh(error)?;
                 db = fresh;
@@ -440,7 +446,7 @@ impl Spool {
         outcome
     }
 
-    /// The open database, to be put back into `self.db`; opened if it is not.
+    /// Takes the open database out of `self.db`, opening it if needed. The caller must put it back.
     fn take_open(&mut self) -> Result<Connection, SpoolError> {
         if let Some(db) = self.db.take() {
             return Ok(db);
@@ -468,7 +474,8 @@ impl Spool {
         }
     }
 
-    /// Reads the state, creating the schema in a new database, and moves past numbers that the floor says were given.
+    /// Reads the state, creating the schema in a new database, and moves past numbers that the floor says
+    /// were given.
     fn load(&mut self, db: &mut Connection, schema: i64) -> Result<(), SpoolError> {
         let path = self.path();
         let floor = self.floor;
@@ -490,7 +497,7 @@ impl Spool {
                 moved_on = Some(state.last.sequence);
                 state.move_on(&tx, floor)?;
             }
-            // On a full disk, what is there must open all the same.
+            // Without changes nothing is written, so that the spool can be opened on a full disk.
             if stored != Some(state) {
                 state.write(&tx)?;
             }
@@ -508,8 +515,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Moves the damaged database, of which nothing is open, aside and begins a fresh one past every number that may have
-    /// been given. Answers it and what happened.
+    /// Moves the damaged database, which must be closed, aside and begins a new one past every number that
+    /// may have been given. Returns the new database and the error to report.
     fn begin_afresh(&mut self, error: rusqlite::Error) -> Result<(Connection, SpoolError), SpoolError> {
         let path = self.path();
         let moved_to = move_aside(&path)?;

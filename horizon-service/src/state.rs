@@ -1,24 +1,24 @@
-//! What the node remembers, on disk.
+//! Stores what the node must remember in the state directory.
 //!
 //! ```text
-//! <state>/lock                 locked by the agent that runs (`owner`)
+//! <state>/lock                 locked by the running agent (`lock`)
 //! <state>/node.key             the node's Ed25519 key
-//! <state>/floor.json           last accepted serial and digest of every bundle name; key changes not yet made
-//! <state>/bundles/current      the bundle in force: one line of JSON about it, then its bytes as they came
-//! <state>/bundles/previous     the one before
-//! <state>/generations/<n>.json what the rules of generation n of the kernel's tables are called
-//! <state>/containers.json       the containers that are known, and the numbers of their domains
-//! <state>/counters.json        what was already reported: of alerts kept back and lost, of what processes held
-//! <state>/services.json        which Horizon services containers belong to (`services`)
+//! <state>/floor.json           last accepted serial and digest by bundle name; key changes not applied yet
+//! <state>/bundles/current      the bundle in force: one line of JSON about it, then its original bytes
+//! <state>/bundles/previous     the bundle before that
+//! <state>/generations/<n>.json names of the rules of generation n
+//! <state>/containers.json      known containers and the numbers of their domains
+//! <state>/counters.json        totals already reported: suppressed and lost alerts, preexisting handles
+//! <state>/services.json        Horizon services that containers belong to (`services`)
 //! <state>/spool/               the spool
 //! ```
 //!
 //! Invariants:
 //! - Every file is replaced as a whole: after a crash it is the old or the new one.
-//! - A bundle is written before the floor, and the floor holds the bundle's key changes until they are made, so that an
-//!   interrupted acceptance is completed at the next start and never half done.
-//! - What does not read is named and moved aside, the rest is kept: a damaged current bundle falls back to the
-//!   previous one, a damaged floor to the serials of the stored bundles.
+//! - A bundle is written before the floor, and the floor keeps the bundle's key changes until they are
+//!   applied. So an interrupted acceptance is completed at the next start and never left half done.
+//! - An unreadable file is reported and moved aside, and the rest is kept. A damaged current bundle falls
+//!   back to the previous one, a damaged floor to the serials of the stored bundles.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -43,22 +43,24 @@ const BUNDLE_FORMAT: &str = "horizon-armor.stored-bundle/1";
 const GENERATION_FORMAT: &str = "horizon-armor.generation/2";
 const CONTAINERS_FORMAT: &str = "horizon-armor.containers/1";
 const COUNTERS_FORMAT: &str = "horizon-armor.counters/1";
-/// Generations whose names are kept: events of the last ones may still be in the kernel's ring.
+/// Number of generations whose names are kept, because the ring buffer may still hold events of the last
+/// ones.
 const KEPT_GENERATIONS: usize = 8;
-/// The most that a file here may have, in bytes: many times what a node with all containers that it may have writes.
+/// Maximum size of a file here, in bytes: many times what a node with the maximum number of containers
+/// writes.
 pub(crate) const MAX_FILE: usize = 64 << 20;
-/// The most that [`StoredHead`] may have as JSON, in bytes.
+/// Maximum size of [`StoredHead`] as JSON, in bytes.
 const MAX_HEAD: usize = 4 << 10;
 
-/// What went wrong with the state.
+/// A `StateError` is a failure to use the state directory.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file or directory cannot be read or written.
     #[error("{}: {error}", escaped_path(path))]
     Io {
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// A file is damaged, half-written or of a newer version.
@@ -66,17 +68,17 @@ pub enum StateError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the file.
         reason: String,
     },
-    /// The node's key cannot be used or made.
+    /// The node's key cannot be read or created.
     #[error(
         "node key: {0}; a new one would be a new node to the collector, so put back a good copy or remove the file"
     )]
     Key(#[from] KeyError),
 }
 
-/// A stored bundle's first line.
+/// `StoredHead` is the first line of a stored bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredHead {
     format: String,
@@ -84,12 +86,12 @@ struct StoredHead {
     accepted: Timestamp,
 }
 
-/// A bundle that was accepted earlier.
+/// `Stored` is a bundle that was accepted earlier.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// The bundle.
     pub bundle: VerifiedBundle,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub accepted: Timestamp,
 }
 
@@ -97,7 +99,7 @@ pub struct Stored {
 struct Floor {
     format: String,
     bundles: SerialFloor,
-    /// Key changes of accepted bundles, not yet made.
+    /// Key changes of accepted bundles that are not applied yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pending_trust: Vec<TrustChanges>,
 }
@@ -114,39 +116,39 @@ struct ContainersFile {
     containers: Vec<(u32, Arc<Workload>)>,
 }
 
-/// What was already reported.
+/// `ReportedTotals` are the totals that were already reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportedTotals {
     format: String,
-    /// Alerts kept back by rate limits.
+    /// Number of alerts suppressed by rate limits.
     pub suppressed: u64,
-    /// Alerts lost in the kernel.
+    /// Number of alerts lost in the kernel.
     pub dropped: u64,
-    /// Programs that the kernel did not run.
+    /// Number of times that the kernel skipped a BPF program.
     #[serde(default)]
     pub skipped: u64,
-    /// The bundle, name and serial, of which it was told what processes held from before it.
+    /// Name and serial of the bundle for which preexisting handles were reported.
     #[serde(default)]
     pub held: String,
-    /// How many programs had entered containers by then.
+    /// Number of programs that had entered containers at that time.
     #[serde(default)]
     pub entered: u64,
 }
 
-/// The state directory.
+/// `State` is the state directory.
 pub struct State {
     dir: PathBuf,
     floor: Floor,
-    /// Whether `bundles/current` reads, and so may become `previous`.
+    /// True if `bundles/current` is readable, and so may become `previous`.
     current_reads: bool,
 }
 
 impl State {
-    /// Opens the directory, which is made if it is not there, and reads what was in force. What does not read comes back as
-    /// problems; it was moved aside.
+    /// Opens the directory, creating it if needed, and reads the bundle in force. Unreadable files are moved
+    /// aside and returned as problems.
     ///
     /// # Errors
-    /// [`StateError::Io`] if the directory cannot be used at all.
+    /// Fails with [`StateError::Io`] if the directory cannot be used at all.
     pub fn open(dir: &Path) -> Result<(Self, Option<Stored>, Vec<StateError>), StateError> {
         for part in ["", "bundles", "generations", "spool"] {
             make_dir(&dir.join(part))?;
@@ -177,7 +179,7 @@ impl State {
             }
         };
         let mut state = Self { dir: dir.to_owned(), floor, current_reads };
-        // A bundle above the floor was being accepted when the agent ended, or the floor was lost.
+        // The agent ended while it was accepting a bundle above the floor, or the floor was lost.
         for Stored { bundle, .. } in stored.iter().rev() {
             let known = state.floor.bundles.get(&bundle.payload.name).map_or(0, |accepted| accepted.serial);
             if bundle.payload.serial > known {
@@ -187,15 +189,16 @@ impl State {
         Ok((state, stored.into_iter().next(), problems))
     }
 
-    /// What was accepted last, by name.
+    /// Returns the last accepted serial of each bundle name.
     pub fn floor(&self) -> &SerialFloor {
         &self.floor.bundles
     }
 
-    /// Writes an accepted bundle down, durably: from here on it is in force after a restart.
+    /// Stores an accepted bundle durably; from now on it is in force after a restart.
     ///
     /// # Errors
-    /// [`StateError::Io`]; the bundle before is in force then, or this one if the floor alone failed.
+    /// Fails with [`StateError::Io`] if a file cannot be written. After a restart the previous bundle is in
+    /// force then, or this one if only the floor failed.
     pub fn store(
         &mut self,
         bytes: &[u8],
@@ -209,7 +212,7 @@ impl State {
         content.push(b'\n');
         content.extend_from_slice(bytes);
         if self.current_reads {
-            // A link and a rename: there is a current one at every moment.
+            // Link and rename, so that a current file exists at every moment.
             let link = dir.join("previous.new");
             let _ = fs::remove_file(&link);
             fs::hard_link(&current, &link)
@@ -221,10 +224,10 @@ impl State {
         self.accept(bundle)
     }
 
-    /// Raises the floor to a bundle, together with the key changes it brings; what is in force stays.
+    /// Raises the floor to a bundle and adds its key changes; the bundle in force stays.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// Fails with [`StateError::Io`] if the floor cannot be written.
     pub fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), StateError> {
         let accepted = Accepted { serial: bundle.payload.serial, digest: bundle.digest.clone() };
         self.floor.bundles.insert(bundle.payload.name.clone(), accepted);
@@ -234,15 +237,16 @@ impl State {
         self.write_floor()
     }
 
-    /// Key changes of accepted bundles that are still to be made, in order.
+    /// Returns the key changes of accepted bundles that are not applied yet, in order.
     pub fn pending_trust(&self) -> &[TrustChanges] {
         &self.floor.pending_trust
     }
 
-    /// Notes that all key changes are made.
+    /// Records that all key changes are applied.
     ///
     /// # Errors
-    /// [`StateError::Io`]; they will be made again, which changes nothing.
+    /// Fails with [`StateError::Io`] if the floor cannot be written. They will be applied again, which
+    /// changes nothing.
     pub fn trust_is_changed(&mut self) -> Result<(), StateError> {
         self.floor.pending_trust.clear();
         self.write_floor()
@@ -254,14 +258,14 @@ impl State {
         replace(&path, &to_json(&path, &self.floor)?)
     }
 
-    /// The node's key, made at the first call.
+    /// Returns the node's key, which the first call creates.
     ///
     /// # Errors
-    /// [`StateError::Key`].
+    /// Fails with [`StateError::Key`] or [`StateError::Io`] if the key cannot be read or created.
     pub fn node_key(&self) -> Result<PrivateKey, StateError> {
         let path = self.dir.join("node.key");
         if !path.exists() {
-            // Under another name first: a key half written would be taken for a damaged one.
+            // Under another name first, because a half-written key would be taken for a damaged one.
             let new = self.dir.join("node.key.new");
             let _ = fs::remove_file(&new);
             PrivateKey::generate(KeyType::Ed25519)?.save_new(&new)?;
@@ -272,15 +276,15 @@ impl State {
         Ok(PrivateKey::load(&path)?)
     }
 
-    /// The directory of the spool.
+    /// Returns the directory of the spool.
     pub fn spool_dir(&self) -> PathBuf {
         self.dir.join("spool")
     }
 
-    /// Writes down what a generation's rules are called, and forgets old ones.
+    /// Stores the names of a generation's rules, and deletes old ones.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// Fails with [`StateError::Io`] if the file cannot be written.
     pub fn store_generation(&self, id: u32, table: &RuleTable) -> Result<(), StateError> {
         let path = self.generation_file(id);
         let file = GenerationFile { format: GENERATION_FORMAT.to_owned(), table: table.clone() };
@@ -293,7 +297,7 @@ impl State {
         Ok(())
     }
 
-    /// What a generation's rules are called, if that is still known.
+    /// Returns the names of a generation's rules, if they are still known.
     pub fn generation(&self, id: u32) -> Option<RuleTable> {
         let path = self.generation_file(id);
         match read_json::<GenerationFile>(&path, |file| &file.format, GENERATION_FORMAT) {
@@ -305,7 +309,7 @@ impl State {
         }
     }
 
-    /// The highest generation ever written down; 0 if none.
+    /// Returns the highest stored generation, or 0 if there is none.
     pub fn last_generation(&self) -> u32 {
         self.generations().into_iter().max().unwrap_or(0)
     }
@@ -319,17 +323,17 @@ impl State {
         self.dir.join("generations").join(format!("{id}.json"))
     }
 
-    /// Writes down the containers that are known, each with its domain's number.
+    /// Stores the known containers, each with its domain's number.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// Fails with [`StateError::Io`] if the file cannot be written.
     pub fn store_containers(&self, containers: Vec<(u32, Arc<Workload>)>) -> Result<(), StateError> {
         let path = self.containers_file();
         let file = ContainersFile { format: CONTAINERS_FORMAT.to_owned(), containers };
         replace(&path, &to_json(&path, &file)?)
     }
 
-    /// The containers that were known; none if that does not read.
+    /// Returns the stored containers, or none if the file is unreadable.
     pub fn containers(&self) -> Vec<(u32, Arc<Workload>)> {
         let path = self.containers_file();
         let file = read_json::<ContainersFile>(&path, |file| &file.format, CONTAINERS_FORMAT);
@@ -345,7 +349,7 @@ impl State {
         self.dir.join("containers.json")
     }
 
-    /// What was already told; nothing if that is not known any more.
+    /// Returns the totals already reported, or zeros if they are not known.
     pub fn reported(&self) -> ReportedTotals {
         let path = self.dir.join("counters.json");
         let reported = read_json::<ReportedTotals>(&path, |reported| &reported.format, COUNTERS_FORMAT);
@@ -357,10 +361,10 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// Remembers what was reported.
+    /// Stores the reported totals.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// Fails with [`StateError::Io`] if the file cannot be written.
     pub fn store_reported(&self, reported: &ReportedTotals) -> Result<(), StateError> {
         let path = self.dir.join("counters.json");
         let reported = ReportedTotals { format: COUNTERS_FORMAT.to_owned(), ..reported.clone() };
@@ -368,7 +372,7 @@ impl State {
     }
 }
 
-/// What is in a file of the state directory, of at most `limit` bytes; `None` if there is none.
+/// Reads a file of the state directory, of at most `limit` bytes; returns `None` if there is none.
 fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, StateError> {
     match file::read(path, limit) {
         Err(error) if error.is_missing() => Ok(None),
@@ -376,7 +380,7 @@ fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, StateError> {
     }
 }
 
-/// Why a file of the state directory is not read, and what to do where something else is in its place.
+/// Turns a file error into a state error, with a remedy if something else is in the file's place.
 pub(crate) fn unusable(path: &Path, error: FileError) -> StateError {
     let reason = match error {
         FileError::Io(error) => return StateError::Io { path: path.to_owned(), error },
@@ -421,7 +425,7 @@ pub(crate) fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, S
         .map_err(|e| StateError::Unreadable { path: path.to_owned(), reason: e.to_string() })
 }
 
-/// Keeps what does not read for whoever looks into it. One is kept; the problem itself was reported.
+/// Keeps one unreadable file for inspection. The problem itself is reported elsewhere.
 fn move_aside(path: &Path) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
@@ -438,19 +442,19 @@ fn make_dir(path: &Path) -> Result<(), StateError> {
         .map_err(|error| StateError::Io { path: path.to_owned(), error })
 }
 
-/// Replaces a file's content as a whole and durably.
+/// Replaces a file as a whole and durably.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
     write_whole(path, content, true)
         .map(drop)
         .map_err(|error| StateError::Io { path: path.to_owned(), error })
 }
 
-/// Replaces a file as a whole; `durably`: it is on disk when this returns. The new file is locked, shared, as long as what
-/// comes back is there.
+/// Replaces a file as a whole; if `durably`, it is on disk on return. The new file has a shared lock while
+/// the returned handle lives.
 pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<File> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    // Whatever is there: to open a pipe would wait for a reader.
+    // Remove whatever is there, because opening a pipe would wait for a reader.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -480,7 +484,7 @@ mod tests {
     use armor_policy::tables::RuleInfo;
     use serde_json::json;
 
-    /// An envelope that nobody signed: what is stored is not verified again.
+    /// Makes a bundle in an unsigned envelope; a stored bundle is not verified again.
     fn bundle(serial: u64, changes: &serde_json::Value) -> (Vec<u8>, VerifiedBundle) {
         let payload = json!({
             "format": "horizon-armor.bundle/1", "name": "edge", "serial": serial, "created": "2026-01-01T00:00:00Z",
@@ -518,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_read_is_named_and_the_previous_bundle_is_in_force() {
+    fn an_unreadable_bundle_falls_back_to_the_previous_one() {
         for damage in [&b""[..], b"{\"format\"", b"{\"format\":\"horizon-armor.stored-bundle/2\",\"digest\":\"\",\"accepted\":\"2026-01-01T00:00:00Z\"}\nx"]
         {
             let dir = tempfile::tempdir().unwrap();
@@ -530,7 +534,7 @@ mod tests {
             let (mut state, stored, problems) = State::open(dir.path()).unwrap();
             assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(1), 2));
             assert!(problems[0].to_string().contains("bundles/current"), "{}", problems[0]);
-            // The damaged one is never rotated over the one that reads.
+            // The damaged bundle never replaces the readable previous one.
             store(&mut state, 3);
             let (_, stored, problems) = State::open(dir.path()).unwrap();
             assert_eq!((serial(stored), problems.len()), (Some(3), 0));
@@ -576,7 +580,7 @@ mod tests {
         let floor = fs::read(dir.path().join("floor.json")).unwrap();
         let (bytes, next) = bundle(2, &json!({"threshold": 1}));
         state.store(&bytes, &next, Timestamp::now()).unwrap();
-        // As if the power had gone between the bundle and the floor.
+        // As after a power failure between the bundle and the floor.
         fs::write(dir.path().join("floor.json"), floor).unwrap();
         let (mut state, stored, _) = State::open(dir.path()).unwrap();
         assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(2), 2));

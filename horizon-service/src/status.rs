@@ -1,7 +1,7 @@
-//! `status`: what the running agent says about itself, and whether there is one.
+//! Implements `status`, which shows the running agent's status and whether an agent runs.
 //!
-//! Invariant: the agent holds a lock on the file as long as it is what the agent would say now. What cannot be written, on a full
-//! or failing disk, is thus never hidden behind what was written before.
+//! Invariant: the agent holds a lock on the status file as long as its content is current. Thus an old status
+//! never hides one that a full or failing disk keeps the agent from writing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,59 +29,62 @@ use crate::runtime::RuntimeState;
 use crate::state::{MAX_FILE, StateError, to_json, unusable, write_whole};
 
 const FILE: &str = "status.json";
-/// Characters of a container's id that tell it from others.
+/// Number of characters of a container's id that are shown.
 const SHORT_ID: usize = 12;
-/// How long an agent may take to write its status, as it starts on a busy machine.
+/// Time that an agent, starting on a busy machine, may take to write its status.
 const WRITING: Duration = Duration::from_secs(3);
-/// Between looks for it.
+/// Interval at which a missing status is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What the kernel counted since its programs were loaded.
+/// `Figures` are the kernel's counts since its BPF programs were loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Figures {
-    /// Accesses refused.
+    /// Number of refused accesses.
     pub blocked: u64,
-    /// Accesses permitted with an alert.
+    /// Number of accesses permitted with an alert.
     pub audited: u64,
-    /// Alerts kept back by rate limits.
+    /// Number of alerts suppressed by rate limits.
     pub suppressed: u64,
-    /// Alerts that the ring had no room for.
+    /// Number of alerts that the ring buffer had no room for.
     pub dropped: u64,
-    /// Programs started in containers that the agent had not named yet.
+    /// Number of programs started in unidentified containers.
     pub unidentified: u64,
-    /// Times that the kernel did not run a program, and so permitted what that might have refused.
+    /// Number of times that the kernel skipped a BPF program, and so permitted an access that might have been
+    /// refused.
     pub skipped: u64,
 }
 
-/// A policy in force.
+/// `PolicyFigures` is a policy in force with its counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PolicyFigures {
-    /// Its name, or of what no policy names: `DefaultPosture`, `UnresolvedPath`.
+    /// The policy's name, or a reserved one for decisions without a policy: `DefaultPosture`,
+    /// `UnresolvedPath`.
     pub name: String,
-    /// Whether it is for the host; else it is for containers.
+    /// True if the policy is for hosts; else it is for containers.
     pub host: bool,
-    /// How many workloads it is in force for: containers, or the host.
+    /// Number of workloads under the policy: containers, or the host.
     pub workloads: usize,
-    /// What it was seen to do.
+    /// The policy's alerts.
     #[serde(flatten)]
     pub seen: Seen,
 }
 
-/// Alerts about one policy since the agent started. Those that were suppressed or dropped are counted by the kernel alone, and not
-/// for each policy.
+/// `Seen` counts alerts about one policy since the agent started. Suppressed and dropped alerts are counted
+/// by the kernel alone, and not per policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Seen {
-    /// Accesses refused.
+    /// Number of refused accesses.
     pub blocked: u64,
-    /// Accesses permitted with an alert.
+    /// Number of accesses permitted with an alert.
     pub audited: u64,
 }
 
 impl PolicyFigures {
-    /// Those in force, and what decides beside them if it did, with what was `seen` of each.
+    /// Returns the policies in force with what was `seen` of each, and those reserved names that have decided
+    /// something.
     pub fn of(in_force: Option<&InForce>, seen: &BTreeMap<String, Seen>) -> Vec<Self> {
         let Some(in_force) = in_force else { return Vec::new() };
         let figures = |name: &str, host, workloads| Self {
@@ -99,22 +102,22 @@ impl PolicyFigures {
     }
 }
 
-/// The node's containers.
+/// `ContainerFigures` are the counts of the node's containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ContainerFigures {
-    /// What runs them, in words.
+    /// Name or state of the container runtime.
     pub runtime: String,
-    /// How many are known.
+    /// Number of known containers.
     pub known: usize,
-    /// How many are under policies of their own.
+    /// Number of containers under policies.
     pub ruled: usize,
-    /// What each is under.
+    /// Each container with its policies.
     pub under: Vec<ContainerRules>,
 }
 
 impl ContainerFigures {
-    /// How it stands.
+    /// Collects the figures.
     pub fn new(runtime: &RuntimeState, known: usize, in_force: Option<&InForce>) -> Self {
         let runtime = match runtime {
             RuntimeState::Starting => "not asked yet".to_owned(),
@@ -128,33 +131,33 @@ impl ContainerFigures {
     }
 }
 
-/// What the agent says.
+/// `Status` is the content of the status file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Status {
-    /// As told to the hub, but for `offline`, which the hub cannot be told.
+    /// The report as sent to the hub. It lacks `offline`, of which the hub could not be told.
     #[serde(flatten)]
     pub report: AgentReport,
-    /// Since when and why nothing gets to the hub.
+    /// Since when and why nothing reaches the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<Offline>,
     /// The kernel's live generation of rules; 0 if none.
     pub generation: u32,
-    /// What the kernel counted.
+    /// The kernel's counts.
     pub kernel: Figures,
     /// The policies in force.
     pub policies: Vec<PolicyFigures>,
     /// The node's containers.
     pub containers: ContainerFigures,
-    /// Alerts on disk.
+    /// The spool's counts.
     pub spool: SpoolStats,
-    /// When this was written, which is whenever anything in it changes.
+    /// Time of writing; the file is written whenever something in it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
 }
 
 impl Status {
-    /// The state in a word.
+    /// Returns the state's name.
     fn state_name(&self) -> &str {
         match (&self.offline, self.report.state.as_str()) {
             (Some(_), "enforcing" | "starting") => "offline",
@@ -163,29 +166,29 @@ impl Status {
     }
 }
 
-/// Writes the status for `status` to read, if it changed.
+/// A `StatusFile` writes the status file whenever the status changes.
 pub struct StatusFile<'a> {
     dir: &'a Path,
     last: Status,
-    /// The file, locked: it is `last`.
+    /// The file with the content `last`, locked.
     current: Option<File>,
 }
 
 impl<'a> StatusFile<'a> {
-    /// The file in a state directory.
+    /// Creates a writer for the file in a state directory.
     pub fn new(dir: &'a Path) -> Self {
         Self { dir, last: Status::default(), current: None }
     }
 
-    /// Writes `status` if it is not what was written last.
+    /// Writes `status` unless it equals the last one written.
     ///
     /// # Errors
-    /// [`StateError`]; what was written before counts no more.
+    /// Fails with [`StateError`] if the file cannot be written; its old content is no longer locked then.
     pub fn write(&mut self, status: Status) -> Result<(), StateError> {
         if self.current.is_some() && status == self.last {
             return Ok(());
         }
-        // The lock of the one before is let go last: at no moment is there none while all is well.
+        // The previous file's lock is released last, so that there is always a lock while all is well.
         let before = self.current.take();
         let path = self.dir.join(FILE);
         let text = to_json(&path, &Status { updated: Some(Timestamp::now()), ..status.clone() })?;
@@ -197,31 +200,31 @@ impl<'a> StatusFile<'a> {
     }
 }
 
-/// Since when an agent of before got nothing to the hub, if that is so: it did not go away with the agent.
+/// Returns the offline state in the status of the previous run, since an outage does not end with the agent.
 pub fn last_offline(state_dir: &Path) -> Option<Offline> {
     let text = file::read(&state_dir.join(FILE), MAX_FILE).ok()?;
     serde_json::from_slice::<Status>(&text).ok()?.offline
 }
 
-/// What `status` found.
+/// `Found` is the result of `status`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Found {
     running: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<String>,
-    /// Whether the rest is what the agent would say now; not so where none runs, or where it cannot write.
+    /// True if `status` is current, so an agent runs and can write it.
     current: bool,
-    /// Whether enforcement is pinned, and so goes on without an agent.
+    /// True if enforcement is pinned, and so continues without an agent.
     pinned: bool,
     #[serde(flatten)]
     status: Status,
 }
 
-/// Prints the status; exit status 0 if an agent runs, 1 if not.
+/// Prints the status. Returns the exit status: 0 if an agent runs, 1 if not.
 ///
 /// # Errors
-/// If the state directory cannot be read.
+/// Fails if the state directory cannot be read or the output cannot be written.
 pub fn show(state_dir: &Path, pin_dir: &Path, json: bool, policies: bool) -> anyhow::Result<u8> {
     let found = look(state_dir, pin_dir)?;
     let text =
@@ -236,7 +239,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     let (pid, text, is_current) = loop {
         let pid = InstanceLock::State(state_dir).holder()?.map(|holder| holder.pid);
         let (text, is_current) = read(&path).map_err(|error| unusable(&path, error))?;
-        // One that has just started has not written anything yet, or is replacing what it wrote.
+        // An agent that has just started has written nothing yet, or is replacing the file.
         if pid.is_none() || is_current || first.elapsed() > WRITING {
             break (pid, text, is_current);
         }
@@ -254,7 +257,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
             status.report.since = Some(offline.since);
         }
     } else if is_running {
-        // What it would say first: it cannot keep anything.
+        // The agent would report first that it cannot write.
         status.report.state = "degraded".to_owned();
         status.report.since = None;
         status.report.reasons.insert(0, unwritten(state_dir));
@@ -272,7 +275,7 @@ fn look(state_dir: &Path, pin_dir: &Path) -> anyhow::Result<Found> {
     Ok(Found { running: is_running, pid, current, pinned, status })
 }
 
-/// What is in the file, empty if there is none, and whether the agent holds its lock.
+/// Returns the file's content, empty if there is none, and whether the agent holds its lock.
 fn read(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     loop {
         let file = match file::open(path, Links::Follow) {
@@ -285,7 +288,7 @@ fn read(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
             Err(Errno::WOULDBLOCK) => true,
             Err(error) => return Err(io::Error::from(error).into()),
         };
-        // One that was replaced meanwhile has lost its lock for that.
+        // A file that was just replaced has lost its lock through that.
         if !is_locked
             && fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|of| of.ino() != now.ino()))
         {
@@ -300,7 +303,7 @@ fn read(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     }
 }
 
-/// Why the agent cannot write its status, as far as that can be seen from here.
+/// Returns why the agent cannot write its status, as far as another process can see it.
 fn unwritten(state_dir: &Path) -> String {
     let why = match statvfs(state_dir) {
         Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => "the filesystem is read-only",
@@ -486,7 +489,7 @@ mod tests {
         let mut status = Status { report, ..Status::default() };
         file.write(status.clone()).unwrap();
         assert!(look(&state, &pins).unwrap().current);
-        // A directory in the place of the next one: writing fails as on a full disk.
+        // A directory in place of the next file makes writing fail, as on a full disk.
         let next = state.join("status.json.new");
         fs::create_dir(&next).unwrap();
         file.write(status.clone()).unwrap();

@@ -1,11 +1,11 @@
-//! `try`: one command under local policies, in a domain of its own that ends with it.
+//! Implements `try`, which runs one command under local policies, in a domain of its own that ends with it.
 //!
-//! The command is under its policies from its first instruction on: this process takes the domain's label itself, starts
-//! the command, which inherits it, and takes the label off again. That works because labels are per task and `run` is
-//! called on the main thread, the one that the process's pidfd names.
+//! The command is under its policies from its first instruction: this process takes the domain's label
+//! itself, starts the command, which inherits it, and removes the label again. That works because labels are
+//! per task and `run` is called on the main thread, which is the one that the process's pidfd names.
 //!
-//! It is held before that instruction, to judge the descriptors that it was given: what it could not receive it must not
-//! bring along.
+//! The command is stopped before its first instruction, to check the descriptors that it inherits. It must
+//! not keep any that it could not open itself.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -35,12 +35,12 @@ use crate::root::Root;
 
 /// The command's domain.
 const DOMAIN: u32 = 1;
-/// Events taken from the ring at a time.
+/// Maximum number of events read from the ring buffer at a time.
 const EVENTS: usize = 256;
-/// How often it is looked whether more can be told.
+/// Interval at which undecided events are settled.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// What to try.
+/// Options of `try`.
 #[derive(Debug, clap::Args)]
 pub struct Trial {
     /// Policy files; all of them apply to the command, whatever their selectors say.
@@ -49,20 +49,21 @@ pub struct Trial {
     /// Block nothing: report what would have been blocked.
     #[arg(long, conflicts_with = "already_held")]
     audit: bool,
-    /// What becomes of descriptors that the command inherits and the policies would refuse it.
+    /// What to do with inherited descriptors that the policies refuse to the command.
     #[arg(long, value_enum, default_value_t = AlreadyHeld::Close)]
     already_held: AlreadyHeld,
-    /// Start programs that have rights by `fromSource` as if they were setuid: without `LD_PRELOAD` and its like.
+    /// Start programs that have rights by `fromSource` as if they were setuid: without `LD_PRELOAD` and the
+    /// like.
     #[arg(long)]
     secure_sources: bool,
-    /// What happens to what an allow-list does not name.
+    /// What to do with accesses that an allow-list does not name.
     #[arg(long, value_enum, default_value_t = PostureName::Audit)]
     posture: PostureName,
-    /// Write the alerts here instead of to stderr, one JSON object a line.
+    /// Write the alerts to this file instead of stderr, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     alerts: Option<PathBuf>,
-    /// Keep the programs loaded below this directory of a bpf filesystem, and take them from there the next time: loading
-    /// them is what takes the time. One try at a time uses a directory; the others wait.
+    /// Keep the BPF programs loaded below this directory of a bpf filesystem and reuse them the next time,
+    /// because loading them takes most of the time. Only one try at a time uses a directory; others wait.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// The command and its arguments.
@@ -72,20 +73,20 @@ pub struct Trial {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum PostureName {
-    /// Permit and report it.
+    /// Permit and report them.
     Audit,
-    /// Deny it.
+    /// Refuse them.
     Block,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum AlreadyHeld {
-    /// The command starts without them, as if its opening them had been refused. Standard input, output and error become
-    /// /dev/null, but stay where no rule names them and only the posture is against them.
+    /// Start the command without them, as if opening them had been refused. Standard input, output and error
+    /// become /dev/null, but are kept if only the posture refuses them and no rule.
     Close,
-    /// It keeps them.
+    /// Leave them to the command.
     Report,
-    /// It is killed before it begins.
+    /// Kill the command before it begins.
     Kill,
 }
 
@@ -99,11 +100,11 @@ impl From<AlreadyHeld> for Fate {
     }
 }
 
-/// Runs the command; answers the status to exit with: the command's own, 128 and the signal's number if one ended it, 126 or
-/// 127 if it could not be started.
+/// Runs the command and returns the exit status: the command's own, 128 plus the number of the signal that
+/// ended it, or 126 or 127 if it could not be started.
 ///
 /// # Errors
-/// If the policies are in error or the kernel does not enforce; the command was not started then.
+/// Fails if the policies are invalid or the kernel does not enforce. The command has not been started then.
 pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let overwritten = |alerts: &&PathBuf| trial.policy.iter().any(|policy| file::is_same(policy, alerts));
     if let Some(alerts) = trial.alerts.as_ref().filter(overwritten) {
@@ -138,10 +139,10 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         attach(trial.keep.as_deref()).context("cannot enforce; `hzn-armor-agent probe` says more")?;
     let dropped_before = enforcer.counters()?.dropped;
     let mut events = enforcer.events()?;
-    // What an earlier try left behind is nobody's alert.
+    // Discard the events that an earlier try left.
     enforcer.settle()?;
     while !events.drain(EVENTS)?.is_empty() {}
-    // That of an earlier one may be in force still.
+    // An earlier try's entry root may still be set.
     enforcer.forget_entry_root(DOMAIN)?;
     let tree = MountTree::of_process("self").context("cannot read this process's mounts")?;
     let tree = MountTree { linked, ..tree };
@@ -152,7 +153,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
         output,
     };
-    // Whatever the command leaves behind becomes a child of this process, which can then tell.
+    // Processes that the command leaves behind become children of this one, so that it can report them.
     set_child_subreaper(Some(rustix::process::getpid())).context("cannot adopt orphans")?;
 
     let entry = match start(&enforcer, &trial.command, &[])? {
@@ -165,7 +166,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         }
     };
     let held = if trial.audit {
-        // What is not blocked is not looked for: the rules as they are hold while the command is held.
+        // The search lists only handles that are refused, so the refusing rules are live while the command is
+        // stopped.
         make_live(&mut enforcer, &[(DOMAIN, &refusing, tree.clone())], secure)?;
         let held = brought_along(&enforcer, &entry)?;
         make_live(&mut enforcer, &[(DOMAIN, &domain, tree)], secure)?;
@@ -183,7 +185,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         Fate::Killed if !descriptors.is_empty() => return Ok(exit_status(entry.end()?)),
         Fate::Closed if !descriptors.is_empty() => {
             entry.end()?;
-            // It did nothing, and what is told of its start is told again.
+            // The command has done nothing, and the events of its start will come again.
             while !events.drain(EVENTS)?.is_empty() {}
             start_without(&enforcer, &trial.command, &descriptors)?
         }
@@ -197,7 +199,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     if dropped > 0 {
         printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
-    // Programs that stay must not go on holding what the command left behind to its rules.
+    // Pinned programs must not keep the command's leftover processes under its rules.
     make_live(&mut enforcer, &[], false)?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         console::tell(
@@ -238,7 +240,7 @@ fn make_live(
     })?)
 }
 
-/// Waits until no other try uses the directory; the lock goes with the file.
+/// Waits until no other try uses the directory. The returned file holds the lock.
 fn take_turn(directory: &Path) -> anyhow::Result<File> {
     armor_bpf::require_bpffs(directory)?;
     ensure!(
@@ -271,7 +273,7 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
     Ok(policies)
 }
 
-/// Turns every refusal into a report.
+/// Turns every refusal into an audit.
 fn audit_only(domain: &mut Domain) {
     for decision in domain.vectors.iter_mut().flat_map(|vector| &mut vector.0) {
         if decision.verdict() == Verdict::Block {
@@ -280,7 +282,8 @@ fn audit_only(domain: &mut Domain) {
     }
 }
 
-/// Starts the command under the domain, without the descriptors `without`, and holds it. The inner error is the command's own.
+/// Starts the command in the domain, without the descriptors `without`, and stops it. The inner error is the
+/// command's own.
 fn start(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -> anyhow::Result<io::Result<Entry>> {
     let this = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let labeller = enforcer.labeller()?;
@@ -288,14 +291,14 @@ fn start(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -> anyhow
         let task = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
         labeller.label(task.as_fd(), DOMAIN).map_err(io::Error::other)
     };
-    // Who holds the command is none of the domain's, and borrows nothing by it.
+    // The tracer stays outside the domain and gains nothing by tracing it.
     enforcer.label(this.as_fd(), EXEMPT_DOMAIN)?;
     let entry = Entry::start(command, without, enter);
     enforcer.unlabel(this.as_fd())?;
     Ok(entry)
 }
 
-/// As [`start`], and only with what it may have.
+/// Starts the command like [`start`], and fails if it still has refused descriptors.
 fn start_without(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -> anyhow::Result<Entry> {
     let entry = start(enforcer, command, without)?.with_context(|| {
         let program = escaped(command[0].as_encoded_bytes());
@@ -311,8 +314,8 @@ fn start_without(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -
     Ok(entry)
 }
 
-/// What the command was given and would be refused. Input, output and error stay where no rule names them: the posture alone
-/// would take its output from whoever tries.
+/// Returns the command's inherited descriptors that are refused. Standard input, output and error are left
+/// out unless a rule names them, because the posture alone would take the output away from the user.
 fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event>> {
     let mut found = Vec::new();
     enforcer.preexisting(|event| {
@@ -361,10 +364,12 @@ fn follow(
     }
 }
 
-/// A terminal sends its signals to the command too; this process stays to tell how it ended.
+/// Ignores the terminal's signals, which also go to the command, so that this process can report how the
+/// command ended.
 fn ignore_interrupts() {
     for signal in [libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: no handler runs, the signals are just no longer delivered; nothing else in `try` touches them.
+        // SAFETY: installs no handler, the signals are just no longer delivered; nothing else in `try`
+        // touches them.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
@@ -381,7 +386,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints what is in the ring until it is empty.
+    /// Prints the events in the ring buffer until it is empty.
     fn drain(&mut self, events: &mut Events) -> anyhow::Result<()> {
         loop {
             let batch = events.drain(EVENTS)?;
@@ -402,7 +407,7 @@ impl Printer {
     fn print(&mut self, alert: &Alert) -> anyhow::Result<()> {
         let mut line = alert.to_line()?;
         line.push(b'\n');
-        // One write a line: the command may write to the same stderr.
+        // One write per line, because the command may write to the same stderr.
         self.output.write_all(&line).context("cannot write alerts")
     }
 }

@@ -1,17 +1,19 @@
-//! From the spool to the hub: sends batches as MMS objects, reads receipts, publishes the node's status.
+//! Sends batches from the spool to the hub as MMS objects, reads receipts, and publishes the node's status.
 //!
 //! Invariants:
-//! - Nothing leaves the spool but by a receipt signed with a pinned key, naming this node and its key, whose chain is the
-//!   spool's own. What the hub says about an object only decides when to send again.
-//! - At most [`crate::spool::MAX_OPEN`] batches are on their way: with the hub away the ESS hangs on the fourth PUT.
-//! - A batch is sent again under its own id after a restart, after a PUT that got no answer, and when it is not there. When
-//!   no receipt comes although it is, or after somebody took it, it is sent under a new id that names the old one, so that
-//!   the collector learns of what never reached it. Waits double up to a bound.
-//! - The ESS does not say whether it reaches the hub, and `ready` means nothing. But where it cannot connect to the hub it
-//!   answers no PUT any more once its queue is full, at the latest when the first batch is sent anew. That, or no answer at
-//!   all, of the ESS or of the hub itself, is [`Offline`].
-//! - Every request ends (the client's timeout); after a failure the next pass waits, twice as long each time, so a hub or ESS
-//!   that is down costs nothing.
+//! - Records leave the spool only by a receipt that is signed with a pinned key, names this node and its key,
+//!   and has the spool's own chain. What the hub says about an object only decides when to send again.
+//! - At most [`crate::spool::MAX_OPEN`] batches are on their way, because with the hub away the ESS hangs on
+//!   the fourth PUT.
+//! - A batch is sent again under its own id after a restart, after an unanswered PUT, and when it is missing
+//!   at the hub. If it is there but no receipt comes, or somebody took it, it is sent under a new id that
+//!   names the old one, so that the collector learns of batches that never reached it. Waits double up to a
+//!   bound.
+//! - The ESS does not say whether it reaches the hub, and `ready` means nothing. But if it cannot connect to
+//!   the hub, it stops answering PUTs once its queue is full, at the latest when the first batch is sent
+//!   again. That, or no answer at all from the ESS or the hub itself, is [`Offline`].
+//! - Every request ends (by the client's timeout). After a failure the next pass waits, twice as long each
+//!   time, so that an unreachable hub or ESS costs nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,27 +34,27 @@ use crate::hub::{Hub, Sent};
 use crate::report::Offline;
 use crate::spool::{BatchInfo, Outgoing, Spool, SpoolError};
 
-/// Most reasons of refused receipts kept for the status.
+/// Maximum number of reasons of refused receipts kept for the status.
 const MAX_REFUSED: usize = 8;
-/// Waits double at most this often.
+/// Maximum number of times that a wait doubles.
 const MAX_DOUBLINGS: u32 = 3;
 
-/// When the uplink does what.
+/// `UplinkConfig` holds the intervals and waits of the uplink.
 #[derive(Debug, Clone)]
 pub struct UplinkConfig {
-    /// How often receipts and the state of batches are looked at.
+    /// Interval at which receipts and the state of batches are checked.
     pub poll: Duration,
-    /// How long alerts gather before a batch is made of them.
+    /// Time for which alerts gather before a batch is made of them.
     pub linger: Duration,
-    /// How long a batch that the hub or ESS says it has waits for its receipt before it is sent again under a new id.
+    /// Time that a batch known to the hub or ESS waits for its receipt before it is sent under a new id.
     pub resend_after: Duration,
-    /// How long a batch that somebody consumed waits for its receipt before it is sent again under a new id.
+    /// Time that a consumed batch waits for its receipt before it is sent under a new id.
     pub receipt_grace: Duration,
     /// First wait after a failure; doubled up to `backoff_limit`.
     pub backoff: Duration,
     /// Longest wait after failures.
     pub backoff_limit: Duration,
-    /// How often the status is published although nothing changed.
+    /// Interval at which the status is published even without a change.
     pub status_every: Duration,
 }
 
@@ -70,10 +72,10 @@ impl Default for UplinkConfig {
     }
 }
 
-/// Why a pass ended early.
+/// An `UplinkError` is the reason why a pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
-    /// The hub did not do what it was asked; most often it is away.
+    /// A request to the hub failed, most often because the hub is away.
     #[error(transparent)]
     Mms(#[from] MmsError),
     /// The spool failed.
@@ -84,15 +86,15 @@ pub enum UplinkError {
     Signed(#[from] SignedError),
 }
 
-/// What this process knows about a batch on its way.
+/// An `InFlight` is what this process knows about a batch on its way.
 struct InFlight {
-    /// Last PUT.
+    /// Time of the last PUT.
     at: Instant,
-    /// It was answered.
+    /// True if the PUT was answered.
     stored: bool,
 }
 
-/// Sends what the spool holds.
+/// An `Uplink` sends the contents of the spool.
 pub struct Uplink<S = NoSteps> {
     config: UplinkConfig,
     hub: Arc<Hub>,
@@ -102,24 +104,24 @@ pub struct Uplink<S = NoSteps> {
     report: watch::Receiver<AgentReport>,
     steps: S,
     flights: HashMap<String, InFlight>,
-    /// First numbers of batches that a receipt showed to be missing.
+    /// First numbers of batches that are missing according to a receipt.
     missing: BTreeSet<u64>,
-    /// What the collector holds beyond a gap, from the latest receipt.
+    /// Ranges that the collector holds beyond a gap, from the latest receipt.
     held: Vec<Range>,
-    /// How often the batch that begins with a number was made again.
+    /// Number of reissues of a batch, by its first number.
     reissues: HashMap<u64, u32>,
     refused: VecDeque<String>,
     status_due: Option<Instant>,
-    /// Id of a status object whose PUT did not succeed yet, or that the spool could not write down.
+    /// Id of a status object whose PUT has not succeeded yet, or that the spool could not record.
     status_id: Option<String>,
     offline: watch::Sender<Option<Offline>>,
-    /// The end of the last pass that the hub, or ESS, answered.
+    /// End of the last pass that the hub, or ESS, answered.
     reached: Option<Timestamp>,
 }
 
 impl Uplink {
-    /// An uplink for the node that `sealer` names. `receipt_keys` are the pinned keys of collectors, `report` what the
-    /// agent says about enforcement.
+    /// Creates an uplink for the node that `sealer` names. `receipt_keys` are the pinned keys of collectors,
+    /// and `report` is the agent's report on enforcement.
     pub fn new(
         config: UplinkConfig,
         hub: Arc<Hub>,
@@ -133,8 +135,8 @@ impl Uplink {
 }
 
 impl<S: Steps> Uplink<S> {
-    /// As [`Uplink::new`], telling `steps` of each step: `batch`, `put`, `taken`, `receipt`, `pruned`, `deleted`,
-    /// `status`.
+    /// Creates an uplink like [`Uplink::new`] that calls `steps` at each fail point: `batch`, `put`, `taken`,
+    /// `receipt`, `pruned`, `deleted`, `status`.
     pub fn with_steps(
         config: UplinkConfig,
         hub: Arc<Hub>,
@@ -164,18 +166,18 @@ impl<S: Steps> Uplink<S> {
         }
     }
 
-    /// An uplink of which it is known already that nothing gets to the hub, until something does.
+    /// Sets the offline state that the previous run left, which holds until something reaches the hub.
     pub fn that_was(self, offline: Option<Offline>) -> Self {
         self.offline.send_replace(offline);
         self
     }
 
-    /// Since when and why [`Uplink::run`] gets nothing to the hub.
+    /// Returns since when and why [`Uplink::run`] does not reach the hub.
     pub fn offline(&self) -> watch::Receiver<Option<Offline>> {
         self.offline.subscribe()
     }
 
-    /// Passes over and over until the future is dropped. `appended` is notified after each append to the spool.
+    /// Runs passes until the future is dropped. `appended` is notified after each append to the spool.
     pub async fn run(mut self, appended: Arc<Notify>) {
         let mut failures = 0;
         loop {
@@ -221,10 +223,10 @@ impl<S: Steps> Uplink<S> {
         });
     }
 
-    /// Does once what is due: receipts, what is on its way, what is new, status.
+    /// Runs one pass: receipts, batches on their way, new batches, status.
     pub async fn pass(&mut self, now: Timestamp) -> Result<(), UplinkError> {
         let exchanged = self.exchange(now).await;
-        // A spool that cannot write is just what the hub must hear of.
+        // A failing spool is just what the hub must learn of.
         if matches!(exchanged, Ok(()) | Err(UplinkError::Spool(_))) {
             self.publish_status(now).await?;
         }
@@ -256,7 +258,7 @@ impl<S: Steps> Uplink<S> {
     }
 
     async fn put(&mut self, outgoing: &Outgoing) -> Result<(), UplinkError> {
-        // An id that was consumed cannot be put again: its state tells, and is looked at next.
+        // A consumed id cannot be put again; the next check of its state shows that.
         let key = self.sealer.key.public().id();
         let done = unless_refused(self.hub.put(ALERTS_TYPE, &outgoing.id, &outgoing.content, key).await);
         self.flights.insert(outgoing.id.clone(), InFlight { at: Instant::now(), stored: done.is_ok() });
@@ -280,17 +282,17 @@ impl<S: Steps> Uplink<S> {
         };
         self.missing.remove(&batch.range.first);
         *self.reissues.entry(batch.range.first).or_default() += 1;
-        // Perhaps the collector never got the status, and with it the key, that it needs to believe a batch.
+        // The collector may lack the status, and with it the key that it needs to verify a batch.
         self.status_due = None;
         tracing::info!(old = batch.id, new = outgoing.id, "no receipt came for a batch, sent under a new id");
         self.steps.reached("batch");
         self.put(&outgoing).await
     }
 
-    /// Looks after a batch on its way.
+    /// Checks a batch on its way.
     async fn follow_up(&mut self, batch: &BatchInfo, now: Timestamp) -> Result<(), UplinkError> {
         let Some(flight) = self.flights.get(&batch.id) else {
-            // Stored by an earlier run: an ESS may never have got it, or lost what it had queued.
+            // Sent by an earlier run; an ESS may never have got it, or lost its queue.
             return self.put_again(&batch.id).await;
         };
         let (waited, stored) = (flight.at.elapsed(), flight.stored);
@@ -314,7 +316,7 @@ impl<S: Steps> Uplink<S> {
         }
     }
 
-    /// Looks after a batch that somebody consumed.
+    /// Checks a batch that was consumed.
     async fn await_receipt(
         &mut self,
         batch: &BatchInfo,
@@ -343,7 +345,7 @@ impl<S: Steps> Uplink<S> {
         for object in self.hub.receipts().await? {
             let id = &object.object_id;
             if check_name(id).is_err() {
-                // No receipt of a collector, and nothing that can be asked for or removed by this name.
+                // Such an object is no collector's receipt, and no request can name it.
                 tracing::debug!(id, "object with an unusable id ignored");
                 continue;
             }
@@ -428,10 +430,10 @@ impl<S: Steps> Uplink<S> {
             refused_receipts: self.refused.iter().cloned().collect(),
         };
         let object = status.sign(&self.sealer.key)?;
-        // Due again at once if the PUT fails, under the same id.
+        // Due again at once, under the same id, if the PUT fails.
         self.status_due = None;
         let id = self.status_id.get_or_insert_with(|| status.object_id()).clone();
-        // The hub is told all the same; the id is used again until the spool knows it.
+        // Published even if this fails; the id is then reused until the spool has recorded it.
         let known = self.with_spool(|spool| spool.replace_status(&id));
         match self.hub.put(STATUS_TYPE, &id, &object, self.sealer.key.public().id()).await {
             Err(MmsError::Rejected { status: 400, .. }) => {
@@ -449,7 +451,8 @@ impl<S: Steps> Uplink<S> {
     }
 }
 
-/// An object that was consumed, replaced or deleted meanwhile is refused with 400: nothing to mend.
+/// Treats a rejection with 400 as success: the object was consumed, replaced or deleted meanwhile, and there
+/// is nothing to repair.
 fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     match done {
         Err(MmsError::Rejected { status: 400, text, .. }) => {
@@ -460,7 +463,8 @@ fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     }
 }
 
-/// `base` doubled `times` times, at most `limit`, shortened at random by up to a quarter so that nodes spread out.
+/// Returns `base` doubled `times` times, at most `limit`, and shortened at random by up to a quarter so that
+/// nodes spread out.
 fn doubled(base: Duration, times: u32, limit: Duration) -> Duration {
     let wait = base.saturating_mul(2_u32.saturating_pow(times)).min(limit);
     wait - wait.mul_f64(rand::random_range(0.0..0.25))

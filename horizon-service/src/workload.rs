@@ -1,7 +1,7 @@
-//! Containers as policies see them, and which policies select them.
+//! Describes containers as policies see them, and decides which policies select them.
 //!
-//! What is asked of labels only ever adds policies to a container: its own labels, which an image's author may have written,
-//! cannot take its real name from it.
+//! A condition on labels only ever adds policies to a container: its own labels, which an image's author may
+//! have written, cannot hide its real name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,51 +17,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::root::Root;
 
-/// A container. What is written down of it is found again by another agent, or after a reboot.
+/// A `Workload` is a container. It is stored, and found again by the next agent or after a reboot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
-    /// 64 hexadecimal digits.
+    /// The container's id, 64 hexadecimal digits.
     pub id: String,
-    /// Its name, without the leading `/`.
+    /// The container's name, without the leading `/`.
     pub name: String,
-    /// The image as the runtime was given it.
+    /// The image as it was given to the runtime.
     pub image: String,
-    /// Its labels, the image's among them.
+    /// The container's labels, including the image's.
     pub labels: BTreeMap<String, String>,
-    /// Its first process in the host's pid namespace; `None` while it does not run, or until that is known.
+    /// Pid of the first process in the host's pid namespace; `None` if the container does not run or the pid
+    /// is not known yet.
     #[serde(skip)]
     pub pid: Option<u32>,
-    /// What it is to Horizon, if Horizon started it.
+    /// The container's service, if Horizon started it.
     pub horizon: Option<HorizonService>,
-    /// The layers of its root as the host names them, uppermost first; empty until they are known, and where the runtime does
-    /// not tell them.
+    /// Layers of the root as host paths, uppermost first; empty if they are not known (yet).
     pub layers: Vec<PathBuf>,
 }
 
-/// The Horizon service that a container belongs to.
+/// A `HorizonService` is the Horizon service that a container belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HorizonService {
-    /// The agreement's id; for a service that others depend on, the key of the instance.
+    /// The agreement's id, or the instance's key for a service that others depend on.
     pub agreement: String,
-    /// What the service's deployment calls the container.
+    /// The container's name in the service's deployment.
     pub container: String,
-    /// Who it is; `None` as long as that cannot be told.
+    /// The service's name; `None` while it is unknown.
     pub service: Option<ServiceName>,
 }
 
-/// A service by its full name.
+/// A `ServiceName` is a service's full name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceName {
-    /// The organisation that owns it.
+    /// The organisation that owns the service.
     pub org: String,
-    /// Its url, normalised as Horizon does: without scheme, `-` for `/`.
+    /// The service's url, normalised as Horizon does: without scheme, `-` for `/`.
     pub url: String,
-    /// Its version; empty where Horizon does not tell it (on nodes that are registered with a pattern).
+    /// The service's version; empty if Horizon does not say it (on nodes registered with a pattern).
     pub version: String,
 }
 
 impl Workload {
-    /// Its root directory: what its first process sees or, where there is none, its layers.
+    /// Returns the container's root: that of its first process or, if there is none, its layers.
     pub fn root(&self) -> Root {
         match self.process() {
             Some(process) => Root::of_process(&process),
@@ -69,15 +69,16 @@ impl Workload {
         }
     }
 
-    /// The roots in which links on the way of rules' paths are looked up: its own, where its root may switch them, and the image that it
-    /// was made from, where nobody does. So no link that is renamed takes a rule away.
+    /// Returns the roots in which symlinks in rules' paths are resolved: the container's own, in which its
+    /// root user may change them, and its image, in which nobody can. So renaming a symlink takes no rule
+    /// away.
     pub fn roots(&self) -> Vec<Root> {
         let image = self.layers.get(1..).filter(|layers| !layers.is_empty()).map(Root::of_layers);
         std::iter::once(self.root()).chain(image).collect()
     }
 
-    /// Its first process, for `/proc`. A number that another process got since is not taken for it: a container's control
-    /// group is named after its id.
+    /// Returns the pid of the container's first process for `/proc`. Rules out that the pid was reused: a
+    /// container's control group is named after its id.
     pub fn process(&self) -> Option<String> {
         let pid = self.pid?.to_string();
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
@@ -85,17 +86,17 @@ impl Workload {
     }
 }
 
-/// A policy's selector, ready to be asked.
+/// A `Selector` is a parsed policy selector.
 #[derive(Debug, Clone)]
 pub struct Selector {
     labels: Vec<Label>,
     expressions: Vec<(Operator, Vec<Label>)>,
 }
 
-/// One `key: value`.
+/// A `Label` is one `key: value` of a selector.
 #[derive(Debug, Clone)]
 enum Label {
-    /// A label that the container must carry, with this value.
+    /// A label that the container must carry with this value.
     Plain(String, String),
     Name(Names),
     Image(Names),
@@ -107,10 +108,10 @@ enum Label {
 }
 
 impl Selector {
-    /// The selector of a container policy.
+    /// Parses the selector of a container policy.
     ///
     /// # Errors
-    /// [`NameError`]; never for a policy that was parsed.
+    /// Fails with [`NameError`] if a value is invalid, which never happens for a parsed policy.
     pub fn new(policy: &Policy) -> Result<Self, NameError> {
         let read = |labels: &[(String, String)]| -> Result<Vec<Label>, NameError> {
             labels.iter().map(|(key, value)| Label::new(key, value)).collect()
@@ -125,7 +126,7 @@ impl Selector {
         })
     }
 
-    /// Whether everything in it holds for the container.
+    /// Returns whether all conditions hold for the container.
     pub fn selects(&self, workload: &Workload) -> bool {
         self.labels.iter().all(|label| label.holds(workload))
             && self.expressions.iter().all(|(operator, labels)| {
@@ -160,7 +161,7 @@ impl Label {
         };
         match self {
             Self::Plain(key, value) => workload.labels.get(key) == Some(value),
-            // As for KubeArmor a container may name itself by a label; but it cannot be rid of its name that way.
+            // As in KubeArmor, a label may give the container a name; but that does not hide its real one.
             Self::Name(names) => {
                 names.matches(&workload.name)
                     || workload.labels.get(CONTAINER_NAME).is_some_and(|name| names.matches(name))
@@ -179,13 +180,14 @@ impl Label {
     }
 }
 
-/// A service's url as Horizon writes it into names and files.
+/// Returns a service's url as Horizon writes it into names and files.
 fn normal_url(url: &str) -> String {
     let without_scheme = url.split("://").nth(1).unwrap_or(url);
     without_scheme.replace('/', "-")
 }
 
-/// Whether `wanted` names the image `found`: itself, or without digest or tag any of that repository.
+/// Returns whether `wanted` names the image `found`. Without digest or tag, it names any image of that
+/// repository.
 fn is_image(wanted: &str, found: &str) -> bool {
     let (wanted, found) = (full_image(wanted), full_image(found));
     let repository_and_tag = found.split('@').next().unwrap_or(&found);
@@ -197,7 +199,7 @@ fn is_image(wanted: &str, found: &str) -> bool {
     wanted == found || wanted == repository_and_tag || wanted == repository
 }
 
-/// An image with the registry and the directory that Docker leaves out.
+/// Adds the registry and the directory that Docker leaves out.
 fn full_image(image: &str) -> String {
     match image.split_once('/') {
         None if image.starts_with("sha256:") => image.to_owned(),

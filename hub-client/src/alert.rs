@@ -1,27 +1,27 @@
-//! One alert: a blocked or audited access, in KubeArmor's field names (its gRPC and `karmor logs --json` shape) plus
-//! Horizon's own, so that KubeArmor's consumers read it unchanged.
+//! An alert reports a blocked or audited access. It has KubeArmor's field names (as in its gRPC and in
+//! `karmor logs --json`), so that KubeArmor's consumers read it unchanged, and Horizon's own.
 //!
-//! Like KubeArmor, an empty field is left out, except `PPID` and `UID`. A field this version does not know is ignored
-//! when read.
+//! As in KubeArmor, empty fields are omitted, except `PPID` and `UID`. Unknown fields are ignored when an
+//! alert is read.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// `Operation` of the alert that says how many alerts were suppressed or dropped.
+/// `Operation` of the alert that contains the number of suppressed or dropped alerts.
 pub const ALERT_THRESHOLD: &str = "AlertThreshold";
 
-/// Largest JSON line of one alert, in bytes; [`Alert::to_line`] shortens texts until it fits.
+/// Maximum size of one alert's JSON line in bytes; [`Alert::to_line`] shortens texts until the line fits.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// Texts are cut to the first of these lengths (bytes) with which the whole alert fits [`MAX_LINE`].
+/// Lengths in bytes to which texts are cut; the first with which the whole alert fits [`MAX_LINE`] is used.
 const CUTS: [usize; 3] = [4096, 1024, 128];
 
-/// Most entries of `ATags` kept when an alert must be shortened.
+/// Maximum number of `ATags` entries in a shortened alert.
 const MAX_ATAGS: usize = 16;
 
 macro_rules! alert {
     ($($(#[$meta:meta])* $name:ident: $kind:ty = $json:literal $(, skip $skip:literal)?;)*) => {
-        /// A blocked or audited access. Field names on the wire are KubeArmor's.
+        /// An `Alert` reports a blocked or audited access. Field names on the wire are KubeArmor's.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         pub struct Alert {
@@ -33,7 +33,7 @@ macro_rules! alert {
 alert! {
     /// Seconds since the Unix epoch.
     timestamp: i64 = "Timestamp";
-    /// The same moment, RFC 3339 in UTC with microseconds.
+    /// `Timestamp` in RFC 3339, UTC with microseconds.
     updated_time: String = "UpdatedTime", skip "String::is_empty";
     /// Host name of the node.
     host_name: String = "HostName", skip "String::is_empty";
@@ -57,64 +57,70 @@ alert! {
     pid: u32 = "PID", skip "is_zero";
     /// User id in the initial user namespace.
     uid: u32 = "UID";
-    /// Path of the parent's executable; of a thread of the kernel its name in brackets, `[kworker/0:1]`.
+    /// Path of the parent's executable; for a kernel thread, its name in brackets, `[kworker/0:1]`.
     parent_process_name: String = "ParentProcessName", skip "String::is_empty";
     /// Path of the executable.
     process_name: String = "ProcessName", skip "String::is_empty";
-    /// Policy that decided; `DefaultPosture` where an allow-list did, `UnresolvedPath` where a path could not be told, `AgentProtection`, `OutsideDomain`, `KernelHelper` or `SourceProtection` where what is refused to workloads without any rule was tried.
+    /// Policy that decided; `DefaultPosture` if an allow-list decided, `UnresolvedPath` if a path could not
+    /// be resolved, `AgentProtection`, `OutsideDomain`, `KernelHelper` or `SourceProtection` for an access
+    /// that is refused to workloads without any rule.
     policy_name: String = "PolicyName", skip "String::is_empty";
-    /// `1` (least) to `10`, as KubeArmor writes it: a string. Empty for a posture's decision.
+    /// `1` (least) to `10`, a string as in KubeArmor; empty if a posture decided.
     severity: String = "Severity", skip "String::is_empty";
     /// Tags, comma separated.
     tags: String = "Tags", skip "String::is_empty";
-    /// The same tags as a list.
+    /// `Tags` as a list.
     atags: Vec<String> = "ATags", skip "Vec::is_empty";
     /// The policy's message.
     message: String = "Message", skip "String::is_empty";
-    /// `MatchedPolicy` or `MatchedHostPolicy`; `SystemEvent` for the agent's own.
+    /// `MatchedPolicy` or `MatchedHostPolicy`; `SystemEvent` on the agent's own alerts.
     kind: String = "Type", skip "String::is_empty";
-    /// Who acted: the executable's path.
+    /// Path of the executable that acted.
     source: String = "Source", skip "String::is_empty";
-    /// `Process` or `File`, `Syscall` of bpf(2); of the agent's own [`ALERT_THRESHOLD`], `ProgramsSkipped` or `BundleExpired`.
+    /// `Process` or `File`; `Syscall` for bpf(2); on the agent's own alerts [`ALERT_THRESHOLD`],
+    /// `ProgramsSkipped` or `BundleExpired`.
     operation: String = "Operation", skip "String::is_empty";
-    /// What was accessed: a path, the program of another process, or what the kernel calls an object of bpf(2).
+    /// Object of the access: a path, the program of another process, or the kernel's name of an object of
+    /// bpf(2).
     resource: String = "Resource", skip "String::is_empty";
-    /// The hook that decided, `lsm=FILE_OPEN` for example (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` of a socket's name,
-    /// `lsm=PATH_NOTIFY` of a watch, `lsm=QUOTA_ON` of a file that is to hold quotas, `lsm=SB_KERN_MOUNT` of a
-    /// device whose filesystem is mounted, `lsm=INODE_SETATTR`, `lsm=INODE_SETXATTR` and the like of attributes); `iter=TASK_FILE` with
-    /// the descriptor's number, `fd=9`, or `iter=TASK_VMA` of what was held from before.
+    /// The deciding hook, for example `lsm=FILE_OPEN` (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` for
+    /// a socket's name, `lsm=PATH_NOTIFY` for a watch, `lsm=QUOTA_ON` for a future quota file,
+    /// `lsm=SB_KERN_MOUNT` for a device whose filesystem is mounted, `lsm=INODE_SETATTR`,
+    /// `lsm=INODE_SETXATTR` and the like for attributes). For preexisting handles it is `iter=TASK_FILE` with
+    /// the descriptor's number, `fd=9`, or `iter=TASK_VMA`.
     data: String = "Data", skip "String::is_empty";
-    /// `BPFLSM`; empty on the agent's own.
+    /// `BPFLSM`; empty on the agent's own alerts.
     enforcer: String = "Enforcer", skip "String::is_empty";
     /// `Block` or `Audit`.
     action: String = "Action", skip "String::is_empty";
-    /// `Permission denied`, `Passed`; `Killed` of a process that held from before what the policies refuse, `Closed` where `try` took
-    /// that from its command.
+    /// `Permission denied` or `Passed`; `Killed` if the process was killed for a preexisting handle that the
+    /// policies refuse, `Closed` if `try` closed such a handle of its command.
     result: String = "Result", skip "String::is_empty";
-    /// Working directory: read in KubeArmor's alerts, and told in none of this project's.
+    /// Working directory: read from KubeArmor's alerts, but empty in this project's.
     cwd: String = "Cwd", skip "String::is_empty";
-    /// Controlling terminal: likewise.
+    /// Controlling terminal: read from KubeArmor's alerts, but empty in this project's.
     tty: String = "TTY", skip "String::is_empty";
     /// Horizon organisation of the node.
     org: String = "Org", skip "String::is_empty";
     /// Horizon node id, without the organisation.
     node_id: String = "NodeID", skip "String::is_empty";
-    /// `org/url` of the Horizon service that the container belongs to, or on the agent's own of its service; the url as Horizon
-    /// names credentials: without scheme, `-` for `/`. Empty for anything else.
+    /// `org/url` of the Horizon service that the container belongs to, or of the agent's service on the
+    /// agent's own alerts; the url as Horizon names credentials: without scheme, `-` for `/`. Otherwise
+    /// empty.
     service_url: String = "ServiceURL", skip "String::is_empty";
     /// Version of that service.
     service_version: String = "ServiceVersion", skip "String::is_empty";
-    /// Agreement that the service runs under; of a service that others depend on, the key of its instance.
+    /// Agreement under which the service runs; for a service that others depend on, the key of its instance.
     agreement_id: String = "AgreementID", skip "String::is_empty";
-    /// Bundle in force when it happened.
+    /// Name of the bundle in force at the time.
     bundle: String = "Bundle", skip "String::is_empty";
     /// That bundle's serial.
     bundle_serial: u64 = "BundleSerial", skip "is_zero";
-    /// Number on its node: gapless, from 1, given by the spool. 0 before that.
+    /// Number of the alert on its node: gapless, from 1, assigned by the spool; 0 before that.
     sequence: u64 = "Sequence", skip "is_zero";
-    /// On [`ALERT_THRESHOLD`]: copies a rate limit kept back since the last one.
+    /// On [`ALERT_THRESHOLD`]: number of alerts that a rate limit suppressed since the last one.
     suppressed: u64 = "Suppressed", skip "is_zero";
-    /// On [`ALERT_THRESHOLD`]: alerts lost in the kernel (full ring) since the last one.
+    /// On [`ALERT_THRESHOLD`]: number of alerts lost in the kernel (ring buffer full) since the last one.
     dropped: u64 = "Dropped", skip "is_zero";
 }
 
@@ -123,13 +129,13 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
 }
 
 impl Alert {
-    /// An alert stamped with `moment`, everything else empty.
+    /// Returns an alert with the time `moment` and all other fields empty.
     pub fn at(moment: Timestamp) -> Self {
         Self { timestamp: moment.as_second(), updated_time: format!("{moment:.6}"), ..Self::default() }
     }
 
-    /// Importance when the spool must make room, 1 to 10. An alert about lost alerts counts as 10, one without a
-    /// usable severity as KubeArmor's default, 1.
+    /// Returns the importance when the spool must make room, 1 to 10. An alert about lost alerts counts as
+    /// 10. An alert without a valid severity counts as 1, which is KubeArmor's default.
     pub fn rank(&self) -> u8 {
         if self.operation == ALERT_THRESHOLD {
             return 10;
@@ -137,8 +143,8 @@ impl Alert {
         self.severity.parse().ok().filter(|rank| (1..=10).contains(rank)).unwrap_or(1)
     }
 
-    /// The alert as one JSON line without the newline, at most [`MAX_LINE`] bytes: the texts of an alert too large
-    /// are cut, longest allowed first, and end in `…`.
+    /// Returns the alert as one JSON line without the newline, at most [`MAX_LINE`] bytes. Texts of an alert
+    /// that is too large are cut, to the longest length that fits, and end in `…`.
     pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let line = serde_json::to_vec(self)?;
         if line.len() <= MAX_LINE {

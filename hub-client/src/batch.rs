@@ -1,4 +1,4 @@
-//! A batch: consecutive alerts of one node, travelling as one MMS object of type `hzn-armor.alerts`.
+//! A batch holds consecutive alerts of one node and travels as one MMS object of type `hzn-armor.alerts`.
 //!
 //! ```text
 //! skippable zstd frame: "HZNA" 0x01, Ed25519 signature (64 bytes) over CONTEXT and the frame that follows
@@ -6,12 +6,12 @@
 //! ```
 //!
 //! Invariants:
-//! - A batch covers `first..=last` without a hole: each number is either an alert or inside one of `lost`.
+//! - A batch covers `first..=last` without a hole: each number belongs to an alert or to a range in `lost`.
 //! - The chain starts at 32 zero bytes; for each alert h(n) = SHA-256(h(n-1) | n as 8 bytes big-endian |
-//!   SHA-256(line)). It is fixed when the alert is written on the node, so the batch that carries an alert does not
-//!   matter. A lost range says the chain after it.
-//! - The signature is over the compressed bytes: nothing is decompressed that the node did not sign, and what it
-//!   signed is decompressed only up to [`MAX_CONTENT`].
+//!   SHA-256(line)). It is fixed when the node writes the alert, so it does not depend on the batch that
+//!   carries the alert. A lost range contains the chain after it.
+//! - The signature is over the compressed bytes: only bytes that the node signed are decompressed, and only
+//!   up to [`MAX_CONTENT`].
 
 use std::fmt;
 use std::io::Read;
@@ -24,40 +24,41 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, MAX_LINE};
 use crate::keys::{KeyError, KeyId, PrivateKey, PublicKey};
 
-/// Largest object in bytes. The sync service fails on objects of more than one 5 MiB chunk.
+/// Maximum size of an object in bytes. The sync service fails on objects of more than one 5 MiB chunk.
 pub const MAX_OBJECT: usize = 4 << 20;
 
-/// Bytes of alert lines (newlines included) and lost ranges ([`LOST_SIZE`] each) after which a batch takes no more.
+/// Size in bytes of alert lines (with newlines) and lost ranges ([`LOST_SIZE`] each) at which a batch is
+/// full.
 pub const FULL: usize = 1 << 20;
 
-/// Most bytes of one lost range in the header.
+/// Maximum size of one lost range in the header, in bytes.
 pub const LOST_SIZE: usize = 192;
 
-/// Most objects in [`Header::replaces`].
+/// Maximum number of objects in [`Header::replaces`].
 pub const MAX_REPLACED: usize = 32;
 
-/// Most bytes a batch is decompressed to: [`FULL`], one more line, and the header.
+/// Maximum decompressed size of a batch in bytes: [`FULL`], one more line, and the header.
 pub const MAX_CONTENT: usize = FULL + MAX_LINE + (16 << 10);
 
-/// Version of the format, in the header.
+/// Version of the format, as it stands in the header.
 pub const VERSION: u32 = 1;
 
 const CONTEXT: &[u8] = b"hzn-armor.alerts.v1\n";
-/// The second of the sixteen magic numbers that zstd keeps for frames a decoder skips.
+/// Second of the sixteen magic numbers that zstd reserves for skippable frames.
 const SKIPPABLE: [u8; 4] = 0x184D_2A51_u32.to_le_bytes();
 const MARK: [u8; 5] = *b"HZNA\x01";
 const SIGNATURE: usize = 64;
 const PREFIX: usize = 8 + MARK.len() + SIGNATURE;
 const LEVEL: i32 = 3;
-/// Largest zstd window accepted, as a power of two: [`MAX_CONTENT`] rounded up.
+/// Largest zstd window that is accepted, as a power of two: [`MAX_CONTENT`] rounded up.
 const WINDOW_LOG: u32 = 21;
 
-/// A SHA-256 value; 64 hex digits in text.
+/// A `Digest` is a SHA-256 value, written as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// SHA-256 of `bytes`.
+    /// Returns the SHA-256 of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self::from_ring(digest(&SHA256, bytes))
     }
@@ -68,7 +69,7 @@ impl Digest {
         Self(bytes)
     }
 
-    /// The chain after `sequence`, whose alert is `line`, where `self` is the chain before it.
+    /// Returns the chain after alert `sequence` with the text `line`; `self` is the chain before it.
     pub fn link(&self, sequence: u64, line: &[u8]) -> Self {
         let mut context = Context::new(&SHA256);
         context.update(&self.0);
@@ -112,25 +113,26 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// A point of a node's stream: everything up to and including a sequence number, and the chain there.
+/// A `Mark` is a point of a node's alert stream: a sequence number, and the chain after the alert of that
+/// number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Mark {
     /// The sequence number; 0 is the start of the stream.
     pub sequence: u64,
-    /// The chain after it.
+    /// The chain after that number.
     pub chain: Digest,
 }
 
-/// Why alerts are gone from the spool before they were delivered.
+/// A `LostReason` says why alerts were lost from the spool before they were delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LostReason {
-    /// Evicted to keep the spool within its size.
+    /// The alerts were evicted to keep the spool within its size.
     Evicted,
-    /// They could not be written: the disk was full or failing.
+    /// The alerts could not be written because the disk was full or failing.
     Unwritten,
-    /// The spool's file was damaged. The range is what may have been lost, at most.
+    /// The spool's file was damaged. The range contains at least all alerts that were lost.
     Damaged,
 }
 
@@ -144,7 +146,7 @@ impl fmt::Display for LostReason {
     }
 }
 
-/// A range of sequence numbers whose alerts are lost.
+/// A `Lost` is a range of sequence numbers whose alerts are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Lost {
@@ -154,40 +156,41 @@ pub struct Lost {
     pub last: u64,
     /// The chain after `last`.
     pub chain: Digest,
-    /// Why.
+    /// Reason of the loss.
     pub reason: LostReason,
 }
 
 impl Lost {
-    /// How many alerts.
+    /// Returns the number of lost alerts.
     pub fn count(&self) -> u64 {
         self.last - self.first + 1
     }
 }
 
-/// An object that brought no receipt.
+/// A `Replaced` names an object for which the node got no receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Replaced {
-    /// Its id.
+    /// The object's id.
     pub id: String,
-    /// Whether the node was told that somebody consumed it. Otherwise it was overwritten, deleted or lost on the way.
+    /// Set if the node knows that somebody consumed the object. Otherwise it was overwritten, deleted or lost
+    /// on the way.
     pub consumed: bool,
 }
 
-/// First line of a batch.
+/// A `Header` is the first line of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Header {
-    /// [`VERSION`].
+    /// Format version, [`VERSION`].
     pub version: u32,
-    /// The object id this batch was made for; under any other it is a copy.
+    /// Object id under which the node sent this batch; an object with another id is a copy.
     pub id: String,
     /// Organisation of the node.
     pub org: String,
-    /// The node.
+    /// The node's id.
     pub node: String,
-    /// The node's key.
+    /// Id of the node's key.
     pub key: KeyId,
     /// First sequence number covered.
     pub first: u64,
@@ -199,41 +202,41 @@ pub struct Header {
     pub previous: Digest,
     /// The chain after `last`.
     pub chain: Digest,
-    /// Lost ranges, ascending, none overlapping.
+    /// Lost ranges, ascending, without overlaps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Lost>,
-    /// How far receipts reach on the node: nothing up to here can be sent again.
+    /// Point up to which the node has receipts; it cannot send these alerts again.
     pub receipted: Mark,
-    /// Objects that this one is sent in place of, for none of them brought a receipt; the latest [`MAX_REPLACED`].
+    /// Objects that this one replaces because none of them got a receipt; the latest [`MAX_REPLACED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<Replaced>,
-    /// When the batch was made.
+    /// Time at which the batch was made.
     pub created: Timestamp,
 }
 
-/// One alert of a verified batch.
+/// A `Record` is one alert of a verified batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its number.
+    /// The alert's sequence number.
     pub sequence: u64,
     /// The JSON line as the node wrote it, without the newline.
     pub line: Vec<u8>,
-    /// The chain after it.
+    /// The chain after this alert.
     pub chain: Digest,
 }
 
-/// A verified batch.
+/// A `Batch` has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Its header.
+    /// The batch's header.
     pub header: Header,
-    /// Its alerts, ascending.
+    /// The batch's alerts, ascending.
     pub records: Vec<Record>,
 }
 
 impl Batch {
-    /// The chain after `sequence`, where the batch shows it: before the first number, after any alert, at the end of
-    /// a lost range. `None` elsewhere.
+    /// Returns the chain after `sequence` if the batch contains it: before the first number, after any alert,
+    /// and at the end of a lost range.
     pub fn chain_at(&self, sequence: u64) -> Option<Digest> {
         if sequence.checked_add(1) == Some(self.header.first) {
             return Some(self.header.previous);
@@ -249,74 +252,74 @@ impl Batch {
     }
 }
 
-/// Why bytes are not a batch of the node they are said to be from.
+/// A `BatchError` says why bytes are not a batch of the expected node.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// More than [`MAX_OBJECT`] bytes.
+    /// The object has more than [`MAX_OBJECT`] bytes.
     #[error("object of {0} bytes, a batch has at most {MAX_OBJECT}")]
     TooLarge(usize),
-    /// The bytes do not begin as a batch does: something else was published under the type.
+    /// The bytes do not begin like a batch: something else was published under the type.
     #[error("not an alert batch")]
     NotABatch,
-    /// The signature is not by the node's key: forged, altered, or signed with another key.
+    /// The signature is not by the node's key: the object is forged, altered, or signed with another key.
     #[error("not signed by the node's key {key}")]
     Signature {
         /// The key that should have signed.
         key: KeyId,
     },
-    /// Signed, but not decompressible within [`MAX_CONTENT`] bytes.
+    /// The content is signed, but does not decompress to at most [`MAX_CONTENT`] bytes.
     #[error("content does not decompress to at most {MAX_CONTENT} bytes: {0}")]
     Compression(std::io::Error),
-    /// A version of the format this program does not know.
+    /// This program does not know the format version.
     #[error("format version {0}, this program reads version {VERSION}: use a newer hzn-armor")]
     Version(u64),
-    /// A line that is not the JSON it must be.
+    /// A line is not the expected JSON.
     #[error("line {line}: {error}")]
     Json {
         /// Line number from 1.
         line: usize,
-        /// What is wrong.
+        /// The parser's error.
         error: serde_json::Error,
     },
     /// Header and lines contradict each other.
     #[error("inconsistent content: {0}")]
     Inconsistent(&'static str),
-    /// The node's key could not sign; only when sealing.
+    /// The node's key could not sign. Only sealing returns this.
     #[error("cannot sign with the node's key: {0}")]
     Key(#[from] KeyError),
 }
 
-/// `text` with everything that does not travel safely in an object name replaced by `_`.
+/// Returns `text` with each character that is unsafe in an object name replaced by `_`.
 pub fn name_part(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     text.chars().take(100).map(safe).collect::<String>().replace("..", "__")
 }
 
-/// A new object id `<node>.<first>-<last>.<random>`, not guessable by others.
+/// Returns a new object id `<node>.<first>-<last>.<random>`, which others cannot guess.
 pub fn object_id(node: &str, first: u64, last: u64) -> String {
     format!("{}.{first}-{last}.{}", name_part(node), random_part())
 }
 
-/// 16 random hex digits.
+/// Returns 16 random hex digits.
 pub(crate) fn random_part() -> String {
     hex::encode(rand::random::<[u8; 8]>())
 }
 
-/// Who seals a node's batches.
+/// A `Sealer` holds the identity and key with which a node's batches are sealed.
 pub struct Sealer {
     /// Organisation of the node.
     pub org: String,
-    /// The node.
+    /// The node's id.
     pub node: String,
-    /// The node's key, Ed25519.
+    /// The node's Ed25519 key.
     pub key: PrivateKey,
 }
 
 /// Seals `header` and the alert `lines` into an object.
 ///
 /// # Errors
-/// [`BatchError::Key`] if the key does not sign, [`BatchError::TooLarge`] if more than [`FULL`] plus one line was
-/// put in, [`BatchError::Compression`] if zstd fails (out of memory).
+/// Fails with [`BatchError::Key`] if the key does not sign, with [`BatchError::TooLarge`] if the lines exceed
+/// [`FULL`] by more than one line, and with [`BatchError::Compression`] if zstd fails (out of memory).
 pub fn seal(header: &Header, lines: &[Vec<u8>], key: &PrivateKey) -> Result<Vec<u8>, BatchError> {
     let mut content = serde_json::to_vec(header).map_err(|error| BatchError::Json { line: 1, error })?;
     content.push(b'\n');
@@ -341,8 +344,8 @@ pub fn seal(header: &Header, lines: &[Vec<u8>], key: &PrivateKey) -> Result<Vec<
     Ok(object)
 }
 
-/// Verifies `object` against the node's public key and takes it apart. The caller still compares the header's id,
-/// org, node and key with where the object came from.
+/// Verifies `object` with the node's public key and parses it. The caller still has to compare the header's
+/// id, org, node and key with the source of the object.
 pub fn open(object: &[u8], key: &PublicKey) -> Result<Batch, BatchError> {
     if object.len() > MAX_OBJECT {
         return Err(BatchError::TooLarge(object.len()));
@@ -446,7 +449,7 @@ mod tests {
         Alert { sequence, resource: "/etc/shadow".into(), ..Alert::default() }.to_line().unwrap()
     }
 
-    /// Alerts 5, 6, 9 with 7..=8 lost.
+    /// Returns alerts 5, 6 and 9, with 7 and 8 lost.
     fn content(key: &PrivateKey) -> (Header, Vec<Vec<u8>>) {
         let lines = vec![line(5), line(6), line(9)];
         let previous = Digest([1; 32]);

@@ -1,18 +1,19 @@
-//! The hub's side of alerts: takes batches from the CSS, verifies them, writes the alerts durably and in order per node,
-//! and publishes the receipts that let the nodes forget them.
+//! The collector is the hub's side of alerts: it takes batches from the CSS, verifies them, writes the alerts
+//! durably and in order per node, and publishes the receipts after which the nodes delete them.
 //!
 //! Invariants:
-//! - The output holds each alert of a node once, ascending, whenever the collector is ended: the ledger records the
-//!   output's length with the mark it belongs to, and what lies beyond is cut off.
-//! - An object is consumed only after what it brought is durable, or was found to be of no use; a receipt says only what
-//!   is durable.
-//! - A batch counts for the node that the hub names as its owner, and only if that node's pinned key signed it. The first
-//!   key seen for a node is pinned; another one is reported, and taken only if the operator names it.
-//! - A machine that is no Horizon node leaves its objects at the hub itself ([`HUB_TYPE`]), under a user of its own name. There
-//!   anyone may put other data into an object without becoming its owner; so a key counts that the status's metadata names
-//!   too. Such an object is not consumed but deleted.
-//! - Nothing is skipped silently: what is lost, forged, copied, overwritten, removed or consumed by others is a
-//!   [`Finding`]. A finding may be reported twice if the collector ends in between.
+//! - The output contains each alert of a node once, ascending, whenever the collector ends: the ledger
+//!   records the output's length together with the mark, and anything beyond that length is cut off.
+//! - An object is consumed only after its content is durable or was found to be of no use; a receipt covers
+//!   only durable alerts.
+//! - A batch counts for the node that the hub names as its owner, and only if that node's pinned key signed
+//!   it. The first key seen for a node is pinned; another key is reported, and accepted only if the operator
+//!   names it.
+//! - A machine that is not a Horizon node leaves its objects at the hub itself ([`HUB_TYPE`]), under a user
+//!   of its own name. There anyone may replace an object's data without becoming its owner; so a key counts
+//!   only if the status object's metadata names it too. Such an object is not consumed but deleted.
+//! - Nothing is skipped silently: each object that is lost, forged, copied, overwritten, removed or consumed
+//!   by others becomes a [`Finding`]. A finding may be reported twice if the collector ends in between.
 
 mod ledger;
 mod output;
@@ -41,118 +42,121 @@ pub use ledger::{LEDGER_FILE, LedgerError};
 use output::Output;
 pub use output::{OutputConfig, OutputError};
 
-/// Longest wait between two passes that fail.
+/// Longest wait after a failed pass.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(60);
-/// How long, in seconds, an object may be at the hub without data. The hub shows one so that its node deleted before it was
-/// sent, until the deletion arrives too.
+/// Time in seconds for which an object may be at the hub without data. The hub shows such an object if the
+/// node deleted it before sending the data, until the deletion arrives too.
 const EMPTY_LIMIT: i64 = 600;
 
-/// How receipts reach their node. For a machine that is no Horizon node they stay at the hub, whatever this says.
+/// A `ReceiptRoute` says how receipts reach their node. Receipts for a machine that is not a Horizon node
+/// always stay at the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiptRoute {
-    /// Straight to the node, whose destination type this is: `openhorizon.edgenode`, or a pattern's name.
+    /// Directly to the node; the value is its destination type: `openhorizon.edgenode`, or a pattern's name.
     Node(String),
-    /// To all nodes that a destination policy finds; only the services it names see them.
+    /// To all nodes that match a destination policy; only the services it names see the receipts.
     Policy(DestinationPolicy),
 }
 
-/// Settings of a collector.
+/// A `CollectorConfig` contains the settings of a collector.
 #[derive(Debug, Clone)]
 pub struct CollectorConfig {
-    /// The organisation whose nodes are collected from.
+    /// The organisation from whose nodes alerts are collected.
     pub org: String,
     /// Directory of the ledger; it must exist.
     pub state_dir: PathBuf,
-    /// Where alerts go.
+    /// Destination of the alerts.
     pub output: OutputConfig,
-    /// How receipts reach their node.
+    /// Route on which receipts reach their node.
     pub route: ReceiptRoute,
-    /// Changed keys the operator vouches for: node and key.
+    /// Changed keys that the operator accepts: node and key.
     pub accept_keys: Vec<(String, KeyId)>,
 }
 
-/// What a pass did.
+/// A `Summary` counts the results of one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Alerts written.
+    /// Number of alerts written.
     pub alerts: u64,
-    /// Receipts published.
+    /// Number of receipts published.
     pub receipts: u64,
-    /// Receipts that could not be published; they stay due.
+    /// Number of receipts that could not be published; they stay due.
     pub receipts_due: u64,
-    /// Findings reported.
+    /// Number of findings reported.
     pub findings: u64,
 }
 
-/// What an operator should know beside the alerts themselves. `Node` is the node's id without the organisation.
+/// A `Finding` is something the operator should know besides the alerts. `Node` is the node's id without the
+/// organisation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "Finding")]
 #[serde(rename_all_fields = "PascalCase")]
 pub enum Finding {
     /// A node's status.
     Status(Box<NodeStatus>),
-    /// The first key seen for a node: alerts are believed if it signed them.
+    /// The first key seen for a node: alerts signed by it are accepted.
     KeyPinned {
         /// The node.
         node: String,
         /// Its key.
         key: KeyId,
     },
-    /// A node shows another key than the pinned one. Its alerts are not believed.
+    /// A node's status contains another key than the pinned one. Alerts signed by that key are not accepted.
     KeyChanged {
         /// The node.
         node: String,
         /// The pinned key.
         pinned: KeyId,
-        /// The key it shows now.
+        /// The key in the node's status.
         offered: KeyId,
-        /// The status object that shows it.
+        /// The status object that contains it.
         object: String,
     },
-    /// Alerts of a node whose key is not known yet. They stay at the hub.
+    /// The node's key is not known yet. Its alerts stay at the hub.
     KeyUnknown {
         /// The node.
         node: String,
         /// The alert object.
         object: String,
     },
-    /// An object that its owner's node did not make: forged, or made by overwriting a genuine one.
+    /// An object that its owner's node did not make: it is forged, or overwrote a genuine one.
     Forged {
         /// The object.
         object: String,
-        /// Who the hub says made it, `org/name`.
+        /// The object's owner `org/name`, as the hub names it.
         owner: String,
-        /// Why it is not believed.
+        /// Reason for the refusal.
         reason: String,
     },
-    /// A genuine batch under an id it was not made for.
+    /// A genuine batch under another id than its own.
     Copied {
         /// The object.
         object: String,
-        /// Who the hub says made it.
+        /// The object's owner, as the hub names it.
         owner: String,
-        /// The id it was made for.
+        /// The id in the batch's header.
         original: String,
     },
     /// An alert object was removed before it was collected. Its node sends the alerts again.
     Removed {
         /// The object.
         object: String,
-        /// Who made it.
+        /// The object's owner.
         owner: String,
     },
     /// A node sent a batch again because an object of it never reached this collector.
     Intercepted {
         /// The node.
         node: String,
-        /// The object that never came.
+        /// The object that never arrived.
         object: String,
-        /// Somebody else consumed it; otherwise it was overwritten, deleted or lost on the way.
+        /// Set if somebody else consumed the object; otherwise it was overwritten, deleted or lost on the
+        /// way.
         consumed: bool,
-        /// The object that brings its alerts now.
+        /// The object that contains its alerts now.
         replacement: String,
     },
-    /// Later alerts came before these. They are held until the node has sent these again.
+    /// Later alerts arrived before these. They are held until the node has sent these again.
     Gap {
         /// The node.
         node: String,
@@ -161,7 +165,7 @@ pub enum Finding {
         /// Last missing number.
         last: u64,
     },
-    /// Alerts that the node says it lost. They will not come.
+    /// Alerts that the node reports as lost. They will not come.
     Lost {
         /// The node.
         node: String,
@@ -169,12 +173,13 @@ pub enum Finding {
         first: u64,
         /// Last lost number.
         last: u64,
-        /// How many.
+        /// Number of lost alerts.
         count: u64,
-        /// Why.
+        /// Reason of the loss.
         reason: LostReason,
     },
-    /// Alerts that an earlier collector with another state directory receipted. They will not come again.
+    /// Alerts for which an earlier collector with another state directory issued receipts. They will not come
+    /// again.
     ElsewhereReceipted {
         /// The node.
         node: String,
@@ -183,13 +188,14 @@ pub enum Finding {
         /// Last number.
         last: u64,
     },
-    /// A batch contradicts what the same key signed before: the node's state was set back, or its key is used twice.
+    /// A batch contradicts what the same key signed before: the node's state was reset to an older one, or
+    /// its key is used twice.
     Fork {
         /// The node.
         node: String,
         /// The object.
         object: String,
-        /// Up to where alerts are written.
+        /// Sequence number up to which alerts are written.
         up_to: u64,
     },
 }
@@ -257,10 +263,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Why collecting cannot go on.
+/// A `CollectorError` says why collecting cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// The CSS did not do what it was asked.
+    /// A request to the CSS failed.
     #[error(transparent)]
     Mms(#[from] MmsError),
     /// The ledger fails.
@@ -274,17 +280,17 @@ pub enum CollectorError {
     Signed(#[from] SignedError),
 }
 
-/// Takes what findings there are.
+/// A `Report` is called with each finding.
 pub type Report = Box<dyn FnMut(&Finding) + Send>;
 
-/// Whether an object is of no more use at the hub.
+/// A `Verdict` says whether an object is of no more use at the hub.
 #[derive(PartialEq, Eq)]
 enum Verdict {
     Consume,
     Leave,
 }
 
-/// A collector.
+/// A `Collector` collects the alerts of one organisation.
 pub struct Collector<S = NoSteps> {
     config: CollectorConfig,
     css: CssClient,
@@ -294,14 +300,14 @@ pub struct Collector<S = NoSteps> {
     report: Report,
     steps: S,
     summary: Summary,
-    /// Objects left at the hub that were already reported.
+    /// Objects that stayed at the hub and were already reported.
     reported: HashSet<String>,
-    /// Objects at the hub in this pass.
+    /// Objects seen at the hub in this pass.
     listed: HashSet<String>,
 }
 
 impl Collector {
-    /// Opens ledger and output. `key` signs receipts; the nodes must have its public half pinned.
+    /// Opens ledger and output. `key` signs receipts; its public half must be pinned on the nodes.
     pub fn open(
         config: CollectorConfig,
         css: CssClient,
@@ -313,8 +319,8 @@ impl Collector {
 }
 
 impl<S: Steps> Collector<S> {
-    /// As [`Collector::open`], telling `steps` of each step: `written`, `accepted`, `held`, `consumed`, `signed`,
-    /// `published`, `cleared`.
+    /// Does the same as [`Collector::open`], and calls `steps` at each step: `written`, `accepted`, `held`,
+    /// `consumed`, `signed`, `published`, `cleared`.
     pub fn with_steps(
         config: CollectorConfig,
         css: CssClient,
@@ -339,7 +345,7 @@ impl<S: Steps> Collector<S> {
         })
     }
 
-    /// Passes every `every` until something fails that waiting does not mend.
+    /// Runs a pass every `every`, until an error occurs that waiting does not cure.
     pub async fn follow(&mut self, every: Duration) -> Result<(), CollectorError> {
         let mut wait = every;
         loop {
@@ -355,10 +361,10 @@ impl<S: Steps> Collector<S> {
         }
     }
 
-    /// Takes everything that is at the hub now, then publishes the receipts that are due.
+    /// Collects everything that is at the hub, then publishes the receipts that are due.
     pub async fn collect_once(&mut self) -> Result<Summary, CollectorError> {
         self.summary = Summary::default();
-        // An earlier run may have ended between filling a gap and what follows it.
+        // An earlier run may have ended after it filled a gap and before it wrote the batches that follow.
         for mut stream in self.ledger.holding()? {
             self.release(&mut stream)?;
         }
@@ -381,14 +387,14 @@ impl<S: Steps> Collector<S> {
         Ok(self.summary)
     }
 
-    /// What nodes sent and machines left of a type.
+    /// Returns the objects of a type that nodes sent or machines left at the hub.
     async fn list(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
         let mut objects = self.css.list(object_type).await?;
         objects.extend(self.css.list_staying(object_type, None).await?);
         Ok(objects)
     }
 
-    /// Removes an object from the hub, whose sender sees that.
+    /// Removes an object from the hub; its sender sees that.
     async fn consume(&self, object: &MetaData) -> Result<(), MmsError> {
         let MetaData { object_type, object_id, .. } = object;
         if stays(object) {
@@ -403,14 +409,15 @@ impl<S: Steps> Collector<S> {
         (self.report)(finding);
     }
 
-    /// Reports a finding about an object that stays at the hub, once.
+    /// Reports a finding about an object that stays at the hub, but only once.
     fn find_once(&mut self, object: &MetaData, finding: &Finding) {
         if self.reported.insert(name_of(object)) {
             self.find(finding);
         }
     }
 
-    /// The node in an owner `org/node`, or `org/type/node` as a CSS outside Horizon's agent writes it.
+    /// Returns the node in an owner `org/node`, or in `org/type/node` as a CSS outside Horizon's agent writes
+    /// it.
     fn node_of<'o>(&self, owner: &'o str) -> Option<&'o str> {
         owner.strip_prefix(&self.config.org)?.strip_prefix('/')?.rsplit('/').next()
     }
@@ -496,13 +503,14 @@ impl<S: Steps> Collector<S> {
         self.find(&Finding::Forged { object: id, owner, reason });
     }
 
-    /// Reports, once, an object that can be neither read nor removed from here; the others must not wait for that.
+    /// Reports, once, an object that can be neither read nor removed from here. The pass continues, so that
+    /// other objects need not wait.
     fn out_of_reach(&mut self, object: &MetaData, error: &MmsError) {
         let (id, owner, reason) = (object.object_id.clone(), object.owner_id.clone(), error.to_string());
         self.find_once(object, &Finding::Forged { object: id, owner, reason });
     }
 
-    /// Leaves an object without data, but not for ever: whoever parks one is named.
+    /// Leaves an object without data at the hub for [`EMPTY_LIMIT`], then reports its owner and consumes it.
     fn without_data(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
         let now = Timestamp::now().as_second();
         if now - self.ledger.empty_since(&name_of(object), now)? < EMPTY_LIMIT {
@@ -512,7 +520,7 @@ impl<S: Steps> Collector<S> {
         Ok(Verdict::Consume)
     }
 
-    /// Looks at one alert object.
+    /// Examines one alert object.
     async fn take(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
         let (id, owner) = (&object.object_id, &object.owner_id);
         if let Err(error) = check_name(id) {
@@ -522,7 +530,7 @@ impl<S: Steps> Collector<S> {
         let node = self.node_of(owner);
         let stream = node.map(|node| self.ledger.stream(node)).transpose()?.flatten();
         if object.deleted {
-            // A node removes objects of its own too, once it has a receipt for them.
+            // A node also removes its own objects after it got a receipt for them.
             let had = match &stream {
                 Some(stream) => last_of(id) <= stream.up_to.sequence || self.ledger.has(stream.id, id)?,
                 None => false,
@@ -572,7 +580,7 @@ impl<S: Steps> Collector<S> {
         Ok(Verdict::Consume)
     }
 
-    /// Puts a genuine batch where it belongs in its stream.
+    /// Puts a genuine batch into its stream.
     fn fit(&mut self, mut stream: Stream, batch: Batch, content: Vec<u8>) -> Result<Verdict, CollectorError> {
         let header = &batch.header;
         if !self.ledger.has(stream.id, &header.id)? {
@@ -638,7 +646,7 @@ impl<S: Steps> Collector<S> {
         Ok(Verdict::Consume)
     }
 
-    /// Writes held batches that now follow.
+    /// Writes the held batches that now follow.
     fn release(&mut self, stream: &mut Stream) -> Result<(), CollectorError> {
         while let Some(held) = self.ledger.held_at(stream.id, stream.up_to.sequence + 1)? {
             let written = match batch::open(&held.content, &stream.key) {
@@ -655,7 +663,8 @@ impl<S: Steps> Collector<S> {
         Ok(())
     }
 
-    /// Writes what the batch has beyond the stream's mark; false if it contradicts the stream.
+    /// Writes the alerts of the batch beyond the stream's mark; returns false if the batch contradicts the
+    /// stream.
     fn write(&mut self, stream: &mut Stream, batch: &Batch) -> Result<bool, CollectorError> {
         let (header, up_to) = (&batch.header, stream.up_to);
         if batch.chain_at(up_to.sequence).is_some_and(|chain| chain != up_to.chain) {
@@ -718,7 +727,7 @@ impl<S: Steps> Collector<S> {
         self.steps.reached("signed");
         match self.css.publish(&object, &data).await {
             Ok(()) => {}
-            // The hub does not know the node (yet, or any more): others must not wait for that.
+            // The hub does not (or no longer) know the node; other nodes need not wait for that.
             Err(error @ MmsError::Rejected { .. }) => {
                 tracing::warn!(node = stream.node, %error, "receipt not published, tried again next time");
                 self.summary.receipts_due += 1;
@@ -737,7 +746,8 @@ impl<S: Steps> Collector<S> {
     }
 }
 
-/// An object that was consumed, replaced or deleted meanwhile cannot be acknowledged: 400, and nothing to mend.
+/// Ignores status 400: an object that was consumed, replaced or deleted in the meantime cannot be
+/// acknowledged.
 fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     match done {
         Err(MmsError::Rejected { status: 400, text, .. }) => {
@@ -748,7 +758,7 @@ fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
     }
 }
 
-/// Whether the object was left at the hub itself, by a machine that is no Horizon node.
+/// Returns whether a machine that is not a Horizon node left the object at the hub itself.
 fn stays(object: &MetaData) -> bool {
     object.destination_type == HUB_TYPE
 }
@@ -757,7 +767,8 @@ fn name_of(object: &MetaData) -> String {
     format!("{}/{}", object.object_type, object.object_id)
 }
 
-/// First number of an object id `<node>.<first>-<last>.<random>`; not to be believed, only sorted by.
+/// Returns the first number of an object id `<node>.<first>-<last>.<random>`. It is unverified and used only
+/// for sorting.
 fn first_of(id: &str) -> u64 {
     range_of(id).map_or(0, |(first, _)| first)
 }

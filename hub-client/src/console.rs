@@ -1,7 +1,8 @@
-//! What the programs say on standard output and standard error, either of which may be closed or full.
+//! This module writes to standard output and standard error, either of which may be closed or full.
 //!
-//! Invariants: nothing here panics; what could not be written to standard output is an error of the program; a reader that has
-//! heard enough, as `head` has, or that never was, is told nothing; where standard error takes nothing, nobody is left to tell.
+//! Invariants: nothing here panics; output that could not be written to standard output is an error of the
+//! program; a reader that closed its end early (as `head` does) or never existed gets no message; a failed
+//! write to standard error is ignored.
 
 use std::error::Error;
 use std::fmt;
@@ -10,43 +11,46 @@ use std::iter::successors;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Exit status where standard output did not take everything.
+/// Exit status if standard output did not take everything.
 const UNWRITTEN: u8 = 1;
 
-/// Standard output does not take what is written.
+/// An `Unwritten` says that standard output does not take what is written.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output: {0}")]
 struct Unwritten(io::Error);
 
-/// Whether the program was started with a standard output that can be written to.
+/// Set if the program was started with a standard output that can be written to.
 static WAS_OPEN: AtomicBool = AtomicBool::new(true);
 
-/// Before `main`, the standard library opens /dev/null in the place of a descriptor that is closed, and it takes a write that fails
-/// with EBADF for done. So what was there is noted earlier.
+/// Before `main`, the standard library opens /dev/null in place of a closed descriptor, and it treats a write
+/// that fails with EBADF as done. So this runs earlier and records the original state.
 #[used]
-// SAFETY: an entry of this section is a function of the C ABI, which the C library calls once, before there is another thread.
+// SAFETY: an entry of this section is a function of the C ABI; the C library calls it once, before another
+// thread exists.
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;
 
 extern "C" fn note() {
-    // SAFETY: F_GETFL takes no pointer, and answers -1 for a descriptor that is not open.
+    // SAFETY: F_GETFL takes no pointer, and returns -1 for a descriptor that is not open.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
     WAS_OPEN.store(flags != -1 && flags & libc::O_ACCMODE != libc::O_RDONLY, Ordering::Relaxed);
 }
 
-/// Standard output; its errors name it.
+/// `Stdout` writes to standard output; its errors name it.
 pub struct Stdout(StdoutLock<'static>);
 
-/// Standard output, locked.
+/// Locks standard output and returns it.
 #[must_use]
 pub fn stdout() -> Stdout {
     Stdout(io::stdout().lock())
 }
 
-/// That somebody may read standard output: for a command that does something which it tells of only afterwards.
+/// Checks that standard output is open. A command calls this before an action whose result it prints only
+/// afterwards.
 ///
 /// # Errors
-/// Standard output was closed, or not open to be written to, when the program was started. [`fail`] tells nobody of that.
+/// Fails if standard output was closed, or not open for writing, when the program was started. [`fail`]
+/// prints no message for this error.
 pub fn expect_reader() -> io::Result<()> {
     if WAS_OPEN.load(Ordering::Relaxed) { Ok(()) } else { Err(unwritten(io::ErrorKind::BrokenPipe.into())) }
 }
@@ -66,21 +70,21 @@ impl Write for Stdout {
     }
 }
 
-/// Says a line on standard error.
+/// Writes a line to standard error.
 pub fn tell(line: impl fmt::Display) {
-    // In one piece, as others may write there too.
+    // One write, because others may write there too.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// The command line, or the status to exit with after help, version or what is wrong with it was shown.
+/// Parses the command line. For help, version or a usage error it prints that text.
 ///
 /// # Errors
-/// That status.
+/// Returns the status to exit with after the text was printed.
 pub fn arguments<A: clap::Parser>(program: &str) -> Result<A, ExitCode> {
     A::try_parse().map_err(|shown| {
         let status = || u8::try_from(shown.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         if shown.use_stderr() {
-            // Where it takes nothing, nobody is left to tell.
+            // A failed write to standard error is ignored.
             let _ = shown.print();
             return status();
         }
@@ -94,7 +98,7 @@ pub fn arguments<A: clap::Parser>(program: &str) -> Result<A, ExitCode> {
     })
 }
 
-/// Tells why `program` failed; answers the status to exit with: `status`, but 1 where standard output took no more.
+/// Prints why `program` failed, and returns the exit status: `status`, but 1 if standard output took no more.
 pub fn fail(program: &str, error: &(dyn Error + 'static), status: u8) -> ExitCode {
     let cause = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
     let unwritten = cause.filter(|cause| cause.get_ref().is_some_and(|inner| inner.is::<Unwritten>())).last();
@@ -104,7 +108,8 @@ pub fn fail(program: &str, error: &(dyn Error + 'static), status: u8) -> ExitCod
     ExitCode::from(if unwritten.is_some() { UNWRITTEN } else { status })
 }
 
-/// An error and its causes in one line. Many name their cause themselves: each thing is said once.
+/// Returns an error and its causes in one line. Many errors name their cause themselves, so each text appears
+/// once.
 fn reason(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     for cause in causes(error) {

@@ -1,7 +1,7 @@
-//! Client of the hub's Cloud Sync Service with a user's credentials: for an operator, a collector, and a machine that is no
-//! Horizon node.
+//! This module is the client of the hub's Cloud Sync Service with a user's credentials: for an operator, a
+//! collector, and a machine that is not a Horizon node.
 //!
-//! Invariant: "nothing there" is believed only of a server that has shown to be a sync service.
+//! Invariant: an empty answer is trusted only from a server that has proved to be a sync service.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,18 +21,19 @@ use crate::mms::{
 };
 use crate::tls;
 
-/// Time for one request where nothing else is configured; a bundle of several megabytes is one request.
+/// Default time limit of one request; a bundle of several megabytes is one request.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most that the file of the hub's certificates may have, in bytes: one with all of a system's authorities has 250,000.
+/// Maximum size in bytes of the file with the hub's certificates; a file with all authorities of a system has
+/// 250,000.
 const MAX_CERTIFICATES: usize = 2 << 20;
-/// Where a sync service tells how it is.
+/// URL path at which a sync service reports its health.
 const HEALTH: &str = "/api/v1/health";
-/// The most of that which is read, in bytes.
+/// Maximum number of bytes read of that report.
 const MAX_HEALTH: u64 = 64 << 10;
-/// Pause between two questions whether the hub has verified what was published.
+/// Pause between two queries whether the hub has verified a published object.
 const STATUS_PAUSE: Duration = Duration::from_millis(200);
 
-/// How to reach the CSS.
+/// A `CssConfig` says how to reach the CSS.
 #[derive(Clone)]
 pub struct CssConfig {
     /// `HZN_FSS_CSSURL`: scheme, host, port and path before `/api`.
@@ -41,9 +42,9 @@ pub struct CssConfig {
     pub org: String,
     /// `HZN_EXCHANGE_USER_AUTH`: `user:password` or `org/user:password`.
     pub user: String,
-    /// `HZN_MGMT_HUB_CERT_PATH`: PEM of the hub's certificate or authority, beside the platform's.
+    /// `HZN_MGMT_HUB_CERT_PATH`: PEM of the hub's certificate or authority, trusted besides the platform's.
     pub ca_file: Option<PathBuf>,
-    /// The longest that one request may take.
+    /// Time limit of one request.
     pub timeout: Duration,
 }
 
@@ -59,8 +60,8 @@ impl std::fmt::Debug for CssConfig {
 }
 
 impl CssConfig {
-    /// Reads the variables that `hzn` reads: `HZN_FSS_CSSURL`, `HZN_ORG_ID`, `HZN_EXCHANGE_USER_AUTH` and, if it is set,
-    /// `HZN_MGMT_HUB_CERT_PATH`.
+    /// Reads the variables that `hzn` reads: `HZN_FSS_CSSURL`, `HZN_ORG_ID`, `HZN_EXCHANGE_USER_AUTH` and, if
+    /// it is set, `HZN_MGMT_HUB_CERT_PATH`.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, MmsError> {
         let get = |name: &str| {
             var(name).filter(|value| !value.is_empty()).ok_or_else(|| {
@@ -76,7 +77,7 @@ impl CssConfig {
         })
     }
 
-    /// Whom the hub takes the requests for, `org/user`, and the password.
+    /// Returns the user as whom the hub handles the requests, `org/user`, and the password.
     pub fn login(&self) -> Result<(String, &str), MmsError> {
         let (user, password) = self.user.split_once(':').ok_or_else(|| {
             MmsError::Config(
@@ -88,14 +89,14 @@ impl CssConfig {
     }
 }
 
-/// An object to publish. Without any destination it would go to every node of the org.
+/// A `NewObject` is an object to publish. Without any destination it would go to every node of the org.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewObject {
-    /// The id; of one org and type there is one object of an id.
+    /// The object's id, unique within org and type.
     #[serde(rename = "objectID")]
     pub object_id: String,
-    /// The type.
+    /// The object's type.
     pub object_type: String,
     /// Free text, `[A-Za-z0-9._-]`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -103,24 +104,24 @@ pub struct NewObject {
     /// Free text without angle brackets.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// For the nodes that the agbot finds.
+    /// Destination: the nodes that the agbot finds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_policy: Option<DestinationPolicy>,
-    /// For one node: its type and id.
+    /// Destination: one node, by type and id.
     #[serde(skip)]
     pub destination: Option<(String, String)>,
-    /// Base64 of the PKIX RSA key; anything but RSA crashes the hub's verifier.
+    /// The PKIX RSA key in base64; a key that is not RSA crashes the hub's verifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
-    /// Base64 of the RSA-PSS signature over the data.
+    /// The RSA-PSS signature over the data, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
-    /// `SHA256`.
+    /// Hash algorithm of the signature, `SHA256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_algorithm: Option<String>,
 }
 
-/// A client of one CSS and org.
+/// A `CssClient` is a client of one CSS and org.
 pub struct CssClient {
     peer: Peer,
     base: String,
@@ -128,7 +129,7 @@ pub struct CssClient {
     password: String,
     client: Client,
     health: String,
-    /// Whether it has said that it is a sync service.
+    /// Set once the server has proved to be a sync service.
     is_known: AtomicBool,
 }
 
@@ -142,7 +143,7 @@ impl std::fmt::Debug for CssClient {
 }
 
 impl CssClient {
-    /// A client for `config`; reads the certificate file.
+    /// Makes a client for `config`, and reads the certificate file.
     pub fn new(config: &CssConfig) -> Result<Self, MmsError> {
         let url = config.url.trim_end_matches('/');
         let shown = without_login(url);
@@ -160,7 +161,7 @@ impl CssClient {
             return refuse(format!("HZN_FSS_CSSURL={shown} must begin with http:// or https://"));
         }
         if parsed.query().is_some() || parsed.fragment().is_some() {
-            // What is said there may be a secret too.
+            // That part may contain a secret too.
             return refuse(
                 "HZN_FSS_CSSURL must name the hub's CSS alone: take away '?' or '#' and the rest".to_owned(),
             );
@@ -189,19 +190,21 @@ impl CssClient {
         })
     }
 
-    /// Objects of the type that have arrived at the hub and that nobody acknowledged; deletions are among them.
+    /// Returns the objects of the type that have arrived at the hub and that nobody acknowledged, including
+    /// deletions.
     pub async fn list(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
         check_name(object_type)?;
         self.json_list(&format!("/{object_type}")).await
     }
 
-    /// Every object of the type, whatever its state.
+    /// Returns every object of the type, in any state.
     pub async fn list_all(&self, object_type: &str) -> Result<Vec<MetaData>, MmsError> {
         check_name(object_type)?;
         self.json_list(&format!("?filters=true&objectType={object_type}")).await
     }
 
-    /// Objects of the type that stay at the hub ([`HUB_TYPE`]); with a node, those that are for it.
+    /// Returns the objects of the type that stay at the hub ([`HUB_TYPE`]); with a node, only those for that
+    /// node.
     pub async fn list_staying(
         &self,
         object_type: &str,
@@ -217,8 +220,9 @@ impl CssClient {
         self.json_list(&query).await
     }
 
-    /// Leaves an object at the hub that goes to no node ([`HUB_TYPE`]), at most [`MAX_PUT`] bytes; one of that id is replaced.
-    /// Any user of the org may put other data into it, but the `description` only together with his own name as the owner.
+    /// Stores an object that stays at the hub ([`HUB_TYPE`]), at most [`MAX_PUT`] bytes, and replaces an
+    /// earlier one with that id. Any user of the org may replace its data, but changing its `description`
+    /// makes that user the owner.
     pub async fn put_staying(
         &self,
         object_type: &str,
@@ -242,30 +246,30 @@ impl CssClient {
         self.peer.done(response).await
     }
 
-    /// The data of an object, at most `limit` bytes.
+    /// Returns the data of an object, at most `limit` bytes.
     pub async fn data(&self, object_type: &str, id: &str, limit: u64) -> Result<Vec<u8>, MmsError> {
         let response = self.object(Method::GET, object_type, id, "/data", None).await?;
         self.peer.content(response, limit).await
     }
 
-    /// The state of an object; `None` where there is none of that id.
+    /// Returns the state of an object, `None` if there is none of that id.
     pub async fn status(&self, object_type: &str, id: &str) -> Result<Option<ObjectStatus>, MmsError> {
         self.peer.state(self.object(Method::GET, object_type, id, "/status", None).await).await
     }
 
-    /// Acknowledges that the object was used: it disappears here, and its node sees `consumedByDest`.
-    /// One that is gone already is no error.
+    /// Acknowledges that the object was used: it disappears here, and its node sees `consumedByDest`. It is
+    /// no error if the object is already gone.
     pub async fn consumed(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         self.gone(Method::PUT, object_type, id, "/consumed").await
     }
 
-    /// Acknowledges a deletion that the list shows. One that is gone already is no error.
+    /// Acknowledges a deletion that the list shows. It is no error if the object is already gone.
     pub async fn deleted(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         self.gone(Method::PUT, object_type, id, "/deleted").await
     }
 
-    /// Deletes an object. One that is gone already is no error. One that is deleted already is left alone: at the second time the
-    /// hub forgets it, before its nodes know.
+    /// Deletes an object. It is no error if the object is already gone. A deleted object is not deleted
+    /// again: after a second deletion the hub forgets the object before its nodes know of the deletion.
     pub async fn delete(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         match self.status(object_type, id).await? {
             None | Some(ObjectStatus::Deleted) => Ok(()),
@@ -273,14 +277,16 @@ impl CssClient {
         }
     }
 
-    /// The nodes that an object was placed on and how far it got; none where the hub knows none.
+    /// Returns the nodes on which an object was placed and its state there; an empty list if the hub knows
+    /// none.
     pub async fn destinations(&self, object_type: &str, id: &str) -> Result<Vec<Destination>, MmsError> {
         check_name(object_type)?;
         check_name(id)?;
         self.json_list(&format!("/{object_type}/{id}/destinations")).await
     }
 
-    /// Places an object on exactly these nodes, each `type:id`; what the agbot does for an object with a destination policy.
+    /// Places an object on exactly these nodes, each `type:id`, as the agbot does for an object with a
+    /// destination policy.
     pub async fn set_destinations(
         &self,
         object_type: &str,
@@ -292,11 +298,13 @@ impl CssClient {
         self.peer.done(response).await
     }
 
-    /// Publishes an object: metadata, then the data in one piece, then waits until the hub has verified and stored it.
+    /// Publishes an object: sends the metadata, then the data in one piece, then waits until the hub has
+    /// verified and stored it.
     ///
     /// # Errors
-    /// [`MmsError::VerificationFailed`] where the signature in the metadata does not fit; [`MmsError::Timeout`] where the hub
-    /// does not finish in time. The object may exist at the hub then: publishing again replaces it.
+    /// Fails with [`MmsError::VerificationFailed`] if the signature in the metadata does not match, and with
+    /// [`MmsError::Timeout`] if the hub does not finish in time. The object may then exist at the hub:
+    /// publishing again replaces it.
     pub async fn publish(&self, object: &NewObject, data: &[u8]) -> Result<(), MmsError> {
         let NewObject { object_type, object_id, .. } = object;
         let mut meta = serde_json::to_value(object).map_err(|e| MmsError::Config(e.to_string()))?;
@@ -312,7 +320,8 @@ impl CssClient {
 
         let response = self.object(Method::PUT, object_type, object_id, "/data", Some(data.to_vec())).await?;
         let stored = self.peer.done(response).await;
-        // A signature that does not fit answers 500 like any trouble in the store; the state tells them apart.
+        // The hub answers 500 both for an invalid signature and for a failing store; the object's state
+        // distinguishes them.
         if matches!(&stored, Err(MmsError::Rejected { status, .. }) if *status != 500) {
             return stored;
         }
@@ -326,7 +335,7 @@ impl CssClient {
                     });
                 }
                 Some(ObjectStatus::NotReady | ObjectStatus::Verifying) if stored.is_ok() => {}
-                // Where the hub has placed it at once, it may be past ready already.
+                // If the hub has placed the object at once, its state may already be past ready.
                 _ => return stored,
             }
             if Instant::now() >= deadline {
@@ -336,7 +345,7 @@ impl CssClient {
         }
     }
 
-    /// Asks an object away.
+    /// Sends a request after which the server shows the object no more.
     async fn gone(&self, method: Method, object_type: &str, id: &str, rest: &str) -> Result<(), MmsError> {
         let answer = self.object(method, object_type, id, rest, None).await;
         self.peer.gone(answer, self.status(object_type, id)).await
@@ -362,8 +371,8 @@ impl CssClient {
         }
     }
 
-    /// That nothing is there, which a CSS says with 404, means something only from a sync service: other servers answer
-    /// everything with 404, `[]` or `null`.
+    /// Checks that the server is a sync service. A CSS answers 404 if it has no objects, but other servers
+    /// answer everything with 404, `[]` or `null`.
     async fn expect_sync_service(&self) -> Result<(), MmsError> {
         #[derive(Deserialize)]
         struct Health {
@@ -425,7 +434,7 @@ impl CssClient {
     }
 }
 
-/// A URL, whatever is wrong with it, without the user and password that it may hold.
+/// Returns a URL, even an invalid one, without the user and password that it may contain.
 fn without_login(url: &str) -> String {
     let Some((login, rest)) = url.rsplit_once('@') else { return url.to_owned() };
     let scheme = login.find("://").map_or("", |at| &login[..at + 3]);

@@ -1,8 +1,11 @@
-//! Client of the node's Edge Sync Service, as a service on the node sees it.
+//! This module is the client of the node's Edge Sync Service, as a service on the node sees it.
 //!
-//! Invariants: every request ends within the configured time; credentials and certificate are read again, once, when the ESS
-//! refuses them or cannot be spoken to, because the agent replaces both under a running service; an object that the ESS does not
-//! show to this service is told apart from refused credentials, though both answer 403 on a policy node.
+//! Invariants:
+//! - Every request ends within the configured time.
+//! - If the ESS refuses the credentials or the connection fails, the client reads credentials and certificate
+//!   again, once: the agent replaces both while a service runs.
+//! - An object that the ESS does not show to this service is distinguished from refused credentials, though
+//!   both answer 403 on a policy node.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,15 +22,15 @@ use crate::http::{self, Peer};
 use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus, check_name};
 use crate::tls;
 
-/// The most that a node's object may have, in bytes: an object of more than one 5 MiB chunk never leaves some nodes.
+/// Maximum size of a node's object in bytes: some nodes never send an object of more than one 5 MiB chunk.
 pub const MAX_PUT: u64 = 5 << 20;
-/// Time for one request where nothing else is configured.
+/// Default time limit of one request.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The most that a credentials or certificate file may have, in bytes.
+/// Maximum size of a credentials or certificate file in bytes.
 const MAX_FILE: usize = 64 << 10;
 const API: &str = "api/v1/objects";
 
-/// Where the ESS listens; TLS in either case.
+/// An `EssAddress` says where the ESS listens; both variants use TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EssAddress {
     /// A unix socket: the agent's default, `secure-unix`.
@@ -36,16 +39,16 @@ pub enum EssAddress {
     Tcp(String, u16),
 }
 
-/// How to reach the ESS.
+/// An `EssConfig` says how to reach the ESS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EssConfig {
-    /// Where it listens.
+    /// Address at which the ESS listens.
     pub address: EssAddress,
-    /// JSON with `id` and `token`.
+    /// File with the credentials: JSON with `id` and `token`.
     pub auth_file: PathBuf,
-    /// PEM of the certificate that it presents.
+    /// File with the certificate that the ESS presents, in PEM.
     pub cert_file: PathBuf,
-    /// The longest that one request may take.
+    /// Time limit of one request.
     pub timeout: Duration,
 }
 
@@ -55,7 +58,7 @@ impl EssConfig {
         Self::from_vars(|name| std::env::var(name).ok())
     }
 
-    /// As [`Self::from_env`], with the variables from `var`.
+    /// Does the same as [`Self::from_env`] with the variables that `var` returns.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, MmsError> {
         let get = |name: &str| {
             var(name).filter(|value| !value.is_empty()).ok_or_else(|| {
@@ -89,7 +92,8 @@ impl EssConfig {
     }
 }
 
-/// A client of one ESS. Cheap to share by reference; connects when it is used.
+/// An `EssClient` is a client of one ESS. It is cheap to share by reference and connects at the first
+/// request.
 pub struct EssClient {
     config: EssConfig,
     peer: Peer,
@@ -97,7 +101,7 @@ pub struct EssClient {
     session: Mutex<Option<Arc<Session>>>,
 }
 
-/// What one reading of the two files gave.
+/// A `Session` keeps the two files as they were read, and the client made from them.
 struct Session {
     auth: Vec<u8>,
     certificate: Vec<u8>,
@@ -118,10 +122,11 @@ impl std::fmt::Debug for EssClient {
 }
 
 impl EssClient {
-    /// A client for `config`. The files are read by the first request, so a node that is still starting is no error.
+    /// Makes a client for `config`. The first request reads the files, so a node that is still starting is no
+    /// error.
     pub fn new(config: EssConfig) -> Result<Self, MmsError> {
         let (name, base) = match &config.address {
-            // The certificate's name; with a socket nothing is resolved.
+            // The certificate's name; a socket needs no name resolution.
             EssAddress::Unix(path) => (format!("ESS {}", escaped_path(path)), "https://localhost".to_owned()),
             EssAddress::Tcp(host, port) => (format!("ESS {host}:{port}"), format!("https://{host}:{port}")),
         };
@@ -130,7 +135,8 @@ impl EssClient {
         Ok(Self { config, peer, base, session: Mutex::new(None) })
     }
 
-    /// Objects of the type that nobody acknowledged yet, deletions too; with `also_received` those marked received as well.
+    /// Returns the objects of the type that nobody acknowledged yet, including deletions. With
+    /// `also_received` it includes those marked as received.
     pub async fn list(&self, object_type: &str, also_received: bool) -> Result<Vec<MetaData>, MmsError> {
         check_name(object_type)?;
         let query = if also_received { "?received=true" } else { "" };
@@ -141,19 +147,20 @@ impl EssClient {
         self.peer.json_list(response).await
     }
 
-    /// The data of an object, at most `limit` bytes.
+    /// Returns the data of an object, at most `limit` bytes.
     pub async fn data(&self, object_type: &str, id: &str, limit: u64) -> Result<Vec<u8>, MmsError> {
         let response = self.object(Method::GET, object_type, id, "/data", None).await?;
         self.peer.content(response, limit).await
     }
 
-    /// The state of an object; `None` where the ESS shows none of that id to this service.
+    /// Returns the state of an object, `None` if the ESS shows this service no object of that id.
     pub async fn status(&self, object_type: &str, id: &str) -> Result<Option<ObjectStatus>, MmsError> {
         self.peer.state(self.object(Method::GET, object_type, id, "/status", None).await).await
     }
 
-    /// Stores an object of our own for the hub, at most [`MAX_PUT`] bytes. The ESS may hang while the hub is away: after a
-    /// [`MmsError::Timeout`] the object may be stored, and the same PUT again is how it is queued again.
+    /// Stores an object of this service for the hub, at most [`MAX_PUT`] bytes. The ESS may hang while the
+    /// hub is unreachable: after an [`MmsError::Timeout`] the object may be stored, and repeating the PUT
+    /// queues it again.
     pub async fn put(&self, object_type: &str, id: &str, data: &[u8]) -> Result<(), MmsError> {
         if data.len() as u64 > MAX_PUT {
             return Err(MmsError::TooLarge { limit: MAX_PUT });
@@ -166,34 +173,35 @@ impl EssClient {
         self.peer.done(response).await
     }
 
-    /// Acknowledges that the object was taken; it stays and is listed with `also_received`.
+    /// Acknowledges that the object was received; it stays and `also_received` lists it.
     pub async fn received(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         let response = self.object(Method::PUT, object_type, id, "/received", None).await?;
         self.peer.done(response).await
     }
 
-    /// Acknowledges that the object was used; the ESS drops it. One that is gone already is no error.
+    /// Acknowledges that the object was used; the ESS drops it. It is no error if the object is already gone.
     pub async fn consumed(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         self.gone(Method::PUT, object_type, id, "/consumed").await
     }
 
-    /// Acknowledges a deletion that the list shows. One that is gone already is no error.
+    /// Acknowledges a deletion that the list shows. It is no error if the object is already gone.
     pub async fn deleted(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         self.gone(Method::PUT, object_type, id, "/deleted").await
     }
 
-    /// Deletes an object of our own. One that is gone already is no error.
+    /// Deletes an object of this service. It is no error if the object is already gone.
     pub async fn delete(&self, object_type: &str, id: &str) -> Result<(), MmsError> {
         self.gone(Method::DELETE, object_type, id, "").await
     }
 
-    /// Asks an object away.
+    /// Sends a request after which the ESS shows the object no more.
     async fn gone(&self, method: Method, object_type: &str, id: &str, rest: &str) -> Result<(), MmsError> {
         let answer = self.object(method, object_type, id, rest, None).await;
         self.peer.gone(answer, self.status(object_type, id)).await
     }
 
-    /// A request on one object. 404 is an unknown object; 403 is one too as long as the type may be listed.
+    /// Sends a request about one object. Status 404 means that the object is unknown, and so does 403 if the
+    /// type may be listed.
     async fn object(
         &self,
         method: Method,
@@ -216,7 +224,8 @@ impl EssClient {
         }
     }
 
-    /// Sends; where the credentials are refused or the connection fails, and the files have changed, sends once more.
+    /// Sends a request, and sends it once more if it was refused or the connection failed and the files have
+    /// changed.
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response, MmsError> {
         let session = self.session()?;
         let first = self.exchange(&session, method.clone(), path, body.clone()).await;
@@ -260,7 +269,7 @@ impl EssClient {
         Ok(session)
     }
 
-    /// A session from the files as they are now, unless they are what `old` was read from.
+    /// Returns a session from the current files, `None` if they are those from which `old` was made.
     fn renewed(&self, old: &Session) -> Result<Option<Arc<Session>>, MmsError> {
         let new = self.read_session()?;
         if new.auth == old.auth && new.certificate == old.certificate {

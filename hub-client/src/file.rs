@@ -1,9 +1,10 @@
-//! Files that somebody names, read: regular ones alone, and no more of them than a bound.
+//! This module reads files that a user names: only regular files, and only up to a size limit.
 //!
 //! Invariants:
-//! - No name makes the reader wait (a pipe that nobody writes to, a terminal) or read without end (`/dev/zero`).
-//! - No name has an effect by being read: to open a device can be one, of a watchdog for instance. So what a name stands for is
-//!   looked at before it is opened, and once more in what was opened, in case that it was replaced in between.
+//! - No name makes the reader wait (a pipe without a writer, a terminal) or read without end (`/dev/zero`).
+//! - Reading a name has no side effect: opening a device can have one, for instance on a watchdog. So the
+//!   file type is checked before the file is opened, and again on the open file, in case it was replaced in
+//!   between.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,44 +13,44 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// As many links in a row as Linux follows.
+/// Maximum number of links followed in a row, as in Linux.
 const MAX_LINKS: usize = 40;
 
-/// Why a file is not read. The caller knows its name.
+/// A `FileError` says why a file cannot be read. It does not contain the file's name; the caller knows it.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system does not let it be read, or written.
+    /// The system cannot read or write the file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A directory, pipe, socket, device or link.
+    /// The file is a directory, pipe, socket, device or link.
     #[error("a {0}, not a regular file: put the content into one")]
     NotRegular(&'static str),
-    /// More than anybody needs there.
+    /// The file exceeds the size limit.
     #[error("more than the {0} bytes that such a file may have")]
     TooLarge(usize),
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Returns whether the file does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// What becomes of a name that is a symbolic link.
+/// A `Links` says what to do with a name that is a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// What it leads to is read.
+    /// The link's target is read.
     Follow,
-    /// It is no regular file.
+    /// The link is refused as not regular.
     Refuse,
 }
 
-/// Opens a regular file to read; reading it never waits.
+/// Opens a regular file for reading; reading it never waits.
 ///
 /// # Errors
-/// [`FileError::Io`] and [`FileError::NotRegular`].
+/// Fails with [`FileError::Io`] or [`FileError::NotRegular`].
 pub fn open(path: &Path, links: Links) -> Result<File, FileError> {
     let (found, no_links) = match links {
         Links::Follow => (fs::metadata(path)?, OFlags::empty()),
@@ -62,10 +63,11 @@ pub fn open(path: &Path, links: Links) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// Opens a regular file, or what a link leads to, to write over what it has; one that is not there is made. Writing it never waits.
+/// Opens a regular file, or a link's target, for overwriting, and creates it if it is missing. Writing never
+/// waits.
 ///
 /// # Errors
-/// [`FileError::Io`] and [`FileError::NotRegular`]; nothing was written.
+/// Fails with [`FileError::Io`] or [`FileError::NotRegular`]; nothing was written.
 pub fn open_or_make(path: &Path) -> Result<File, FileError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -79,27 +81,27 @@ pub fn open_or_make(path: &Path) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// The content of a regular file, or of what a link leads to, if it has no more than `limit` bytes.
+/// Returns the content of a regular file, or of a link's target.
 ///
 /// # Errors
-/// [`FileError`].
+/// Fails if the file cannot be read, is not regular, or has more than `limit` bytes.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let content = read_start(open(path, Links::Follow)?, limit.saturating_add(1))?;
     if content.len() > limit { Err(FileError::TooLarge(limit)) } else { Ok(content) }
 }
 
-/// The first bytes of an open file, at most `most`.
+/// Returns the first bytes of an open file, at most `most`.
 ///
 /// # Errors
-/// What the system says.
+/// Fails if the system cannot read the file.
 pub fn read_start(file: File, most: usize) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(most as u64).read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// Whether two names stand for one file: by another spelling, a symbolic link or a hard link. Also for a file that writing to
-/// one of them would only make.
+/// Returns whether two names mean the same file: by another spelling, a symbolic link or a hard link. This
+/// includes a file that does not exist yet and that writing to either name would create.
 #[must_use]
 pub fn is_same(one: &Path, other: &Path) -> bool {
     let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
@@ -109,14 +111,15 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Where a file would be made that is not there yet: at the end of links that lead nowhere, in a directory by its one name.
+/// Returns the path at which writing to `path` would create a file: dangling links are followed, and the
+/// directory is canonical.
 fn to_be_made(path: &Path) -> Option<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         let directory =
             path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let Ok(target) = fs::read_link(&path) else {
-            // A directory that is not there yet has no links in its name.
+            // A directory that does not exist has no links in its path.
             let directory = directory.canonicalize().or_else(|_| std::path::absolute(directory)).ok()?;
             return Some(directory.join(path.file_name()?));
         };
@@ -125,10 +128,10 @@ fn to_be_made(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// What [`other_kind`] calls a directory.
+/// Name that [`other_kind`] returns for a directory.
 pub const FOLDER: &str = "directory";
 
-/// What a directory entry is, for people; `None` for a regular file.
+/// Returns the name of a directory entry's type, for messages; `None` for a regular file.
 #[must_use]
 pub fn other_kind(kind: FileType) -> Option<&'static str> {
     let named = [

@@ -1,4 +1,5 @@
-//! One HTTP exchange with an ESS or a CSS: bounded in time and in bytes, its failures sorted into [`MmsError`].
+//! This module does one HTTP exchange with an ESS or a CSS, limited in time and bytes, and maps its failures
+//! to [`MmsError`].
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,12 +10,13 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 
 use crate::mms::{MmsError, ObjectStatus};
 
-/// The most of an error's text that is kept, in bytes.
+/// Maximum number of bytes kept of an error's text.
 const MAX_ERROR_TEXT: u64 = 1024;
-/// The most that an object's state may have, in bytes: it is one word.
+/// Maximum size of an object's state in bytes: it is one word.
 const MAX_STATE: u64 = 256;
 
-/// What every client here has: no redirect ever carries credentials away, idle connections do not pile up.
+/// Returns the settings of every client: no redirect sends credentials elsewhere, and idle connections do not
+/// pile up.
 pub(crate) fn builder(tls: rustls::ClientConfig) -> ClientBuilder {
     Client::builder()
         .tls_backend_preconfigured(tls)
@@ -24,21 +26,21 @@ pub(crate) fn builder(tls: rustls::ClientConfig) -> ClientBuilder {
         .pool_idle_timeout(Duration::from_secs(30))
 }
 
-/// What an answer is called that no sync service gives.
+/// Text for an answer that no sync service gives.
 pub(crate) const PAGE: &str = "a page for people (HTML)";
 
-/// Whether an answer says to be HTML.
+/// Returns whether an answer claims to be HTML.
 pub(crate) fn is_page(response: &Response) -> bool {
     response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
-/// A server's words, in which nothing makes another line.
+/// Returns a server's text on one line, with control characters escaped.
 fn one_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     escaped(text.split_whitespace().collect::<Vec<_>>().join(" ").as_bytes())
 }
 
-/// The server and the time that one exchange with it may take, body included.
+/// A `Peer` is a server and the time limit of one exchange with it, body included.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) name: String,
@@ -46,12 +48,12 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Sends and returns the answer's head, whatever its status.
+    /// Sends a request and returns the answer's head, whatever its status.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, MmsError> {
         request.timeout(self.timeout).send().await.map_err(|e| self.failure(e))
     }
 
-    /// The whole body, if it has no more than `limit` bytes; a longer one is not read to its end.
+    /// Returns the whole body if it has no more than `limit` bytes; a longer one is not read to its end.
     pub(crate) async fn body(&self, mut response: Response, limit: u64) -> Result<Vec<u8>, MmsError> {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(MmsError::TooLarge { limit });
@@ -66,7 +68,7 @@ impl Peer {
         Ok(body)
     }
 
-    /// The error that an answer of no expected status stands for.
+    /// Returns the error for an answer with an unexpected status.
     pub(crate) async fn rejection(&self, response: Response) -> MmsError {
         let status = response.status();
         let text = if is_page(&response) {
@@ -82,12 +84,12 @@ impl Peer {
         MmsError::Rejected { server: self.name.clone(), status: status.as_u16(), text: text.to_owned() }
     }
 
-    /// `Ok` for any 2xx.
+    /// Returns `Ok` for any 2xx status.
     pub(crate) async fn done(&self, response: Response) -> Result<(), MmsError> {
         if response.status().is_success() { Ok(()) } else { Err(self.rejection(response).await) }
     }
 
-    /// What a 2xx brings, at most `limit` bytes.
+    /// Returns the body of a 2xx answer, at most `limit` bytes.
     pub(crate) async fn content(&self, response: Response, limit: u64) -> Result<Vec<u8>, MmsError> {
         if response.status().is_success() {
             self.body(response, limit).await
@@ -96,7 +98,7 @@ impl Peer {
         }
     }
 
-    /// The state of an object; `None` where there is none.
+    /// Returns the state of an object; `None` if there is no such object.
     pub(crate) async fn state(
         &self,
         answer: Result<Response, MmsError>,
@@ -110,8 +112,8 @@ impl Peer {
         }
     }
 
-    /// The outcome of asking an object away: one that is not there is as wanted. The servers say so in several ways, 400 among
-    /// them, so the `state` that they then show decides.
+    /// Returns `Ok` if the object is gone after a request to remove it, even if it did not exist. The servers
+    /// report a missing object in several ways, 400 among them, so the `state` that they then return decides.
     pub(crate) async fn gone(
         &self,
         answer: Result<Response, MmsError>,
@@ -131,7 +133,7 @@ impl Peer {
         }
     }
 
-    /// A JSON list; 404 is how both servers say "nothing".
+    /// Returns a JSON list; both servers answer 404 if there is nothing.
     pub(crate) async fn json_list<T: serde::de::DeserializeOwned>(
         &self,
         response: Response,
@@ -156,7 +158,7 @@ impl Peer {
         let mut cause: Option<&dyn Error> = Some(&error);
         while let Some(current) = cause {
             let text = current.to_string();
-            // Wrappers repeat their cause's text; say each thing once.
+            // Wrappers repeat their cause's text; each text appears once.
             if !reason.contains(&text) {
                 if !reason.is_empty() {
                     reason.push_str(": ");

@@ -1,9 +1,10 @@
-//! Signing keys: made, read, written, used.
+//! This module generates, reads, writes and uses signing keys.
 //!
-//! Three kinds: Ed25519, ECDSA P-256 with SHA-256 (signatures in DER), RSA of 2048 to 8192 bits with PSS and SHA-256. RSA is
-//! verified with any salt length, because `hzn` signs with the largest that fits. A key's id is `sha256:` and the hex of the
-//! SHA-256 of its SubjectPublicKeyInfo in DER; a key has exactly one encoding here, hence one id. Whatever signs is ring's, in
-//! constant time; the `rsa` crate makes RSA keys and verifies.
+//! There are three kinds: Ed25519, ECDSA P-256 with SHA-256 (signatures in DER), and RSA of 2048 to 8192 bits
+//! with PSS and SHA-256. RSA signatures are verified with any salt length, because `hzn` signs with the
+//! largest that fits. A key's id is `sha256:` and the hex of the SHA-256 of its SubjectPublicKeyInfo in DER;
+//! only one encoding of a key is accepted, so it has one id. ring makes all signatures, in constant time; the
+//! `rsa` crate generates and verifies RSA keys.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -36,24 +37,24 @@ const OID_EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1
 const OID_P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const OID_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// SubjectPublicKeyInfo of an Ed25519 key up to its 32 bytes (RFC 8410).
+/// Bytes of an Ed25519 SubjectPublicKeyInfo before the key's 32 bytes (RFC 8410).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// PKCS#8 version 1 of an Ed25519 key up to its 32-byte seed (RFC 8410).
+/// Bytes of an Ed25519 PKCS#8 version 1 key before its 32-byte seed (RFC 8410).
 const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-/// SubjectPublicKeyInfo of an uncompressed P-256 point up to its 65 bytes (RFC 5480).
+/// Bytes of a P-256 SubjectPublicKeyInfo before the uncompressed point's 65 bytes (RFC 5480).
 const P256_SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
-/// Bits of the RSA keys that are accepted.
+/// Accepted sizes of RSA keys in bits.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
-/// Bits of the RSA keys that are made.
+/// Size of generated RSA keys in bits.
 const RSA_NEW_BITS: usize = 3072;
-/// The most that a key file may have, in bytes.
+/// Maximum size of a key file in bytes.
 const MAX_FILE: usize = 64 << 10;
 
-/// Why a key cannot be used.
+/// A `KeyError` says why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read or written.
@@ -61,18 +62,18 @@ pub enum KeyError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: FileError,
     },
-    /// The key's file exists already; a key is never overwritten.
+    /// The key's file already exists; a key is never overwritten.
     #[error("{} exists already and is not overwritten: move it away or choose another name", escaped_path(.0))]
     Exists(PathBuf),
-    /// The content is not a key of the wanted sort.
+    /// The content is not a key of the expected kind.
     #[error("{}: {problem}", escaped_path(path))]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the error.
         problem: Malformed,
     },
     /// The system's random source or the key's arithmetic failed.
@@ -83,44 +84,44 @@ pub enum KeyError {
     Sign(KeyId),
 }
 
-/// What is wrong with a text or bytes that should be a key.
+/// A `Malformed` says why a text or bytes are not a usable key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// No PEM section in it.
+    /// There is no PEM section.
     #[error("no PEM in it; a key begins with a line \"-----BEGIN ...-----\"")]
     NotPem,
-    /// Not PEM as it is, for its encoding or a byte order mark.
+    /// The text is not PEM because of its encoding or a byte order mark.
     #[error("{0}")]
     Encoding(String),
-    /// More than one PEM section.
+    /// There is more than one PEM section.
     #[error("more than one PEM section in it; put one key into one file")]
     Several,
-    /// A private key where a public one belongs.
+    /// The key is private where a public one is needed.
     #[error(
         "this is a private key; put its public key here (`hzn-armor keys show` prints it) and take the private one away"
     )]
     Private,
-    /// A public key where a private one belongs.
+    /// The key is public where a private one is needed.
     #[error("this is a public key; signing needs the private one")]
     Public,
-    /// An encrypted private key.
+    /// The private key is encrypted.
     #[error("this private key is encrypted; decrypt it first, for instance with `openssl pkey -in FILE`")]
     Encrypted,
-    /// A certificate.
+    /// The PEM section is a certificate.
     #[error("this is a certificate; take its key with `openssl x509 -in FILE -pubkey -noout`")]
     Certificate,
-    /// PEM of something else.
+    /// The PEM section is something else.
     #[error("neither a public key (PKIX) nor a private key (PKCS#8, PKCS#1)")]
     Other,
-    /// Not the one DER encoding of a public key.
+    /// The bytes are not the canonical DER encoding of a public key.
     #[error("the key's DER encoding is damaged")]
     Der,
-    /// An algorithm or size that is not used here.
+    /// The algorithm or size is not supported.
     #[error("unsupported kind of key: {0}; Ed25519, ECDSA P-256 and RSA of 2048 to 8192 bits are supported")]
     Unsupported(String),
 }
 
-/// `sha256:` and 64 hex digits.
+/// A `KeyId` is `sha256:` and 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyId(String);
@@ -130,7 +131,7 @@ impl KeyId {
         Self(format!("sha256:{}", hex::encode(Sha256::digest(der))))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -170,7 +171,7 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// The kinds of keys.
+/// A `KeyType` is a kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyType {
     /// Ed25519 (RFC 8032).
@@ -191,7 +192,7 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// A public key that verifies.
+/// A `PublicKey` verifies signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     kind: KeyType,
@@ -200,7 +201,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads SubjectPublicKeyInfo DER.
+    /// Parses SubjectPublicKeyInfo DER.
     pub fn from_spki_der(der: &[u8]) -> Result<Self, Malformed> {
         let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| Malformed::Der)?;
         if info.to_der().ok().as_deref() != Some(der) {
@@ -236,7 +237,7 @@ impl PublicKey {
         Ok(Self { kind, spki: der.to_vec(), id: KeyId::of_spki(der) })
     }
 
-    /// Reads one PEM section `PUBLIC KEY`; everything else in its place is named.
+    /// Parses one PEM section `PUBLIC KEY`; the error names any other content.
     pub fn from_pem(text: &[u8]) -> Result<Self, Malformed> {
         match one_section(text)? {
             (SectionKind::PublicKey, der) => Self::from_spki_der(&der),
@@ -256,36 +257,36 @@ impl PublicKey {
     /// Writes the key as PEM to a new file, durably. An existing file is never touched.
     ///
     /// # Errors
-    /// [`KeyError::Exists`] and [`KeyError::File`]; there is no such file then that was not there before.
+    /// Fails with [`KeyError::Exists`] or [`KeyError::File`]; no new file is left behind.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
         write_new(path, 0o666, &self.to_pem())
     }
 
-    /// PEM, PKIX.
+    /// Returns the key as PEM (PKIX).
     #[must_use]
     pub fn to_pem(&self) -> String {
         to_pem("PUBLIC KEY", &self.spki)
     }
 
-    /// SubjectPublicKeyInfo DER.
+    /// Returns the key's SubjectPublicKeyInfo in DER.
     #[must_use]
     pub fn spki_der(&self) -> &[u8] {
         &self.spki
     }
 
-    /// The key's id.
+    /// Returns the key's id.
     #[must_use]
     pub fn id(&self) -> &KeyId {
         &self.id
     }
 
-    /// The key's kind.
+    /// Returns the key's kind.
     #[must_use]
     pub fn key_type(&self) -> KeyType {
         self.kind
     }
 
-    /// Whether `signature` over `message` was made with this key; RSA-PSS with a salt of any length.
+    /// Returns whether this key made `signature` over `message`; for RSA-PSS, with a salt of any length.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let Ok(info) = SubjectPublicKeyInfoRef::from_der(&self.spki) else { return false };
@@ -306,7 +307,7 @@ impl PublicKey {
     }
 }
 
-/// A private key that signs.
+/// A `PrivateKey` makes signatures.
 pub struct PrivateKey {
     pair: Pair,
     pem: String,
@@ -326,7 +327,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// Makes a new key. RSA, of 3072 bits, takes seconds.
+    /// Generates a new key. An RSA key, of 3072 bits, takes seconds.
     pub fn generate(kind: KeyType) -> Result<Self, KeyError> {
         let failed = |e: &dyn fmt::Display| KeyError::Generate(e.to_string());
         let random = SystemRandom::new();
@@ -334,7 +335,7 @@ impl PrivateKey {
             KeyType::Ed25519 => {
                 let mut seed = [0; 32];
                 random.fill(&mut seed).map_err(|e| failed(&e))?;
-                // Version 1 of PKCS#8: version 2, which ring writes, is not read by every OpenSSL.
+                // This is PKCS#8 version 1: not every OpenSSL reads version 2, which ring writes.
                 to_pem("PRIVATE KEY", &[&ED25519_PKCS8[..], &seed].concat())
             }
             KeyType::P256 => {
@@ -345,14 +346,14 @@ impl PrivateKey {
             KeyType::Rsa => {
                 let key =
                     rsa::PrivateKey::new(&mut rand::rngs::SysRng, RSA_NEW_BITS).map_err(|e| failed(&e))?;
-                // PKCS#1, the only form that `hzn` reads.
+                // `hzn` reads only PKCS#1.
                 to_pem("RSA PRIVATE KEY", key.to_pkcs1_der().map_err(|e| failed(&e))?.as_bytes())
             }
         };
         Self::from_pem(pem.as_bytes()).map_err(|e| failed(&e))
     }
 
-    /// Reads one PEM section: PKCS#8, or PKCS#1 for RSA.
+    /// Parses one PEM section: PKCS#8, or PKCS#1 for RSA.
     pub fn from_pem(text: &[u8]) -> Result<Self, Malformed> {
         let (kind, der) = one_section(text)?;
         let rejected = |e: ring::error::KeyRejected| Malformed::Unsupported(e.to_string());
@@ -395,18 +396,19 @@ impl PrivateKey {
         Self::from_pem(&read(path)?).map_err(|problem| KeyError::Content { path: path.to_owned(), problem })
     }
 
-    /// Writes the key as PEM to a new file that only its owner may read, durably. An existing file is never touched.
+    /// Writes the key as PEM to a new file that only its owner can read, durably. An existing file is never
+    /// touched.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyError> {
         write_new(path, 0o600, &self.pem)
     }
 
-    /// The public half.
+    /// Returns the public half.
     #[must_use]
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs; RSA-PSS with a salt of 32 bytes.
+    /// Signs `message`; RSA-PSS uses a salt of 32 bytes.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let failed = |_| KeyError::Sign(self.public.id.clone());
         let random = SystemRandom::new();
@@ -422,7 +424,7 @@ impl PrivateKey {
     }
 }
 
-/// SubjectPublicKeyInfo around a PKCS#1 public key.
+/// Returns the SubjectPublicKeyInfo of a PKCS#1 public key.
 fn rsa_spki(pkcs1: &[u8]) -> Result<Vec<u8>, Malformed> {
     use rsa::pkcs8::EncodePublicKey as _;
     let key = rsa::PublicKey::from_pkcs1_der(pkcs1).map_err(|_| Malformed::Der)?;
@@ -433,7 +435,7 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     file::read(path, MAX_FILE).map_err(|source| KeyError::File { path: path.to_owned(), source })
 }
 
-/// Writes a new file durably; one that does not take its text is not left behind.
+/// Writes a new file durably; removes it again if writing fails.
 fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
     let problem = |error: std::io::Error| KeyError::File { path: path.to_owned(), source: error.into() };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|e| {

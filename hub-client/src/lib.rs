@@ -1,6 +1,7 @@
-//! What the hub's side and the node's side share: MMS clients, signed bundles and the keys behind them, alerts and receipts.
+//! This crate holds the code that hub and node share: MMS clients, signed bundles and their keys, alerts and
+//! receipts.
 
-// These panic where nobody takes what they print; `console` does not.
+// The print macros panic if standard output or standard error is closed; `console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod alert;

@@ -1,6 +1,7 @@
-//! What the ESS and the CSS have in common: the metadata of an object, its states, the names that travel safely, the errors.
+//! This module contains what ESS and CSS have in common: object metadata, object states, safe names, and
+//! errors.
 //!
-//! Nothing in the metadata is covered by a signature, so nothing here is to be believed beyond "this is what the server says".
+//! No signature covers the metadata, so it proves nothing but that the server says so.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,173 +11,177 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use armor_policy::escaped_path;
 
-/// Bundles, hub to node.
+/// Object type of bundles, hub to node.
 pub const BUNDLE_TYPE: &str = "hzn-armor.bundle";
-/// Alert batches, node to hub.
+/// Object type of alert batches, node to hub.
 pub const ALERTS_TYPE: &str = "hzn-armor.alerts";
-/// Signed node status, node to hub.
+/// Object type of signed node status, node to hub.
 pub const STATUS_TYPE: &str = "hzn-armor.status";
-/// Signed receipts for alerts, hub to node.
+/// Object type of signed receipts for alerts, hub to node.
 pub const RECEIPT_TYPE: &str = "hzn-armor.receipt";
 
-/// Destination type of objects that stay at the hub: no node has it. An object without any destination goes to every node.
+/// Destination type of objects that stay at the hub. No node has it; an object without any destination would
+/// go to every node.
 ///
-/// A machine that is no Horizon node, and so has no ESS, leaves what it reports at the CSS under this type, and finds there what
-/// is for it, with its name as the destination's id.
+/// A machine that is not a Horizon node, and so has no ESS, puts its reports into the CSS under this type,
+/// and finds objects for it there, with its name as the destination id.
 pub const HUB_TYPE: &str = "hzn-armor.hub";
 
-/// The longest object type or id that is sent, in bytes.
+/// Maximum length of an object type or id in bytes.
 pub const MAX_NAME: usize = 200;
-/// The most that an answer other than an object's data may have, in bytes: some 10,000 metadata records.
+/// Maximum size in bytes of an answer other than an object's data: some 10,000 metadata records.
 pub const MAX_LIST: u64 = 16 << 20;
 
-/// An object's metadata as ESS and CSS give it; fields that are not used here are ignored.
+/// A `MetaData` is an object's metadata as ESS and CSS return it; unused fields are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MetaData {
-    /// Identifies the object together with its type and org.
+    /// The object's id, unique together with its type and org.
     #[serde(rename = "objectID")]
     pub object_id: String,
     /// The object's type.
     pub object_type: String,
-    /// The org it belongs to.
+    /// The org that the object belongs to.
     #[serde(rename = "destinationOrgID")]
     pub destination_org_id: String,
-    /// The node it is for; for an object made on a node, the node that sent it.
+    /// The destination node; for an object made on a node, the node that sent it.
     #[serde(rename = "destinationID")]
     pub destination_id: String,
-    /// The type of that node.
+    /// The type of the destination node.
     pub destination_type: String,
-    /// Which nodes and services it is for, where the agbot places it.
+    /// Nodes and services for which the object is, if the agbot places it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_policy: Option<DestinationPolicy>,
     /// Free text of the publisher.
     pub version: String,
     /// Free text of the publisher.
     pub description: String,
-    /// The origin that the sender claims; proves nothing.
+    /// The origin that the sender claims; it proves nothing.
     #[serde(rename = "originID")]
     pub origin_id: String,
-    /// The origin's type that the sender claims; proves nothing.
+    /// The origin's type that the sender claims; it proves nothing.
     pub origin_type: String,
-    /// `<org>/<user or node>` as the CSS authenticated it.
+    /// Owner `<org>/<user or node>` as the CSS authenticated it.
     #[serde(rename = "ownerID")]
     pub owner_id: String,
-    /// The object was deleted at its origin; acknowledge with `deleted`.
+    /// Set if the object was deleted at its origin; to be acknowledged with `deleted`.
     pub deleted: bool,
-    /// Changes with every publish, also of the same bytes.
+    /// Number that changes with every publish, even of the same bytes.
     #[serde(rename = "instanceID")]
     pub instance_id: i64,
-    /// Changes with every publish of data.
+    /// Number that changes with every publish of data.
     #[serde(rename = "dataID")]
     pub data_id: i64,
     /// Size of the data in bytes.
     pub object_size: i64,
-    /// `SHA1` or `SHA256` where the data is signed, else empty.
+    /// `SHA1` or `SHA256` if the data is signed, else empty.
     pub hash_algorithm: String,
-    /// Base64 of the PKIX public key that the publisher names, else empty. Proves nothing until it equals a pinned one.
+    /// The PKIX public key that the publisher names, in base64, or empty. It proves nothing until it equals a
+    /// pinned key.
     pub public_key: String,
-    /// Base64 of the RSA-PSS signature over the data, else empty.
+    /// The RSA-PSS signature over the data, in base64, or empty.
     pub signature: String,
 }
 
-/// Where the agbot places an object: nodes that run one of the services and fulfil the constraints.
+/// A `DestinationPolicy` says where the agbot places an object: on nodes that run one of the services and
+/// fulfil the constraints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DestinationPolicy {
-    /// Properties that a node's own constraints are matched against.
+    /// Properties against which the node's own constraints are matched.
     #[serde(deserialize_with = "null_as_default")]
     pub properties: Vec<PolicyProperty>,
     /// Constraints on node properties, all of which must hold.
     #[serde(deserialize_with = "null_as_default")]
     pub constraints: Vec<String>,
-    /// The services that see the object.
+    /// Services that see the object.
     #[serde(deserialize_with = "null_as_default")]
     pub services: Vec<ServiceId>,
 }
 
-/// One property of a destination policy.
+/// A `PolicyProperty` is one property of a destination policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyProperty {
-    /// Its name.
+    /// The property's name.
     pub name: String,
-    /// Its value.
+    /// The property's value.
     pub value: serde_json::Value,
-    /// `string`, `int`, `float`, `boolean`, `version` or `list of strings`; empty where it follows from the value.
+    /// `string`, `int`, `float`, `boolean`, `version` or `list of strings`; empty if it follows from the
+    /// value.
     #[serde(rename = "type", default, skip_serializing_if = "String::is_empty")]
     pub kind: String,
 }
 
-/// A service as a destination policy names it; Horizon wants all four fields.
+/// A `ServiceId` names a service in a destination policy; Horizon requires all four fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceId {
     /// The service's org.
     #[serde(rename = "orgID")]
     pub org_id: String,
-    /// Its architecture, or `*`.
+    /// The service's architecture, or `*`.
     pub arch: String,
-    /// Its url.
+    /// The service's url.
     pub service_name: String,
-    /// A version range; `1.0.0` alone means that or newer.
+    /// A version range; `1.0.0` alone means that version or newer.
     pub version: String,
 }
 
-/// What became of an object at one node, as the CSS says.
+/// A `Destination` is the state of an object at one node, as the CSS reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Destination {
     /// The node's type.
     pub destination_type: String,
-    /// The node.
+    /// The node's id.
     #[serde(rename = "destinationID")]
     pub destination_id: String,
     /// `pending`, `delivering`, `delivered`, `consumed`, `deleted` or `error`.
     pub status: String,
-    /// What went wrong, with `error`.
+    /// The error message, if `status` is `error`.
     pub message: String,
 }
 
-/// Go writes an empty slice as `null`.
+/// Deserializes `null` as the default, because Go writes an empty slice as `null`.
 fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The state of an object at the server that was asked.
+/// An `ObjectStatus` is the state of an object at the server that was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectStatus {
-    /// Metadata without the data yet.
+    /// The metadata is there, the data is not yet.
     NotReady,
     /// The data's signature is being verified.
     Verifying,
-    /// The data's signature does not fit.
+    /// The data's signature is invalid.
     VerificationFailed,
-    /// Stored and to be sent; says nothing about delivery.
+    /// The object is stored and will be sent; this says nothing about delivery.
     Ready,
-    /// Some chunks have come.
+    /// Some chunks have arrived.
     PartiallyReceived,
-    /// The receiver verifies the signature.
+    /// The receiver is verifying the signature.
     ReceiverVerifying,
-    /// The receiver found that the signature does not fit.
+    /// The receiver found the signature invalid.
     ReceiverVerificationFailed,
-    /// All of it is here, nobody acknowledged it yet.
+    /// All of the object has arrived; nobody acknowledged it yet.
     CompletelyReceived,
-    /// Acknowledged with `received`.
+    /// The object was acknowledged with `received`.
     Received,
-    /// Acknowledged with `consumed`.
+    /// The object was acknowledged with `consumed`.
     Consumed,
-    /// Deleted at its origin.
+    /// The object was deleted at its origin.
     Deleted,
-    /// Somebody at the other side consumed it; not a proof of who.
+    /// Somebody at the other side consumed the object; this does not prove who.
     ConsumedByDest,
-    /// A word that this version does not know.
+    /// A state that this version does not know.
     Other(String),
 }
 
 impl ObjectStatus {
-    /// Reads the servers' word for a state.
+    /// Parses the servers' name of a state.
     #[must_use]
     pub fn parse(word: &str) -> Self {
         match word.trim() {
@@ -197,10 +202,10 @@ impl ObjectStatus {
     }
 }
 
-/// Where the credentials come from that a server refused.
+/// A `Credentials` says where credentials that a server refused come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// The agent's file, which it rewrites under a running service.
+    /// The agent's file, which the agent rewrites while a service runs.
     File(PathBuf),
     /// A user of the hub.
     User(String),
@@ -219,10 +224,10 @@ impl fmt::Display for Credentials {
     }
 }
 
-/// Why a request to the ESS or the CSS failed.
+/// An `MmsError` says why a request to the ESS or the CSS failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MmsError {
-    /// No connection, a TLS failure, or the connection broke.
+    /// The connection or its TLS handshake failed, or the connection broke.
     #[error("{server} cannot be reached: {reason}")]
     Unreachable {
         /// Socket or URL.
@@ -230,23 +235,23 @@ pub enum MmsError {
         /// The chain of causes.
         reason: String,
     },
-    /// No complete answer in time. A PUT may have been done all the same.
+    /// No complete answer came in time. A PUT may still have been done.
     #[error("{server} gave no complete answer in {} ms", after.as_millis())]
     Timeout {
         /// Socket or URL.
         server: String,
-        /// The time that was waited.
+        /// Time waited.
         after: Duration,
     },
-    /// The server refuses the credentials, also after they were read again.
+    /// The server refuses the credentials, even after they were read again.
     #[error("{server} refuses the credentials of {credentials}")]
     Unauthorized {
         /// Socket or URL.
         server: String,
-        /// Where they come from.
+        /// Source of the credentials.
         credentials: Credentials,
     },
-    /// Nothing of that type and id is visible to these credentials.
+    /// These credentials see no object of that type and id.
     #[error("no object {object_type}/{id} for these credentials")]
     UnknownObject {
         /// The type asked for.
@@ -254,28 +259,28 @@ pub enum MmsError {
         /// The id asked for.
         id: String,
     },
-    /// Some other server than a hub's sync service: a wrong address.
+    /// The server is not a hub's sync service: the address is wrong.
     #[error(
         "{server} is no sync service of a hub, it answers {answer}: HZN_FSS_CSSURL must name the hub's CSS, with the path before \
          /api where it has one"
     )]
     NoSyncService {
-        /// URL.
+        /// The URL.
         server: String,
-        /// What it does instead.
+        /// The server's answer.
         answer: String,
     },
-    /// Any other refusal.
+    /// The server refused for any other reason.
     #[error("{server} answers {status}: {text}")]
     Rejected {
         /// Socket or URL.
         server: String,
         /// HTTP status.
         status: u16,
-        /// The first kilobyte of what the server says, on one line.
+        /// The first kilobyte of the server's text, on one line.
         text: String,
     },
-    /// The hub stored the data and found that the signature in the metadata does not fit it.
+    /// The hub stored the data and found that the signature in the metadata does not match it.
     #[error(
         "the hub says that the signature of {object_type}/{id} does not fit its data: sign these bytes again"
     )]
@@ -285,38 +290,38 @@ pub enum MmsError {
         /// The object's id.
         id: String,
     },
-    /// More bytes than the caller allows, to read or to send.
+    /// There are more bytes to read or send than the caller allows.
     #[error("more than the {limit} bytes allowed")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
     },
-    /// An answer that cannot be read.
+    /// The answer cannot be read.
     #[error("what {server} answers cannot be read: {reason}")]
     BadAnswer {
         /// Socket or URL.
         server: String,
-        /// What is wrong with it.
+        /// Description of the error.
         reason: String,
     },
-    /// A name that does not travel from hub to node.
+    /// The name cannot travel from hub to node.
     #[error("the name {0:?} is not 1 to 200 of A-Z a-z 0-9 . _ - without \"..\"")]
     BadName(String),
-    /// Missing or unusable settings.
+    /// Settings are missing or unusable.
     #[error("{0}")]
     Config(String),
-    /// The credentials or certificate file cannot be used now; the agent may be rewriting it.
+    /// The credentials or certificate file cannot be used; the agent may be rewriting it.
     #[error("{}: {reason}", escaped_path(path))]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the error.
         reason: String,
     },
 }
 
 impl MmsError {
-    /// Whether the same request may succeed later with nothing changed on our side.
+    /// Returns whether the same request may succeed later without a change on this side.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -328,9 +333,10 @@ impl MmsError {
     }
 }
 
-/// Refuses a type, id, org or node name that any server on the way would.
+/// Refuses a type, id, org or node name that any server on the way would refuse.
 ///
-/// Hub and node accept more characters each than the way between them does, and a dot-dot in a path is refused there.
+/// Hub and node each accept more characters than the path between them does, and `..` in a URL path is
+/// refused there.
 pub fn check_name(name: &str) -> Result<(), MmsError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))

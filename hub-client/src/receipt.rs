@@ -1,8 +1,9 @@
-//! A receipt: the collector's signed word that everything of one node up to a sequence number is durably written.
+//! A receipt is the collector's signed statement that all alerts of one node up to a sequence number are
+//! durably written.
 //!
-//! It is a DSSE envelope signed with the collector's key, which nodes pin, published as an MMS object of type
-//! `hzn-armor.receipt`. Receipts are cumulative: a later one says all that an earlier one said, so a lost receipt costs
-//! nothing and an old one that is played again changes nothing.
+//! It is a DSSE envelope signed with the collector's key, which nodes pin, and is published as an MMS object
+//! of type `hzn-armor.receipt`. Receipts are cumulative: a later one covers everything that an earlier one
+//! covered, so losing a receipt or replaying an old one is harmless.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,13 +15,13 @@ use crate::signed::{self, SignedError, Unverified};
 /// DSSE payload type of a receipt.
 pub const PAYLOAD_TYPE: &str = "application/vnd.horizon-armor.receipt+json";
 
-/// Largest receipt object in bytes.
+/// Maximum size of a receipt object in bytes.
 pub const MAX_OBJECT: u64 = 64 << 10;
 
-/// Most ranges in `held`.
+/// Maximum number of ranges in `held`.
 pub const MAX_HELD: usize = 64;
 
-/// A range of sequence numbers, both ends inclusive.
+/// A `Range` is a range of sequence numbers, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Range {
@@ -30,41 +31,42 @@ pub struct Range {
     pub last: u64,
 }
 
-/// What the collector says about one node's alerts.
+/// A `Receipt` says which of one node's alerts the collector has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Receipt {
     /// Organisation of the node.
     pub org: String,
-    /// The node.
+    /// The node's id.
     pub node: String,
-    /// The node's key: a receipt for another key's alerts is not for this node.
+    /// Id of the node's key: a receipt for another key's alerts is not for this node.
     pub key: KeyId,
-    /// Every alert up to here is written, and the chain there.
+    /// Sequence number up to which all alerts are written, and the chain there.
     pub up_to: Mark,
-    /// Beyond a gap: what the collector holds already and need not get again. Ascending, at most [`MAX_HELD`].
+    /// Ranges beyond a gap that the collector already holds and need not get again. Ascending, at most
+    /// [`MAX_HELD`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Range>,
-    /// Grows with every receipt for this node.
+    /// Serial, which grows with every receipt for this node.
     pub serial: u64,
-    /// When it was issued.
+    /// Time of issue.
     pub issued: Timestamp,
 }
 
-/// Why an object is not a receipt for this node.
+/// A `ReceiptError` says why an object is not a receipt for this node.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiptError {
-    /// Not a receipt signed by any of the pinned receipt keys.
+    /// No pinned receipt key signed the object, or it is not a receipt.
     #[error(transparent)]
     Signed(#[from] SignedError),
-    /// It is for another node, or for a key this node does not have (any more).
+    /// The receipt is for another node, or for a key that this node does not have (any more).
     #[error("it is for node {org}/{node} with key {key}")]
     OtherNode {
-        /// Organisation it names.
+        /// Organisation in the receipt.
         org: String,
-        /// Node it names.
+        /// Node in the receipt.
         node: String,
-        /// Key it names.
+        /// Key in the receipt.
         key: KeyId,
     },
 }
@@ -75,7 +77,7 @@ impl Receipt {
         signed::sign(PAYLOAD_TYPE, self, key)
     }
 
-    /// Reads a receipt object: signed by one of `pinned`, for `org`/`node` and its key.
+    /// Verifies a receipt object: it must be signed by one of `pinned`, for `org`/`node` and its key.
     pub fn verify<'k>(
         object: &[u8],
         pinned: impl IntoIterator<Item = &'k PublicKey>,
@@ -88,7 +90,7 @@ impl Receipt {
         Ok(receipt)
     }
 
-    /// A new object id `<node>.<up to>.<random>`, not guessable by others.
+    /// Returns a new object id `<node>.<up to>.<random>`, which others cannot guess.
     pub fn object_id(&self) -> String {
         format!("{}.{}.{}", name_part(&self.node), self.up_to.sequence, random_part())
     }

@@ -1,4 +1,5 @@
-//! Small signed JSON documents: a DSSE envelope around one value, signed with one key. Receipts and node status are such.
+//! This module signs and verifies small JSON documents: a DSSE envelope around one value, signed with one
+//! key. Receipts and node status use it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -6,16 +7,16 @@ use serde::de::DeserializeOwned;
 use crate::bundle::dsse::{Envelope, EnvelopeSignature, Message};
 use crate::keys::{KeyError, PrivateKey, PublicKey};
 
-/// Why a signed document cannot be made or believed.
+/// A `SignedError` says why a signed document cannot be made or trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum SignedError {
-    /// Not a DSSE envelope of the expected type: something else was published.
+    /// The object is not a DSSE envelope of the expected type: something else was published.
     #[error("not a signed document of type {0}")]
     NotAnEnvelope(&'static str),
-    /// No signature by a key that is believed: forged, altered, or signed with another key.
+    /// No signature is by a trusted key: the document is forged, altered, or signed with another key.
     #[error("not signed by a key that is believed here")]
     Signature,
-    /// Signed, but not the JSON it must be; the signer's version may differ.
+    /// The document is signed, but not the expected JSON; the signer's version may differ.
     #[error("signed content does not read: {0}")]
     Content(#[from] serde_json::Error),
     /// The key cannot sign.
@@ -35,14 +36,14 @@ pub fn sign<T: Serialize>(
     Ok(serde_json::to_vec(&envelope)?)
 }
 
-/// An envelope whose signatures nobody has checked yet.
+/// An `Unverified` is an envelope whose signatures have not been verified yet.
 pub struct Unverified {
     message: Message,
     signatures: Vec<EnvelopeSignature>,
 }
 
 impl Unverified {
-    /// Reads an envelope of `payload_type`.
+    /// Parses an envelope of `payload_type`.
     pub fn read(payload_type: &'static str, object: &[u8]) -> Result<Self, SignedError> {
         let other = || SignedError::NotAnEnvelope(payload_type);
         let envelope: Envelope<'_> = serde_json::from_slice(object).map_err(|_| other())?;
@@ -53,12 +54,12 @@ impl Unverified {
         Ok(Self { message, signatures: envelope.signatures })
     }
 
-    /// What it says, not to be believed before [`Self::verify`].
+    /// Returns the content, which must not be trusted before [`Self::verify`].
     pub fn content<T: DeserializeOwned>(&self) -> Result<T, SignedError> {
         Ok(serde_json::from_slice(self.message.payload())?)
     }
 
-    /// What it says, if one of `keys` signed it.
+    /// Returns the content if one of `keys` signed it.
     pub fn verify<'k, T: DeserializeOwned>(
         &self,
         keys: impl IntoIterator<Item = &'k PublicKey>,

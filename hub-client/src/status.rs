@@ -1,7 +1,9 @@
-//! The node's signed word about itself: its public key, what it enforces, what it refused, how full its spool is.
+//! A status is a node's signed statement about itself: its public key, what it enforces, what it refused, and
+//! how full its spool is.
 //!
-//! It travels as an MMS object of type `hzn-armor.status`, signed with the very key it carries. Whoever reads it believes
-//! the key because it is pinned, or because it is the first one seen for a node that the hub itself names as the owner.
+//! It travels as an MMS object of type `hzn-armor.status`, signed with the key that it contains. A reader
+//! trusts the key because it is pinned, or because it is the first one seen for a node that the hub itself
+//! names as the owner.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,10 +15,10 @@ use crate::signed::{self, SignedError, Unverified};
 /// DSSE payload type of a status.
 pub const PAYLOAD_TYPE: &str = "application/vnd.horizon-armor.status+json";
 
-/// Largest status object in bytes.
+/// Maximum size of a status object in bytes.
 pub const MAX_OBJECT: u64 = 256 << 10;
 
-/// A bundle that the node did not accept.
+/// A `Refused` describes a bundle that the node did not accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Refused {
@@ -24,89 +26,90 @@ pub struct Refused {
     pub object: String,
     /// The refusal's stable code.
     pub code: String,
-    /// The reason in words.
+    /// The reason as text.
     pub reason: String,
-    /// When.
+    /// Time of the refusal.
     pub at: Timestamp,
 }
 
-/// What the agent says about enforcement.
+/// An `AgentReport` is the agent's report on enforcement.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AgentReport {
     /// `starting`, `enforcing`, `degraded` or `offline`.
     pub state: String,
-    /// Since when.
+    /// Time at which the state began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Why it is degraded, one reason a line.
+    /// Reasons of a degraded state, one per line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// Bundle in force; empty if none.
+    /// Name of the bundle in force; empty if there is none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub bundle: String,
-    /// Its serial.
+    /// The bundle's serial.
     pub bundle_serial: u64,
-    /// Latest refused bundles.
+    /// Bundles that were refused last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
 }
 
-/// Figures of the spool.
+/// A `SpoolStats` contains figures of the spool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct SpoolStats {
-    /// Alerts kept.
+    /// Number of alerts in the spool.
     pub records: u64,
-    /// Bytes they and the lost ranges take.
+    /// Size in bytes of the alerts and lost ranges.
     pub bytes: u64,
-    /// Bytes they may take.
+    /// Maximum of `bytes`.
     pub max_bytes: u64,
-    /// Last number given.
+    /// Last sequence number assigned.
     pub last: u64,
-    /// Last number covered by a receipt.
+    /// Last sequence number covered by a receipt.
     pub receipted: u64,
-    /// Alerts evicted since the spool was begun, whether or not the collector had them.
+    /// Number of alerts evicted since the spool was created, whether or not the collector had them.
     pub evicted: u64,
-    /// Alerts that could not be written.
+    /// Number of alerts that could not be written.
     pub unwritten: u64,
-    /// Batches on their way.
+    /// Number of batches in flight.
     pub open: u64,
-    /// Batches taken from the hub without a receipt so far.
+    /// Number of batches consumed at the hub that have no receipt yet.
     pub taken: u64,
-    /// Why the spool was begun afresh or moved forward at this start, if it was.
+    /// Reason why the spool was recreated or moved forward at this start, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<String>,
 }
 
-/// A node's status.
+/// A `NodeStatus` is a node's status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeStatus {
     /// Organisation of the node.
     pub org: String,
-    /// The node.
+    /// The node's id.
     pub node: String,
-    /// Its public key, PEM.
+    /// The node's public key in PEM.
     pub public_key: String,
-    /// When it was made.
+    /// Time at which the status was made.
     pub created: Timestamp,
-    /// Enforcement.
+    /// State of the enforcement.
     pub agent: AgentReport,
-    /// The spool.
+    /// State of the spool.
     pub spool: SpoolStats,
-    /// Receipts that were refused lately, one reason a line: somebody forges them, or the collector's key is not pinned.
+    /// Receipts that were refused lately, one reason per line: they are forged, or the collector's key is not
+    /// pinned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_receipts: Vec<String>,
 }
 
-/// Why an object is not a node's status.
+/// A `StatusError` says why an object is not a node's status.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// Not a status, or not signed with the key it carries.
+    /// The object is not a status, or not signed with the key that it contains.
     #[error(transparent)]
     Signed(#[from] SignedError),
-    /// The key it carries is not one.
+    /// The key in it cannot be parsed.
     #[error("the public key in it: {0}")]
     Key(#[from] Malformed),
 }
@@ -117,14 +120,15 @@ impl NodeStatus {
         signed::sign(PAYLOAD_TYPE, self, key)
     }
 
-    /// Reads a status object and the key in it, which signed it. Whether that is the node's key is for the caller to say.
+    /// Verifies a status object with the key that it contains, and returns both. The caller decides whether
+    /// that is the node's key.
     pub fn verify(object: &[u8]) -> Result<(Self, PublicKey), StatusError> {
         let envelope = Unverified::read(PAYLOAD_TYPE, object)?;
         let key = PublicKey::from_pem(envelope.content::<Self>()?.public_key.as_bytes())?;
         Ok((envelope.verify([&key])?, key))
     }
 
-    /// A new object id `<node>.<random>`, not guessable by others.
+    /// Returns a new object id `<node>.<random>`, which others cannot guess.
     pub fn object_id(&self) -> String {
         format!("{}.{}", name_part(&self.node), random_part())
     }

@@ -1,12 +1,13 @@
-//! Named steps of the way of an alert, so that a test can end the program at each of them as a crash would.
+//! This module names the steps of an alert from the node to the collector's output, so that a test can end
+//! the program at each of them as a crash would.
 
-/// Told of every step. Production uses [`NoSteps`].
+/// A `Steps` is called at every step. Production uses [`NoSteps`].
 pub trait Steps {
-    /// `step` is about to be left behind: everything before it is done, nothing after it.
+    /// Is called when everything before `step` is done and nothing after it has begun.
     fn reached(&mut self, step: &'static str);
 }
 
-/// Goes on at every step.
+/// `NoSteps` continues at every step.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoSteps;
 

@@ -1,9 +1,10 @@
-//! TLS towards the ESS and the CSS: which server certificates are believed.
+//! This module decides which server certificates are trusted in TLS towards the ESS and the CSS.
 //!
-//! The agent's ESS presents a self-signed certificate marked `CA:TRUE` that is never renewed while its files exist, so it
-//! expires in place and no path validation accepts it. The file the agent mounts *is* the certificate: the server is the right
-//! one if it presents exactly those bytes and holds their key. Name, dates and extensions add nothing to that and are not looked
-//! at. The same rule serves a hub whose certificate is self-signed; every other hub goes through the platform's validation.
+//! The agent's ESS presents a self-signed certificate marked `CA:TRUE` that is never renewed while its files
+//! exist, so it expires in place and no path validation accepts it. The file that the agent mounts *is* the
+//! certificate: a server is trusted if it presents exactly those bytes and has their key. Name, dates and
+//! extensions add nothing to that and are ignored. The same rule serves a hub with a self-signed certificate;
+//! every other hub is validated by the platform.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Why a TLS configuration cannot be made.
+/// A `TlsError` says why a TLS configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The text holds no certificate, or one that is not PEM.
+    /// The text contains no certificate, or is not PEM.
     #[error("no PEM certificate in it: {0}")]
     NoCertificate(String),
     /// The platform's roots or the provider cannot be used.
@@ -25,15 +26,16 @@ pub enum TlsError {
     Setup(#[from] Error),
 }
 
-/// A client configuration that believes exactly the first certificate of `pem`, and no other.
+/// Returns a client configuration that trusts only the first certificate of `pem`.
 pub fn pinned(pem: &[u8]) -> Result<ClientConfig, TlsError> {
     let certificate =
         CertificateDer::from_pem_slice(pem).map_err(|e| TlsError::NoCertificate(e.to_string()))?;
     configuration(PinnedVerifier { pins: vec![certificate], otherwise: None, provider: provider() })
 }
 
-/// A client configuration for a hub: the platform's roots, and with `extra_pem` also the certificates in there, each as an
-/// authority and as the server's own certificate (a hub set up with a self-signed one presents just that).
+/// Returns a client configuration for a hub: it trusts the platform's roots, and with `extra_pem` also the
+/// certificates in there, each as an authority and as the server's own certificate (a hub with a self-signed
+/// certificate presents just that).
 pub fn hub(extra_pem: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
     configuration(hub_verifier(extra_pem)?)
 }
@@ -54,7 +56,8 @@ fn hub_verifier(extra_pem: Option<&[u8]>) -> Result<PinnedVerifier, TlsError> {
     Ok(PinnedVerifier { pins, otherwise: Some(Arc::new(platform)), provider: provider() })
 }
 
-/// A client configuration that believes no server: for a client that never speaks TLS, also where the platform has no roots.
+/// Returns a client configuration that trusts no server: for a client that never uses TLS, even if the
+/// platform has no roots.
 pub fn nobody() -> Result<ClientConfig, TlsError> {
     configuration(PinnedVerifier { pins: Vec::new(), otherwise: None, provider: provider() })
 }
@@ -71,7 +74,8 @@ fn configuration(verifier: PinnedVerifier) -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// Believes a pinned leaf by its bytes, anything else only as `otherwise` says; always checks the handshake's signature.
+/// A `PinnedVerifier` accepts a pinned leaf by its bytes, and any other leaf only if `otherwise` accepts it.
+/// It always checks the handshake's signature.
 #[derive(Debug)]
 struct PinnedVerifier {
     pins: Vec<CertificateDer<'static>>,
@@ -140,7 +144,7 @@ mod tests {
     fn believes(verifier: &PinnedVerifier, pem: &[u8], name: &str) -> bool {
         let leaf = CertificateDer::from_pem_slice(pem).unwrap();
         let name = ServerName::try_from(name).unwrap();
-        // Long after the certificates have expired.
+        // This is long after the certificates have expired.
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(10_000_000_000));
         verifier.verify_server_cert(&leaf, &[], &name, &[], now).is_ok()
     }

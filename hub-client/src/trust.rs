@@ -1,13 +1,15 @@
-//! The keys that a node believes, pinned in a directory, and the signed changes to them.
+//! This module keeps the keys that a node trusts: those pinned in a directory, and the signed changes to
+//! them.
 //!
 //! ```text
-//! <dir>/trust.d/*.pem       keys that sign bundles, one public key per file, put there by whoever sets up the node
+//! <dir>/trust.d/*.pem       keys that sign bundles, one public key per file; installed with the node
 //! <dir>/receipt.d/*.pem     keys that sign receipts for alerts
-//! <dir>/trust-changes.json  what accepted bundles changed since; written here, as a whole, by one rename
+//! <dir>/trust-changes.json  changes by accepted bundles; written by this module, as a whole, by one rename
 //! ```
 //!
-//! In force is what is pinned, without what was removed, with what was added. A pinned file that cannot be used is left out and
-//! named; changes that cannot be read are an error, because without them a removed key would be believed again.
+//! In force are the pinned keys without the removed ones and with the added ones. A pinned file that cannot
+//! be used is skipped and reported; changes that cannot be read are an error, because without them a removed
+//! key would be trusted again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -20,29 +22,30 @@ use serde::{Deserialize, Serialize};
 use crate::file::{self, FileError};
 use crate::keys::{KeyError, KeyId, Malformed, PublicKey};
 
-/// The most keys of a role, pinned or added, the most files with them, and the most removed ids that are remembered.
+/// Maximum number of a role's keys, pinned or added, of files with them, and of removed ids that are
+/// remembered.
 pub const MAX_KEYS: usize = 256;
-/// The most that the record of changes may have, in bytes: twice [`MAX_KEYS`] keys, and ids.
+/// Maximum size of the recorded changes in bytes: twice [`MAX_KEYS`] keys, and ids.
 const MAX_CHANGES: usize = 4 << 20;
-/// The directory of the keys that sign bundles.
+/// Directory of the keys that sign bundles.
 pub const BUNDLE_KEYS: &str = "trust.d";
-/// The directory of the keys that sign receipts.
+/// Directory of the keys that sign receipts.
 pub const RECEIPT_KEYS: &str = "receipt.d";
 const CHANGES_FILE: &str = "trust-changes.json";
 const CHANGES_FORMAT: &str = "horizon-armor.trust-changes/1";
 
-/// Why keys cannot be loaded or changed.
+/// A `TrustError` says why keys cannot be loaded or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A directory or file cannot be read or written.
     #[error("{}: {source}", escaped_path(path))]
     File {
-        /// What could not be used.
+        /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: FileError,
     },
-    /// The recorded changes are damaged or of a newer version.
+    /// The recorded changes are damaged, or a newer version wrote them.
     #[error(
         "{}: {reason}; put back a good copy, or remove the file to believe exactly the keys in trust.d and receipt.d again",
         escaped_path(path)
@@ -50,60 +53,60 @@ pub enum TrustError {
     Changes {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the error.
         reason: String,
     },
-    /// A pinned file holds no usable public key.
+    /// A pinned file contains no usable public key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// More pinned files than a store takes.
+    /// There are more pinned files than a store accepts.
     #[error("{}: more than {MAX_KEYS} files that end in .pem: remove those that are not needed", escaped_path(.0))]
     TooMany(PathBuf),
-    /// A change that is not possible.
+    /// A change is not possible.
     #[error("trust change not possible: {0}")]
     Change(BadChange),
 }
 
-/// Why a change of keys is refused.
+/// A `BadChange` says why a change of keys is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadChange {
-    /// A key to add is not one.
+    /// A key to add is not a usable key.
     #[error("key {position} to add: {problem}")]
     Key {
-        /// Its place in the list, from 1.
+        /// The key's place in the list, from 1.
         position: usize,
-        /// What is wrong with it.
+        /// Description of the error.
         problem: Malformed,
     },
     /// A key is both added and removed.
     #[error("{0} is both added and removed: leave it out of one of the two")]
     Both(KeyId),
-    /// Later bundles would need no signature.
+    /// The threshold is 0: later bundles would need no signature.
     #[error("the threshold is 0: write how many keys must have signed later bundles, at least 1")]
     NoThreshold,
-    /// No bundle could be accepted afterwards.
+    /// Too few keys would be left: no later bundle could be accepted.
     #[error(
         "{keys} bundle keys would be left for a threshold of {threshold}: no later bundle could be accepted"
     )]
     LockedOut {
-        /// Bundle keys that would be in force.
+        /// Number of bundle keys that would be in force.
         keys: usize,
-        /// Signatures that would be needed.
+        /// Number of signatures that would be needed.
         threshold: u32,
     },
-    /// More keys than a store takes.
+    /// The role would have more keys than a store accepts.
     #[error("more than {MAX_KEYS} keys in one role")]
     TooMany,
 }
 
-/// Keys to add to and remove from one role.
+/// A `KeyChanges` lists keys to add to and remove from one role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeyChanges {
-    /// Public keys to believe from now on, PEM.
+    /// Public keys to trust from then on, in PEM.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<String>,
-    /// Ids of keys not to believe any more; those that a node does not have are no error.
+    /// Ids of keys to trust no longer; ids that a node does not have are no error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<KeyId>,
 }
@@ -114,32 +117,32 @@ impl KeyChanges {
     }
 }
 
-/// The changes of keys that a bundle brings.
+/// A `TrustChanges` contains the changes of keys in a bundle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrustChanges {
-    /// Keys that sign bundles.
+    /// Changes to the keys that sign bundles.
     #[serde(skip_serializing_if = "KeyChanges::is_empty")]
     pub bundle: KeyChanges,
-    /// Keys that sign receipts.
+    /// Changes to the keys that sign receipts.
     #[serde(skip_serializing_if = "KeyChanges::is_empty")]
     pub receipt: KeyChanges,
-    /// How many different bundle keys must have signed a later bundle.
+    /// Number of different bundle keys that must have signed a later bundle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<u32>,
 }
 
 impl TrustChanges {
-    /// Whether nothing changes.
+    /// Returns whether nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bundle.is_empty() && self.receipt.is_empty() && self.threshold.is_none()
     }
 
-    /// Whether there may be a node that can make these changes, whatever keys it has.
+    /// Checks that some node could make these changes, whatever keys it has.
     ///
     /// # Errors
-    /// The [`BadChange`] for which every node refuses them.
+    /// Fails with the [`BadChange`] for which every node refuses them.
     pub fn check(&self) -> Result<(), BadChange> {
         RoleOverlay::default().change(&self.bundle)?;
         RoleOverlay::default().change(&self.receipt)?;
@@ -147,7 +150,7 @@ impl TrustChanges {
     }
 }
 
-/// What accepted bundles changed, over the pinned files.
+/// An `Overlay` records what accepted bundles changed, compared with the pinned files.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Overlay {
@@ -186,7 +189,7 @@ impl RoleOverlay {
         }
     }
 
-    /// `pinned` as changed; `None` where an added key does not read or is filed under another id.
+    /// Returns `pinned` with the changes applied; `None` if an added key cannot be parsed or has another id.
     fn over(&self, pinned: &Keys) -> Option<Keys> {
         let mut keys: Keys = pinned
             .iter()
@@ -203,10 +206,10 @@ impl RoleOverlay {
 
 type Keys = BTreeMap<KeyId, PublicKey>;
 
-/// The keys in force.
+/// A `TrustStore` contains the keys in force.
 #[derive(Debug, Clone, Default)]
 pub struct TrustStore {
-    /// None for a store of keys alone.
+    /// Directory of the store; `None` if the store has only keys in memory.
     dir: Option<PathBuf>,
     pinned_bundle: Keys,
     pinned_receipt: Keys,
@@ -216,11 +219,12 @@ pub struct TrustStore {
 }
 
 impl TrustStore {
-    /// Loads a directory. Beside the store come the pinned files that were left out, each with its reason; missing directories
-    /// hold no keys.
+    /// Loads a directory. Returns the store and an error for each pinned file that was skipped; a missing
+    /// directory has no keys.
     ///
     /// # Errors
-    /// [`TrustError::Changes`] where the record of changes is damaged; [`TrustError::File`] where a directory does not list.
+    /// Fails with [`TrustError::Changes`] if the recorded changes are damaged, and with [`TrustError::File`]
+    /// if a directory cannot be listed.
     pub fn load(dir: &Path) -> Result<(Self, Vec<TrustError>), TrustError> {
         let mut problems = Vec::new();
         let mut store = Self {
@@ -253,49 +257,50 @@ impl TrustStore {
         }
     }
 
-    /// A store of these bundle keys alone; changes to it are in force, but written nowhere.
+    /// Makes a store of only these bundle keys; changes to it take effect but are not written to disk.
     #[must_use]
     pub fn of_bundle_keys(keys: impl IntoIterator<Item = PublicKey>) -> Self {
         let keys: Keys = keys.into_iter().map(|key| (key.id().clone(), key)).collect();
         Self { bundle: keys.clone(), pinned_bundle: keys, ..Self::default() }
     }
 
-    /// The keys that sign bundles.
+    /// Returns the keys that sign bundles.
     pub fn bundle_keys(&self) -> impl Iterator<Item = &PublicKey> {
         self.bundle.values()
     }
 
-    /// The keys that sign receipts.
+    /// Returns the keys that sign receipts.
     pub fn receipt_keys(&self) -> impl Iterator<Item = &PublicKey> {
         self.receipt.values()
     }
 
-    /// The bundle key of that id.
+    /// Returns the bundle key with this id.
     #[must_use]
     pub fn bundle_key(&self, id: &KeyId) -> Option<&PublicKey> {
         self.bundle.get(id)
     }
 
-    /// The receipt key of that id.
+    /// Returns the receipt key with this id.
     #[must_use]
     pub fn receipt_key(&self, id: &KeyId) -> Option<&PublicKey> {
         self.receipt.get(id)
     }
 
-    /// How many different bundle keys must have signed a bundle; 1 until a bundle changes it.
+    /// Returns the number of different bundle keys that must have signed a bundle; 1 until a bundle changes
+    /// it.
     #[must_use]
     pub fn threshold(&self) -> u32 {
         self.overlay.threshold.unwrap_or(1)
     }
 
-    /// The store as it would be after `changes`; nothing is written.
+    /// Returns the store as it would be after `changes`; nothing is written.
     pub fn changed(&self, changes: &TrustChanges) -> Result<Self, BadChange> {
         changes.check()?;
         let mut new = self.clone();
         new.overlay.bundle.change(&changes.bundle)?;
         new.overlay.receipt.change(&changes.receipt)?;
         new.overlay.threshold = changes.threshold.or(new.overlay.threshold);
-        // What was added here has just been read.
+        // This cannot fail: the added keys have just been parsed.
         new.resolve();
         let (keys, threshold) = (new.bundle.len(), new.threshold());
         if threshold == 0 || keys < threshold as usize {
@@ -304,8 +309,8 @@ impl TrustStore {
         Ok(new)
     }
 
-    /// Makes `changes` and writes them down durably before they are in force. Making the same changes again changes nothing,
-    /// so a caller that was interrupted repeats them.
+    /// Makes `changes`, and writes them durably before they take effect. Making the same changes again
+    /// changes nothing, so a caller that was interrupted repeats them.
     pub fn apply(&mut self, changes: &TrustChanges) -> Result<(), TrustError> {
         if changes.is_empty() {
             return Ok(());
@@ -355,20 +360,22 @@ fn load_pinned(dir: &Path, problems: &mut Vec<TrustError>) -> Result<Keys, Trust
     Ok(keys)
 }
 
-/// What is in a directory of pinned keys and is not read, by its name; at most `most` of it.
+/// Returns the paths in a directory of pinned keys that are not read as keys because of their names, at most
+/// `most`.
 ///
 /// # Errors
-/// [`TrustError::File`] where the directory does not list; one that is not there has nothing.
+/// Fails with [`TrustError::File`] if the directory cannot be listed; a missing directory is empty.
 pub fn not_read(dir: &Path, most: usize) -> Result<Vec<PathBuf>, TrustError> {
     entries(dir)?.filter(|path| !path.as_ref().is_ok_and(|path| is_named_as_key(path))).take(most).collect()
 }
 
-/// A node reads no other files as keys, so that one may lie there renamed, or beside a README.
+/// Returns whether a node reads this file as a key. Other files may lie beside it: a renamed key, or a
+/// README.
 fn is_named_as_key(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "pem")
 }
 
-/// The paths in a directory; none where it is missing.
+/// Returns the paths in a directory; none if it is missing.
 fn entries(dir: &Path) -> Result<impl Iterator<Item = Result<PathBuf, TrustError>>, TrustError> {
     let problem = |error: std::io::Error| TrustError::File { path: dir.to_owned(), source: error.into() };
     let listed = match fs::read_dir(dir) {
@@ -381,7 +388,7 @@ fn entries(dir: &Path) -> Result<impl Iterator<Item = Result<PathBuf, TrustError
 /// Replaces a file's content as a whole, so that after a crash it is the old or the new one.
 fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("json.new");
-    // Whatever is there: to open a pipe would wait for a reader.
+    // Removes any old file there, because opening a pipe would wait for a reader.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -436,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_directory_are_bounded_and_those_that_are_not_read_are_known() {
+    fn key_files_in_a_directory_are_bounded_and_others_are_listed() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a.pub", "README", "b.PEM"] {
             pin(dir.path(), BUNDLE_KEYS, name, "x");

@@ -1,4 +1,4 @@
-//! `hzn-armor` as an operator uses it, with each hub and a node's client at the other end.
+//! These tests use `hzn-armor` as an operator does, with each hub and a node's client at the other end.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use armor_hub_client::trust::TrustStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// The longest that a command may take.
+/// Time limit of a command.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLICY: &str = "apiVersion: security.kubearmor.com/v1
@@ -37,7 +37,7 @@ spec:
   action: Block
 ";
 
-/// Tables for this must remember at which of the last bytes there was an `a`, or whatever `letter` is.
+/// Returns a policy whose tables must remember at which of the last `bytes` bytes `letter` occurred.
 fn explosive(letter: char, bytes: usize) -> String {
     format!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: {letter}}}\nspec:\n  \
@@ -54,14 +54,14 @@ fn main() -> ExitCode {
         what_a_directory_holds_beside_policies_is_said,
         names_that_are_no_text_never_look_alike_nor_like_another_line,
         what_is_no_text_or_not_rendered_is_refused,
-        what_is_not_utf8_as_it_is_says_how_to_make_it_so,
+        input_that_is_not_plain_utf8_says_how_to_convert_it,
         trust_that_holds_no_keys_says_why,
         nothing_is_built_over_or_out_of_what_it_would_lose,
         an_output_that_takes_nothing_ends_every_command,
         a_server_that_is_no_sync_service_is_named,
         what_cannot_be_used_is_never_signed,
     ];
-    run_all([local, both_hubs![a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders]])
+    run_all([local, both_hubs![a_bundle_built_from_files_reaches_the_node_and_replaces_older_ones]])
 }
 
 struct Output {
@@ -76,7 +76,7 @@ struct Operator {
 }
 
 impl Operator {
-    /// With a hub to reach, or without.
+    /// Makes an operator's directory, and sets the variables for a hub if there is one.
     fn new(css: Option<CssConfig>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("certs.yaml"), POLICY).unwrap();
@@ -92,7 +92,7 @@ impl Operator {
         self.run_with(arguments, None, None).await
     }
 
-    /// With another standard output or standard error.
+    /// Runs the command with another standard output or standard error.
     async fn run_with(&self, arguments: &str, stdout: Option<Stdio>, stderr: Option<Stdio>) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
         command.args(arguments.split_whitespace());
@@ -100,7 +100,7 @@ impl Operator {
         self.finish(command).await
     }
 
-    /// With what a shell makes of the redirection.
+    /// Runs the command with a redirection made by a shell.
     async fn redirected(&self, arguments: &str, redirection: &str) -> Output {
         let mut command = tokio::process::Command::new("sh");
         command.args(["-c", &format!(r#"exec "$0" "$@" {redirection}"#), env!("CARGO_BIN_EXE_hzn-armor")]);
@@ -178,7 +178,7 @@ async fn keys_are_made_once_and_shown() {
         }
         operator.fails(&format!("keys generate {kind}"), 1, "not overwritten").await;
     }
-    // Half a key is none: whichever half is in the way, the other is not made.
+    // Half a key is useless: if one file cannot be written, the other is not written either.
     std::os::unix::fs::symlink("missing", operator.path("one.pem")).unwrap();
     std::os::unix::fs::symlink("missing", operator.path("two.key")).unwrap();
     for name in ["one", "two"] {
@@ -205,7 +205,7 @@ async fn what_cannot_be_used_is_never_signed() {
     operator.fails("bundle sign -k op.pem payload.json", 1, "public key").await;
     operator.fails("bundle inspect certs.yaml", 1, "not JSON").await;
 
-    // Each is in order, and no container can have both.
+    // Each is valid, but a container cannot have both.
     for letter in ['a', 'b'] {
         std::fs::write(operator.path(&format!("{letter}.yaml")), explosive(letter, 12)).unwrap();
         operator.good(&format!("policy check {letter}.yaml")).await;
@@ -256,14 +256,14 @@ async fn files_that_are_not_regular_are_refused_at_once() {
         ] {
             operator.fails(&command, 1, &says).await;
         }
-        // What appears beside pinned keys is left out, and the keys hold.
+        // Such a file beside pinned keys is skipped, and the keys stay valid.
         let pinned = operator.path("trust/trust.d").join("other.pem");
         std::os::unix::fs::symlink(operator.path(name), &pinned).unwrap();
         let verify = "bundle verify --trust trust --node-id node1 payload.json";
         operator.fails(verify, 1, &format!("left out: trust/trust.d/other.pem: a {kind}")).await;
         operator.fails(verify, 1, "refused (unsigned)").await;
         std::fs::remove_file(&pinned).unwrap();
-        // The record of changes cannot be passed over: a removed key would be believed.
+        // The record of changes cannot be skipped: a removed key would be trusted.
         let changes = operator.path("trust/trust-changes.json");
         std::os::unix::fs::symlink(operator.path(name), &changes).unwrap();
         operator.fails(verify, 1, &format!("trust-changes.json: a {kind}")).await;
@@ -376,7 +376,7 @@ async fn what_is_no_text_or_not_rendered_is_refused() {
     }
 }
 
-async fn what_is_not_utf8_as_it_is_says_how_to_make_it_so() {
+async fn input_that_is_not_plain_utf8_says_how_to_convert_it() {
     let operator = Operator::new(None);
     signed_bundle(&operator).await;
     let wide: fn(&str) -> Vec<u8> =
@@ -446,7 +446,8 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
         ("bundle build --name edge certs.yaml ./certs.yaml", "the file certs.yaml once more"),
         ("bundle build --name edge certs.yaml --serial 18446744073709551615", "no later one could pass it"),
         ("bundle build --name edge certs.yaml --threshold 0", "nothing built: the threshold is 0: write"),
-        // Milliseconds: what is built later, with seconds, would be refused for 50,000 years.
+        // This serial is in milliseconds: later bundles with serials in seconds would be refused for 50,000
+        // years.
         (
             "bundle build --name edge certs.yaml --serial 1790000000000",
             "leave it out for the seconds since 1970",
@@ -465,7 +466,7 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
     let twins = "other/same.yaml:1:1: policy `protect-certs` stands already in certs.yaml, line 1";
     operator.fails("bundle build --name edge certs.yaml other/same.yaml", 1, twins).await;
     operator.fails("bundle build --name edge other", 1, "other/a b.yaml: rename the file").await;
-    // What is refused then is wrong before.
+    // `policy check` reports before what `bundle build` refuses.
     let namespaced = |space: &str| POLICY.replace("metadata:", &format!("metadata:\n  namespace: {space}"));
     std::fs::write(operator.path("spaces.yaml"), format!("{}---\n{}", namespaced("a"), namespaced("b")))
         .unwrap();
@@ -489,14 +490,14 @@ async fn nothing_is_built_over_or_out_of_what_it_would_lose() {
             format!("bundle build --name edge certs.yaml --add-{role}key op.pem --remove-{role}key {id}");
         operator.fails(&build, 1, &both).await;
     }
-    // A serial that is more than the time, which serials are by default, is built with a word about later ones.
+    // A serial above the current time, which is the default, is accepted with a warning about later serials.
     let ahead = operator.run("bundle build --name edge certs.yaml --serial 4000000000").await;
     let says = "build later bundles of the name with a --serial above it, nodes refuse lower ones; by default they are until 2096-";
     assert!(ahead.code == 0 && ahead.stderr.contains(says), "{}", ahead.stderr);
     let counted = operator.run("bundle build --name edge certs.yaml --serial 7").await;
     assert_eq!((counted.code, counted.stderr.as_str()), (0, ""));
 
-    // What somebody else built is not signed either.
+    // A payload that somebody else built is not signed either.
     let payload = std::fs::read_to_string(operator.path("payload.json")).unwrap();
     let mut absurd: serde_json::Value = serde_json::from_str(&payload).unwrap();
     absurd["serial"] = u64::MAX.into();
@@ -562,7 +563,7 @@ async fn an_output_that_takes_nothing_ends_every_command() {
         );
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        // The key's file is there by now.
+        // The key's file exists by then.
         let command = command.replace("full", &format!("closed{number}"));
         let said = operator.run_with(&command, Some(writer.into()), None).await;
         assert_eq!((said.code, said.stderr.as_str()), (1, ""), "{command}");
@@ -578,7 +579,7 @@ async fn an_output_that_takes_nothing_ends_every_command() {
             assert_eq!(said.code, 0, "{command} {redirection}: {}", said.stderr);
         }
     }
-    // Nothing is done that nobody would hear of: the hub is not even asked, nor state made.
+    // An action that nobody would hear of is not done: the hub is not asked, and no state is created.
     let hub = "--css-url http://127.0.0.1:1 -u u:p";
     for command in [
         format!("bundle publish bundle --service s {hub}"),
@@ -602,14 +603,14 @@ async fn an_output_that_takes_nothing_ends_every_command() {
     }
 }
 
-/// The files op.key and bundle.
+/// Makes the files op.key and bundle.
 async fn signed_bundle(operator: &Operator) {
     operator.good("keys generate op").await;
     operator.good("bundle build --name edge certs.yaml --out payload.json").await;
     operator.good("bundle sign -k op.key payload.json --out bundle").await;
 }
 
-/// A server that answers everything alike.
+/// Starts a server that gives the same answer to every request, and returns its URL.
 async fn monotonous(answer: &'static str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -667,13 +668,13 @@ async fn a_server_that_is_no_sync_service_is_named() {
     }
 }
 
-async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: Hub>(hub: Fixture<H>) {
+async fn a_bundle_built_from_files_reaches_the_node_and_replaces_older_ones<H: Hub>(hub: Fixture<H>) {
     let (ess, css) = (hub.ess().unwrap(), hub.css().unwrap());
     let (kind, node) = hub.destination();
     let node = [format!("{kind}:{node}")];
     let listed = async |prefix: &str| {
         let deadline = Instant::now() + Duration::from_secs(30);
-        // What the agbot does.
+        // The agbot does this on a real hub.
         for meta in css.list_all(BUNDLE_TYPE).await.unwrap() {
             if meta.object_id.starts_with(prefix) {
                 css.set_destinations(BUNDLE_TYPE, &meta.object_id, &node).await.unwrap();
@@ -725,7 +726,7 @@ async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: 
     assert!(bundle.payload.policies[0].text.contains("# the comment stays"));
     assert_eq!(meta.object_id, format!("edge.7.{}", &bundle.digest[..12]));
 
-    // The next serial, in hzn's own form, takes the place of the first.
+    // The next serial, in hzn's own form, replaces the first.
     operator.good("keys generate hzn --type rsa").await;
     let trust = node_trust(&operator.path("node"), &operator.path("hzn.pem"));
     operator.good("bundle build --name edge --serial 8 certs.yaml --out payload.json").await;
@@ -737,7 +738,7 @@ async fn a_bundle_goes_from_policy_files_to_the_node_and_replaces_its_elders<H: 
     let data = ess.data(BUNDLE_TYPE, &meta.object_id, 1 << 20).await.unwrap();
     verify(&data, Some(&meta), &trust, &node, &SerialFloor::new(), jiff::Timestamp::now()).unwrap();
 
-    // One that comes too late is published, with a word about the higher one.
+    // A bundle with a lower serial is published, with a warning about the higher one.
     operator.good("bundle build --name edge --serial 6 certs.yaml --out payload.json").await;
     operator.good("bundle sign -k op.key payload.json --out late.json").await;
     let late = operator.run("bundle publish late.json --service hzn-armor").await;

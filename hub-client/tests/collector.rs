@@ -1,4 +1,5 @@
-//! The collector on each hub: order, gaps, keys, forgeries, forks, and what a crash leaves in the output.
+//! These tests run the collector on each hub: order, gaps, keys, forgeries, forks, and the output after a
+//! crash.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,14 +37,14 @@ fn main() -> ExitCode {
         alerts_wait_at_the_hub_until_the_key_is_known,
         forgeries_and_copies_are_named_and_removed,
         an_object_without_data_is_left_for_a_while_and_then_named,
-        a_machine_without_an_ess_leaves_its_objects_at_the_hub_and_finds_its_receipt_there,
+        a_machine_without_an_ess_exchanges_alerts_and_receipts_at_the_hub,
         what_others_make_of_objects_left_at_the_hub_is_not_believed,
         lost_alerts_are_named,
         a_fresh_state_goes_on_where_the_nodes_receipts_end,
         a_node_set_back_is_named_and_not_believed,
         what_a_crash_left_in_the_output_is_cut_off,
         a_second_collector_and_a_newer_state_are_refused,
-        an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way,
+        an_object_with_an_unusable_name_is_reported_once_and_blocks_nothing,
         the_command_appends_alerts_and_reports_findings,
         each_alert_is_written_once_however_often_the_command_is_killed,
     ]])
@@ -96,7 +97,7 @@ impl<H: Hub> World<H> {
         Collector::open(config, self.hub.css().unwrap(), key, report)
     }
 
-    /// `hzn-armor alerts collect`, quiet.
+    /// Returns the command `hzn-armor alerts collect` without messages.
     fn command(&self) -> Command {
         let css = self.hub.css_config();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
@@ -116,7 +117,7 @@ impl<H: Hub> World<H> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.open(self.config()) {
-                // A process that another test is just starting still has the file's lock, inherited, until it runs.
+                // A process that another test is just starting has inherited the file's lock, until its exec.
                 Err(CollectorError::Output(OutputError::InUse(_))) if Instant::now() < deadline => {}
                 collector => return collector.unwrap(),
             }
@@ -151,7 +152,7 @@ impl<H: Hub> World<H> {
         self.arrive(STATUS_TYPE, &format!("node1.{}", self.statuses), &stream.status()).await;
     }
 
-    /// The newest receipt that reaches the node, once one covers `up_to`.
+    /// Waits for a receipt at the node that covers exactly `up_to`.
     async fn receipt(&self, stream: &Stream, up_to: u64) -> Receipt {
         let pinned = PrivateKey::load(&self.key).unwrap();
         let deadline = Instant::now() + PATIENCE;
@@ -295,7 +296,7 @@ async fn forgeries_and_copies_are_named_and_removed<H: Hub>(hub: Fixture<H>) {
     assert_eq!(world.collect().await, Summary::default(), "nothing is left at the hub");
 }
 
-/// The real hub shows an object so that its node deleted before it was sent.
+/// The real hub shows such an object if the node deleted it before sending the data.
 async fn an_object_without_data_is_left_for_a_while_and_then_named<H: Hub>(hub: Fixture<H>) {
     let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
@@ -332,9 +333,7 @@ async fn leave(css: &CssClient, object_type: &str, id: &str, stream: &Stream, da
     css.put_staying(object_type, id, stream.key.public().id().as_str(), data).await.unwrap();
 }
 
-async fn a_machine_without_an_ess_leaves_its_objects_at_the_hub_and_finds_its_receipt_there<H: Hub>(
-    hub: Fixture<H>,
-) {
+async fn a_machine_without_an_ess_exchanges_alerts_and_receipts_at_the_hub<H: Hub>(hub: Fixture<H>) {
     let (mut world, mut node) = (World::new(hub), Stream::new());
     let machine = CssClient::new(&world.hub.machine_config().unwrap()).unwrap();
     let [first, second] = [(); 2].map(|()| node.next(0, 2, "x"));
@@ -342,7 +341,8 @@ async fn a_machine_without_an_ess_leaves_its_objects_at_the_hub_and_finds_its_re
     leave(&machine, STATUS_TYPE, "node1.status", &node, &node.status()).await;
     world.collect().await;
     leave(&machine, ALERTS_TYPE, &first.id, &node, &first.object).await;
-    // Whatever way nodes' receipts take, and also where another run of the collector publishes it.
+    // This does not depend on the route of nodes' receipts, nor on which run of the collector publishes the
+    // receipt.
     let service = ServiceId {
         org_id: "myorg".into(),
         arch: "*".into(),
@@ -366,7 +366,7 @@ async fn a_machine_without_an_ess_leaves_its_objects_at_the_hub_and_finds_its_re
     let receipt = Receipt::verify(&data, [collector.public()], ("myorg", "node1", &key)).unwrap();
     assert_eq!(receipt.up_to, second.end);
 
-    // The machine becomes a node; only that the hub knows by the same name.
+    // The machine becomes a node; the hub knows only that the name is the same.
     world.send_status(&node).await;
     world.send(&node.next(0, 1, "x")).await;
     world.collect().await;
@@ -381,7 +381,7 @@ async fn what_others_make_of_objects_left_at_the_hub_is_not_believed<H: Hub>(hub
         let path = format!("{object_type}/{id}/data");
         assert_eq!(world.hub.operator.put(&path, data.to_vec()).await.unwrap(), 204);
     };
-    // Another's status put into the machine's object, and under a name of one's own.
+    // Someone puts another node's status into the machine's object, and publishes one under their own name.
     leave(&machine, STATUS_TYPE, "node1.a", &node, &node.status()).await;
     other(STATUS_TYPE, "node1.a", &stranger.status()).await;
     leave(&world.css, STATUS_TYPE, "node1.b", &stranger, &stranger.status()).await;
@@ -413,7 +413,7 @@ async fn what_others_make_of_objects_left_at_the_hub_is_not_believed<H: Hub>(hub
     };
     assert!(forged("node1.2-2.x") && forged("node1.3-3.x"), "{findings:?}");
 
-    // One without data is nobody's alert; it does not stay for ever either.
+    // An object without data contains no alert; it does not stay for ever either.
     let meta = serde_json::json!({"objectID": "node1.parked", "objectType": ALERTS_TYPE, "destinationType": HUB_TYPE});
     let body = serde_json::json!({"meta": meta}).to_string();
     assert_eq!(world.hub.operator.put(&format!("{ALERTS_TYPE}/node1.parked"), body).await.unwrap(), 204);
@@ -486,7 +486,7 @@ async fn what_a_crash_left_in_the_output_is_cut_off<H: Hub>(hub: Fixture<H>) {
     assert!(text.starts_with(std::str::from_utf8(&before).unwrap()) && !text.contains("half"));
     assert_eq!(text.lines().count(), 3);
 
-    // Rotated away: the new file begins with what comes next.
+    // The output was rotated away: the new file begins with the next alert.
     fs::rename(world.output(), world.hub.dir().join("rotated")).unwrap();
     world.send(&node.next(0, 1, "x")).await;
     world.collect().await;
@@ -514,7 +514,7 @@ async fn a_second_collector_and_a_newer_state_are_refused<H: Hub>(hub: Fixture<H
     assert!(error.to_string().contains("collector.db"), "{error}");
 }
 
-async fn an_object_whose_name_cannot_be_used_is_reported_once_and_in_nobodys_way<H: Hub>(hub: Fixture<H>) {
+async fn an_object_with_an_unusable_name_is_reported_once_and_blocks_nothing<H: Hub>(hub: Fixture<H>) {
     let (mut world, mut node) = (World::new(hub), Stream::new());
     for object_type in [ALERTS_TYPE, STATUS_TYPE] {
         let body =
@@ -561,7 +561,8 @@ async fn the_command_appends_alerts_and_reports_findings<H: Hub>(hub: Fixture<H>
     assert_eq!(missing.status.code(), Some(2), "wrong usage");
 }
 
-/// SIGKILL at moments that follow from a seed, mostly within a pass: in a write, in a transaction, in a request.
+/// SIGKILL comes at times derived from a seed, mostly within a pass: in a write, in a transaction, in a
+/// request.
 async fn each_alert_is_written_once_however_often_the_command_is_killed<H: Hub>(hub: Fixture<H>) {
     let (mut world, mut node) = (World::new(hub), Stream::new());
     world.send_status(&node).await;
@@ -570,7 +571,7 @@ async fn each_alert_is_written_once_however_often_the_command_is_killed<H: Hub>(
         let sealed = node.next(0, 20, "x");
         sent = sealed.end.sequence;
         world.send(&sealed).await;
-        // As long as it is killed before it has seen the batch, the batch is there for the next one.
+        // If the command is killed before it has read the batch, the next one finds the batch.
         for _ in 0..3 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let mut collector = world.command().arg("--follow").kill_on_drop(true).spawn().unwrap();

@@ -1,5 +1,5 @@
-//! `alerts collect` on a full disk: what is not durable is neither consumed nor receipted, the error names the file, and with
-//! room again each alert is there once.
+//! These tests run `alerts collect` on a full disk: objects whose alerts are not durable are neither consumed
+//! nor get a receipt, the error names the file, and when there is room again each alert is written once.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +45,8 @@ struct World<H> {
 }
 
 impl<H: Hub> World<H> {
-    /// With one alert collected already; `output` and `state` are below the fixture's directory, and the disk is `disk` there.
+    /// Sets up a world in which one alert is already collected; `output` and `state` are below the fixture's
+    /// directory, and the disk is `disk` there.
     async fn new(hub: Fixture<H>, output: &str, state: &str) -> Self {
         let disk = SmallDisk::mount(&hub.dir().join("disk"), 1 << 20).unwrap();
         PrivateKey::generate(KeyType::P256).unwrap().save_new(&hub.dir().join("receipt.key")).unwrap();
@@ -70,7 +71,7 @@ impl<H: Hub> World<H> {
     }
 
     async fn send(&mut self, count: u64) -> Sealed {
-        // Long enough not to fit into the last page that a file has already.
+        // These alerts are so long that they do not fit into the last page of an existing file.
         let sealed = self.node.next(0, count, &"/etc/secret".repeat(1000));
         self.arrive(ALERTS_TYPE, &sealed.id, &sealed.object).await;
         sealed
@@ -82,7 +83,7 @@ impl<H: Hub> World<H> {
         command
     }
 
-    /// To standard output.
+    /// Returns the command that prints alerts to standard output.
     fn print(&self) -> Command {
         let css = self.hub.css_config();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
@@ -107,7 +108,8 @@ impl<H: Hub> World<H> {
         list.into_iter().map(|object| object.object_id).collect()
     }
 
-    /// Collecting fails and names `file`; nothing is acknowledged. With room again, all of it is collected once.
+    /// Checks that collecting fails, names `file` and acknowledges nothing, and that with room again all
+    /// alerts are collected once.
     async fn fails_until_there_is_room(mut self, file: &str) {
         let receipts = self.receipts().await;
         let sealed = self.send(20).await;

@@ -1,4 +1,4 @@
-//! What is made to cost much is refused within a second, in bounded memory.
+//! This test checks that bundles made to be expensive are refused within a second and in bounded memory.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,29 +12,30 @@ use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::trust::TrustStore;
 use jiff::Timestamp;
 
-/// Counts what is allocated, so that the test can tell the most that was at once.
+/// `Counting` counts allocated bytes, so that the test can read the peak.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is passed on to the system's allocator as it is.
+// SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         MOST.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is the same.
+        // SAFETY: the caller guarantees the same for `layout`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // A large one moves without being there twice.
+        // A large block moves without being in memory twice.
         if let Some(more) = size.checked_sub(layout.size()) {
             MOST.fetch_max(NOW.fetch_add(more, Ordering::Relaxed) + more, Ordering::Relaxed);
         } else {
             NOW.fetch_sub(layout.size() - size, Ordering::Relaxed);
         }
-        // SAFETY: `pointer` is from the system's allocator, with this layout; the caller's promise about `size` is the same.
+        // SAFETY: `pointer` is from the system's allocator, with this layout; the caller guarantees the same
+        // for `size`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
@@ -48,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A bundle of a pinned key: what anyone else signed is not read so far.
+/// Returns a bundle signed with `key`; the verifier reads bundles of other keys less far.
 fn bundle(key: &PrivateKey, policies: &[String]) -> Vec<u8> {
     let policies: Vec<_> = policies
         .iter()
@@ -77,7 +78,7 @@ fn alias_bomb() -> String {
     bomb
 }
 
-/// A file whose rules all inherit one message.
+/// Returns a policy file whose rules all inherit one message.
 fn described(message: usize, rules: usize) -> String {
     let message = "m".repeat(message);
     let rules: String = (0..rules).map(|rule| format!("    - path: /{rule}\n")).collect();
@@ -98,7 +99,7 @@ fn hostile_bundles_are_refused_within_a_second_and_little_memory() {
     let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
 
     let full = |text: &str| text.repeat((1 << 20) / text.len());
-    // As much as a payload has room for.
+    // This is as much as fits into a payload.
     let three = |text: &str| vec![full(text); 3];
     let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let payload = |text: &str| envelope(&key, text.repeat(MAX_PAYLOAD / text.len()).as_bytes());
@@ -125,7 +126,7 @@ fn hostile_bundles_are_refused_within_a_second_and_little_memory() {
             let refusal = verify(&bytes, None, &trust, &node, &SerialFloor::new(), Timestamp::UNIX_EPOCH);
             (refusal.unwrap_err(), start.elapsed(), MOST.load(Ordering::Relaxed) - before)
         };
-        // The machine may be busy with something else once.
+        // The machine may be busy during one of the runs.
         let (refusal, time, memory) = (0..3).map(|_| measured()).min_by_key(|(_, time, _)| *time).unwrap();
         println!("{name}: {time:?}, {} KiB", memory >> 10);
         let said = refusal.to_string();

@@ -1,4 +1,5 @@
-//! The ESS and CSS clients on each hub, and against servers that misbehave as no hub can be made to.
+//! These tests run the ESS and CSS clients on each hub, and against servers that misbehave as no hub can be
+//! made to.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -19,11 +20,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn main() -> ExitCode {
     let both = both_hubs![
         a_bundle_goes_to_the_node_and_is_acknowledged,
-        an_alert_object_goes_to_the_hub_and_consuming_it_shows_at_the_node,
+        an_alert_reaches_the_hub_and_its_consumption_shows_at_the_node,
         a_signature_that_does_not_fit_is_told_apart,
         an_unknown_object_is_not_taken_for_refused_credentials,
         replaced_credentials_are_read_again,
-        only_the_pinned_certificate_is_believed_and_a_replaced_one_is_read_again,
+        only_the_pinned_certificate_is_trusted_and_a_new_one_is_reread,
         an_ess_that_is_away_or_restarts_is_no_end,
         a_put_that_hangs_ends_in_time_and_can_be_repeated,
     ];
@@ -102,11 +103,11 @@ async fn a_bundle_goes_to_the_node_and_is_acknowledged<H: Hub>(fixture: Fixture<
     .await;
 }
 
-async fn an_alert_object_goes_to_the_hub_and_consuming_it_shows_at_the_node<H: Hub>(fixture: Fixture<H>) {
+async fn an_alert_reaches_the_hub_and_its_consumption_shows_at_the_node<H: Hub>(fixture: Fixture<H>) {
     let (ess, css) = (fixture.ess().unwrap(), fixture.css().unwrap());
     ess.put("t", "node1.1-2.aa", b"alerts").await.unwrap();
-    // The real hub forgets what is consumed in the moment between its listing an object and its telling the node so. With the
-    // next one there, that is over.
+    // The real hub forgets an object that is consumed after the hub listed it and before the hub notified the
+    // node. Once the hub has the next object, that time is over.
     ess.put("t", "node1.3-3.bb", b"more").await.unwrap();
     eventually("the hub has both", async || (css.list("t").await.unwrap().len() == 2).then_some(())).await;
     assert_eq!(css.data("t", "node1.1-2.aa", 100).await.unwrap(), b"alerts");
@@ -157,7 +158,7 @@ async fn replaced_credentials_are_read_again<H: Hub>(fixture: Fixture<H>) {
         identity: "myorg/1.5.0/hzn-armor".to_owned(),
     };
     fixture.hub.put_credential("myorg/hzn-armor", new).unwrap();
-    // An old token is good until the new one was used.
+    // The old token is valid until the new one is used.
     fixture.write_horizon_files("new").unwrap();
     fixture.ess().unwrap().list("t", false).await.unwrap();
     fixture.write_horizon_files("service-token").unwrap();
@@ -166,7 +167,8 @@ async fn replaced_credentials_are_read_again<H: Hub>(fixture: Fixture<H>) {
         assert!(matches!(error, MmsError::Unauthorized { .. }) && error.is_transient(), "{error}");
         assert!(error.to_string().contains("auth.json"), "{error}");
     }
-    // Half-written: named, and over as soon as the agent is done.
+    // A half-written file is named in the error, and the error ends as soon as the agent has written all of
+    // it.
     std::fs::write(fixture.horizon_files().join("auth.json"), r#"{"id":"myorg/hzn-armor","tok"#).unwrap();
     let error = ess.list("t", false).await.unwrap_err();
     assert!(matches!(&error, MmsError::File { path, .. } if path.ends_with("auth.json")), "{error}");
@@ -174,13 +176,12 @@ async fn replaced_credentials_are_read_again<H: Hub>(fixture: Fixture<H>) {
     ess.list("t", false).await.unwrap();
 }
 
-async fn only_the_pinned_certificate_is_believed_and_a_replaced_one_is_read_again<H: Hub>(
-    fixture: Fixture<H>,
-) {
+async fn only_the_pinned_certificate_is_trusted_and_a_new_one_is_reread<H: Hub>(fixture: Fixture<H>) {
     let ess = fixture.ess().unwrap();
     ess.list("t", false).await.unwrap();
     fixture.hub.replace_certificate().await.unwrap();
-    // A connection from before may end only with the next request, which then says so and nothing of certificates.
+    // The first request on an old connection may report only that the connection ended, and not the
+    // certificate.
     eventually("the new certificate is refused", async || {
         let error = ess.list("t", false).await.unwrap_err();
         assert!(matches!(error, MmsError::Unreachable { .. }) && error.is_transient(), "{error}");
@@ -201,7 +202,7 @@ async fn an_ess_that_is_away_or_restarts_is_no_end<H: Hub>(fixture: Fixture<H>) 
     assert!(error.to_string().contains("essapi.sock"), "{error}");
     for _ in 0..2 {
         fixture.hub.restart_ess().await.unwrap();
-        // A connection from before may end only with the next request.
+        // An old connection may fail only at the next request.
         eventually("it answers again", async || ess.list("t", false).await.ok()).await;
     }
 }
@@ -237,7 +238,7 @@ async fn a_put_that_hangs_ends_in_time_and_can_be_repeated<H: Hub>(fixture: Fixt
     .await;
 }
 
-/// What a misbehaving server does after its first bytes.
+/// A `Then` says what a misbehaving server does after its first bytes.
 #[derive(Clone, Copy)]
 enum Then {
     Silence,
@@ -245,7 +246,7 @@ enum Then {
     Endless,
 }
 
-/// The URL of a server that answers every request so; it ends with the test's runtime.
+/// Starts a server that answers every request this way, and returns its URL; it ends with the test's runtime.
 async fn misbehaving(answer: &'static str, then: Then) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -310,7 +311,7 @@ async fn answers_that_are_slow_endless_or_garbage_are_errors_in_time() {
     assert!(matches!(list, Err(MmsError::NoSyncService { .. })), "{list:?}");
     let (data, _) = ask("HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n", Then::Close).await;
     assert!(matches!(&data, Err(e @ MmsError::Rejected { status: 503, .. }) if e.is_transient()), "{data:?}");
-    // Credentials are not carried to where a redirect points.
+    // Credentials are not sent to the target of a redirect.
     let redirect = "HTTP/1.1 302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
     let (data, _) = ask(redirect, Then::Close).await;
     assert!(matches!(data, Err(MmsError::Rejected { status: 302, .. })), "{data:?}");

@@ -1,5 +1,5 @@
-//! `docs/reference.md` says what `hzn-armor` has for commands, a bundle for fields, a refusal for codes and an alert for
-//! fields; the pages that show its commands show none that it does not have.
+//! These tests compare `docs/reference.md` with the commands of `hzn-armor`, the fields of bundles and
+//! alerts, and the codes of refusals, and check that the pages show only commands that exist.
 #![allow(clippy::unwrap_used)]
 
 use armor_contract_tests::pages;
@@ -41,7 +41,7 @@ fn fields_of_a_bundle() {
     }
 }
 
-/// Documentation comments and the lines of code between them.
+/// Returns the documentation comments, each with the line of code that follows it.
 fn documented(source: &str) -> Vec<(String, &str)> {
     let (mut items, mut text) = (Vec::new(), Vec::new());
     for line in source.lines().map(str::trim) {

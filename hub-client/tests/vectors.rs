@@ -1,4 +1,4 @@
-//! Keys and signatures of another implementation; `vectors/README` has the commands.
+//! These tests verify keys and signatures of another implementation; `vectors/README` has the commands.
 
 #![allow(clippy::unwrap_used)]
 

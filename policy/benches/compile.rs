@@ -1,4 +1,4 @@
-//! How long parsing and compiling take: 1, 100 and 10,000 rules.
+//! Measures how long parsing and compiling take, for 1, 100 and 10,000 rules.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use armor_policy::{CompileOptions, Policy, compile, parse};
@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::fmt::Write as _;
 use std::hint::black_box;
 
-/// Half exact paths, half directories, spread over a file system as packages would be.
+/// Returns documents of half exact paths, half directories, spread over a file system like packages.
 fn documents(rules: usize) -> Vec<String> {
     let per_document = 5_000;
     (0..rules.div_ceil(per_document))

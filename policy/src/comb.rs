@@ -1,23 +1,25 @@
-//! Packs the states of a DFA into the comb of [`Automaton`].
+//! Packs the states of a DFA into the comb of an [`Automaton`].
 
 use crate::tables::{Automaton, Jump, Slot};
 
-/// A state to pack; states are named by their index.
+/// A `State` is a state to pack. Other states refer to it by its index.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct State<'a> {
     pub(crate) class: u16,
     pub(crate) below: u16,
     pub(crate) default: u32,
-    /// On which bytes it leads elsewhere than to `default`; sorted, and never on byte 0.
+    /// The bytes on which the state leads elsewhere than to `default`, and where; sorted, never byte 0.
     pub(crate) transitions: &'a [(u8, u32)],
 }
 
-/// Words that a search looks at before the state goes behind everything else: bounds the work per state.
+/// Number of words that a search examines before it puts the state behind all others; bounds the work.
 const MAX_PROBES: usize = 64;
 
-/// Packs `states`, of which the first is the dead one; `None` if that takes more than `limit` slots, a jump counting as two.
+/// Packs `states`, the first of which is dead, or returns `None` if they take more than `limit` slots. A jump
+/// counts as two.
 pub(crate) fn pack(states: &[State<'_>], start: u32, limit: usize) -> Option<Automaton> {
-    // The fullest first, while the comb is empty; equal ones in their order, so that the result is always the same.
+    // The fullest states come first, while the comb is empty. The sort is stable, so the result is always the
+    // same.
     let mut order: Vec<u32> = (1..states.len() as u32).collect();
     order.sort_by_key(|&state| std::cmp::Reverse(states[state as usize].transitions.len()));
 
@@ -58,17 +60,17 @@ pub(crate) fn pack(states: &[State<'_>], start: u32, limit: usize) -> Option<Aut
     (slots.len() + 2 * jumps.len() <= limit).then_some(Automaton { slots, jumps, start: entry(start) })
 }
 
-/// Eight states in a row that lead to one other state each.
+/// A `Run` is a chain of eight states, each of which has exactly one transition.
 struct Run {
     bytes: [u8; 8],
     from: u32,
     to: u32,
 }
 
-/// The runs that are worth a jump: those that begin where paths part, and those that go on where one ends.
+/// `Runs` holds the runs that are worth a jump: they begin where paths part or where another run ends.
 struct Runs {
     all: Vec<Run>,
-    /// For each state the index of the run that begins there.
+    /// For each state, the index of the run that begins there.
     of: Vec<Option<u32>>,
 }
 
@@ -100,11 +102,12 @@ fn run(states: &[State<'_>], from: u32) -> Option<Run> {
     Some(Run { bytes, from, to })
 }
 
-/// Which slots are taken, as a bit set without an end.
+/// A `Free` records which slots are taken, as a bit set without an end.
 #[derive(Default)]
 struct Free {
     taken: Vec<u64>,
-    /// For each number of transitions where the last search ended: slots before it are too full for such a state.
+    /// For each range of transition counts, the word where the last search ended: the words before it are too
+    /// full.
     hints: [usize; 4],
 }
 
@@ -117,7 +120,7 @@ impl Free {
         self.taken[word] |= 1 << (slot % 64);
     }
 
-    /// The slots `from..from + 64` as bits.
+    /// Returns the slots `from..from + 64` as bits; a bit is set if the slot is taken.
     fn window(&self, from: usize) -> u64 {
         let word = |index: usize| self.taken.get(index).copied().unwrap_or(0);
         let (index, shift) = (from / 64, from % 64);
@@ -125,7 +128,7 @@ impl Free {
         if shift == 0 { low } else { low | word(index + 1) << (64 - shift) }
     }
 
-    /// The base of a state with these transitions: a free slot with a free slot at each of their distances.
+    /// Returns a base for these transitions: a free slot with a free slot at the distance of each byte.
     fn find(&mut self, transitions: &[(u8, u32)]) -> usize {
         let hint = match transitions.len() {
             0 => 0,
@@ -144,7 +147,7 @@ impl Free {
                 return from + taken.trailing_ones() as usize;
             }
         }
-        // Nothing nearby: behind everything else it fits for certain, and the next search begins further on.
+        // No room nearby: the state certainly fits behind all others, and the next search begins further on.
         self.hints[hint] += MAX_PROBES / 2;
         self.taken.len() * 64
     }
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_comb_steps_as_its_states() {
-        // Many overlapping shapes, from empty rows to full ones.
+        // The rows have many overlapping shapes, from empty to full.
         let rows: Vec<Vec<(u8, u32)>> = (0..600_u32)
             .map(|state| match state {
                 0 => Vec::new(),
@@ -198,7 +201,7 @@ mod tests {
 
     #[test]
     fn jumps_lead_where_steps_lead() {
-        // Two chains of 20 that part after the first byte, and a loop that no jump may follow for ever.
+        // Two chains of 20 states part after the first byte; a loop must not be followed forever.
         let state = |transitions| State { class: 0, below: 0, default: 0, transitions };
         let rows: Vec<Vec<(u8, u32)>> = (0..=43_u32)
             .map(|state| match state {

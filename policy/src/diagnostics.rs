@@ -1,24 +1,24 @@
-//! What is wrong with a policy file, where, and what would be right.
+//! Collects the errors and warnings of a policy file, each with its place and its remedy.
 
 use crate::model::{Location, MAX_DESCRIPTIONS, Rule};
 use std::fmt;
 
-/// How many diagnostics are kept for one file; the rest is only counted.
+/// Number of diagnostics that are kept for one file; further ones are only counted.
 pub const MAX_DIAGNOSTICS: usize = 100;
 
-/// How many bytes of a message are shown.
+/// Number of bytes of a message that are shown.
 const MAX_MESSAGE: usize = 400;
 
-/// One finding.
+/// A `Diagnostic` is one error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The name of the file, as given by the caller.
     pub file: String,
-    /// Where.
+    /// The place in the file.
     pub location: Location,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What would be right; empty where the message says it.
+    /// The remedy; empty if the message says it.
     pub help: String,
 }
 
@@ -30,12 +30,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why a file was refused: one line each, in the order of the file.
+/// A `Diagnostics` lists why a file was refused, one line each in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Diagnostics {
-    /// The first [`MAX_DIAGNOSTICS`] findings, never empty in an error.
+    /// The first [`MAX_DIAGNOSTICS`] diagnostics; never empty in an error.
     pub list: Vec<Diagnostic>,
-    /// How many more there were.
+    /// Number of further diagnostics.
     pub more: usize,
 }
 
@@ -56,7 +56,8 @@ fn too_described() -> String {
 }
 
 impl Diagnostic {
-    /// That the rules of a bundle's files, up to `file`, have more than [`MAX_DESCRIPTIONS`] bytes of tags and messages.
+    /// Returns the error for more than [`MAX_DESCRIPTIONS`] bytes of tags and messages in a bundle's files up
+    /// to `file`.
     #[must_use]
     pub fn too_described(file: &str) -> Self {
         let (location, message) = (Location { line: 1, column: 1 }, too_described());
@@ -64,7 +65,7 @@ impl Diagnostic {
     }
 }
 
-/// Collects the findings of one file, and counts what its rules describe themselves with.
+/// A `Sink` collects the diagnostics of one file, and counts the bytes of its rules' tags and messages.
 #[derive(Debug)]
 pub(crate) struct Sink {
     file: String,
@@ -95,7 +96,8 @@ impl Sink {
         push(&mut self.warnings, &self.file, at, message.into(), help.into());
     }
 
-    /// The rule, unless the descriptions of the file's rules are too much with its own: that is an error once.
+    /// Returns the rule, or `None` if tags and messages exceed [`MAX_DESCRIPTIONS`] with it, which is
+    /// reported once.
     pub(crate) fn bounded(&mut self, rule: Rule) -> Option<Rule> {
         let before = self.descriptions;
         self.descriptions = before.saturating_add(rule.description_bytes());
@@ -108,12 +110,12 @@ impl Sink {
         None
     }
 
-    /// How many errors there are so far.
+    /// Returns the number of errors so far.
     pub(crate) fn count(&self) -> usize {
         self.errors.list.len() + self.errors.more
     }
 
-    /// The errors, then the warnings, each in the order of the file.
+    /// Returns the errors and the warnings, each in the order of the file.
     pub(crate) fn finish(mut self) -> (Diagnostics, Diagnostics) {
         self.errors.list.sort_by_key(|d| d.location);
         self.warnings.list.sort_by_key(|d| d.location);
@@ -130,7 +132,7 @@ fn push(to: &mut Diagnostics, file: &str, location: Location, message: String, h
     }
 }
 
-/// Fit for a terminal and for one line, whatever a hostile document put into it.
+/// Makes a text fit for one line of a terminal, whatever a hostile document put into it.
 fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MAX_MESSAGE));
     for c in text.chars() {
@@ -143,7 +145,7 @@ fn shown(text: &str) -> String {
     out
 }
 
-/// Characters that change the order in which a terminal shows others.
+/// Returns whether a character changes the order in which a terminal shows others.
 fn is_reordering(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,17 +1,18 @@
-//! Bytes that the kernel has for names, of files above all, as text.
+//! Writes names that the kernel has as bytes, above all of files, as text.
 //!
-//! Invariant: different bytes never make the same text, so that nobody can name a file to be taken for another. What is plain
-//! UTF-8 stands as it is. Bytes that are not UTF-8, control characters, and those that end a line or turn the direction of
-//! what is shown, stand as `\xNN`, two lower-case hexadecimal digits a byte. A backslash is doubled where it would else be
-//! read with what follows: before an `x`, another backslash, or a byte that stands as `\xNN`.
+//! Invariant: different bytes never make the same text, so that no name of a file can be taken for another.
+//! Plain UTF-8 stays as it is. Bytes that are not UTF-8, control characters, and characters that end a line
+//! or change the direction of text become `\xNN`, with two lower-case hexadecimal digits for each byte. A
+//! backslash is doubled where it would otherwise be read together with what follows: before an `x`, another
+//! backslash, or a byte written as `\xNN`.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// The text for `bytes`; up to four times as long, in bytes.
+/// Returns the text for `bytes`, which is up to four times as long, in bytes.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
-    // Whether the last of `text` is a backslash that stands for itself, once.
+    // True while `text` ends in a single backslash, which stands for itself.
     let mut is_behind_backslash = false;
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -37,7 +38,7 @@ pub fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// The text for a path, in the same way.
+/// Returns the text for a path like [`escaped`].
 pub fn escaped_path(path: &Path) -> String {
     escaped(path.as_os_str().as_encoded_bytes())
 }
@@ -49,7 +50,8 @@ fn push_bytes(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Control characters, ends of lines and paragraphs, marks of direction, and the byte order mark.
+/// Returns whether a character is written as bytes: control characters, ends of lines and paragraphs, marks
+/// of direction, and the byte order mark.
 fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_or_would_change_what_is_shown_stands_as_bytes() {
+    fn unprintable_and_non_utf8_bytes_are_escaped() {
         for (bytes, text) in [
             (&b"/t/a\xff"[..], r"/t/a\xff"),
             (b"/t/a\nb\x00\x7f", r"/t/a\x0ab\x00\x7f"),
@@ -91,7 +93,7 @@ mod tests {
         }
     }
 
-    /// As a reader of alerts gets the bytes back.
+    /// Returns the bytes of a text, decoded as a reader of alerts does it.
     fn unescaped(text: &str) -> Vec<u8> {
         let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
         while let Some((&first, tail)) = rest.split_first() {

@@ -1,24 +1,24 @@
-//! The pattern language of `matchPatterns`: AppArmor's globs.
+//! Reads the pattern language of `matchPatterns`, which is AppArmor's globs.
 //!
-//! | write | for |
+//! | syntax | matches |
 //! |---|---|
-//! | `*` | any run of bytes without `/`, the empty one too |
-//! | `**` | any run of bytes |
+//! | `*` | any run of bytes without `/`, possibly empty |
+//! | `**` | any run of bytes, possibly empty |
 //! | `?` | one byte that is not `/` |
 //! | `[abc]`, `[a-z]`, `[^a]` | one byte of the set (or not of it), never `/` |
-//! | `{a,b}` | one of the alternatives, themselves patterns |
+//! | `{a,b}` | one of the alternatives, which are patterns themselves |
 //! | `\x` | `x` itself |
 //!
-//! A pattern must match the whole path; a directory's path may be written with or without its last `/`.
+//! A pattern must match the whole path. It may spell a directory's path with or without the last `/`.
 
 use std::fmt::Write as _;
 
-/// The longest path a rule can name, in bytes: what the kernel can walk (`PATH_MAX` without the NUL).
+/// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
 pub const MAX_PATH: usize = 4095;
-/// How deep `{...}` may nest.
+/// Deepest nesting of `{...}`.
 pub const MAX_NESTING: usize = 4;
 
-/// A valid pattern.
+/// A `Glob` is a valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     text: String,
@@ -41,52 +41,53 @@ pub(crate) enum Token {
     Either(Vec<Vec<Token>>),
 }
 
-/// Why a pattern is not one.
+/// A `GlobError` says why a text is not a valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GlobError {
-    /// It is relative, or begins with something that is not a plain `/`.
+    /// The pattern is relative, or begins with something other than a plain `/`.
     #[error("a pattern must begin with '/'")]
     Relative,
-    /// It is longer than [`MAX_PATH`] bytes.
+    /// The pattern is longer than [`MAX_PATH`] bytes.
     #[error("the pattern is longer than {MAX_PATH} bytes")]
     Long,
-    /// `//`, which no path holds.
+    /// The pattern has `//`, which is in no path.
     #[error("'//' is in no path")]
     EmptyComponent,
-    /// `/./` or `/../`, which no path holds.
+    /// The pattern has a component `.` or `..`, which is in no path.
     #[error("'.' and '..' are in no path once it is resolved")]
     DotComponent,
-    /// More than two stars in a row.
+    /// The pattern has more than two stars in a row.
     #[error("'***' has no meaning; write '**' for any run of characters, '*' for one without '/'")]
     Stars,
-    /// A `[` without its `]`.
+    /// A `[` has no `]`.
     #[error("'[' is never closed")]
     OpenSet,
-    /// `[]`, `[z-a]`, a set that begins with `!`, or one that holds `/` or a byte outside ASCII.
+    /// A set is empty (`[]`) or reversed (`[z-a]`), begins with `!`, or holds `/`, `[`, `\` or a byte outside
+    /// ASCII.
     #[error("'[{0}]' is not a set; write [abc], [a-z] or [^abc], without '/' and in ASCII")]
     BadSet(String),
-    /// A `{` without its `}`.
+    /// A `{` has no `}`.
     #[error("'{{' is never closed")]
     OpenBrace,
     /// A `}` or `]` that closes nothing.
     #[error("'{0}' closes nothing; write '\\{0}' for the character itself")]
     Stray(char),
-    /// `{...}` nested deeper than [`MAX_NESTING`].
+    /// `{...}` nests deeper than [`MAX_NESTING`].
     #[error("'{{' nests deeper than {MAX_NESTING} levels")]
     Nesting,
-    /// `@{NAME}`.
+    /// The pattern has an AppArmor variable, `@{NAME}`.
     #[error("AppArmor variables such as '@{{HOME}}' are not known here; write the path out")]
     Variable,
-    /// A `\` at the end.
+    /// The pattern ends in a `\` that escapes nothing.
     #[error("'\\' at the end escapes nothing")]
     Escape,
-    /// A NUL byte.
+    /// The pattern has a NUL byte.
     #[error("a NUL byte is in no path")]
     Nul,
 }
 
 impl Glob {
-    /// Reads a pattern.
+    /// Parses a pattern.
     pub fn new(text: &str) -> Result<Self, GlobError> {
         if text.len() > MAX_PATH {
             return Err(GlobError::Long);
@@ -105,36 +106,37 @@ impl Glob {
         }
         let mut parser = Reader { bytes: text.as_bytes(), at: 0 };
         let mut tokens = parser.sequence(0)?;
-        // The last `/` is optional in the path, so it is in the pattern: `/etc/*/` means the directories themselves.
+        // The last `/` of a path is optional, so that of a pattern is dropped: `/etc/*/` means `/etc/*`.
         if tokens.len() > 1 && tokens.last() == Some(&Token::Byte(b'/')) {
             tokens.pop();
         }
         Ok(Self { text: text.to_owned(), tokens })
     }
 
-    /// As written.
+    /// Returns the pattern as written.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// How many bytes of a matching path the pattern itself spells, at least: what makes one glob more specific
-    /// than another.
+    /// Returns the least number of literal bytes in a matching path. The glob with more of them is more
+    /// specific.
     pub fn literal_bytes(&self) -> usize {
         literal_bytes(&self.tokens)
     }
 
-    /// How much the pattern can add to an automaton, roughly: `**` first, then everything else that is not literal.
+    /// Estimates how much the pattern adds to an automaton: the number of `**`, then of other non-literal
+    /// parts.
     pub(crate) fn complexity(&self) -> (usize, usize) {
         complexity(&self.tokens)
     }
 
-    /// The directory in which everything lies that the pattern matches, with its last `/`.
+    /// Returns the directory that contains everything that the pattern matches, with its last `/`.
     pub fn directory(&self) -> String {
         let (literal, end) = self.literal_directory();
         String::from_utf8_lossy(&literal[..end]).into_owned()
     }
 
-    /// The same pattern below another directory; `directory` ends in `/`.
+    /// Returns the same pattern below another directory; `directory` ends in `/`.
     pub(crate) fn with_directory(&self, directory: &str) -> Self {
         let (_, end) = self.literal_directory();
         let tokens: Vec<Token> =
@@ -152,7 +154,7 @@ impl Glob {
         (literal, end)
     }
 
-    /// A regular expression over bytes for the paths it matches, the optional last `/` included.
+    /// Returns a regular expression over bytes that matches the same paths, with or without a last `/`.
     pub(crate) fn regex(&self) -> String {
         let mut out = String::with_capacity(self.text.len() * 4);
         regex(&self.tokens, &mut out);
@@ -197,7 +199,7 @@ fn regex(tokens: &[Token], out: &mut String) {
             Token::Run => out.push_str("[^/]*"),
             Token::AnyRun => out.push_str("(?s:.)*"),
             Token::Set { negated, ranges } => {
-                // A set never holds `/`, so it only has to be kept out of a negated one.
+                // A set never holds `/`, so `/` has to be excluded only from a negated set.
                 out.push_str(if *negated { "[^/" } else { "[" });
                 for &(low, high) in ranges {
                     byte(low, out);
@@ -226,7 +228,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads up to the end, or inside braces up to (not over) a `,` or `}`.
+    /// Reads tokens up to the end or, inside braces, up to (not over) a `,` or `}`.
     fn sequence(&mut self, depth: usize) -> Result<Vec<Token>, GlobError> {
         let mut tokens = Vec::new();
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -277,7 +279,7 @@ impl Reader<'_> {
 
     fn set(&mut self) -> Result<Token, GlobError> {
         let rest = &self.bytes[self.at..];
-        // A `]` right at the start would be a member elsewhere; here it makes an empty set, which is refused.
+        // In a shell pattern, a `]` at the start is a member. Here it closes an empty set, which is an error.
         let end = rest.iter().position(|&b| b == b']').ok_or(GlobError::OpenSet)?;
         let inside = &rest[..end];
         let bad = || GlobError::BadSet(String::from_utf8_lossy(inside).into_owned());

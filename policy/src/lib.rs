@@ -1,8 +1,9 @@
-//! KubeArmor policy documents, validated and compiled to the tables that the kernel reads.
+//! This crate validates KubeArmor policy documents and compiles them to the tables that the kernel side
+//! reads.
 //!
-//! Pure: no I/O and no kernel. [`parse()`] reads documents, [`compile()`] resolves every precedence, inheritance, posture
-//! and ownership question into a [`tables::Domain`], and [`mod@reference`] says
-//! the same slowly, for tests.
+//! It does no I/O and uses no kernel interface. [`parse()`] reads documents, [`compile()`] resolves every
+//! question of precedence, inheritance, posture and ownership into a [`tables::Domain`], and
+//! [`mod@reference`] gives the same answers slowly, for tests.
 
 mod comb;
 pub mod compile;

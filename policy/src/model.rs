@@ -1,35 +1,36 @@
-//! What a policy document says, validated and with every inherited value filled in.
+//! Defines the content of a policy document, validated and with every inherited value filled in.
 //!
-//! Invariants, which the parser establishes:
-//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH) bytes.
-//!   Only directories end in `/`.
-//! - Every rule carries its own action, severity, tags and message: the section's or the spec's where it gives none.
+//! The parser establishes these invariants:
+//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH)
+//!   bytes. Only paths of directories end in `/`.
+//! - Every rule carries an action, severity, tags and message; what it does not give, its section or the spec
+//!   gives.
 //! - A policy has at least one rule.
 
 use crate::glob::Glob;
 
-/// A place in a policy file, both counted from 1.
+/// A `Location` is a place in a policy file; line and column count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
-    /// The line.
+    /// The line number.
     pub line: u32,
-    /// The column, in characters.
+    /// The column number, in characters.
     pub column: u32,
 }
 
-/// Which workloads a document is about.
+/// A `Kind` says whether a document applies to containers or to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// `KubeArmorPolicy`: containers.
+    /// `KubeArmorPolicy`, for containers.
     Container,
-    /// `KubeArmorHostPolicy`: the node itself.
+    /// `KubeArmorHostPolicy`, for the node itself.
     Host,
 }
 
-/// One document.
+/// A `Policy` is one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Containers or the host.
+    /// The document's kind.
     pub kind: Kind,
     /// `metadata.name`.
     pub name: String,
@@ -37,123 +38,126 @@ pub struct Policy {
     pub namespace: Option<String>,
     /// `spec.selector` or `spec.nodeSelector`.
     pub selector: Selector,
-    /// The rules in the order of the document, at least one.
+    /// The rules in the order of the document; there is at least one.
     pub rules: Vec<Rule>,
-    /// The name of the file it was read from.
+    /// The name of the policy file.
     pub file: String,
-    /// Where the document begins.
+    /// The place where the document begins.
     pub location: Location,
 }
 
-/// Which workloads a policy applies to: those for which everything in here holds.
+/// A `Selector` selects the workloads of a policy: those that satisfy all of its labels and expressions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// `matchLabels`, in the order of the document.
+    /// `matchLabels` in the order of the document.
     pub labels: Vec<(String, String)>,
     /// `matchExpressions` (container policies only).
     pub expressions: Vec<Expression>,
 }
 
-/// One entry of `matchExpressions`; its key is always `label`.
+/// An `Expression` is one entry of `matchExpressions`; its key is always `label`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
-    /// Whether the workload must carry one of the labels (`In`) or none of them (`NotIn`).
+    /// The operator.
     pub operator: Operator,
-    /// The labels, each a key and a value (`values: ["key=value"]`).
+    /// The labels as pairs of key and value (`values: ["key=value"]`).
     pub labels: Vec<(String, String)>,
 }
 
-/// The operator of an [`Expression`].
+/// An `Operator` says how the labels of an [`Expression`] select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// Carries at least one of the labels.
+    /// The workload carries at least one of the labels.
     In,
-    /// Carries none of the labels.
+    /// The workload carries none of the labels.
     NotIn,
 }
 
-/// What happens to an access that a rule matches.
+/// An `Action` says what happens to an access that a rule matches.
+///
+/// The order of the variants is the precedence at equal specificity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Refuse it, with an alert. The order of the variants is the precedence at equal specificity.
+    /// Refuse the access, with an alert.
     #[default]
     Block,
-    /// Permit it silently, and make the section an allow-list.
+    /// Permit the access silently, and make the section an allow-list.
     Allow,
-    /// Permit it, with an alert.
+    /// Permit the access, with an alert.
     Audit,
 }
 
-/// The section of a rule: what kind of access it governs.
+/// A `Section` of a policy determines the kind of access that its rules govern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
-    /// `process`: starting a program and mapping it executable.
+    /// `process`: starting a program, and mapping it executable.
     Process,
     /// `file`: reading and changing files.
     File,
 }
 
-/// One rule.
+/// A `Rule` is one rule of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The section it stands in.
+    /// The section that the rule belongs to.
     pub section: Section,
-    /// What it matches.
+    /// The paths that the rule matches.
     pub target: Target,
-    /// The programs it applies to (`fromSource`), by exact path; empty for all.
+    /// The exact paths of the programs that the rule applies to (`fromSource`); empty for all.
     pub sources: Vec<String>,
-    /// The file's owner is permitted, others are not. What Audit only tells of, Block and Allow refuse them.
+    /// Permits only the file's owner. Block and Allow refuse others, Audit permits them with an alert.
     pub owner_only: bool,
-    /// Reads are permitted, writes are not, in the same way. Always false in `process`.
+    /// Permits only reads. Block and Allow refuse writes, Audit permits them with an alert. Always false in
+    /// `process`.
     pub read_only: bool,
-    /// What happens.
+    /// The action.
     pub action: Action,
-    /// 1 (least) to 10; 0 where the policy gives none.
+    /// The severity from 1 (least) to 10, or 0 if the policy gives none.
     pub severity: u8,
-    /// For the alert.
+    /// Tags for the alert.
     pub tags: Vec<String>,
-    /// For the alert; empty where the policy gives none.
+    /// Message for the alert; empty if the policy gives none.
     pub message: String,
-    /// Where the rule stands in its file.
+    /// The place of the rule in its file.
     pub location: Location,
 }
 
-/// The most bytes of tags and messages that the rules of a file, or of a bundle, may have: one that is inherited counts
-/// with each rule.
+/// Largest number of bytes of tags and messages in the rules of a file or of a bundle. An inherited tag or
+/// message counts once for each rule that inherits it.
 pub const MAX_DESCRIPTIONS: usize = 4 << 20;
 
 impl Rule {
-    /// What its tags and its message take in memory.
+    /// Returns the number of bytes that the tags and the message take in memory.
     #[must_use]
     pub fn description_bytes(&self) -> usize {
         self.message.len() + self.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>()
     }
 }
 
-/// What a rule matches.
+/// A `Target` describes the paths that a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// `path`: this file, or this directory itself.
+    /// `path`: the file of this path, or the directory itself.
     Path(String),
-    /// `dir`: the directory itself, what lies directly in it, and if recursive everything below.
+    /// `dir`: the directory itself, its direct entries, and if recursive everything below it.
     Directory {
-        /// Ends in `/`.
+        /// The directory's path, which ends in `/`.
         path: String,
-        /// Everything below, at any depth.
+        /// Matches everything below the directory, at any depth.
         recursive: bool,
     },
-    /// `pattern`.
+    /// `pattern`: every path that the pattern matches.
     Glob(Glob),
-    /// `execname`: any program whose last path component is this.
+    /// `execname`: every program whose path has this last component.
     Name(String),
 }
 
 impl Policy {
-    /// Whether an Allow rule with sources is an exception rather than an allow-list.
+    /// Returns whether an Allow rule with sources is an exception rather than an allow-list.
     ///
-    /// It is one if a Block or Audit rule for all programs, in the same section of the same policy, covers what it
-    /// names: the same target, a directory above it, or its `execname`. Such a rule lifts the other one for its sources
-    /// and restricts them in nothing else.
+    /// It is an exception if a Block or Audit rule for all programs, in the same section of the same policy,
+    /// covers its target: names the same target, a directory above it, or its `execname`. An exception lifts
+    /// that other rule for its sources and restricts them in nothing else.
     pub fn is_exception(&self, rule: &Rule) -> bool {
         rule.action == Action::Allow
             && !rule.sources.is_empty()
@@ -167,7 +171,7 @@ impl Policy {
 }
 
 impl Target {
-    /// Whether everything that `other` matches plainly lies in this; patterns are only compared as written.
+    /// Returns whether this target obviously covers `other`. Patterns are only compared as written.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (

@@ -1,9 +1,8 @@
-//! What selectors call containers and nodes: the keys that mean more than a label, and the names that KubeArmor lets
-//! them have as values.
+//! Defines the keys of selectors that mean more than a label, and the values that KubeArmor accepts for them.
 //!
-//! A list is written `a, b` or, as KubeArmor does for the containers of a pod, `[a, b]`; `*` is any. An entry of letters,
-//! digits, `_`, `.` and `-` is that name and no other. Any other entry is KubeArmor's regular expression: the name must
-//! begin with a match of it.
+//! A list is written `a, b` or, as in KubeArmor for the containers of a pod, `[a, b]`; `*` matches any name.
+//! An entry of letters, digits, `_`, `.` and `-` matches exactly that name. Any other entry is a regular
+//! expression as in KubeArmor, matched at the start of the name.
 
 use regex_automata::Anchored;
 use regex_automata::Input;
@@ -11,37 +10,38 @@ use regex_automata::dfa::{Automaton as _, StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 
-/// The container's name.
+/// Key for the container's name.
 pub const CONTAINER_NAME: &str = "kubearmor.io/container.name";
-/// The image as the runtime was given it.
+/// Key for the image, as it was given to the runtime.
 pub const IMAGE: &str = "horizon.image";
-/// The name of a Horizon service: the url of its definition, or what its deployment calls the container.
+/// Key for the name of a Horizon service: the url of its definition, or the container's name in its
+/// deployment.
 pub const SERVICE_NAME: &str = "horizon.service.name";
-/// The url of a Horizon service.
+/// Key for the url of a Horizon service.
 pub const SERVICE_URL: &str = "horizon.service.url";
-/// The organisation that owns a Horizon service.
+/// Key for the organisation that owns a Horizon service.
 pub const SERVICE_ORG: &str = "horizon.service.org";
-/// The version of a Horizon service.
+/// Key for the version of a Horizon service.
 pub const SERVICE_VERSION: &str = "horizon.service.version";
-/// The agreement under which a Horizon service runs.
+/// Key for the agreement under which a Horizon service runs.
 pub const AGREEMENT: &str = "horizon.agreement";
-/// What a container policy can select by besides labels.
+/// All keys besides labels by which a container policy can select.
 pub const CONTAINER_KEYS: [&str; 7] =
     [CONTAINER_NAME, IMAGE, SERVICE_NAME, SERVICE_URL, SERVICE_ORG, SERVICE_VERSION, AGREEMENT];
 
-/// The host's name, or Horizon's id of the node. KubeArmor's key, and Kubernetes' own.
+/// Keys of KubeArmor and of Kubernetes for the host's name or Horizon's id of the node.
 pub const HOSTNAME: [&str; 2] = ["kubearmor.io/hostname", "kubernetes.io/hostname"];
-/// A regular expression that the host's name begins with a match of.
+/// Keys for a regular expression that is matched at the start of the host's name.
 pub const HOSTNAME_REGEX: [&str; 2] = ["kubearmor.io/hostnamereg", "kubernetes.io/hostnamereg"];
-/// The node's architecture in Horizon's words, which are Kubernetes' too: `amd64`, `arm64`.
+/// Key for the node's architecture, named as in Horizon and Kubernetes: `amd64`, `arm64`.
 pub const ARCH: &str = "kubernetes.io/arch";
-/// Always `linux`.
+/// Key for the node's operating system, which is always `linux`.
 pub const OS: &str = "kubernetes.io/os";
-/// Horizon's id of the node.
+/// Key for Horizon's id of the node.
 pub const NODE_ID: &str = "horizon.node.id";
-/// The organisation of the node.
+/// Key for the node's organisation.
 pub const NODE_ORG: &str = "horizon.node.org";
-/// The node's built-in properties that Horizon tells a service.
+/// Keys for the built-in properties of the node that Horizon passes to a service.
 pub const NODE_PROPERTIES: [&str; 5] = [
     "openhorizon.arch",
     "openhorizon.cpu",
@@ -50,23 +50,23 @@ pub const NODE_PROPERTIES: [&str; 5] = [
     "openhorizon.allowPrivileged",
 ];
 
-/// Everything that a host policy can select by.
+/// Returns all keys by which a host policy can select.
 pub fn node_keys() -> impl Iterator<Item = &'static str> {
     HOSTNAME.into_iter().chain(HOSTNAME_REGEX).chain([ARCH, OS, NODE_ID, NODE_ORG]).chain(NODE_PROPERTIES)
 }
 
-/// The longest value, in bytes.
+/// Length of the longest value, in bytes.
 const MAX_VALUE: usize = 4096;
-/// The largest automaton of one regular expression, and the most memory to make it with, in bytes.
+/// Largest size of the automaton of one regular expression, and of the memory to build it with, in bytes.
 const MAX_REGEX: usize = 256 << 10;
 
-/// Why a value names nothing.
+/// A `NameError` says why a value names nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// No entry at all.
+    /// The value has no entry.
     #[error("it names nothing; write a name, a list `a, b`, or '*' for all")]
     Empty,
-    /// Longer than any list that is written by hand.
+    /// The value is longer than any list that is written by hand.
     #[error("it is longer than {MAX_VALUE} bytes")]
     Long,
     /// An entry is neither a name nor a regular expression that can be used.
@@ -74,7 +74,7 @@ pub enum NameError {
     Regex(String),
 }
 
-/// Names, one of which must be the one in question.
+/// A `Names` is a list of names and regular expressions, any of which may match.
 #[derive(Clone, Debug)]
 pub struct Names(Vec<Entry>);
 
@@ -86,10 +86,10 @@ enum Entry {
 }
 
 impl Names {
-    /// Names, and regular expressions, of containers.
+    /// Parses names of containers and regular expressions for them.
     ///
     /// # Errors
-    /// [`NameError`].
+    /// Fails if the value names nothing, is too long, or has an unusable regular expression.
     pub fn with_regexes(value: &str) -> Result<Self, NameError> {
         Self::read(value, |entry| {
             if entry == "*" {
@@ -99,18 +99,19 @@ impl Names {
         })
     }
 
-    /// Exact names only.
+    /// Parses exact names.
     ///
     /// # Errors
-    /// [`NameError`].
+    /// Fails if the value names nothing or is too long.
     pub fn exact(value: &str) -> Result<Self, NameError> {
         Self::read(value, |entry| Ok(if entry == "*" { Entry::Any } else { Entry::Exact(entry.to_owned()) }))
     }
 
-    /// One regular expression for hosts' names, in which KubeArmor's `*` stands for any run of characters.
+    /// Parses one regular expression for names of hosts, in which KubeArmor's `*` stands for any run of
+    /// characters.
     ///
     /// # Errors
-    /// [`NameError`].
+    /// Fails if the value is empty, too long, or not a usable regular expression.
     pub fn hostname_regex(value: &str) -> Result<Self, NameError> {
         let value = value.trim();
         match value.len() {
@@ -129,12 +130,12 @@ impl Names {
         if entries.is_empty() { Err(NameError::Empty) } else { Ok(Self(entries)) }
     }
 
-    /// Whether `name` is one of them.
+    /// Returns whether an entry matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.matches_by(name, |entry, name| entry == name)
     }
 
-    /// As [`Self::matches`]; how an exact name compares is the caller's.
+    /// Returns whether an entry matches `name`; exact names are compared by `same`.
     pub fn matches_by(&self, name: &str, same: impl Fn(&str, &str) -> bool) -> bool {
         self.0.iter().any(|entry| match entry {
             Entry::Any => true,
@@ -146,12 +147,12 @@ impl Names {
     }
 }
 
-/// Characters of which containers' names, hosts' names and versions are made.
+/// Returns whether a character occurs in names of containers and hosts, and in versions.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
-/// The entries of a list, trimmed. A comma within brackets is the regular expression's.
+/// Splits a list into its trimmed entries. A comma within brackets is part of a regular expression.
 fn split(value: &str) -> impl Iterator<Item = &str> {
     let value = value.trim();
     let list = value
@@ -171,8 +172,8 @@ fn split(value: &str) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// As KubeArmor, which puts the key before it, the regular expression holds from the beginning of the name and may end before
-/// its end.
+/// Compiles a regular expression that must match the beginning of a name, as in KubeArmor, which puts the key
+/// before it.
 fn regex(text: &str) -> Result<Entry, NameError> {
     let dfa = dense::Builder::new()
         .configure(

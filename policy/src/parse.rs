@@ -1,6 +1,6 @@
-//! Policy documents: YAML trees to [`Policy`], with every error of a file reported at its place.
+//! Turns YAML trees into [`Policy`] documents, and reports every error of a file at its place.
 //!
-//! Nothing is skipped: a field that is not understood is an error, whatever KubeArmor does with it.
+//! It skips nothing: a field that it does not understand is an error, whatever KubeArmor does with it.
 
 mod fields;
 mod paths;
@@ -12,30 +12,30 @@ use crate::model::{Action, Expression, Kind, Operator, Policy, Rule, Section, Se
 use crate::yaml::{self, Node};
 use fields::Fields;
 
-/// The `apiVersion` of every kind.
+/// The `apiVersion` of policies of every kind.
 pub const API_VERSION: &str = "security.kubearmor.com/v1";
 
-/// A file that is in order.
+/// A `Checked` is the content of a file without errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// Its policies, at least one.
+    /// The policies of the file; there is at least one.
     pub policies: Vec<Policy>,
-    /// What is valid but may not mean what its author thinks.
+    /// Warnings about parts that are valid but may not mean what their author thinks.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads all policies of a file; `name` is what diagnostics and alerts call it.
+/// Reads all policies of a file; `name` is the file's name in diagnostics and alerts.
 ///
 /// # Errors
-/// Everything that is wrong with the file, each with its line and column.
+/// Fails if the file has errors, and returns all of them with line and column.
 pub fn parse(name: &str, text: &str) -> Result<Vec<Policy>, Diagnostics> {
     check(name, text).map(|checked| checked.policies)
 }
 
-/// As [`parse`], with warnings.
+/// Reads policies like [`parse`], and returns warnings too.
 ///
 /// # Errors
-/// As [`parse`].
+/// Fails like [`parse`].
 pub fn check(name: &str, text: &str) -> Result<Checked, Diagnostics> {
     let mut sink = Sink::new(name);
     let documents = yaml::documents(text, &mut sink);
@@ -63,7 +63,7 @@ pub fn check(name: &str, text: &str) -> Result<Checked, Diagnostics> {
     if errors.list.is_empty() { Ok(Checked { policies, warnings: warnings.list }) } else { Err(errors) }
 }
 
-/// `None` only after an error.
+/// Reads one document; returns `None` only after an error.
 fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
     let top = Fields::new(document, "the document", sink)?;
     top.only(&["apiVersion", "kind", "metadata", "spec", "status"], &[], sink);
@@ -107,7 +107,8 @@ fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
     })
 }
 
-/// What Kubernetes writes into metadata by itself, and what is for people: accepted, without a meaning here.
+/// The fields of `metadata`. Besides `name` and `namespace` they have no meaning here: Kubernetes writes
+/// them, or they are for people.
 const METADATA: [&str; 13] = [
     "name",
     "namespace",
@@ -153,7 +154,7 @@ fn is_dns_name(text: &str) -> bool {
         && text.chars().all(|c| alphanumeric(c) || c == '-' || c == '.')
 }
 
-/// What rules inherit: severity, tags, message and action of the section or the spec.
+/// An `Inherited` holds the values of the section or the spec, which rules inherit.
 #[derive(Clone, Default)]
 struct Inherited {
     severity: u8,
@@ -165,7 +166,7 @@ struct Inherited {
 const COMMON: [&str; 4] = ["severity", "tags", "message", "action"];
 
 impl Inherited {
-    /// The values of `fields` where it has any, else these.
+    /// Returns the values that `fields` gives, and the inherited ones for all others.
     fn or_own(&self, fields: &Fields<'_>, sink: &mut Sink) -> Self {
         let severity = fields.severity(sink).unwrap_or(self.severity);
         let tags = fields.tags(sink).unwrap_or_else(|| self.tags.clone());
@@ -212,7 +213,7 @@ fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<
             read_section(node, section, &inherited, &mut rules, sink);
         }
     }
-    // Where a section that is not supported stands alone, that it is not supported says it all.
+    // If a policy has only unsupported sections, the error about these is enough.
     if sections == 0
         && !refused.iter().any(|(field, _)| *field != other_selector && spec.get(field).is_some())
     {
@@ -305,7 +306,7 @@ fn read_section(node: &Node, section: Section, above: &Inherited, rules: &mut Ve
     }
 }
 
-/// `None` only after an error.
+/// Reads one rule; returns `None` only after an error.
 fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink: &mut Sink) -> Option<Rule> {
     let what = format!("an entry of {list}");
     let fields = Fields::new(node, &what, sink)?;

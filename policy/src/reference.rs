@@ -1,6 +1,7 @@
-//! What the rules mean, said slowly: no automaton, no classes, each question answered from the documents.
+//! Evaluates policies slowly, straight from the documents: without automata or classes.
 //!
-//! The compiled tables are held against this. It shares only the model with the compiler.
+//! Tests compare the compiled tables with its answers. It shares only the model and the options with the
+//! compiler.
 
 use crate::compile::{CompileOptions, Posture};
 use crate::glob::{Glob, Token};
@@ -8,31 +9,32 @@ use crate::model::{Action, Policy, Rule, Section, Target};
 use crate::tables::{Permission, Verdict};
 use std::cmp::Reverse;
 
-/// What is accessed.
+/// An `Object` is a file that a program accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object<'a> {
-    /// A file with a path; a directory's ends in `/`.
+    /// A file with a path; the path of a directory ends in `/`.
     Path(&'a [u8]),
-    /// A file without one.
+    /// A file without a path.
     Anonymous,
-    /// A file whose path cannot be told.
+    /// A file whose path cannot be determined.
     Unresolved,
 }
 
-/// Who decided.
+/// A `By` names the reason for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By<'a> {
-    /// Nothing forbids it: always with [`Verdict::Allow`].
+    /// Nothing forbids the access; the verdict is [`Verdict::Allow`].
     Nobody,
-    /// The posture of an allow-list.
+    /// The posture decided, because no rule of an allow-list matches.
     Posture,
-    /// That the object has no path.
+    /// The object has no path, or none that can be determined.
     Unresolved,
-    /// A rule.
+    /// A rule decided.
     Rule(&'a Policy, &'a Rule),
 }
 
-/// What happens when `program` accesses `object`; `owner` says whether the task's filesystem uid owns it.
+/// Returns the verdict for an access of `program` to `object`, and its reason. `owner` says whether the
+/// task's filesystem uid owns the object.
 pub fn evaluate<'a>(
     policies: &[&'a Policy],
     options: &CompileOptions,
@@ -94,7 +96,7 @@ fn is_program(source: &str, program: &str, options: &CompileOptions) -> bool {
 type Order<'a> =
     (bool, u8, Reverse<usize>, u8, Reverse<usize>, (&'a str, Option<&'a str>, &'a str, u32, u32));
 
-/// Where a rule that matches stands among all that do: the lowest decides.
+/// Returns the rank of a rule that matches, or `None`. The lowest rank decides.
 fn match_order<'a>(
     policy: &'a Policy,
     rule: &Rule,
@@ -118,7 +120,7 @@ fn match_order<'a>(
     Some((rule.sources.is_empty(), kind, specific, action, Reverse(strictness(rule)), place))
 }
 
-/// Among rules of one action the one that refuses more comes first.
+/// Returns how much a rule refuses. Of rules with the same action, the stricter one comes first.
 fn strictness(rule: &Rule) -> usize {
     let permissions = match rule.section {
         Section::Process => [Permission::Exec, Permission::Map],
@@ -131,7 +133,7 @@ fn strictness(rule: &Rule) -> usize {
         .sum()
 }
 
-/// What is written and what it resolves to.
+/// Returns the target as written, and the targets that it resolves to.
 fn targets(target: &Target, options: &CompileOptions) -> Vec<Target> {
     let ends = |path: &str| {
         options.links.get(path.strip_suffix('/').unwrap_or(path)).cloned().unwrap_or_default().into_iter()
@@ -194,7 +196,7 @@ fn glob_matches(tokens: &[Token], path: &[u8]) -> bool {
     }
 }
 
-/// Whether a pattern matches a path, by the reference's own matcher.
+/// Returns whether a pattern matches a path, by this module's own matcher.
 pub fn matches(glob: &Glob, path: &[u8]) -> bool {
     match_target(&Target::Glob(glob.clone()), path).is_some()
 }
@@ -203,7 +205,7 @@ fn outcome(rule: &Rule, permission: Permission, owner: bool) -> Verdict {
     let beyond_read_only = rule.read_only && permission != Permission::Read;
     let not_the_owner = rule.owner_only && !owner;
     match rule.action {
-        // What readOnly and ownerOnly permit, Audit has nothing to tell of and Block does not refuse.
+        // An access that readOnly and ownerOnly permit gets no alert from Audit and no refusal from Block.
         _ if (rule.read_only || rule.owner_only) && !beyond_read_only && !not_the_owner => Verdict::Allow,
         Action::Audit => Verdict::Audit,
         Action::Allow if !beyond_read_only && !not_the_owner => Verdict::Allow,

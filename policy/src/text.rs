@@ -1,21 +1,22 @@
-//! What is in a file before it is YAML, JSON or PEM: text, or something that must become text first.
+//! Decodes a file before it is read as YAML, JSON or PEM, and detects other encodings and unrendered
+//! templates.
 
 use std::str::from_utf8;
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::model::Location;
 
-/// The byte order mark, which some editors begin UTF-8 with.
+/// The byte order mark, with which some editors begin UTF-8 files.
 const MARK: &str = "\u{feff}";
-/// How much of a file tells in which encoding it is, in bytes.
+/// Number of bytes at the start of a file from which its encoding is guessed.
 const SAMPLE: usize = 512;
-/// How much of a placeholder is looked at, in bytes.
+/// Largest number of bytes of a placeholder that is examined.
 const MAX_PLACEHOLDER: usize = 100;
 
-/// The text of a file; `name` is what the diagnostic calls it.
+/// Returns the text of a file; `name` is the file's name in the diagnostic.
 ///
 /// # Errors
-/// What else the file is, with the first place that shows it and the way to text.
+/// Fails if the file is not UTF-8. The diagnostic has the first such place, and how to convert the file.
 pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostics> {
     let refuse = |location, message, help| {
         let diagnostic = Diagnostic { file: name.to_owned(), location, message, help };
@@ -34,7 +35,8 @@ pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostics> {
     })
 }
 
-/// In what else than plain UTF-8 a text is that does not read, and the way to it; `None` where that is not why.
+/// Explains that a text cannot be read because it is UTF-16 or UTF-32 or has a byte order mark, and how to
+/// convert it. Returns `None` if the cause is another.
 #[must_use]
 pub fn foreign_encoding(bytes: &[u8]) -> Option<String> {
     if let Some(encoding) = wide_encoding(bytes) {
@@ -48,7 +50,8 @@ pub fn foreign_encoding(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Why a text is not YAML that a parser stopped at with `info`: where, what it is and, if it is known, what would be right.
+/// Explains why a text is not YAML, given where the parser `stopped` and its message `info`. Returns the
+/// place, the error and the remedy, which is empty if unknown.
 pub(crate) fn no_yaml(text: &str, stopped: Location, info: &str) -> (Location, String, &'static str) {
     let found = |at: usize, what: &str, help| (place(&text[..at]), format!("not YAML: {what}"), help);
     if let Some(at) = text.find('\0') {
@@ -70,7 +73,7 @@ pub(crate) fn no_yaml(text: &str, stopped: Location, info: &str) -> (Location, S
     (stopped, format!("not YAML: {info}"), "")
 }
 
-/// The first tab before the content of a line, from the line `from` on.
+/// Returns the place of the first tab in the indentation of a line, beginning at line `from`.
 fn indenting_tab(text: &str, from: u32) -> Option<Location> {
     let (mut start, mut number) = (0, 1);
     for line in text.split_inclusive('\n') {
@@ -84,9 +87,9 @@ fn indenting_tab(text: &str, from: u32) -> Option<Location> {
     None
 }
 
-/// The encoding, as iconv calls it, of what begins as UTF-16 or UTF-32 do.
+/// Returns iconv's name of the encoding if the bytes begin like UTF-16 or UTF-32.
 fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
-    // A mark is of UTF-32 before it is of UTF-16: both little-endian ones begin alike.
+    // UTF-32 comes before UTF-16, because both little-endian marks begin with the same bytes.
     let marks: [(&[u8], _); 4] = [
         (&[0xff, 0xfe, 0, 0], "UTF-32"),
         (&[0, 0, 0xfe, 0xff], "UTF-32"),
@@ -96,7 +99,7 @@ fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
     if let Some((_, encoding)) = marks.into_iter().find(|(mark, _)| bytes.starts_with(mark)) {
         return Some(encoding);
     }
-    // Without a mark: YAML is mostly ASCII, whose other bytes are 0 there, and text has no 0.
+    // Without a mark: YAML is mostly ASCII, whose other bytes are 0 in wide characters. UTF-8 text has no 0.
     let sample = &bytes[..bytes.len().min(SAMPLE)];
     let mut zeros = [0; 4];
     for (index, _) in sample.iter().enumerate().filter(|(_, byte)| **byte == 0) {
@@ -112,7 +115,7 @@ fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The first placeholder of a template, outside of comments, and where it stands.
+/// Returns the first template placeholder outside of comments, and its place.
 pub(crate) fn first_placeholder(text: &str) -> Option<(Location, &str)> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
@@ -124,7 +127,7 @@ pub(crate) fn first_placeholder(text: &str) -> Option<(Location, &str)> {
     None
 }
 
-/// The first placeholder of a template in one value.
+/// Returns the first template placeholder in one value.
 pub(crate) fn placeholder_in(value: &str) -> Option<&str> {
     placeholder_at(&value[find_placeholder(value)?..])
 }
@@ -133,20 +136,20 @@ fn find_placeholder(text: &str) -> Option<usize> {
     text.match_indices('{').map(|(at, _)| at).find(|at| placeholder_at(&text[*at..]).is_some())
 }
 
-/// Where a line's comment begins; its end if it has none.
+/// Returns where a line's comment begins, or the end of the line if it has none.
 fn comment(line: &str) -> usize {
     let begins = |at: &usize| line[..*at].is_empty() || line[..*at].ends_with([' ', '\t']);
     line.match_indices('#').map(|(at, _)| at).find(begins).unwrap_or(line.len())
 }
 
-/// The placeholder that a text begins with: of Helm and other Go templates, or of Jinja. In a pattern `{{a,b},c}` means
-/// something; but nobody begins an alternative with a blank.
+/// Returns the placeholder that a text begins with: of Helm and other Go templates, or of Jinja. In a
+/// pattern, `{{a,b},c}` is valid too, but nobody begins an alternative with a blank.
 fn placeholder_at(text: &str) -> Option<&str> {
     let (inside, end) = match text.strip_prefix("{{") {
         Some(inside) => (inside, "}}"),
         None => (text.strip_prefix("{%")?, "%}"),
     };
-    // Bounded, and cheap where it is none: a hostile file may have a million.
+    // The search is bounded and cheap, because a hostile file may have a million braces.
     let bound = (0..=MAX_PLACEHOLDER.min(inside.len())).rev().find(|&at| inside.is_char_boundary(at));
     let inside = &inside[..bound.unwrap_or(0)];
     let behind_trim = inside.strip_prefix('-').unwrap_or(inside);
@@ -159,8 +162,9 @@ fn placeholder_at(text: &str) -> Option<&str> {
     text.get(..2 + length)
 }
 
-/// Whether what stands behind two braces, without a blank, is an action of a template up to the next two, and no alternatives of
-/// a pattern: those have a comma, which an action has in quotes alone.
+/// Returns whether the text after `{{`, which begins without a blank, is a template action up to the next
+/// `}}` and not the alternatives of a pattern. Alternatives have a comma; an action has commas only within
+/// quotes.
 fn begins_action(inside: &str) -> bool {
     let mut quote = None;
     let mut characters = inside.char_indices();
@@ -177,7 +181,7 @@ fn begins_action(inside: &str) -> bool {
     false
 }
 
-/// The place behind a text.
+/// Returns the place directly after the text `before`.
 fn place(before: &str) -> Location {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let line = &before[before.rfind('\n').map_or(0, |end| end + 1)..];

@@ -1,8 +1,8 @@
-//! YAML text to trees of nodes that know where they stand.
+//! Parses YAML text into trees of nodes that have their places.
 //!
-//! Bounded before anything is built: [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_NODES`]. Aliases are refused, so that no
-//! document can grow beyond its text. Duplicate keys, keys that are not plain words and tags are errors here.
-//! Words that stand in the text as they are meant are borrowed from it.
+//! Sizes are bounded before anything is built, by [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_NODES`]. Aliases are
+//! refused, so that no document can grow beyond its text. Duplicate keys, keys that are lists or mappings,
+//! and tags are errors here. Scalars that need no decoding are borrowed from the text.
 
 use crate::diagnostics::Sink;
 use crate::model::Location;
@@ -11,11 +11,11 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// The largest policy file, in bytes.
+/// Size of the largest policy file, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
-/// How deep mappings and lists may nest; a policy needs 7.
+/// Deepest nesting of mappings and lists; a policy needs 7.
 pub const MAX_DEPTH: usize = 32;
-/// The most mappings, lists, keys and values in one file.
+/// Largest number of mappings, lists, keys and values in one file.
 pub const MAX_NODES: usize = 200_000;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Node<'t> {
 pub(crate) enum Value<'t> {
     Scalar {
         text: Cow<'t, str>,
-        /// Not quoted, so that `true`, `5` and `null` are not strings.
+        /// The scalar is not quoted, so that `true`, `5` and `null` are not strings.
         plain: bool,
     },
     List(Vec<Node<'t>>),
@@ -46,7 +46,7 @@ impl Node<'_> {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// What it is, for a message.
+    /// Returns the node's kind, for a message.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
@@ -69,14 +69,14 @@ fn is_number(text: &str) -> bool {
         && (text.parse::<f64>().is_ok() || text.starts_with("0x") || text.starts_with("0o"))
 }
 
-/// A mapping or list that is still being read.
+/// An `Open` is a mapping or list that is still being read.
 enum Open<'t> {
     List(Location, Vec<Node<'t>>),
     Map { at: Location, entries: Vec<(Key<'t>, Node<'t>)>, seen: HashSet<Cow<'t, str>>, key: Option<Key<'t>> },
 }
 
-/// The documents of a file, empty ones left out. What is wrong goes to the sink; after an error of the syntax or
-/// an alias only the documents before it are returned.
+/// Returns the documents of a file without the empty ones. Errors go to the sink. After a syntax error or an
+/// alias, only the documents before it are returned.
 pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
     let mut documents = Vec::new();
     if text.len() > MAX_TEXT {
@@ -84,7 +84,7 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
         sink.error(Location { line: 1, column: 1 }, message, "split it");
         return documents;
     }
-    // Everything else that could be said of such a file would only follow from this.
+    // Any other error in such a file would only follow from this one.
     if let Some((at, placeholder)) = text::first_placeholder(text) {
         refuse_placeholder(placeholder, at, sink);
         return documents;
@@ -162,7 +162,8 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
     documents
 }
 
-/// The text, and how far the scalars so far reach into it: the parser counts characters.
+/// A `Source` is the text and the position of the last scalar in it, in bytes and, as the parser counts, in
+/// characters.
 struct Source<'t> {
     text: &'t str,
     byte: usize,
@@ -170,7 +171,8 @@ struct Source<'t> {
 }
 
 impl<'t> Source<'t> {
-    /// The scalar as it stands in the text; `None` where escapes, folding or indentation make it another.
+    /// Returns the scalar as it stands in the text, or `None` if escapes, folding or indentation make it
+    /// differ.
     fn borrowed(&mut self, scalar: &str, span: &Span, plain: bool) -> Option<&'t str> {
         let ahead = span.start.index().checked_sub(self.character)?;
         let rest = self.text.get(self.byte..)?;

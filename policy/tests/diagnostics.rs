@@ -1,6 +1,7 @@
-//! Bad policy files and what is said of them: `bad/NAME.yaml` with all diagnostics in `bad/NAME.expected`.
+//! Checks the diagnostics of bad policy files: `bad/NAME.expected` has all diagnostics of `bad/NAME.yaml`.
 //!
-//! `UPDATE=1 cargo test -p armor-policy --test diagnostics` writes what is said now; read the difference.
+//! `UPDATE=1 cargo test -p armor-policy --test diagnostics` writes the current diagnostics; review the
+//! difference.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use armor_policy::{check, diagnostics::MAX_DIAGNOSTICS, parse, text, yaml};
@@ -109,7 +110,7 @@ fn what_is_no_text_is_refused_with_the_way_to_it() {
 }
 
 #[test]
-fn what_is_no_yaml_is_said_with_its_place_and_the_way_out() {
+fn text_that_is_not_yaml_is_reported_with_place_and_remedy() {
     let rules = |rules: &str| format!("{HEAD}  file:\n    matchPaths:\n{rules}\n");
     let nul = "a NUL character (take it out: tr -d";
     let tab = "(indent with blanks: expand FILE > NEW)";
@@ -185,7 +186,8 @@ fn a_byte_as_alerts_write_it_is_a_warning() {
     }
 }
 
-/// What must be refused, or read, without taking long: generous for a machine that is slow or busy.
+/// Asserts that a text is parsed or refused quickly. The limit is generous, for a machine that is slow or
+/// busy.
 fn quickly(name: &str, text: &str) {
     let start = Instant::now();
     let _ = parse(name, text);

@@ -1,4 +1,4 @@
-//! What large and hostile rule sets cost, and that what costs too much is refused by name.
+//! Measures large and hostile rule sets, and checks that the too costly are refused with the policy named.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use armor_policy::tables::{Domain, Slot};
@@ -9,18 +9,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counts what is allocated, so that a test can tell the most that was at once.
+/// A `Counting` allocator counts allocated bytes, so that a test can measure the peak.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is passed on to the system's allocator as it is.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         MOST.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is the same.
+        // SAFETY: the caller makes the same promise about `layout`.
         unsafe { System.alloc(layout) }
     }
 
@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The allocator counts for the whole process, so one measurement at a time.
+/// The allocator counts for the whole process, so only one measurement runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn parsed(name: &str, rules: &str) -> Policy {
@@ -61,7 +61,7 @@ fn directories(count: usize) -> String {
     rules
 }
 
-/// Compiles, and tells the most memory and the time that it took.
+/// Compiles the policies, and returns the peak memory in bytes and the time that it took.
 fn measured(policies: &[&Policy]) -> (Result<Domain, CompileError>, usize, Duration) {
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
@@ -92,7 +92,8 @@ fn a_hundred_rules_take_little_of_the_kernels_memory() {
     assert!(kernel < 64 << 10, "{kernel} bytes of tables");
 }
 
-/// Refused with the policy named, in bounded memory. The time is generous for a slow machine without optimisation.
+/// Asserts that the policies are refused with the policy named, in bounded memory and time. The time is
+/// generous, for a slow machine without optimisation.
 fn assert_refused(name: &str, policies: &[&Policy]) -> CompileError {
     let _alone = ALONE.lock();
     let (result, memory, time) = measured(policies);
@@ -107,7 +108,7 @@ fn assert_refused(name: &str, policies: &[&Policy]) -> CompileError {
 #[test]
 fn patterns_that_multiply_are_refused() {
     let mut rules = "  file:\n    matchPatterns:\n    - pattern: /harmless/*\n".to_owned();
-    // Each `?` doubles the states: any of the bytes before may have been the `a`.
+    // Each `?` doubles the states, because any of the bytes before may have been the `a`.
     for length in 1..40 {
         let _ = writeln!(rules, "    - pattern: /**a{}", "?".repeat(length));
     }

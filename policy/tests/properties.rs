@@ -1,4 +1,4 @@
-//! The compiled tables against the reference, over random policies and paths.
+//! Compares the compiled tables with `armor_policy::reference`, over random policies and paths.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use armor_policy::glob::Glob;
@@ -11,7 +11,7 @@ use armor_policy::{CompileOptions, Posture, compile, literal_paths};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Few names, so that random rules meet random paths.
+/// Generates few names, so that random rules match random paths.
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "ab", "etc", "x", "\u{e9}"]).prop_map(str::to_owned)
 }
@@ -130,7 +130,7 @@ fn options() -> impl Strategy<Value = CompileOptions> {
     )
 }
 
-/// Random paths, and for each what lies directly above and below.
+/// Generates random paths of files and directories.
 fn paths() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(prop_oneof![path(), directory()], 1..12)
 }
@@ -170,7 +170,7 @@ fn compare(
     }
 }
 
-/// The states that can follow one, by every byte, itself included.
+/// Returns the states that can be reached from a state, itself included.
 fn reachable(automaton: &Automaton, state: u32) -> BTreeSet<u32> {
     let mut seen = BTreeSet::from([state]);
     let mut todo = vec![state];
@@ -204,7 +204,7 @@ fn check_below(domain: &Domain) {
     }
 }
 
-/// What the kernel side relies on without checking.
+/// Asserts the properties of the tables on which the kernel side relies without checking them.
 fn check_shape(domain: &Domain) {
     for automaton in [&domain.objects, &domain.subjects] {
         for (index, slot) in automaton.slots.iter().enumerate() {

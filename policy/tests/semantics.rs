@@ -1,4 +1,4 @@
-//! What each field, precedence rule and inheritance path means, case by case, in the compiled tables.
+//! Checks in the compiled tables, case by case, the meaning of each field, precedence rule and inheritance.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use Permission::{Exec, Map, Read, Write};
@@ -6,7 +6,7 @@ use Posture::{Audit, Block};
 use armor_policy::tables::{Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission, Verdict};
 use armor_policy::{CompileOptions, Policy, Posture, compile, parse};
 
-/// A host policy from the lines of its spec.
+/// Returns a host policy made from the lines of its spec.
 fn policy(name: &str, spec: &str) -> Policy {
     let text = format!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: {name}}}\n\
@@ -22,7 +22,7 @@ fn compiled(posture: Posture, specs: &[&str]) -> Domain {
         .unwrap()
 }
 
-/// The verdict, and the message or else the policy of the rule that decided.
+/// Returns the verdict, and the message of the rule that decided or, if it has none, its policy.
 fn decide<'d>(
     domain: &'d Domain,
     program: &str,
@@ -37,8 +37,8 @@ fn decide<'d>(
     (decision.verdict(), if rule.message.is_empty() { &rule.policy } else { &rule.message })
 }
 
-/// Checks lines of `PROGRAM PATH PERMISSION WHO VERDICT [RULE]`, `-` for any program, `*` for all permissions or both
-/// kinds of tasks.
+/// Checks lines of `PROGRAM PATH PERMISSION WHO VERDICT [RULE]`: `-` is a program that no rule names, `*` is
+/// all permissions or both kinds of tasks.
 fn check(domain: &Domain, cases: &str) {
     for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = case.split_whitespace().collect();
@@ -416,7 +416,7 @@ fn a_directory_knows_what_lies_below_it() {
     assert_eq!(below("/srv/b/"), Verdict::Audit);
     assert_eq!(below("/srv/b/log/"), Verdict::Audit);
     assert_eq!(below("/srv/c/"), Verdict::Allow);
-    // A directory that no rule can tell from another one is in the same state, so that renaming between them is free.
+    // Directories that no rule tells apart are in the same state, so that a rename between them is permitted.
     assert_eq!(domain.objects.walk(b"/srv/c/"), domain.objects.walk(b"/home/"));
     assert_ne!(domain.objects.walk(b"/srv/a/"), domain.objects.walk(b"/srv/b/"));
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the kernel's maps and the agent take with a bundle of 100 rules in force, and what the agent took to refuse a hostile
-# one: lines `NAME KIB`. Run as root in a guest by scripts/bench, with a hub that brings the bundles.
+# Prints the memory of the kernel's maps and of the agent with a bundle of 100 rules in force, and of the agent after it refused
+# a hostile bundle, as lines `NAME KIB`. scripts/bench runs it as root in a guest, with a hub that brings the bundles.
 set -eu
 mkdir /run/agent-memory && cd /run/agent-memory
 
@@ -35,7 +35,7 @@ agent=$!
 within 120 enforces
 armor-guest-tests memory $agent
 
-# As much of a policy as a payload may have, and wrong only at the end of each file. `bundle sign` would not sign it; a
+# The largest policies that a payload may have, wrong only at the end of each file. `bundle sign` would not sign them; a
 # publisher that signs the bare payload does.
 hzn-armor keys generate --type rsa publisher >/dev/null
 cp publisher.pem /var/lib/hzn-armor/trust/trust.d

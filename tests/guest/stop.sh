@@ -1,6 +1,7 @@
 #!/bin/sh
-# What becomes of enforcement when the agent ends, in each way it can, and of what processes hold from before a policy; and the
-# agent on a machine that is no Horizon node. Run as root in a guest by scripts/test, with a hub that brings the bundles. Says what held as a Rust test does, and ends with the agent's log where something did not.
+# Checks enforcement after the agent ends, in each way in which it can; preexisting handles of processes; and the agent on a
+# machine that is no Horizon node. scripts/test runs it as root in a guest, with a hub that brings the bundles. It prints its
+# results as a Rust test does, and the agent's log when something does not hold.
 set -u
 exec 2>&1
 mkdir /run/agent-stop && cd /run/agent-stop || exit
@@ -19,7 +20,7 @@ start_agent() {
   hzn-armor-agent run >agent.log 2>&1 &
   agent=$!
 }
-# end_agent SIGNAL STATUS: the agent must end so.
+# end_agent SIGNAL STATUS: sends the signal to the agent, which must end with the status.
 end_agent() {
   kill -s "$1" "$agent"
   wait "$agent"
@@ -33,7 +34,7 @@ blocked() {
   case $said in *"Permission denied"*) ;; *) fail "$1: $said" ;; esac
 }
 permitted() { must cat "$secret"; }
-# publish SERIAL STOP [OPTION...]
+# publish SERIAL STOP [OPTION...]: publishes a bundle of the policy, with STOP as what happens when the agent stops.
 publish() {
   serial=$1 stop=$2
   shift 2
@@ -119,7 +120,7 @@ blocked "after SIGKILL"
 held "lift: a killed agent leaves enforcement"
 must hzn-armor-agent detach
 
-# By a descriptor to read, one to write, a shared mapping, and by being a program that must not run.
+# Four preexisting handles: a descriptor to read, one to write, a shared mapping, and a running program that must not run.
 cp /bin/busybox sleep
 echo "  process: {matchPaths: [{path: $PWD/sleep}]}" >>policy.yaml
 holders=
@@ -162,7 +163,8 @@ held "where the bundle says so, the holders are killed"
 end_agent TERM 0
 must hzn-armor-agent detach
 
-# A machine that is no Horizon node: a user of the org, whose password systemd would read from a file. It starts anew.
+# A machine that is no Horizon node acts as a user of the org, whose password systemd would read from a file. The agent starts
+# with an empty state directory.
 for name in $(env | sed -n 's/^\(HZN_ESS[A-Z_]*\|HZN_ORGANIZATION\|HZN_NODE_ID\)=.*/\1/p'); do unset "$name"; done
 export HZN_ARMOR_STATE_DIR="$PWD/machine" HZN_EXCHANGE_USER_AUTH=gateway:password
 must hzn-armor keys generate receipts

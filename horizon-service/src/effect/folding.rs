@@ -1,5 +1,5 @@
-//! Filesystems that take a name in several spellings. The kernel keeps the one that a file was opened by, so a rule about one
-//! spelling is none about the others.
+//! Finds filesystems that accept several spellings of a name. The kernel keeps the spelling by which a file
+//! was opened, so a rule for one spelling does not cover the others.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,8 @@ const FOLDING: [i64; 2] = [0x4d44, 0x2011_bab0];
 /// `FS_CASEFOLD_FL`, include/uapi/linux/fs.h.
 const CASEFOLD: u32 = 0x4000_0000;
 
-/// What to write instead of a target below a directory that folds names; a rule for all below that directory has no need of it.
+/// Returns what to write instead of a target below a directory that folds names. A recursive rule for that
+/// directory itself needs no change.
 pub fn advice(root: &Root, target: &Target) -> Option<String> {
     let (path, is_all_below) = match target {
         Target::Path(path) => (path.clone(), false),
@@ -35,12 +36,13 @@ pub fn advice(root: &Root, target: &Target) -> Option<String> {
     ))
 }
 
-/// The directory furthest up that `folds` holds of, of `path` and those above it.
+/// Returns the outermost directory, among `path` and its ancestors, for which `folds` is true.
 fn outermost(path: &Path, folds: impl Fn(&Path) -> bool) -> Option<&Path> {
     path.ancestors().filter(|directory| folds(directory)).last()
 }
 
-/// Whether a directory takes names in several spellings: all of vfat and exfat, and directories of other filesystems that are marked so.
+/// Returns whether a directory accepts several spellings of a name: any on vfat and exfat, and directories of
+/// other filesystems with the flag.
 fn folds(directory: &Path) -> bool {
     if !directory.is_dir() {
         return false;

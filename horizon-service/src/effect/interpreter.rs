@@ -1,4 +1,4 @@
-//! Which program runs a file that is started as one: what `#!` leads to, followed as the kernel (`binfmt_script`) and `env` do.
+//! Finds the program that runs a script, following `#!` as the kernel (`binfmt_script`) and `env` do.
 
 use std::path::{Path, PathBuf};
 use std::str;
@@ -9,25 +9,25 @@ use armor_policy::escaped;
 use super::find_program;
 use crate::root::Root;
 
-/// Bytes of a file's beginning that the kernel looks at (`BINPRM_BUF_SIZE`).
+/// Number of bytes at a file's start that the kernel reads (`BINPRM_BUF_SIZE`).
 const BEGINNING: usize = 256;
-/// Scripts, one of which is the interpreter of the other, that the kernel goes through.
+/// Maximum depth of scripts that are interpreters of scripts, in the kernel.
 const MAX_SCRIPTS: usize = 5;
-/// Options of `env` that take the word behind them.
+/// Options of `env` that take the next word.
 const WITH_WORD: [&[u8]; 6] = [b"-u", b"--unset", b"-C", b"--chdir", b"-a", b"--argv0"];
 
-/// What runs a script.
+/// `Runs` says what runs a script.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Runs {
     /// A program.
     Program(PathBuf),
-    /// The shell that starts it: the kernel refuses it, as it begins with no interpreter.
+    /// The shell that starts the script, since the kernel rejects a file without an interpreter.
     Starter,
-    /// It cannot be told, for this reason.
+    /// It cannot be determined, for this reason.
     Unknown(String),
 }
 
-/// What runs `file`, which is no link; `None` where that is the file itself, or it does not read.
+/// Returns what runs `file`, which is no symlink; `None` if the file itself runs or cannot be read.
 pub(super) fn of(root: &Root, file: &Path) -> Option<Runs> {
     let mut file = file.to_owned();
     let mut last = None;
@@ -46,9 +46,9 @@ pub(super) fn of(root: &Root, file: &Path) -> Option<Runs> {
     )))
 }
 
-/// What the first line of a file says; `None` where it is no script.
+/// Returns what the first line of a file names; `None` if it is no script.
 fn named(root: &Root, file: &Path) -> Option<Runs> {
-    // No more is read than the kernel looks at, and of regular files alone.
+    // Reads no more than the kernel does, and only from regular files.
     let beginning = file::read_start(file::open(&root.find(file)?, Links::Refuse).ok()?, BEGINNING).ok()?;
     let Some(line) = beginning.strip_prefix(b"#!") else {
         let is_text = !beginning.is_empty() && !beginning.contains(&0) && !beginning.starts_with(b"\x7fELF");
@@ -94,8 +94,8 @@ fn by_name(root: &Root, name: &[u8]) -> Runs {
     )
 }
 
-/// The program among the arguments of `env`. The kernel makes one argument of all; that they are split, as `-S` asks for, is what
-/// is meant in any case.
+/// Returns the program among the arguments of `env`. The kernel passes them all as one argument; they are
+/// split here even without `-S`, because that is what the author meant.
 fn run_by_env(argument: &[u8]) -> Option<Vec<u8>> {
     let mut words = words(argument).into_iter();
     while let Some(word) = words.next() {
@@ -112,7 +112,7 @@ fn run_by_env(argument: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// What stands in the word of the option `-S` itself: `-Spython3`, `-iSpython3`.
+/// Returns the rest of a word with the option `-S`: `-Spython3`, `-iSpython3`.
 fn split_string(word: &[u8]) -> Option<&[u8]> {
     if let Some(rest) = word.strip_prefix(b"--split-string") {
         return Some(rest.strip_prefix(b"=").unwrap_or(rest));
@@ -122,7 +122,7 @@ fn split_string(word: &[u8]) -> Option<&[u8]> {
     flags[at..].strip_prefix(b"S")
 }
 
-/// Words between blanks, without the quotes that keep some together.
+/// Splits at blanks, removing the quotes that keep words together.
 fn words(text: &[u8]) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;

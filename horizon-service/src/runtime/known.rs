@@ -1,10 +1,10 @@
-//! What is known of the runtime's containers, and what of it must be asked: no I/O.
+//! Tracks what is known of the runtime's containers and what must be asked, without I/O.
 //!
-//! Events and lists are quick and may be behind one another; what an inspection says is the truth. So:
-//! - An event shows at once what it says, and has the container inspected.
-//! - An inspection during which another event came says nothing of whether the container runs, and is made again.
-//! - A list during which an event came says nothing of that event's container.
-//! - A container goes when the runtime says that it is gone, never for want of an answer.
+//! Events and lists come quickly and may be out of order; an inspection is authoritative. So:
+//! - An event is applied at once, and its container is inspected.
+//! - An inspection during which another event came does not say whether the container runs, and is repeated.
+//! - A list during which an event came says nothing about that event's container.
+//! - A container is removed when the runtime says that it is gone, never for lack of an answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,41 +15,42 @@ use bollard::models::{ContainerInspectResponse, ContainerSummary, EventMessage};
 use crate::services::CREDENTIALS_MOUNT;
 use crate::workload::{HorizonService, Workload};
 
-/// Containers of the runtime by id, those that do not run among them.
+/// `Workloads` are the runtime's containers by id, running or not.
 pub type Workloads = BTreeMap<String, Arc<Workload>>;
-/// Labels by key.
+/// `Labels` are labels by key.
 pub type Labels = BTreeMap<String, String>;
 
-/// Containers that are looked after: half as many as there are domains, so that those of containers that are gone may wait for
-/// their last task.
+/// Maximum number of containers followed: half the number of domains, so that domains of removed containers
+/// can wait for their last task.
 pub const MAX_WORKLOADS: usize = 1024;
-/// Inspections at a time.
+/// Maximum number of simultaneous inspections.
 const MAX_INSPECTIONS: usize = 16;
 
-/// What the host tells of containers.
+/// A `Host` answers questions about containers from the host's files.
 pub trait Host {
-    /// Who a container is to Horizon, by its labels and the host's directory with its credentials.
+    /// Returns a container's Horizon service, found by its labels and the host directory with its
+    /// credentials.
     fn service(&mut self, labels: &Labels, credentials: Option<&Path>) -> Option<HorizonService>;
-    /// The layers of its root, uppermost first, if they are found without the runtime.
+    /// Returns the layers of a container's root, uppermost first, if they can be found without the runtime.
     fn layers(&mut self, id: &str) -> Vec<PathBuf>;
 }
 
-/// The containers and the questions.
+/// `Known` holds the known containers and the open questions.
 #[derive(Debug, Default)]
 pub struct Known {
     workloads: Workloads,
-    /// To be inspected.
+    /// Containers to inspect.
     wanted: BTreeSet<String>,
-    /// Being inspected, and whether an event came meanwhile.
+    /// Containers being inspected, and whether an event came meanwhile.
     asked: BTreeMap<String, bool>,
-    /// While a list is under way: containers that events were about.
+    /// During a list request, the containers that events were about.
     touched: Option<BTreeSet<String>>,
     /// Containers beyond [`MAX_WORKLOADS`].
     left_out: BTreeSet<String>,
     changed: bool,
 }
 
-/// What the runtime says of a container.
+/// `Facts` are the runtime's data on a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     name: String,
@@ -61,32 +62,32 @@ pub struct Facts {
 }
 
 impl Known {
-    /// The containers, if they are others than when this was last asked.
+    /// Returns the containers if they have changed since the last call.
     pub fn changes(&mut self) -> Option<Workloads> {
         std::mem::take(&mut self.changed).then(|| self.workloads.clone())
     }
 
-    /// Whether there is anything that [`Self::changes`] would tell.
+    /// Returns whether [`Self::changes`] would return anything.
     pub fn has_changed(&self) -> bool {
         self.changed
     }
 
-    /// Whether nothing is to be inspected or is being inspected.
+    /// Returns whether no inspection is needed or under way.
     pub fn is_complete(&self) -> bool {
         self.wanted.is_empty() && self.asked.is_empty()
     }
 
-    /// How many containers are there beyond the bound.
+    /// Returns the number of containers beyond [`MAX_WORKLOADS`].
     pub fn left_out(&self) -> usize {
         self.left_out.len()
     }
 
-    /// The Horizon services of all containers.
+    /// Returns the Horizon services of all containers.
     pub fn services(&self) -> impl Iterator<Item = &HorizonService> {
         self.workloads.values().filter_map(|workload| workload.horizon.as_ref())
     }
 
-    /// A container to be inspected now. What comes of it is told to [`Self::inspected`].
+    /// Returns a container to inspect now. Pass the result to [`Self::inspected`] or [`Self::not_inspected`].
     pub fn next_inspection(&mut self) -> Option<String> {
         if self.asked.len() >= MAX_INSPECTIONS {
             return None;
@@ -96,20 +97,20 @@ impl Known {
         Some(id)
     }
 
-    /// The connection is lost: what was asked will not be answered. What is known stays.
+    /// Drops all open questions after the loss of the connection. Known containers stay.
     pub fn disconnected(&mut self) {
         self.wanted.clear();
         self.asked.clear();
         self.touched = None;
     }
 
-    /// Takes an event.
+    /// Applies an event.
     pub fn event(&mut self, event: EventMessage, host: &mut impl Host) {
         let Some(actor) = event.actor else { return };
         let Some(id) = actor.id.filter(|id| is_id(id)) else { return };
         let action = event.action.unwrap_or_default();
         let mut attributes = actor.attributes.unwrap_or_default();
-        // Docker's words and Podman's.
+        // Docker's and Podman's names of actions.
         match action.as_str() {
             "create" | "init" | "start" => {
                 if !self.workloads.contains_key(&id) {
@@ -136,13 +137,13 @@ impl Known {
         self.want(&id);
     }
 
-    /// A list is being asked for.
+    /// Notes that a list is being requested.
     pub fn listing(&mut self) {
         self.touched = Some(BTreeSet::new());
     }
 
-    /// The list has come; `None` if it could not be had. Containers are inspected again where it shows something new, all
-    /// of them if `all`.
+    /// Applies a list; `None` if it could not be fetched. Containers for which it shows something new are
+    /// inspected again, or all if `all`.
     pub fn listed(&mut self, list: Option<Vec<ContainerSummary>>, all: bool, host: &mut impl Host) {
         let touched = self.touched.take().unwrap_or_default();
         let Some(list) = list else { return };
@@ -158,7 +159,7 @@ impl Known {
             self.remove(id);
         }
         self.left_out.retain(|id| list.contains_key(id));
-        // The first one is news, even that there is none.
+        // The first list counts as a change even if it is empty.
         self.changed |= all;
         for (id, facts) in list {
             if touched.contains(&id) {
@@ -179,7 +180,7 @@ impl Known {
         }
     }
 
-    /// A container was inspected; `None` if there is none of that id any more.
+    /// Applies the result of an inspection; `None` if there is no such container any more.
     pub fn inspected(&mut self, id: &str, found: Option<ContainerInspectResponse>, host: &mut impl Host) {
         let Some(again) = self.asked.remove(id) else { return };
         let Some(found) = found else {
@@ -198,7 +199,7 @@ impl Known {
         self.insert(id, facts, host);
     }
 
-    /// A container could not be inspected; the next list will have it tried again.
+    /// Notes that an inspection failed; the next list triggers another.
     pub fn not_inspected(&mut self, id: &str) {
         if self.asked.remove(id) == Some(true) {
             self.want(id);
@@ -254,7 +255,7 @@ impl Known {
 }
 
 impl Facts {
-    /// An event carries the labels, among a few words of its own.
+    /// Reads an event's attributes, which are the labels and a few others.
     fn of_event(mut attributes: HashMap<String, String>) -> Self {
         Self {
             name: plain_name(&attributes.remove("name").unwrap_or_default()),
@@ -265,7 +266,7 @@ impl Facts {
     }
 
     fn of_summary(summary: ContainerSummary) -> Self {
-        // Names with another slash are those of links from other containers.
+        // A name with another slash comes from a link of another container.
         let names = summary.names.unwrap_or_default();
         let name = names.iter().map(|name| plain_name(name)).find(|name| !name.contains('/'));
         Self {
@@ -294,7 +295,7 @@ impl Facts {
     }
 }
 
-/// The layers of an overlay, uppermost first; none where the runtime keeps containers in another way.
+/// Returns the layers of an overlay, uppermost first, or none for another storage driver.
 fn layers(driver: &HashMap<String, String>) -> Vec<PathBuf> {
     let Some(upper) = driver.get("UpperDir").filter(|upper| !upper.is_empty()) else { return Vec::new() };
     let lower = driver.get("LowerDir").map(String::as_str).unwrap_or_default();
@@ -306,7 +307,7 @@ fn plain_name(name: &str) -> String {
     name.strip_prefix('/').unwrap_or(name).to_owned()
 }
 
-/// Whether this is a container's id, as it stands in the name of its control group.
+/// Returns whether `id` is a container's id, as it appears in the name of its control group.
 fn is_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,14 +1,14 @@
-//! The layers of a container's root, read from Docker's own files.
+//! Reads the layers of a container's root from Docker's own files.
 //!
 //! ```text
 //! <root>/image/overlay2/layerdb/mounts/<container>/mount-id   the name of its own layer
-//! <root>/overlay2/<layer>/diff                                what a layer holds
+//! <root>/overlay2/<layer>/diff                                content of a layer
 //! <root>/overlay2/<layer>/lower                               the layers below: `l/<short name>`, separated by colons
-//! <root>/overlay2/l/<short name>                              a link to `../<layer>/diff`
+//! <root>/overlay2/l/<short name>                              a symlink to `../<layer>/diff`
 //! ```
 //!
-//! The files are Docker's business and have been so since its version 1.10. Where they are otherwise nothing is found, and the
-//! runtime's answer is waited for.
+//! These files are internal to Docker, unchanged since its version 1.10. If they differ, no layers are found,
+//! and the runtime's answer is waited for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,32 +17,32 @@ use armor_hub_client::file;
 
 use crate::root::Root;
 
-/// The most that one of the files may have, in bytes: Docker stacks up to 128 layers, and names one in a few dozen.
+/// Maximum size of one of the files, in bytes. Docker stacks up to 128 layers and names each in a few dozen.
 const MAX_FILE: usize = 64 << 10;
 /// The storage driver whose files these are.
 const DRIVER: &str = "overlay2";
 
-/// Where a Docker keeps layers.
+/// A `LayerStore` finds the layers that a Docker keeps.
 #[derive(Default)]
 pub(super) struct LayerStore {
-    /// Docker's directory as the host names it; `None` where it keeps layers in another way.
+    /// Docker's directory on the host; `None` if its storage driver is another.
     dir: Option<PathBuf>,
 }
 
 impl LayerStore {
-    /// That of a Docker with this directory and storage driver.
+    /// Returns the store of a Docker with this directory and storage driver.
     pub(super) fn new(dir: Option<&str>, driver: Option<&str>) -> Self {
         Self { dir: dir.filter(|_| driver == Some(DRIVER)).map(PathBuf::from) }
     }
 
-    /// The layers of a container, uppermost first, as an inspection names them.
+    /// Returns the layers of a container, uppermost first, as an inspection names them.
     pub(super) fn of(&self, id: &str) -> Option<Vec<PathBuf>> {
         self.on(&Root::of_host(), id)
     }
 
     fn on(&self, host: &Root, id: &str) -> Option<Vec<PathBuf>> {
         let dir = self.dir.as_ref()?;
-        // Links in the way to Docker's directory are the host's.
+        // Symlinks in the path of Docker's directory are the host's.
         let reach = |path: &Path| {
             let parent = host.resolve(path.parent()?.to_str()?, true);
             host.find(&parent.join(path.file_name()?))

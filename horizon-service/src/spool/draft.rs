@@ -1,4 +1,4 @@
-//! Putting a batch together from records and lost ranges.
+//! Assembles a batch from records and lost ranges.
 
 use armor_hub_client::batch::{self, Digest, FULL, LOST_SIZE, Lost, LostReason, Mark, Replaced, Sealer};
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use super::Outgoing;
 use super::error::TxError;
 use super::rows::{Class, State, digest, lose, lost_at, set_class};
 
-/// A batch being put together.
+/// A `Draft` is a batch being assembled.
 pub(super) struct Draft {
     pub(super) first: u64,
     pub(super) previous: Digest,
@@ -18,8 +18,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Takes what follows `before`, up to `end`, until the batch is full. A record whose line does not fit the chain
-    /// becomes a lost range.
+    /// Takes the numbers after `before`, up to `end`, until the batch is full. A record whose line does not
+    /// fit the chain becomes a lost range.
     pub(super) fn assemble(
         tx: &Transaction<'_>,
         state: &mut State,

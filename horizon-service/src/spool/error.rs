@@ -1,4 +1,4 @@
-//! What the spool cannot do, and why a receipt does not fit it.
+//! Defines the errors of the spool, and the reasons why a receipt does not fit it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use armor_hub_client::batch::{BatchError, Digest};
 use armor_policy::escaped_path;
 use rusqlite::ErrorCode;
 
-/// What the spool cannot do.
+/// A `SpoolError` is a failure of the spool.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The database was written by a newer version of the agent.
@@ -18,7 +18,7 @@ pub enum SpoolError {
     Newer {
         /// The database.
         path: PathBuf,
-        /// Version it has.
+        /// Schema version of the database.
         found: i64,
         /// Newest version that this agent reads.
         known: i64,
@@ -29,7 +29,7 @@ pub enum SpoolError {
         /// The database.
         path: PathBuf,
     },
-    /// The database did not read. It was moved aside and a fresh one begun: the call can be repeated.
+    /// The database was unreadable. It was moved aside and a new one begun; the call can be repeated.
     #[error(
         "{}: damaged ({error}); moved to {}, a fresh spool goes on from the next free number",
         escaped_path(path),
@@ -38,20 +38,20 @@ pub enum SpoolError {
     Damaged {
         /// The database.
         path: PathBuf,
-        /// Where the damaged one is now.
+        /// New path of the damaged database.
         moved_to: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         error: rusqlite::Error,
     },
-    /// The alerts could not be written: the disk is full or failing. They are counted and named as lost. The text says the
-    /// same every time while the disk does, so that it makes no news.
+    /// The alerts could not be written, because the disk is full or failing. They are counted and recorded as
+    /// lost. The text stays the same while the disk fails in the same way, so that it is reported once.
     #[error("{}: alerts cannot be written, they are only counted: {error}", escaped_path(path))]
     Unwritten {
-        /// File that could not be written.
+        /// The file that could not be written.
         path: PathBuf,
-        /// Alerts of this call.
+        /// Number of alerts of this call.
         count: u64,
-        /// Why.
+        /// The cause.
         error: Box<SpoolError>,
     },
     /// A file of the spool cannot be read or written.
@@ -59,15 +59,15 @@ pub enum SpoolError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// SQLite cannot do what it must; mostly a full or failing disk.
+    /// SQLite failed, mostly because of a full or failing disk.
     #[error("{}: {error}", escaped_path(path))]
     Sqlite {
         /// The database.
         path: PathBuf,
-        /// Why.
+        /// SQLite's error.
         error: rusqlite::Error,
     },
     /// A batch cannot be sealed.
@@ -78,7 +78,7 @@ pub enum SpoolError {
     Alert(#[from] serde_json::Error),
 }
 
-/// Why a receipt that is properly signed does not fit this spool.
+/// A `Mismatch` is the reason why a properly signed receipt does not fit this spool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// It covers numbers that were never sent: this node's state went back, or its key is used twice.
@@ -86,23 +86,23 @@ pub enum Mismatch {
         "receipt up to {up_to}, but only {sent} was sent: this node's state is older than what the collector has"
     )]
     BeyondSent {
-        /// What the receipt covers.
+        /// Last number that the receipt covers.
         up_to: u64,
         /// Highest number in any batch.
         sent: u64,
     },
-    /// No batch ends where it does.
+    /// No batch ends where the receipt does.
     #[error("receipt up to {up_to}, where no batch ends")]
     NoBoundary {
-        /// What the receipt covers.
+        /// Last number that the receipt covers.
         up_to: u64,
     },
-    /// The collector's chain is not this spool's.
+    /// The collector's chain differs from this spool's.
     #[error(
         "receipt up to {up_to} has chain {theirs}, the spool has {ours}: the collector took other alerts for ours"
     )]
     Chain {
-        /// What the receipt covers.
+        /// Last number that the receipt covers.
         up_to: u64,
         /// Chain in the receipt.
         theirs: Digest,
@@ -111,7 +111,7 @@ pub enum Mismatch {
     },
 }
 
-/// What ends a transaction.
+/// A `TxError` ends a transaction.
 pub(super) enum TxError {
     Sqlite(rusqlite::Error),
     Spool(SpoolError),
@@ -135,7 +135,7 @@ impl From<serde_json::Error> for TxError {
     }
 }
 
-/// Whether the database itself is at fault: not readable as one, or not what this program wrote.
+/// Returns whether the database itself is at fault: it is unreadable, or was not written by this program.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error;
     match error {

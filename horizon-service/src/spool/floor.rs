@@ -1,4 +1,5 @@
-//! `spool.floor`: the small file that outlives the database, so that no number is ever given twice.
+//! Reads and writes `spool.floor`, the small file that outlives the database, so that no number is ever given
+//! twice.
 
 use std::io;
 use std::path::Path;
@@ -11,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::SpoolError;
 use crate::state::write_whole;
 
-/// The most that the file may have, in bytes: many times what is written.
+/// Maximum size of the file, in bytes: many times what is written.
 const MAX_FILE: usize = 64 << 10;
 
-/// What outlives the database: numbers reserved, and how far receipts reach.
+/// A `Floor` is what outlives the database: reserved numbers, and how far receipts reach.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Floor {
@@ -25,8 +26,8 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// The floor of `dir`, the zero one if there is none. One that does not read is as good as none: the database has
-    /// the same numbers. The second value says so.
+    /// Reads the floor of `dir`, the zero floor if there is none. An unreadable floor counts as none, because
+    /// the database has the same numbers; the second value is then the reason.
     pub(super) fn read(dir: &Path) -> Result<(Self, Option<String>), SpoolError> {
         let path = dir.join("spool.floor");
         let ignored = |error: &dyn std::fmt::Display| {

@@ -1,4 +1,5 @@
-//! The tables: schema, the one row of state, and the steps that keep records, lost ranges and byte counts in agreement.
+//! Defines the tables: schema, the single row of state, and the steps that keep records, lost ranges and byte
+//! counts consistent.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use super::BatchInfo;
 use super::error::TxError;
 use super::floor::Floor;
 
-/// Version of the database's schema, in its `user_version`.
+/// Version of the database schema, in its `user_version`.
 pub(super) const SCHEMA: i64 = 1;
 
-/// Bytes a record costs beside its line: chain, keys, index entry.
+/// Bytes that a record costs in addition to its line: chain, keys, index entry.
 pub(super) const RECORD_COST: u64 = 128;
 
-/// Bytes a lost range costs.
+/// Bytes that a lost range costs.
 pub(super) const LOST_COST: u64 = 96;
 
 pub(super) const CREATE: &str = "
@@ -42,10 +43,10 @@ CREATE TABLE stale (type TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (type, id)
 CREATE TABLE status (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL) STRICT;
 ";
 
-/// Order in which records make room: the values of `record.class`.
+/// `Class` has the values of `record.class`, in the order of eviction.
 #[derive(Clone, Copy)]
 pub(super) enum Class {
-    /// In a batch that somebody took, without a receipt so far.
+    /// In a batch that was taken from the hub, but without a receipt so far.
     Taken = 0,
     /// In no batch yet.
     Unsent = 1,
@@ -100,9 +101,9 @@ impl State {
         Ok(())
     }
 
-    /// Goes on from the floor: numbers up to it may have been given and are lost as far as nobody has a receipt for
-    /// them. Their chain is unknown, so any value will do for it. Batches may have been cut differently since: they
-    /// are made anew.
+    /// Moves the state past the floor. Numbers up to it may have been given, and are lost unless a receipt
+    /// covers them. Their chain is unknown, so a random one is used. Batches may have been cut differently,
+    /// so they are made again.
     pub(super) fn move_on(&mut self, tx: &Transaction<'_>, floor: Floor) -> Result<(), rusqlite::Error> {
         tx.execute("INSERT OR IGNORE INTO stale (type, id) SELECT ?1, id FROM batch", [ALERTS_TYPE])?;
         tx.execute("DELETE FROM batch", [])?;
@@ -130,7 +131,7 @@ impl State {
 
 pub(super) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let db = Connection::open(path)?;
-    // Exclusive: one process only, and no shared-memory file.
+    // Exclusive: only one process, and no shared-memory file.
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
@@ -144,7 +145,7 @@ pub(super) fn digest(row: &rusqlite::Row<'_>, column: usize) -> Result<Digest, r
     row.get(column).map(Digest)
 }
 
-/// The end of the last batch, or of what receipts cover.
+/// Returns the end of the last batch, or of what receipts cover.
 pub(super) fn sent(tx: &Transaction<'_>, state: &State) -> Result<Mark, rusqlite::Error> {
     let last = tx
         .query_row("SELECT last, chain FROM batch ORDER BY first DESC LIMIT 1", [], |row| {
@@ -180,7 +181,7 @@ pub(super) fn set_class(
     Ok(())
 }
 
-/// Drops records, lost ranges and batches up to `mark`; batches still on their way become stale.
+/// Drops records, lost ranges and batches up to `mark`. Batches still on their way become stale.
 pub(super) fn drop_up_to(tx: &Transaction<'_>, state: &mut State, mark: Mark) -> Result<(), rusqlite::Error> {
     let up_to = mark.sequence;
     tx.execute(
@@ -222,7 +223,7 @@ pub(super) fn make_room(
     Ok(())
 }
 
-/// Puts a lost range in the place of one record.
+/// Replaces one record by a lost range.
 pub(super) fn lose(
     tx: &Transaction<'_>,
     state: &mut State,
@@ -237,7 +238,7 @@ pub(super) fn lose(
     insert_lost(tx, state, Lost { first: sequence, last: sequence, chain, reason })
 }
 
-/// Adds a lost range, joined with its neighbours where the reason is the same.
+/// Adds a lost range, merged with neighbours of the same reason.
 pub(super) fn insert_lost(
     tx: &Transaction<'_>,
     state: &mut State,
@@ -259,7 +260,7 @@ pub(super) fn insert_lost(
     Ok(())
 }
 
-/// The lost range that `sequence` is in.
+/// Returns the lost range that contains `sequence`.
 pub(super) fn lost_at(tx: &Transaction<'_>, sequence: u64) -> Result<Option<Lost>, rusqlite::Error> {
     let mut query = tx.prepare_cached(
         "SELECT first, last, chain, reason FROM lost WHERE first <= ?1 ORDER BY first DESC LIMIT 1",

@@ -1,9 +1,11 @@
-//! Open Horizon's constraint language over node properties: `name op value`, joined by `AND`/`&&` and `OR`/`||`, in parentheses.
+//! This module parses and evaluates Open Horizon's constraints on node properties: `name op value`, joined by
+//! `AND`/`&&` and `OR`/`||`, with parentheses.
 //!
-//! Operators `==`, `=`, `!=`, `<`, `>`, `<=`, `>=`, `in`; AND binds tighter than OR; there is no NOT. Strings are compared with
-//! equality, numbers with every operator, booleans with equality; `in` asks whether the property, or one of its comma-separated
-//! parts, is among the comma-separated values, or, for a value in brackets, whether the property is a version in that range. A
-//! property that the node does not have, or of a type that the operator does not know, fulfils nothing.
+//! The operators are `==`, `=`, `!=`, `<`, `>`, `<=`, `>=` and `in`; AND binds tighter than OR; there is no
+//! NOT. Strings and booleans can be compared for equality, numbers with every operator but `in`. On strings,
+//! `in` tests whether one of the property's comma-separated parts is among the comma-separated values, or,
+//! for a value in brackets, whether the property is a version in that range. A property that the node lacks,
+//! or whose type the operator does not support, fulfils no comparison.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +16,24 @@ use super::version::{Range, Version};
 /// A node's properties by name.
 pub type Properties = BTreeMap<String, Value>;
 
-/// The longest constraint, in bytes.
+/// Maximum length of a constraint in bytes.
 const MAX_LENGTH: usize = 4096;
-/// The deepest nesting of parentheses.
+/// Maximum nesting of parentheses.
 const MAX_DEPTH: usize = 32;
 
-/// Where and why a constraint does not read.
+/// A `ConstraintError` says where and why a constraint cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("constraint {text:?}, at character {position}: {problem}")]
 pub struct ConstraintError {
     /// The constraint.
     pub text: String,
-    /// Bytes from its start, from 1.
+    /// Byte position of the error, from 1.
     pub position: usize,
-    /// What is wrong and what would be right.
+    /// Description of the error and of what was expected.
     pub problem: &'static str,
 }
 
-/// A constraint that reads.
+/// A `Constraint` has been parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Constraint(Expression);
 
@@ -54,7 +56,7 @@ enum Operator {
 }
 
 impl Constraint {
-    /// Reads a constraint.
+    /// Parses a constraint.
     pub fn parse(text: &str) -> Result<Self, ConstraintError> {
         let mut parser = Parser { text, at: 0, depth: 0 };
         let result = if text.len() > MAX_LENGTH {
@@ -71,12 +73,12 @@ impl Constraint {
         })
     }
 
-    /// The properties that it asks about.
+    /// Returns the properties that the constraint compares.
     pub fn properties(&self) -> Vec<&str> {
         self.0.properties()
     }
 
-    /// Whether a node with these properties fulfils it.
+    /// Returns whether a node with these properties fulfils the constraint.
     #[must_use]
     pub fn holds(&self, properties: &Properties) -> bool {
         self.0.holds(properties)
@@ -148,7 +150,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// What is left, from the next thing that is not white space.
+    /// Skips white space and returns the rest of the text.
     fn rest(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
         let trimmed = rest.trim_start();
@@ -164,7 +166,7 @@ impl<'a> Parser<'a> {
         found
     }
 
-    /// A word that is a whole one.
+    /// Takes `word` if the text continues with exactly this word; returns whether it did.
     fn take_word(&mut self, word: &str) -> bool {
         let found = bare(self.rest()) == word;
         if found {
@@ -258,7 +260,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The unquoted word that `text` begins with.
+/// Returns the unquoted word at the start of `text`.
 fn bare(text: &str) -> &str {
     let ends = |c: char| {
         c.is_whitespace() || matches!(c, '(' | ')' | '=' | '!' | '<' | '>' | '&' | '|' | '"' | '\'')

@@ -1,7 +1,8 @@
-//! DSSE envelopes (secure-systems-lab/dsse, protocol 1.0): a payload, its type and several signatures over both.
+//! This module reads and writes DSSE envelopes (secure-systems-lab/dsse, protocol 1.0): a payload, its type,
+//! and several signatures over both.
 //!
-//! Read strictly: standard base64 with padding, no field that the standard does not name, and a key id that is the id of the key that
-//! signed, or empty in at most one signature.
+//! Reading is strict: base64 is standard with padding, fields that the standard does not name are refused,
+//! and a key id must be that of the key that signed; it may be empty in at most one signature.
 
 use std::borrow::Cow;
 
@@ -11,38 +12,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::{KeyError, PrivateKey};
 
-/// The payload type that is signed with every bundle.
+/// The payload type, which every bundle's signatures cover.
 pub const PAYLOAD_TYPE: &str = "application/vnd.horizon-armor.bundle+json";
-/// The most signatures of an envelope.
+/// Maximum number of signatures of an envelope.
 pub const MAX_SIGNATURES: usize = 16;
 
-/// An envelope. One that is read borrows its payload, which may be large.
+/// An `Envelope` is a DSSE envelope. Reading borrows the payload, which may be large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope<'t> {
-    /// What the payload is.
+    /// Type of the payload.
     #[serde(rename = "payloadType")]
     pub payload_type: String,
-    /// The payload, base64.
+    /// The payload in base64.
     #[serde(borrow)]
     pub payload: Cow<'t, str>,
-    /// The signatures.
+    /// The signatures over type and payload.
     pub signatures: Vec<EnvelopeSignature>,
 }
 
-/// One signature of an envelope.
+/// An `EnvelopeSignature` is one signature of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeSignature {
-    /// The id of the key, or empty.
+    /// The id of the signing key, or empty.
     #[serde(default)]
     pub keyid: String,
-    /// The signature, base64.
+    /// The signature in base64.
     pub sig: String,
 }
 
 impl Envelope<'_> {
-    /// An envelope around `payload` without signatures.
+    /// Returns an envelope around `payload` without signatures.
     #[must_use]
     pub fn new(payload: &[u8]) -> Self {
         Self {
@@ -52,7 +53,7 @@ impl Envelope<'_> {
         }
     }
 
-    /// What its signatures are over; `None` where the payload is not base64.
+    /// Returns the bytes that the signatures cover; `None` if the payload is not base64.
     #[must_use]
     pub fn message(&self) -> Option<Message> {
         let padding = self.payload.bytes().rev().take_while(|&byte| byte == b'=').count();
@@ -63,7 +64,7 @@ impl Envelope<'_> {
         (bytes.len() == payload_from + size).then_some(Message { bytes, payload_from })
     }
 
-    /// Adds `key`'s signature over `payload`, in place of an older one of the same key.
+    /// Adds `key`'s signature over `payload`, and replaces an older one by the same key.
     pub fn sign(&mut self, payload: &[u8], key: &PrivateKey) -> Result<(), KeyError> {
         let sig = STANDARD.encode(key.sign(&pae(&self.payload_type, payload))?);
         let keyid = key.public().id().to_string();
@@ -73,7 +74,7 @@ impl Envelope<'_> {
     }
 }
 
-/// The bytes that an envelope's signatures are over, its payload among them.
+/// A `Message` contains the bytes that an envelope's signatures cover, with the payload among them.
 #[derive(Debug, Clone)]
 pub struct Message {
     bytes: Vec<u8>,
@@ -81,13 +82,13 @@ pub struct Message {
 }
 
 impl Message {
-    /// All of them, as of [`pae`].
+    /// Returns all bytes, encoded as by [`pae`].
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The payload.
+    /// Returns the payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.bytes[self.payload_from..]
@@ -95,14 +96,14 @@ impl Message {
 }
 
 impl EnvelopeSignature {
-    /// The signature's bytes; `None` where they are not base64.
+    /// Returns the signature's bytes; `None` if they are not base64.
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
         STANDARD.decode(&self.sig).ok()
     }
 }
 
-/// What is signed: DSSE's pre-authentication encoding of a type and a payload.
+/// Returns the bytes to sign: DSSE's pre-authentication encoding of a type and a payload.
 #[must_use]
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes = pae_head(payload_type, payload.len());
@@ -110,7 +111,7 @@ pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What stands before a payload of `size` bytes.
+/// Returns the encoding's part before a payload of `size` bytes.
 fn pae_head(payload_type: &str, size: usize) -> Vec<u8> {
     format!("DSSEv1 {} {payload_type} {size} ", payload_type.len()).into_bytes()
 }
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn pre_authentication_encoding_is_the_standards() {
-        // The example of the DSSE protocol document.
+        // This is the example of the DSSE protocol document.
         assert_eq!(
             pae("http://example.com/HelloWorld", b"hello world"),
             b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"

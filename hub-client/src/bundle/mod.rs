@@ -1,8 +1,10 @@
-//! Signed bundles of policies: what is in them, how they are signed, what a node refuses.
+//! This module defines signed bundles of policies: their content, their signatures, and the checks with which
+//! a node accepts or refuses them.
 //!
-//! A bundle travels as a DSSE envelope ([`dsse`]) or as the bare payload with the signature that `hzn mms object publish -k`
-//! puts into the object's metadata ([`plain`]). Both carry the same payload ([`payload`]), and everything that must hold is inside
-//! its signed bytes. [`verify()`] is the one way from bytes to something that may be enforced.
+//! A bundle travels as a DSSE envelope ([`dsse`]), or as the bare payload with the signature that
+//! `hzn mms object publish -k` puts into the object's metadata ([`plain`]). Both contain the same payload
+//! ([`payload`]), and everything that matters is inside its signed bytes. [`verify()`] is the only way from
+//! bytes to a bundle that may be enforced.
 
 pub mod constraint;
 pub mod dsse;
@@ -16,7 +18,7 @@ pub use verify::{
     Accepted, NodeIdentity, Refusal, SerialFloor, SignedBundle, VerifiedBundle, reopen, verify,
 };
 
-/// The most bytes of a payload.
+/// Maximum size of a payload in bytes.
 pub const MAX_PAYLOAD: usize = 4 << 20;
-/// The most bytes of a bundle as an object: the largest payload in base64, and its signatures.
+/// Maximum size of a bundle object in bytes: the largest payload in base64, and its signatures.
 pub const MAX_BUNDLE: usize = MAX_PAYLOAD / 3 * 4 + (64 << 10);

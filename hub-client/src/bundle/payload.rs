@@ -1,7 +1,7 @@
-//! The payload of a bundle: the JSON whose bytes are signed.
+//! This module defines the payload of a bundle: the JSON whose bytes are signed.
 //!
-//! A field that is not known is an error, so that a node never enforces less than was signed. What a newer agent would understand
-//! is asked for in `requires`, which is read first.
+//! An unknown field is an error, so that a node never enforces less than was signed. A payload for newer
+//! agents says so in `requires`, which is read first.
 
 use std::collections::BTreeSet;
 
@@ -16,57 +16,58 @@ use super::version::Version;
 use crate::mms::check_name;
 use crate::trust::TrustChanges;
 
-/// The format that this version reads and writes; no other document of the same signer has it.
+/// Format that this version reads and writes; no other document by the same signer has it.
 pub const FORMAT: &str = "horizon-armor.bundle/1";
-/// The version that `requires.agent` is compared with.
+/// Version with which `requires.agent` is compared.
 pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The longest name of a bundle, so that the object's id stays short, in bytes.
+/// Maximum length of a bundle's name in bytes, so that the object's id stays short.
 pub const MAX_BUNDLE_NAME: usize = 100;
-/// How far a serial may be ahead of the time, in seconds since 1970: a hundred years.
+/// Maximum distance between a serial and the current time in seconds since 1970: a hundred years.
 ///
-/// A node keeps the highest serial that it accepted for ever, so one that nothing passes would end all updates of the name. The
-/// bound rises with the time: whatever was accepted, a second later the serial above it is acceptable. It is so wide that a
-/// clock which stands at 1970, as without a battery, refuses no serial that is the time.
+/// A node keeps the highest serial that it accepted for ever, so a serial that nothing can exceed would end
+/// all updates of the name. The bound rises with the time: one second after any serial was accepted, the next
+/// higher one is acceptable. It is so wide that a node whose clock stands at 1970, for lack of a battery,
+/// accepts every serial that is a present time.
 pub const MAX_AHEAD: u64 = 100 * 31_557_600;
-/// The most policy files in a bundle.
+/// Maximum number of policy files in a bundle.
 pub const MAX_FILES: usize = 1000;
 
-/// What a bundle says.
+/// A `Payload` is the signed content of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Payload {
-    /// [`FORMAT`].
+    /// Format, [`FORMAT`].
     pub format: String,
-    /// Serials count per name.
+    /// The bundle's name; serials count per name.
     pub name: String,
-    /// Rises with every bundle of the name.
+    /// Serial, which rises with every bundle of the name.
     pub serial: u64,
-    /// When it was made.
+    /// Time at which the bundle was made.
     pub created: Timestamp,
-    /// Not accepted after this; goes on being enforced.
+    /// Time after which the bundle is no longer accepted; an accepted one stays enforced.
     pub expires: Timestamp,
-    /// Which nodes it is for.
+    /// Nodes that the bundle is for.
     pub target: Target,
-    /// What the node must be able to do.
+    /// Requirements on the node.
     #[serde(default, skip_serializing_if = "Requires::is_empty")]
     pub requires: Requires,
-    /// How the policies are enforced.
+    /// Settings of the enforcement.
     #[serde(default)]
     pub settings: Settings,
-    /// The policies. None at all lifts the enforcement of earlier bundles of the name.
+    /// The policies. An empty list lifts the enforcement of earlier bundles of the name.
     pub policies: Vec<PolicyFile>,
-    /// Changes to the keys that the node believes.
+    /// Changes to the keys that the node trusts.
     #[serde(default, skip_serializing_if = "TrustChanges::is_empty")]
     pub trust: TrustChanges,
 }
 
-/// Which nodes a bundle is for: those that fulfil every part.
+/// A `Target` says which nodes a bundle is for: those that fulfil every field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The nodes' org.
     pub org: String,
-    /// Node ids; every node where empty.
+    /// Node ids; empty means every node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
     /// Constraints on node properties, all of which must hold.
@@ -74,11 +75,11 @@ pub struct Target {
     pub constraints: Vec<String>,
 }
 
-/// What a node must be able to do.
+/// A `Requires` lists what a node must support.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Requires {
-    /// The lowest version of the agent.
+    /// Lowest version of the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
 }
@@ -89,98 +90,99 @@ impl Requires {
     }
 }
 
-/// How the policies are enforced.
+/// A `Settings` says how the policies are enforced.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Settings {
-    /// What happens to what an allow-list does not list.
+    /// Action for accesses that an allow-list does not list.
     pub posture: Postures,
-    /// The most alerts per second and rule; the rest is counted. The agent's own limit where absent.
+    /// Maximum number of alerts per second and rule; the rest is only counted. If absent, the agent's own
+    /// limit applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alerts_per_second: Option<u32>,
-    /// What becomes of enforcement when the agent is stopped in good order.
+    /// Effect of an orderly stop of the agent on the enforcement.
     pub on_agent_stop: OnAgentStop,
-    /// What becomes of a process that holds what the policies refuse, from before they came.
+    /// Action for processes with preexisting handles that the policies refuse.
     pub already_held: AlreadyHeld,
-    /// Whether a program that has rights by `fromSource` starts as if it were setuid: the dynamic loader then takes no library,
-    /// and no path to one, from who starts it.
+    /// Set if a program with rights by `fromSource` starts as if it were setuid: the dynamic loader then
+    /// accepts no library or library path from the process that starts it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub secure_sources: bool,
 }
 
-/// Default postures.
+/// A `Postures` contains the default postures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postures {
-    /// For files and programs.
+    /// Posture for files and programs.
     pub file: Posture,
 }
 
-/// What happens to what an allow-list does not list.
+/// A `Posture` is the action for accesses that an allow-list does not list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Posture {
-    /// It is permitted and reported.
+    /// The access is permitted and reported.
     #[default]
     Audit,
-    /// It is denied.
+    /// The access is refused.
     Block,
 }
 
-/// What becomes of enforcement when the agent is stopped in good order.
+/// An `OnAgentStop` says what happens to the enforcement when the agent is stopped in an orderly way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnAgentStop {
-    /// It stays.
+    /// The enforcement stays.
     #[default]
     Keep,
-    /// It ends.
+    /// The enforcement ends.
     Lift,
 }
 
-/// What becomes of a process that holds what the policies refuse: a descriptor, a mapping or its own program, from before
-/// they came.
+/// An `AlreadyHeld` is the action for processes with preexisting handles that the policies refuse: a
+/// descriptor, a mapping or their own program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlreadyHeld {
-    /// It is reported and goes on.
+    /// The process is reported and continues.
     #[default]
     Report,
-    /// It is reported and killed, but for process 1.
+    /// The process is reported and killed, unless it is process 1.
     Kill,
 }
 
-/// One file of policies.
+/// A `PolicyFile` is one file of policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
-    /// Its name, `[A-Za-z0-9._-]`; what diagnostics call it.
+    /// The file's name, `[A-Za-z0-9._-]`; diagnostics use it.
     pub file: String,
-    /// Its YAML, comments kept.
+    /// The file's YAML with its comments.
     pub text: String,
 }
 
-/// Why a payload is not one.
+/// A `PayloadError` says why a payload is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// More than [`super::MAX_PAYLOAD`] bytes.
+    /// The payload exceeds [`super::MAX_PAYLOAD`] bytes.
     #[error("the payload has {0} bytes, {max} are allowed", max = super::MAX_PAYLOAD)]
     TooLarge(usize),
-    /// It asks for something that this agent does not do.
+    /// The payload requires something that this agent does not support.
     #[error("{0}")]
     Unsupported(String),
-    /// JSON that does not have the payload's fields.
+    /// The JSON does not have the payload's fields.
     #[error("not a payload: {0}")]
     Json(String),
-    /// A value that cannot be meant.
+    /// A value is invalid.
     #[error("{field}: {problem}")]
     Value {
         /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// Description of the error.
         problem: String,
     },
-    /// A serial that no later one could pass.
+    /// The serial is so high that no later one could exceed it.
     #[error(
         "serial {got} is above {most}, the highest of today: no later one could pass it. Count from 1, or leave it out for the \
          seconds since 1970"
@@ -188,15 +190,15 @@ pub enum PayloadError {
     SerialTooHigh {
         /// The serial.
         got: u64,
-        /// The highest that is acceptable now.
+        /// The highest serial that is acceptable now.
         most: u64,
     },
-    /// A constraint of the target that does not read.
+    /// A constraint of the target cannot be parsed.
     #[error("target: {0}")]
     Constraint(#[from] ConstraintError),
 }
 
-/// What is read before everything else.
+/// A `Head` contains the fields that are read before all others.
 #[derive(Deserialize)]
 struct Head {
     format: String,
@@ -211,13 +213,14 @@ struct HeadRequires {
 }
 
 impl Payload {
-    /// Reads and checks a payload; its policies are not parsed yet.
+    /// Parses and checks a payload, but does not parse its policies yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, PayloadError> {
         if bytes.len() > super::MAX_PAYLOAD {
             return Err(PayloadError::TooLarge(bytes.len()));
         }
         let json = |e: serde_json::Error| PayloadError::Json(e.to_string());
-        // A newer payload may have fields that are unknown here; what it requires is the better answer then.
+        // A newer payload may have fields that are unknown here; then its requirement is the better error
+        // message.
         let head: Head = serde_json::from_slice(bytes).map_err(json)?;
         if head.format != FORMAT {
             return Err(PayloadError::Unsupported(format!(
@@ -233,7 +236,7 @@ impl Payload {
         Ok(payload)
     }
 
-    /// The bytes to sign.
+    /// Returns the bytes to sign.
     pub fn to_bytes(&self) -> Result<Vec<u8>, PayloadError> {
         self.check()?;
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| PayloadError::Json(e.to_string()))?;
@@ -241,21 +244,21 @@ impl Payload {
         if bytes.len() > super::MAX_PAYLOAD { Err(PayloadError::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
 
-    /// Whether the serial leaves room for later ones at `now` ([`MAX_AHEAD`]).
+    /// Checks that the serial leaves room for later ones at `now` ([`MAX_AHEAD`]).
     ///
     /// # Errors
-    /// [`PayloadError::SerialTooHigh`].
+    /// Fails with [`PayloadError::SerialTooHigh`] if it does not.
     pub fn check_serial(&self, now: Timestamp) -> Result<(), PayloadError> {
         let most = u64::try_from(now.as_second()).unwrap_or(0).saturating_add(MAX_AHEAD);
         if self.serial > most { Err(PayloadError::SerialTooHigh { got: self.serial, most }) } else { Ok(()) }
     }
 
-    /// The constraints of the target.
+    /// Parses the constraints of the target.
     pub fn constraints(&self) -> Result<Vec<Constraint>, ConstraintError> {
         self.target.constraints.iter().map(|text| Constraint::parse(text)).collect()
     }
 
-    /// Parses every policy; the findings of all files where one is bad.
+    /// Parses every policy; if one is invalid, returns the findings of all files.
     pub fn parse_policies(&self) -> Result<Vec<Policy>, Diagnostics> {
         let mut policies = Vec::new();
         let mut findings = Diagnostics::default();
@@ -362,7 +365,7 @@ spec:
   action: Block
 ";
 
-    /// A payload for node `node1` of org `myorg`.
+    /// Returns a payload for node `node1` of org `myorg`.
     pub(crate) fn payload(serial: u64) -> Payload {
         Payload {
             format: FORMAT.to_owned(),

@@ -1,7 +1,8 @@
-//! A bare payload whose signature `hzn mms object publish -k` put into the object's metadata.
+//! This module reads the signature of a bare payload, which `hzn mms object publish -k` puts into the
+//! object's metadata.
 //!
-//! hzn signs the data's bytes with RSA-PSS and puts the public key beside the signature. That key came with the object and says
-//! nothing until it equals a pinned one.
+//! hzn signs the data's bytes with RSA-PSS and puts the public key beside the signature. That key arrives
+//! with the object and proves nothing until it equals a pinned key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,26 +10,26 @@ use base64::engine::general_purpose::STANDARD;
 use crate::keys::{KeyError, KeyType, PrivateKey};
 use crate::mms::MetaData;
 
-/// The signature fields of an object's metadata.
+/// A `PlainSignature` contains the signature fields of an object's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlainSignature {
-    /// SubjectPublicKeyInfo DER.
+    /// The public key as SubjectPublicKeyInfo DER.
     pub public_key: Vec<u8>,
-    /// RSA-PSS with SHA-256 over the data.
+    /// The signature: RSA-PSS with SHA-256 over the data.
     pub signature: Vec<u8>,
 }
 
-/// Why metadata holds no signature that can be verified.
+/// A `PlainProblem` says why metadata contains no signature that can be verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlainProblem {
     /// One of the three fields is empty.
     Missing,
-    /// A hash other than SHA-256, or fields that are not base64.
+    /// The hash is not SHA-256, or a field is not base64.
     Unsupported(String),
 }
 
 impl PlainSignature {
-    /// Takes the signature out of an object's metadata.
+    /// Reads the signature from an object's metadata.
     pub fn of(meta: &MetaData) -> Result<Self, PlainProblem> {
         if meta.hash_algorithm.is_empty() || meta.public_key.is_empty() || meta.signature.is_empty() {
             return Err(PlainProblem::Missing);
@@ -50,7 +51,7 @@ impl PlainSignature {
         })
     }
 
-    /// Signs `data`; `None` for a key that is not RSA, which the hub's verifier does not survive.
+    /// Signs `data`; returns `None` for a key that is not RSA, because such a key crashes the hub's verifier.
     pub fn make(data: &[u8], key: &PrivateKey) -> Option<Result<Self, KeyError>> {
         if key.public().key_type() != KeyType::Rsa {
             return None;
@@ -58,7 +59,7 @@ impl PlainSignature {
         Some(key.sign(data).map(|signature| Self { public_key: key.public().spki_der().to_vec(), signature }))
     }
 
-    /// The metadata's three fields: hash algorithm, public key, signature.
+    /// Returns the metadata's three fields: hash algorithm, public key, signature.
     #[must_use]
     pub fn fields(&self) -> (String, String, String) {
         ("SHA256".to_owned(), STANDARD.encode(&self.public_key), STANDARD.encode(&self.signature))

@@ -1,7 +1,9 @@
-//! From an object's bytes to a bundle that may be enforced, or to the one reason why not.
+//! This module turns an object's bytes into a bundle that may be enforced, or into the one reason why it may
+//! not.
 //!
-//! Order: size, form, signatures, payload, target, serial, expiry, keys, policies. Nothing that is not signed by a pinned key is
-//! parsed further than the envelope; nothing is partly accepted.
+//! It checks size, form, signatures, payload, target, serial, expiry, keys and policies, in that order. Only
+//! the envelope is parsed before a pinned key's signature is verified, and a bundle is accepted as a whole or
+//! not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,73 +22,73 @@ use crate::keys::{KeyId, PublicKey};
 use crate::mms::MetaData;
 use crate::trust::{BadChange, TrustStore};
 
-/// Who the node is, to decide whether a bundle is for it.
+/// A `NodeIdentity` identifies the node, to decide whether a bundle is for it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeIdentity {
-    /// Its org.
+    /// The node's org.
     pub org: String,
-    /// Its id without org.
+    /// The node's id without the org.
     pub id: String,
-    /// Its architecture, as Open Horizon calls it.
+    /// The node's architecture, as Open Horizon names it.
     pub arch: String,
-    /// Its properties; `openhorizon.arch` is added from `arch`.
+    /// The node's properties; `openhorizon.arch` is added from `arch`.
     pub properties: Properties,
 }
 
-/// The last accepted bundle of a name.
+/// An `Accepted` records the last accepted bundle of a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// Its serial.
+    /// The bundle's serial.
     pub serial: u64,
-    /// Its [`VerifiedBundle::digest`].
+    /// The bundle's [`VerifiedBundle::digest`].
     pub digest: String,
 }
 
-/// The last accepted bundle by name; a node keeps it for ever.
+/// A `SerialFloor` records the last accepted bundle by name; a node keeps it for ever.
 pub type SerialFloor = BTreeMap<String, Accepted>;
 
-/// A bundle that passed every check.
+/// A `VerifiedBundle` has passed every check.
 #[derive(Debug, Clone)]
 pub struct VerifiedBundle {
-    /// What it says.
+    /// The bundle's payload.
     pub payload: Payload,
-    /// Hex of the SHA-256 of the payload's bytes, whatever form they came in.
+    /// Hex of the SHA-256 of the payload's bytes, the same for both signature forms.
     pub digest: String,
-    /// The parsed policies of all its files, in their order.
+    /// The parsed policies of all files, in the order of the files.
     pub policies: Vec<Policy>,
-    /// The pinned keys that signed it.
+    /// The pinned keys that signed the bundle.
     pub keys: Vec<KeyId>,
 }
 
-/// Why a bundle is refused.
+/// A `Refusal` says why a bundle is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// More bytes than any bundle has.
+    /// The bundle exceeds the size limit.
     #[error("the bundle has {size} bytes, {max} are allowed")]
     TooLarge {
-        /// Its size in bytes.
+        /// The bundle's size in bytes.
         size: usize,
         /// The limit in bytes.
         max: usize,
     },
-    /// JSON that ends too early.
+    /// The JSON ends too early.
     #[error("the bundle ends too early, after {size} bytes: publish it again")]
     Truncated {
-        /// Its size in bytes.
+        /// The bundle's size in bytes.
         size: usize,
     },
-    /// Not JSON.
+    /// The bundle is not JSON.
     #[error("the bundle is not JSON: {0}")]
     NotJson(String),
-    /// JSON of something else, or an envelope of something else.
+    /// The JSON is not a bundle, or the envelope contains something else.
     #[error("not a bundle: {0}")]
     NotABundle(String),
-    /// No signature at all.
+    /// The bundle has no signature.
     #[error(
         "the bundle is not signed: sign it with `hzn-armor bundle sign`, or publish it with `hzn mms object publish -k`"
     )]
     Unsigned,
-    /// A signature of a sort that is not verified.
+    /// The kind of signature is not supported.
     #[error("the signature is of an unsupported sort: {0}")]
     UnsupportedSignature(String),
     /// The node has no keys to verify with.
@@ -94,33 +96,33 @@ pub enum Refusal {
         "no bundle key is pinned on this node: put the signer's public key into trust.d, as a file that ends in .pem"
     )]
     NoPinnedKeys,
-    /// No signature is of a pinned key.
+    /// No signature is by a pinned key.
     #[error("signed by {signers}, none of which is pinned on this node")]
     UnknownSigner {
         /// The ids that the bundle names.
         signers: String,
     },
-    /// A signature names a pinned key and is not that key's signature over these bytes.
+    /// A signature names a pinned key, but is not that key's signature over these bytes.
     #[error("the signature of {0} does not fit: the bundle was altered after it was signed")]
     BadSignature(KeyId),
     /// Fewer pinned keys signed than the node demands.
     #[error("signed by {have} of the {need} different pinned keys that this node demands")]
     TooFewSignatures {
-        /// Pinned keys that signed.
+        /// Number of pinned keys that signed.
         have: usize,
-        /// Pinned keys that must sign.
+        /// Number of pinned keys that must sign.
         need: u32,
     },
-    /// Well signed, but not a payload that can be meant.
+    /// The signatures are valid, but the payload is not.
     #[error("the payload cannot be used: {0}")]
     BadPayload(PayloadError),
-    /// Well signed, but it asks for something that this agent does not do.
+    /// The signatures are valid, but the payload requires something that this agent does not support.
     #[error("the payload cannot be used: {0}")]
     UnsupportedRequirement(String),
-    /// For other nodes.
+    /// The bundle is for other nodes.
     #[error("the bundle is not for this node: {0}")]
     WrongTarget(String),
-    /// Older than what the node has accepted.
+    /// The serial is lower than the one that the node has accepted.
     #[error("serial {got} of {name} is below {have}, which this node has accepted: publish a higher one")]
     SerialTooLow {
         /// The bundle's name.
@@ -130,7 +132,7 @@ pub enum Refusal {
         /// The serial of the bundle.
         got: u64,
     },
-    /// The serial of what the node has accepted, with another content.
+    /// The node has accepted this serial with another content.
     #[error(
         "serial {serial} of {name} was accepted with another content: publish this one with a higher serial"
     )]
@@ -140,7 +142,7 @@ pub enum Refusal {
         /// The serial.
         serial: u64,
     },
-    /// Exactly what the node has accepted last; nothing to do and nothing to report.
+    /// The bundle is exactly the one that the node accepted last; there is nothing to do or report.
     #[error("serial {serial} of {name} is already accepted")]
     AlreadyAccepted {
         /// The bundle's name.
@@ -148,22 +150,22 @@ pub enum Refusal {
         /// The serial.
         serial: u64,
     },
-    /// A serial that no later bundle of the name could pass.
+    /// The serial is so high that no later bundle of the name could exceed it.
     #[error("{0}")]
     SerialTooHigh(PayloadError),
-    /// Too old to be accepted.
+    /// The bundle has expired.
     #[error("the bundle expired at {0}: sign a newer one, or set this node's clock")]
     Expired(Timestamp),
-    /// Its changes of keys cannot be made.
+    /// The bundle's trust changes cannot be made.
     #[error("its trust changes cannot be made: {0}")]
     BadTrustChange(BadChange),
-    /// At least one of its policies is in error.
+    /// At least one policy is in error.
     #[error("a policy is in error:\n{0}")]
     BadPolicy(Diagnostics),
 }
 
 impl Refusal {
-    /// A word for the reason that stays the same across versions.
+    /// Returns a code for the reason that stays the same across versions.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -202,27 +204,28 @@ impl From<PayloadError> for Refusal {
     }
 }
 
-/// A bundle taken apart, nothing of it believed yet.
+/// A `SignedBundle` is a bundle whose form was parsed but whose signatures are not verified yet.
 #[derive(Debug, Clone)]
 pub struct SignedBundle<'b> {
     content: Content<'b>,
-    /// How it is signed.
+    /// The bundle's signatures.
     pub signatures: Signatures,
 }
 
-/// The payload and what is signed with it. The only copy: bundles may be large, and nodes small.
+/// A `Content` is the payload with the signed bytes around it. It is the only copy: bundles may be large, and
+/// nodes small.
 #[derive(Debug, Clone)]
 enum Content<'b> {
     Envelope(Message),
     Plain(&'b [u8]),
 }
 
-/// How a bundle is signed.
+/// A `Signatures` says how a bundle is signed.
 #[derive(Debug, Clone)]
 pub enum Signatures {
-    /// By an envelope.
+    /// The signatures in the envelope.
     Envelope(Vec<EnvelopeSignature>),
-    /// By the object's metadata; why not, where that holds no usable signature.
+    /// The signature in the object's metadata, or why there is no usable one.
     Plain(Result<PlainSignature, PlainProblem>),
 }
 
@@ -234,7 +237,7 @@ struct Probe {
 }
 
 impl<'b> SignedBundle<'b> {
-    /// Takes an object apart. `meta` is where the signature of a bare payload is.
+    /// Parses the form of an object. `meta` contains the signature of a bare payload.
     pub fn open(bytes: &'b [u8], meta: Option<&MetaData>) -> Result<Self, Refusal> {
         if bytes.len() > MAX_BUNDLE {
             return Err(Refusal::TooLarge { size: bytes.len(), max: MAX_BUNDLE });
@@ -266,7 +269,7 @@ impl<'b> SignedBundle<'b> {
                 envelope.signatures.len()
             )));
         }
-        // Each of these is tried with every pinned key, over all of the payload.
+        // Such a signature is tried with every pinned key, over the whole payload.
         if envelope.signatures.iter().filter(|signature| signature.keyid.is_empty()).count() > 1 {
             return Err(not("more than one signature without a key id".to_owned()));
         }
@@ -282,7 +285,7 @@ impl<'b> SignedBundle<'b> {
         })
     }
 
-    /// The payload's bytes.
+    /// Returns the payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         match &self.content {
@@ -291,7 +294,7 @@ impl<'b> SignedBundle<'b> {
         }
     }
 
-    /// What the signatures are over.
+    /// Returns the bytes that the signatures cover.
     fn signed(&self) -> &[u8] {
         match &self.content {
             Content::Envelope(message) => message.bytes(),
@@ -299,16 +302,16 @@ impl<'b> SignedBundle<'b> {
         }
     }
 
-    /// Hex of the SHA-256 of the payload's bytes.
+    /// Returns the hex of the SHA-256 of the payload's bytes.
     #[must_use]
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(self.payload()))
     }
 
-    /// The pinned keys that signed, if they are enough.
+    /// Returns the pinned keys that signed, if they are enough.
     ///
-    /// A signature that names a pinned key must be its; one of a key that is not pinned is passed over, so that a bundle may be
-    /// signed for nodes with old and with new keys.
+    /// A signature that names a pinned key must be by that key. A signature by a key that is not pinned is
+    /// skipped, so that a bundle may be signed for nodes with old and with new keys.
     pub fn signers(&self, trust: &TrustStore) -> Result<Vec<KeyId>, Refusal> {
         if trust.bundle_keys().next().is_none() {
             return Err(Refusal::NoPinnedKeys);
@@ -378,11 +381,11 @@ impl<'b> SignedBundle<'b> {
     }
 }
 
-/// Decides whether `node` may enforce a bundle. `meta` is the object's metadata, which nothing is believed from but the signature
-/// of a bare payload; `floor` is what the node accepted before.
+/// Decides whether `node` may enforce a bundle. Of `meta`, the object's metadata, only the signature of a
+/// bare payload is used; `floor` records what the node accepted before.
 ///
 /// # Errors
-/// The [`Refusal`]; nothing has changed then.
+/// Fails with the [`Refusal`]; nothing has changed then.
 pub fn verify(
     bytes: &[u8],
     meta: Option<&MetaData>,
@@ -396,7 +399,7 @@ pub fn verify(
     let payload = Payload::parse(signed.payload())?;
     check_target(&payload, node)?;
     let digest = signed.digest();
-    // Its policies take memory enough.
+    // Frees memory, because the policies need a lot.
     drop(signed);
     payload.check_serial(now)?;
     check_serial(&payload, &digest, floor)?;
@@ -410,13 +413,13 @@ pub fn verify(
     Ok(VerifiedBundle { payload, digest, policies, keys })
 }
 
-/// Reads a bundle that this node accepted earlier and kept, by the digest that it noted then.
+/// Reads a bundle that this node accepted earlier and stored, and compares it with the recorded digest.
 ///
-/// Neither signatures, target, serial nor expiry are looked at: what was accepted stays in force after its keys were replaced and
-/// after it expired. `keys` is empty.
+/// Signatures, target, serial and expiry are not checked: an accepted bundle stays in force after its keys
+/// were replaced and after it expired. `keys` is empty.
 ///
 /// # Errors
-/// A [`Refusal`] where the bytes are not those, or no longer mean anything to this version.
+/// Fails if the bytes have another digest, or if this version can no longer read them.
 pub fn reopen(bytes: &[u8], digest: &str) -> Result<VerifiedBundle, Refusal> {
     let signed = SignedBundle::open(bytes, None)?;
     let found = signed.digest();
@@ -466,7 +469,7 @@ fn check_serial(payload: &Payload, digest: &str, floor: &SerialFloor) -> Result<
     }
 }
 
-/// Text of others in a message of ours: short and without control characters.
+/// Shortens text written by others for a message, and removes its control characters.
 fn shortened(text: &str) -> String {
     let mut short: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
     if short.len() < text.len() {

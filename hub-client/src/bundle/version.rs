@@ -1,8 +1,9 @@
-//! Dotted versions and ranges of them, as Open Horizon writes them: `1.2.3`, `[1.0.0,2.0.0)`, `[1.0.0,INFINITY)`.
+//! This module parses dotted versions and version ranges as Open Horizon writes them: `1.2.3`,
+//! `[1.0.0,2.0.0)`, `[1.0.0,INFINITY)`.
 
 use std::cmp::Ordering;
 
-/// Up to four numbers; missing ones are zero, so `1.0` equals `1.0.0`.
+/// A `Version` has up to four numbers; missing ones are zero, so `1.0` equals `1.0.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version([u32; 4]);
 
@@ -18,7 +19,7 @@ impl Version {
     }
 }
 
-/// A range of versions.
+/// A `Range` is a range of versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     low: Version,
@@ -28,7 +29,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// `None` for anything that is not in brackets, or is no range.
+    /// Parses a range in brackets; returns `None` for anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let low_included = match text.as_bytes().first()? {
             b'[' => true,

@@ -1,10 +1,11 @@
-//! What the collector remembers, in an SQLite file of its own: per node the pinned key, how far its alerts are written and
-//! the chain there, what is held beyond a gap, and how long the output was when that was true. Besides, which objects at the
-//! hub have no data, since when, and which nodes talk to the hub themselves.
+//! The ledger is the collector's memory, an SQLite file. It records per node the pinned key, the mark up to
+//! which alerts are written (with the chain there), the batches held beyond a gap, and the output's length at
+//! that mark. It also records which objects at the hub have no data and since when, and which machines use
+//! the hub without an ESS.
 //!
 //! Invariants:
-//! - A stream is a node with one key. Its mark moves only together with the recorded length of the output, in one
-//!   transaction, after the output was synced: whatever lies beyond that length was never accounted for.
+//! - A stream is a node with one key. Its mark moves only together with the recorded length of the output, in
+//!   one transaction, after the output was synced: alerts beyond that length count as not written.
 //! - A receipt is due from the moment the mark moves until it is published.
 
 use std::collections::HashSet;
@@ -20,10 +21,11 @@ use crate::receipt::Range;
 
 /// Version of the schema.
 const SCHEMA: i64 = 1;
-/// Batches remembered per stream once taken, to tell duplicates from forks and late receipts from meddling.
+/// Number of accepted batches remembered per stream, to distinguish duplicates from forks and late receipts
+/// from tampering.
 const MAX_ACCEPTED: u64 = 4096;
 
-/// The collector's file in its state directory.
+/// Name of the ledger in the collector's state directory.
 pub const LEDGER_FILE: &str = "collector.db";
 
 const CREATE: &str = "
@@ -44,16 +46,16 @@ CREATE TABLE held (
 CREATE TABLE output (file INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;
 CREATE TABLE receipt (id TEXT PRIMARY KEY, stream INTEGER NOT NULL) STRICT;
 ";
-/// Version 0.1.0 had no such tables and does not mind them: the schema's version stays.
+/// Version 0.1.0 lacks these tables and ignores them, so the schema version stays.
 const CREATE_LATER: &str = "
 CREATE TABLE IF NOT EXISTS empty (name TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS at_hub (node TEXT PRIMARY KEY) STRICT;
 ";
 
-/// Why the collector's state cannot be used.
+/// A `LedgerError` says why the collector's state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Another collector has it open.
+    /// Another collector has the ledger open.
     #[error(
         "{}: in use by another collector: one state directory serves one collector at a time",
         escaped_path(path)
@@ -62,7 +64,7 @@ pub enum LedgerError {
         /// The database.
         path: PathBuf,
     },
-    /// It was written by a newer version.
+    /// A newer version wrote the ledger.
     #[error(
         "{}: schema version {found}, this hzn-armor reads up to {SCHEMA}: use the newer one",
         escaped_path(path)
@@ -70,22 +72,22 @@ pub enum LedgerError {
     Newer {
         /// The database.
         path: PathBuf,
-        /// Version it has.
+        /// The file's schema version.
         found: i64,
     },
-    /// SQLite fails: not a database, a full disk, missing rights. Nodes keep what has no receipt; with a fresh state
-    /// directory, collecting goes on where their receipts end.
-    // SQLite names the file too, as it is.
+    /// SQLite fails: not a database, a full disk, missing rights. Nodes keep alerts that have no receipt;
+    /// with a new state directory, collecting continues where their receipts end.
+    // SQLite's message contains the file name too, unescaped.
     #[error("{}: {}", escaped_path(path), escaped(error.to_string().as_bytes()))]
     Sqlite {
         /// The database.
         path: PathBuf,
-        /// Why.
+        /// SQLite's error.
         error: rusqlite::Error,
     },
 }
 
-/// A node's alerts under one key.
+/// A `Stream` is the sequence of a node's alerts under one key.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
     pub(super) id: i64,
@@ -94,14 +96,14 @@ pub(super) struct Stream {
     pub(super) up_to: Mark,
 }
 
-/// A batch beyond a gap.
+/// A `Held` is a batch that lies beyond a gap.
 pub(super) struct Held {
     pub(super) range: Range,
     pub(super) id: String,
     pub(super) content: Vec<u8>,
 }
 
-/// Whether a batch is known.
+/// A `Boundary` says whether a batch with the same end is known, with the same chain or another one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Boundary {
     Unknown,
@@ -143,7 +145,7 @@ impl Ledger {
         }
     }
 
-    /// The stream under which a node's alerts are taken.
+    /// Returns the stream that currently takes a node's alerts.
     pub(super) fn stream(&self, node: &str) -> Result<Option<Stream>> {
         self.run(|db| {
             db.query_row(
@@ -155,12 +157,12 @@ impl Ledger {
         })
     }
 
-    /// Streams whose receipt is due.
+    /// Returns the streams whose receipt is due.
     pub(super) fn due(&self) -> Result<Vec<Stream>> {
         self.streams("receipt_due = 1")
     }
 
-    /// Streams with batches beyond a gap.
+    /// Returns the streams with batches beyond a gap.
     pub(super) fn holding(&self) -> Result<Vec<Stream>> {
         self.streams("id IN (SELECT stream FROM held)")
     }
@@ -174,7 +176,7 @@ impl Ledger {
         })
     }
 
-    /// Takes a node's alerts under `key` from now on.
+    /// Pins `key`: from this call on, a node's alerts belong to its stream under `key`.
     pub(super) fn pin(&mut self, node: &str, key: &PublicKey) -> Result<()> {
         self.write(|tx| {
             tx.execute(
@@ -190,7 +192,7 @@ impl Ledger {
         .map(|_| ())
     }
 
-    /// Remembers whether a node has its receipts left at the hub, where it looks itself.
+    /// Remembers whether a node fetches its receipts from the hub itself, without an ESS.
     pub(super) fn set_at_hub(&mut self, node: &str, at_hub: bool) -> Result<()> {
         let change = match at_hub {
             true => "INSERT OR IGNORE INTO at_hub VALUES (?1)",
@@ -199,14 +201,15 @@ impl Ledger {
         self.write(|tx| tx.execute(change, [node])).map(|_| ())
     }
 
-    /// Whether a node's receipts are left at the hub.
+    /// Returns whether a node fetches its receipts from the hub itself.
     pub(super) fn is_at_hub(&self, node: &str) -> Result<bool> {
         self.run(|db| {
             db.query_row("SELECT EXISTS (SELECT 1 FROM at_hub WHERE node = ?1)", [node], |row| row.get(0))
         })
     }
 
-    /// Moves the stream to `mark`; with `batch`, remembers its end and id, and with `output`, the file's length.
+    /// Moves the stream to `mark`; with `batch`, remembers its end and id, and with `output`, the file's
+    /// length.
     pub(super) fn accept(
         &mut self,
         stream: i64,
@@ -230,7 +233,7 @@ impl Ledger {
         .map(|_| ())
     }
 
-    /// What is known about a batch that ends at `mark`.
+    /// Compares a batch that ends at `mark` with the accepted batches.
     pub(super) fn boundary(&self, stream: i64, mark: Mark) -> Result<Boundary> {
         self.run(|db| {
             let mut query =
@@ -247,7 +250,7 @@ impl Ledger {
         })
     }
 
-    /// Whether the batch of this id was taken: written, held, or found to be a duplicate.
+    /// Returns whether the batch of this id was accepted: written, held, or found to be a duplicate.
     pub(super) fn has(&self, stream: i64, id: &str) -> Result<bool> {
         self.run(|db| {
             db.query_row(
@@ -259,7 +262,8 @@ impl Ledger {
         })
     }
 
-    /// Remembers a batch that brought nothing new. Its node seems not to have the last receipt: one is due again.
+    /// Remembers a batch with nothing new. Its node seems to lack the last receipt, so a receipt is due
+    /// again.
     pub(super) fn duplicate(&mut self, stream: i64, end: Mark, id: &str) -> Result<()> {
         self.write(|tx| {
             remember(tx, stream, end, id)?;
@@ -280,7 +284,7 @@ impl Ledger {
         .map(|_| ())
     }
 
-    /// Ranges held, ascending.
+    /// Returns the ranges of the held batches, ascending.
     pub(super) fn held_ranges(&self, stream: i64) -> Result<Vec<Range>> {
         self.run(|db| {
             let mut query =
@@ -289,7 +293,7 @@ impl Ledger {
         })
     }
 
-    /// A held batch that begins at `next` or before.
+    /// Returns a held batch that begins at `next` or before.
     pub(super) fn held_at(&self, stream: i64, next: u64) -> Result<Option<Held>> {
         self.run(|db| {
             db.query_row(
@@ -315,7 +319,7 @@ impl Ledger {
         .map(|_| ())
     }
 
-    /// The recorded length of an output file, by inode.
+    /// Returns the recorded length of the output file with this inode.
     pub(super) fn output_length(&self, file: u64) -> Result<Option<u64>> {
         self.run(|db| {
             db.query_row("SELECT length FROM output WHERE file = ?1", [file], |row| row.get(0)).optional()
@@ -327,7 +331,8 @@ impl Ledger {
             .map(|_| ())
     }
 
-    /// A new serial for the stream's receipt, above all before it and not below `now` (milliseconds).
+    /// Returns a new serial for the stream's receipt, above all earlier ones and not below `now`
+    /// (milliseconds).
     pub(super) fn next_serial(&mut self, stream: i64, now: u64) -> Result<u64> {
         self.write(|tx| {
             tx.query_row(
@@ -338,12 +343,12 @@ impl Ledger {
         })
     }
 
-    /// Remembers a receipt object before it is published, so that it is removed some day whatever happens.
+    /// Remembers a receipt object before it is published, so that it is removed later even after a crash.
     pub(super) fn add_receipt(&mut self, stream: i64, id: &str) -> Result<()> {
         self.write(|tx| tx.execute("INSERT INTO receipt VALUES (?1, ?2)", params![id, stream])).map(|_| ())
     }
 
-    /// The receipt `id` is published: answers the older ones, which are of no more use.
+    /// Records that the receipt `id` is published, and returns the older receipts, which are of no more use.
     pub(super) fn published(&mut self, stream: i64, id: &str) -> Result<Vec<String>> {
         self.write(|tx| {
             tx.execute("UPDATE stream SET receipt_due = 0 WHERE id = ?1", [stream])?;
@@ -358,11 +363,11 @@ impl Ledger {
         self.write(|tx| tx.execute("DELETE FROM receipt WHERE id = ?1", [id])).map(|_| ())
     }
 
-    /// Since when (seconds) the object `name` has been seen without data, which it is at `now`.
+    /// Records that object `name` has no data at `now`, and returns since when (in seconds) that has been so.
     pub(super) fn empty_since(&mut self, name: &str, now: i64) -> Result<i64> {
         self.write(|tx| {
             tx.query_row(
-                // A clock set back must not make it stay for ever.
+                // With MIN, setting the clock back does not keep the object for ever.
                 "INSERT INTO empty VALUES (?1, ?2)
                  ON CONFLICT (name) DO UPDATE SET since = MIN(since, excluded.since) RETURNING since",
                 params![name, now],
@@ -371,7 +376,7 @@ impl Ledger {
         })
     }
 
-    /// Forgets objects without data that are not `listed` at the hub any more.
+    /// Forgets objects without data that are no longer `listed` at the hub.
     pub(super) fn retain_empty(&mut self, listed: &HashSet<String>) -> Result<()> {
         self.write(|tx| {
             let mut query = tx.prepare("SELECT name FROM empty")?;
@@ -400,7 +405,7 @@ impl Ledger {
     }
 }
 
-/// Notes a batch that was taken, and forgets the oldest.
+/// Remembers a batch as accepted, and forgets the oldest one.
 fn remember(tx: &rusqlite::Transaction<'_>, stream: i64, end: Mark, id: &str) -> rusqlite::Result<()> {
     tx.execute(
         "INSERT INTO accepted (stream, last, chain, id) VALUES (?1, ?2, ?3, ?4)",

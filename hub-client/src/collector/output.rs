@@ -1,4 +1,5 @@
-//! Where collected alerts go: a file of JSON lines that agrees with the ledger after any crash, or standard output.
+//! This module writes collected alerts to a file of JSON lines, which agrees with the ledger after any crash,
+//! or to standard output.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -10,16 +11,16 @@ use armor_policy::escaped_path;
 use super::ledger::{Ledger, LedgerError};
 use crate::console;
 
-/// Where the collector writes alerts.
+/// An `OutputConfig` says where the collector writes alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputConfig {
-    /// Appends to this file: each alert exactly once, whenever the collector ends.
+    /// Appends to this file. Each alert is written exactly once, even if the collector crashes.
     File(PathBuf),
-    /// Prints. An alert can be printed twice if the collector ends just then.
+    /// Prints the alerts. An alert can be printed twice if the collector ends during the write.
     Stdout,
 }
 
-/// Why alerts cannot be written.
+/// An `OutputError` says why alerts cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// Another collector writes to the file.
@@ -30,10 +31,10 @@ pub enum OutputError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
-    /// The file is a pipe, socket or device: what stands in it cannot be known, nor cut off.
+    /// The file is a pipe, socket or device, whose content can be neither read back nor cut off.
     #[error("{}: no regular file, so no alert could stand there exactly once; name one, or none for standard output", escaped_path(.0))]
     NotRegular(PathBuf),
     /// Standard output takes no more.
@@ -49,17 +50,17 @@ pub(super) enum Output {
         path: PathBuf,
         file: File,
         inode: u64,
-        /// Length that the ledger knows.
+        /// Length recorded in the ledger.
         length: u64,
-        /// Length with what was appended since.
+        /// Length with the lines appended since.
         pending: u64,
     },
     Stdout,
 }
 
 impl Output {
-    /// Opens the output. What lies in the file beyond the length that the ledger knows was written just before a crash
-    /// and is cut off; it will come again. A file that the ledger does not know is appended to.
+    /// Opens the output. If the file is longer than the ledger says, the rest was written just before a crash
+    /// and is cut off; those alerts will come again. A file that the ledger does not know is appended to.
     pub(super) fn open(config: &OutputConfig, ledger: &mut Ledger) -> Result<Self, OutputError> {
         let OutputConfig::File(path) = config else { return Ok(Self::Stdout) };
         let io = |error| OutputError::Io { path: path.clone(), error };
@@ -90,8 +91,8 @@ impl Output {
         Ok(Self::File { path: path.clone(), file, inode, length, pending: length })
     }
 
-    /// Writes the lines durably; answers the file and its new length, which the ledger must record before
-    /// [`Self::commit`]. Without that, the next append takes these lines' place.
+    /// Writes the lines durably, and returns the file's inode and its new length. The ledger must record them
+    /// before [`Self::commit`]; otherwise the next append overwrites these lines.
     pub(super) fn append<'l>(
         &mut self,
         lines: impl Iterator<Item = &'l [u8]>,
@@ -115,7 +116,7 @@ impl Output {
         }
     }
 
-    /// What was appended is in the ledger.
+    /// Confirms that the ledger has recorded the appended lines.
     pub(super) fn commit(&mut self) {
         if let Self::File { length, pending, .. } = self {
             *length = *pending;
@@ -123,7 +124,7 @@ impl Output {
     }
 }
 
-/// Opens the file, which is made where it is not there; what would make that wait is refused first.
+/// Opens the file, and creates it if it is missing. Files that would block the open are refused first.
 fn open(path: &Path) -> Result<File, OutputError> {
     let io = |error| OutputError::Io { path: path.to_owned(), error };
     match std::fs::metadata(path) {

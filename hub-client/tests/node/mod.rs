@@ -1,4 +1,4 @@
-//! What a node sends, made without an agent.
+//! This module makes the objects that a node sends, without an agent.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::status::{AgentReport, NodeStatus, SpoolStats};
 use jiff::Timestamp;
 
-/// A node's side made by hand: its key and the chain of what it sent.
+/// A `Stream` is a node's alert stream: its key and the chain of the alerts sent.
 pub struct Stream {
     pub key: Arc<PrivateKey>,
     pub at: Mark,
     pub receipted: Mark,
 }
 
-/// What [`Stream::next`] makes.
+/// A `Sealed` is a batch that [`Stream::next`] made.
 pub struct Sealed {
     pub id: String,
     pub object: Vec<u8>,
@@ -27,12 +27,12 @@ impl Stream {
         Self::with_key(Arc::new(PrivateKey::generate(KeyType::Ed25519).unwrap()))
     }
 
-    /// A stream from the start under a key that may have signed another.
+    /// Makes a stream at its start, with a key that may have signed another stream.
     pub fn with_key(key: Arc<PrivateKey>) -> Self {
         Self { key, at: Mark::default(), receipted: Mark::default() }
     }
 
-    /// The next `count` alerts, after `lost` numbers that are lost.
+    /// Seals the next `count` alerts, preceded by `lost` lost numbers.
     pub fn next(&mut self, lost: u64, count: u64, text: &str) -> Sealed {
         let previous = self.at;
         let first = previous.sequence + 1;

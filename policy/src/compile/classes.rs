@@ -1,8 +1,8 @@
-//! Access vectors and the columns of them that make object classes.
+//! Builds access vectors, and from them the columns that make object classes.
 //!
-//! A column is what one kind of object is to every subject class: a vector for each. Columns are interned, so equal
-//! outcomes are one number; the number 0 is the column of what no rule matches. Object classes are the columns
-//! that the finished automaton uses.
+//! A column holds the vectors of one kind of object, one for each subject class. Columns are interned, so
+//! equal outcomes have one number; number 0 is the column of objects that no rule matches. The object classes
+//! are the columns that the finished automaton uses.
 
 use super::rules::Rules;
 use super::states::States;
@@ -23,19 +23,19 @@ pub(super) struct Classes<'r> {
     column_ids: HashMap<Rc<[u32]>, u32>,
     vector_joins: HashMap<(u32, u32), u32>,
     column_joins: HashMap<(u32, u32), u32>,
-    /// The columns of objects without a path: they are classes of their own, whatever they equal.
+    /// The columns of objects without a path: classes of their own, even if they equal other columns.
     anonymous: Vec<u32>,
     unresolved: Vec<u32>,
-    /// There are more columns than may be; what is asked from then on is meaningless.
+    /// Set once there are more columns than allowed; all later results are meaningless.
     overflow: bool,
 }
 
-/// The rules that decide for one subject: of `process` and of `file`.
+/// A `Deciding` holds the rules that decide for one subject class, one of `process` and one of `file`.
 type Deciding = [Option<u32>; 2];
 
 const SECTIONS: [Section; 2] = [Section::Process, Section::File];
 
-/// The section's permissions, in the order of a rule's effect.
+/// Returns the permissions of a section, in the order of a rule's `effect`.
 const fn permissions(section: Section) -> [Permission; 2] {
     match section {
         Section::Process => [Permission::Exec, Permission::Map],
@@ -79,10 +79,10 @@ impl<'r> Classes<'r> {
         classes
     }
 
-    /// What happens in a section to objects that no rule can be asked about.
+    /// Returns the decision of a section for objects without a path, which no rule can match.
     fn without_path(&self, section: Section) -> Decision {
         let rules = self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
-        // Whoever wrote more than Audit rules wants accesses refused, so what cannot be judged is.
+        // Rules other than Audit are meant to refuse accesses, so an access that cannot be judged is refused.
         let strictest = rules.map(|rule| match rule.action {
             Action::Audit => Verdict::Audit,
             Action::Allow | Action::Block => Verdict::Block,
@@ -90,7 +90,7 @@ impl<'r> Classes<'r> {
         strictest.max().map_or(ALLOW, |verdict| Decision::new(verdict, Domain::RULE_UNRESOLVED))
     }
 
-    /// The column of objects that match exactly these entries; sorts them by rank.
+    /// Returns the column of objects that match exactly these entries, and sorts the entries by rank.
     pub(super) fn column(&mut self, entries: &mut Vec<u32>) -> u32 {
         if self.overflow {
             return 0;
@@ -112,7 +112,7 @@ impl<'r> Classes<'r> {
                 special.entry(subject).or_default()[section].get_or_insert(rule);
             }
         }
-        // Most subjects are like any other with the same allow-lists.
+        // Most subject classes get the same vector as others with the same allow-lists.
         let mut common: [Option<u32>; 4] = [None; 4];
         let mut column = Vec::with_capacity(self.subjects.count());
         for subject in 0..self.subjects.count() {
@@ -161,7 +161,7 @@ impl<'r> Classes<'r> {
                         }
                         None => (Verdict::Allow, Domain::RULE_DEFAULT),
                     };
-                    // Who permits makes no difference and must make no classes.
+                    // Which rule permits an access makes no difference, and must not make classes differ.
                     let (verdict, rule) = verdict;
                     vector.0[2 * permission as usize + owner] =
                         if verdict == Verdict::Allow { ALLOW } else { Decision::new(verdict, rule) };
@@ -171,7 +171,8 @@ impl<'r> Classes<'r> {
         vector
     }
 
-    /// The column that is as strict as the stricter of two, for each subject, permission and ownership.
+    /// Returns the column with the stricter decision of two columns for each subject class, permission and
+    /// ownership.
     pub(super) fn join(&mut self, a: u32, b: u32) -> u32 {
         if a == b || self.overflow {
             return a;
@@ -224,7 +225,8 @@ impl<'r> Classes<'r> {
         new
     }
 
-    /// Numbers the columns that a finished automaton uses; `None` if they are more than there are classes or cells.
+    /// Numbers the columns that a finished automaton uses, or returns `None` if there are too many for
+    /// classes or cells.
     pub(super) fn number(&self, objects: &States) -> Option<Numbered> {
         let mut numbered =
             Numbered { class_of: vec![0; self.columns.len()], columns: Vec::new(), assigned: 0 };
@@ -251,17 +253,17 @@ impl<'r> Classes<'r> {
     }
 }
 
-/// The stricter decision; of equally strict ones that of a rule before that of the posture, then the first rule's.
+/// Returns the stricter decision; of equally strict ones a rule's before the posture's, and the first rule's.
 fn stricter(a: Decision, b: Decision) -> Decision {
     let key = |d: Decision| (d.verdict(), d.rule() != Domain::RULE_DEFAULT, std::cmp::Reverse(d.rule()));
     if key(b) > key(a) { b } else { a }
 }
 
-/// Which columns are object classes.
+/// A `Numbered` says which columns are object classes.
 pub(super) struct Numbered {
     class_of: Vec<u16>,
     columns: Vec<u32>,
-    /// How many classes, the reserved ones not included.
+    /// Number of object classes without the reserved ones.
     pub(super) assigned: u32,
 }
 
@@ -270,7 +272,7 @@ impl Numbered {
         self.class_of[column as usize]
     }
 
-    /// [`Domain::cells`].
+    /// Returns [`Domain::cells`].
     pub(super) fn cells(&self, classes: &Classes<'_>) -> Vec<u32> {
         let mut cells = Vec::with_capacity(classes.subjects.count() * (self.columns.len() + 3));
         for subject in 0..classes.subjects.count() {

@@ -1,4 +1,4 @@
-//! All patterns of a domain as one DFA.
+//! Builds one DFA for all patterns of a domain.
 
 use super::CompileError;
 use super::rules::Rules;
@@ -11,26 +11,28 @@ use regex_automata::util::syntax;
 use regex_automata::{Anchored, MatchKind};
 use std::collections::{BTreeMap, HashMap};
 
-/// The largest DFA of all patterns and the most memory to make it with, in bytes.
+/// Largest size of the DFA of all patterns, and of the memory to build it with, in bytes.
 const MAX_DFA: usize = 8 << 20;
-/// The largest NFA, in bytes.
+/// Largest size of the NFA, in bytes.
 const MAX_NFA: usize = 4 << 20;
 
-/// Minimal, complete, over byte classes.
+/// A `Globs` is the DFA of all patterns: minimal, complete, and over byte classes.
 pub(super) struct Globs {
     pub(super) start: u32,
     classes: [u8; 256],
     class_count: usize,
     next: Vec<u32>,
-    /// For each state an index in `sets`.
+    /// For each state, an index into `sets`.
     set_of: Vec<u32>,
-    /// The entries that match, by rank. The first set is empty.
+    /// The sets of entries that match, as ranks. The first set is empty.
     sets: Vec<Vec<u32>>,
 }
 
 impl Globs {
+    /// Builds the DFA.
+    ///
     /// # Errors
-    /// If the patterns need too large a DFA, with the most complex one.
+    /// Fails if the patterns need too large a DFA, naming the most complex pattern.
     pub(super) fn new(rules: &Rules<'_>) -> Result<Self, CompileError> {
         let mut by_regex: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (rank, entry) in rules.entries.iter().enumerate() {
@@ -57,7 +59,7 @@ impl Globs {
     fn convert(dfa: &dense::DFA<Vec<u32>>, ranks: &[Vec<u32>]) -> Self {
         let mut classes = [0; 256];
         let mut samples: Vec<u8> = Vec::new();
-        // Byte 0 is in no path; what it would do does not matter.
+        // Byte 0 is in no path, so its class does not matter.
         for byte in 1..=255_u8 {
             let class = dfa.byte_classes().get(byte);
             let known = samples.iter().position(|&sample| dfa.byte_classes().get(sample) == class);
@@ -76,7 +78,7 @@ impl Globs {
                 order.len() as u32 - 1
             })
         };
-        // Patterns have no look-around, so there is one start state for all contexts.
+        // Patterns have no look-around, so one start state serves all contexts.
         let start = dfa.universal_start_state(Anchored::Yes).unwrap_or_default();
         visit(start, &mut order);
         let mut set_ids: HashMap<Vec<u32>, u32> = HashMap::from([(Vec::new(), 0)]);
@@ -104,7 +106,7 @@ impl Globs {
         let blocks = minimise(&labels, &rows.iter().collect::<Vec<_>>(), &symbols);
         let (mut next, mut set_of) = (Vec::new(), Vec::new());
         for (state, row) in rows.iter().enumerate() {
-            // A block's first state stands for it.
+            // The first state of a block represents the block.
             if blocks[state] as usize == set_of.len() {
                 let mut targets = vec![blocks[row.default as usize]; samples.len()];
                 for &(class, target) in &row.transitions {
@@ -133,7 +135,7 @@ impl Globs {
         self.class_count
     }
 
-    /// A number for what matches here: equal ones match the same, 0 is nothing.
+    /// Returns the index of the set of entries that match at a state; set 0 is empty.
     pub(super) fn set(&self, state: u32) -> u32 {
         self.set_of[state as usize]
     }

@@ -1,28 +1,32 @@
-//! Policies of one domain to the tables of [`crate::tables`].
+//! Compiles the policies of one domain to the tables of [`crate::tables`].
 //!
-//! What the rules mean, and [`crate::reference`] says the same:
+//! Rules have the following meaning, which [`crate::reference`] implements too:
 //!
-//! - `process` rules decide [`Permission::Exec`] and [`Permission::Map`], `file` rules [`Permission::Read`] and
-//!   [`Permission::Write`]. In each section the first rule in the order below decides both permissions of an object.
-//! - **Order.** Rules whose `fromSource` names the program come before rules without `fromSource`. Then: exact path;
-//!   pattern, more literal bytes first; `execname`; directory, deepest first. At equal specificity Block before
-//!   Allow before Audit, the stricter use of ownerOnly and readOnly first, and last the name of the policy and the place
-//!   of the rule, so that the order of documents never matters.
-//! - **Outcome.** Block refuses, Audit permits with an alert, Allow permits. `readOnly`: reads are permitted silently;
-//!   writes are refused, under Audit permitted with an alert. `ownerOnly`: the owner is permitted silently; who does not
-//!   own the file is refused, under Audit permitted with an alert. With both, the owner may read and nothing else. So
-//!   Audit never refuses, and tells of exactly what Block in its place would refuse.
-//! - **Allow-list.** An Allow rule without `fromSource` makes its section an allow-list for every program, one with
-//!   `fromSource` for these programs, unless it is an exception ([`Policy::is_exception`]). What no rule matches then
-//!   gets the posture. `Map` never does, or no library could be loaded.
-//! - **Paths.** A path rule matches the path and the directory of that name. A directory rule matches the directory
-//!   itself and what is directly in it, a recursive one everything below.
-//! - **Links.** Where [`CompileOptions::links`] says that a rule's path is another one in the workload's root, the rule
-//!   matches both.
-//! - **No path.** An access to a file without a path (a memfd), or to one whose path cannot be told, is refused where the
-//!   section has any rule but Audit ones, and audited where it has only those. Reading and
-//!   writing a file without a path is always permitted, and mapping it too, unless `process` is an allow-list with
-//!   the posture Block.
+//! - **Sections.** `process` rules decide [`Permission::Exec`] and [`Permission::Map`], `file` rules decide
+//!   [`Permission::Read`] and [`Permission::Write`]. In each section, the first matching rule in the order
+//!   below decides both permissions of an object.
+//! - **Order.** Rules whose `fromSource` names the program come before rules without `fromSource`. Then come
+//!   exact paths; patterns, those with more literal bytes first; `execname`; directories, the deepest first.
+//!   At equal specificity, Block comes before Allow and Allow before Audit, then the rule that ownerOnly and
+//!   readOnly make stricter. Last, the name of the policy and the place of the rule decide, so that the order
+//!   of documents never matters.
+//! - **Outcome.** Block refuses, Audit permits with an alert, Allow permits. With `readOnly`, reads are
+//!   permitted silently, and writes are refused, or under Audit permitted with an alert. With `ownerOnly`,
+//!   the file's owner is permitted silently, and others are refused, or under Audit permitted with an alert.
+//!   With both, only reads by the owner are permitted silently. So Audit never refuses, and raises alerts
+//!   exactly where Block would refuse.
+//! - **Allow-list.** An Allow rule without `fromSource` makes its section an allow-list for every program, a
+//!   rule with `fromSource` for these programs, unless it is an exception ([`Policy::is_exception`]).
+//!   Accesses that no rule matches then get the posture. `Map` never does, because otherwise no library could
+//!   be loaded.
+//! - **Paths.** A path rule matches the file or the directory of that path. A directory rule matches the
+//!   directory itself and its direct entries, a recursive one everything below it.
+//! - **Links.** If [`CompileOptions::links`] says that a rule's path resolves to another path in the
+//!   workload's root, the rule matches both.
+//! - **No path.** An access to a file without a path (a memfd), or to a file whose path cannot be determined,
+//!   is refused if the section has any rule other than Audit rules, and audited if it has only Audit rules.
+//!   Reading and writing a file without a path is always permitted. Mapping it is permitted too, unless
+//!   `process` is an allow-list with the posture Block.
 
 mod classes;
 mod globs;
@@ -42,53 +46,54 @@ use std::collections::{BTreeMap, BTreeSet};
 #[cfg(doc)]
 use crate::tables::Permission;
 
-/// The most slots of one automaton: 32 MiB in the kernel.
+/// Largest number of slots of one automaton, which take 32 MiB in the kernel.
 pub const MAX_SLOTS: usize = 4 << 20;
-/// The most pairs of a subject and an object class.
+/// Largest number of pairs of a subject class and an object class.
 pub const MAX_CELLS: usize = 4 << 20;
 
-/// What happens to what no rule of an allow-list matches.
+/// A `Posture` says what happens to accesses that no rule of an allow-list matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Posture {
-    /// Permitted silently.
+    /// The access is permitted silently.
     Allow,
-    /// Permitted, with an alert: KubeArmor's default.
+    /// The access is permitted, with an alert. This is KubeArmor's default.
     #[default]
     Audit,
-    /// Refused, with an alert.
+    /// The access is refused, with an alert.
     Block,
 }
 
-/// What a compilation depends on besides the policies.
+/// A `CompileOptions` holds what a compilation depends on besides the policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CompileOptions {
-    /// For allow-lists.
+    /// The posture of allow-lists.
     pub posture: Posture,
-    /// What paths resolve to in the workload's root, without symlinks; several where they do so in the image that it was made from and
-    /// in what has become of it. Keys are those of [`literal_paths`]; a path that is missing here, or maps to itself, is no link. Of a path that does not exist resolve the directories that do.
-    /// A last component that is a symlink itself is for the caller to decide: resolved, a rule for `/bin/wget` is
-    /// one for all of `/bin/busybox`.
+    /// The paths without symlinks that a path resolves to in the workload's root. There are several if it
+    /// resolves differently in the current root and in the image of the workload. The keys are those of
+    /// [`literal_paths`]; a path that is missing here, or maps to itself, is not a link. Of a path that does
+    /// not exist, the directories that do exist are resolved. The caller decides whether to resolve a last
+    /// component that is a symlink: if it does, a rule for `/bin/wget` becomes one for all of `/bin/busybox`.
     pub links: BTreeMap<String, Vec<String>>,
 }
 
-/// Why policies that are each in order cannot be compiled together.
+/// A `CompileError` says why policies that are each valid cannot be compiled together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// The pattern needs, with those before it, more states than the kernel tables may have.
+    /// The patterns, together with the directories, need more states than the kernel tables may have.
     #[error(
         "{file}:{}: pattern `{pattern}` of policy `{policy}` is too complex with the others; use fewer '**', '*' or {{}}", .location.line
     )]
     Pattern {
-        /// The policy it stands in.
+        /// The policy of the most complex pattern.
         policy: String,
-        /// The pattern.
+        /// The most complex pattern.
         pattern: String,
-        /// The file.
+        /// The policy's file.
         file: String,
-        /// Where in it.
+        /// The place of the pattern's rule in the file.
         location: Location,
     },
-    /// The rules have more different outcomes than there are object classes, or than [`MAX_CELLS`] can hold.
+    /// The rules have more different outcomes than there are object classes, or than fit into [`MAX_CELLS`].
     #[error(
         "the rules tell apart more kinds of paths and programs than fit; the most of them are in policy `{policy}`"
     )]
@@ -96,7 +101,7 @@ pub enum CompileError {
         /// The policy with the most rules.
         policy: String,
     },
-    /// The paths need more than [`MAX_SLOTS`].
+    /// The paths need more slots than [`MAX_SLOTS`].
     #[error("the paths need more than {MAX_SLOTS} table slots; the most of them are in policy `{policy}`")]
     Slots {
         /// The policy with the most rules.
@@ -105,15 +110,15 @@ pub enum CompileError {
     /// A value of [`CompileOptions::links`] is not an absolute path without `//`, `.` and `..`.
     #[error("`{from}` cannot resolve to `{to}`, which is not an absolute, normal path")]
     Link {
-        /// The path as the rule has it.
+        /// The path as written in the rule.
         from: String,
-        /// What the caller says that it resolves to.
+        /// The path that it resolves to according to the caller.
         to: String,
     },
 }
 
-/// All paths that [`CompileOptions::links`] may resolve: what rules and sources name, without a last `/`, and the
-/// directory in which everything lies that a pattern matches.
+/// Returns all paths that [`CompileOptions::links`] may resolve, without a last `/`: those of rules and
+/// sources, and the directory of each pattern.
 pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
@@ -128,7 +133,7 @@ pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     paths
 }
 
-/// Without the last `/`: the root directory becomes the empty string.
+/// Returns the path without its last `/`; the root directory becomes the empty string.
 pub(crate) fn trimmed(path: &str) -> &str {
     path.strip_suffix('/').unwrap_or(path)
 }
@@ -136,7 +141,7 @@ pub(crate) fn trimmed(path: &str) -> &str {
 /// Compiles the policies of one domain.
 ///
 /// # Errors
-/// If the tables would be too large, with the policy to blame, or if a link is no path.
+/// Fails if the tables would be too large, naming the policy to blame, or if a link leads to an invalid path.
 pub fn compile(policies: &[&Policy], options: &CompileOptions) -> Result<Domain, CompileError> {
     let rules = Rules::new(policies, options)?;
     let subjects = subjects::Subjects::new(&rules);
@@ -171,7 +176,7 @@ pub fn compile(policies: &[&Policy], options: &CompileOptions) -> Result<Domain,
     })
 }
 
-/// `file:line`, as alerts name a rule.
+/// Returns `file:line`, which names a rule in alerts.
 pub(crate) fn place(file: &str, location: Location) -> String {
     format!("{file}:{}", location.line)
 }

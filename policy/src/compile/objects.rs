@@ -1,10 +1,11 @@
-//! The automaton from paths to columns.
+//! Builds the automaton from paths to columns.
 //!
-//! A state is where a path stands in three machines at once: the trie of all literal paths, the trie of `execname`s in
-//! the current path component, and the DFA of all patterns. Each node of the literal trie is reached by one path only, so
-//! it makes exactly one state. A path that leaves the trie is *off*: of the literals only directories above it
-//! still matter. Off states never lead back, so they are built and minimised first; the trie then follows from its leaves
-//! up, which needs no further minimisation.
+//! A state is the position of a path in three machines at once: the trie of all literal paths, the trie of
+//! `execname`s for the current path component, and the DFA of all patterns. Each node of the literal trie is
+//! reached by one path only, so it makes exactly one state. A path that leaves the trie is *off*: of the
+//! literal paths, only directories above it still matter. Off states never lead back into the trie, so they
+//! are built and minimised first. The states of the trie then follow from its leaves up, and need no further
+//! minimisation.
 
 use super::classes::Classes;
 use super::globs::Globs;
@@ -15,31 +16,32 @@ use super::{CompileError, MAX_SLOTS, trimmed};
 use crate::model::Target;
 use std::collections::HashMap;
 
-/// The most off states, and the most transitions of them and of the trie, before they are minimised.
+/// Largest number of off states before they are minimised.
 const MAX_OFF_STATES: usize = 1 << 18;
+/// Largest number of transitions: of the off states before they are minimised, then of these and the trie.
 const MAX_TRANSITIONS: usize = MAX_SLOTS;
-/// The most nodes of a trie: each makes a state, and a state takes two slots.
+/// Largest number of nodes of a trie: each makes a state, and a state takes two slots.
 const MAX_NODES: u32 = (MAX_SLOTS / 2) as u32;
 const BYTES: std::ops::RangeInclusive<u8> = 1..=255;
 
-/// What decides where a path goes on to once it is off the trie.
+/// A `Course` determines how a path continues once it is off the trie.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Course {
-    /// The deepest directory above with a recursive rule: a node, or [`NONE`].
+    /// The node of the deepest directory above that has a recursive rule, or [`NONE`].
     recursive: u32,
-    /// The directory with a rule in which the current component lies directly.
+    /// The node of the directory around the current component, if it has a rule for its direct entries.
     directory: u32,
-    /// The node of the current component in the trie of names.
+    /// The node of the current component in the trie of `execname`s.
     name: u32,
-    /// The state of the patterns.
+    /// The state of the pattern DFA.
     glob: u32,
 }
 
-/// A state off the trie.
+/// An `Off` is a state off the trie.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Off {
     course: Course,
-    /// The directory with a rule in which the component that has just ended with a `/` lies directly.
+    /// The `directory` of the component that a `/` has just ended.
     ended: u32,
 }
 
@@ -50,7 +52,7 @@ pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<Stat
     let literals = Literals::new(rules)?;
     let mut off = OffStates::new(rules, &literals, &globs);
 
-    // Top down: where each node stands, what it matches, and which course a path takes that leaves the trie there.
+    // Top down: the place of each node, its column, and the row of paths that leave the trie there.
     let nodes = literals.trie.len() as usize;
     let mut places = vec![literals.start(&globs); nodes];
     let mut columns = vec![0; nodes];
@@ -67,7 +69,7 @@ pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<Stat
     off.complete(classes)?;
     let (mut states, rows_of_off) = off.finish(classes);
 
-    // Bottom up: children have higher numbers than their parents.
+    // Bottom up: children have higher indices than their parents.
     let mut state_of = vec![DEAD; nodes];
     let mut row: Vec<(u8, u32)> = Vec::new();
     for node in (0..literals.trie.len()).rev() {
@@ -93,14 +95,14 @@ pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<Stat
     Ok(states.reachable(state_of[ROOT as usize]))
 }
 
-/// The tries of paths and of names.
+/// `Literals` holds the trie of literal paths and the trie of `execname`s.
 struct Literals {
     trie: Trie,
-    /// Entries by node: of exact paths, of directories, and of recursive directories.
+    /// The entries of each node: of exact paths, of directories, and of recursive directories.
     exact: HashMap<u32, Vec<u32>>,
     directories: HashMap<u32, Vec<u32>>,
     recursive: HashMap<u32, Vec<u32>>,
-    /// The next recursive directory above each one.
+    /// For each recursive directory, the next one above it.
     above: HashMap<u32, u32>,
     names: Trie,
     named: HashMap<u32, Vec<u32>>,
@@ -161,7 +163,8 @@ impl Literals {
         Off { course, ended: NONE }
     }
 
-    /// A node's place: where the step to it leads off the trie, and the directory it is itself.
+    /// Returns the place of a node: `place`, where the step to it leads off the trie, and the directory that
+    /// it is itself.
     fn enter(&self, node: u32, mut place: Off) -> Off {
         if self.recursive.contains_key(&node) {
             place.course.recursive = node;
@@ -186,7 +189,7 @@ impl Literals {
     }
 }
 
-/// Where a byte leads off the trie.
+/// Returns the place that a byte leads to off the trie.
 fn step(literals: &Literals, globs: &Globs, from: Course, byte: u8) -> Off {
     let slash = byte == b'/';
     let course = Course {
@@ -198,7 +201,7 @@ fn step(literals: &Literals, globs: &Globs, from: Course, byte: u8) -> Off {
     Off { course, ended: if slash { from.directory } else { NONE } }
 }
 
-/// What can match at a state: nodes of the tries and a set of patterns.
+/// A `Matching` says what matches at a state: nodes of the tries and a set of patterns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Matching {
     exact: u32,
@@ -214,7 +217,7 @@ struct OffStates<'a> {
     globs: &'a Globs,
     states: Vec<Off>,
     state_ids: HashMap<Off, u32>,
-    /// For each state the index of its course, in `rows` once that is complete.
+    /// For each state, the index of its course, and of its row once `rows` is complete.
     row_of: Vec<u32>,
     courses: Vec<Course>,
     course_ids: HashMap<Course, u32>,
@@ -239,7 +242,7 @@ impl<'a> OffStates<'a> {
             columns: Vec::new(),
             known_columns: HashMap::new(),
         };
-        // The dead state, which no machine leads to but which equal ones shall be one with.
+        // The dead state: no machine leads to it, but equal states are merged with it.
         off.state(Off { course: dead, ended: NONE });
         off.rows.push(Row { default: DEAD, transitions: Box::new([]) });
         off
@@ -257,7 +260,7 @@ impl<'a> OffStates<'a> {
         new
     }
 
-    /// The index of a course's row.
+    /// Returns the index of a course's row.
     fn row(&mut self, course: Course) -> u32 {
         *self.course_ids.entry(course).or_insert_with(|| {
             self.courses.push(course);
@@ -265,7 +268,7 @@ impl<'a> OffStates<'a> {
         })
     }
 
-    /// The column of what stands here.
+    /// Returns the column of the entries that match at a place.
     fn column(&mut self, place: Off, exact: u32, classes: &mut Classes<'_>) -> u32 {
         let Off { course, ended } = place;
         if course.glob == NONE {
@@ -297,7 +300,7 @@ impl<'a> OffStates<'a> {
         column
     }
 
-    /// Follows all courses until nothing new turns up.
+    /// Follows all courses until no new ones turn up.
     fn complete(&mut self, classes: &mut Classes<'_>) -> Result<(), CompileError> {
         let mut transitions = 0;
         while let Some(&course) = self.courses.get(self.rows.len()) {
@@ -317,7 +320,8 @@ impl<'a> OffStates<'a> {
     }
 
     fn follow(&mut self, course: Course) -> Row {
-        // Bytes that lead to the same place by the patterns, but for `/` and what goes on in a name.
+        // Bytes of the same pattern class lead to the same place, except `/` and bytes that continue an
+        // `execname`.
         let mut special = [false; 256];
         special[b'/' as usize] = true;
         if course.name != NONE {
@@ -343,7 +347,7 @@ impl<'a> OffStates<'a> {
         Row::new(BYTES.map(|byte| (byte, targets[byte as usize])))
     }
 
-    /// The minimised states, and the rows between them.
+    /// Returns the minimised states, and the rows between them.
     fn finish(self, classes: &mut Classes<'_>) -> (States, Vec<Row>) {
         let rows: Vec<&Row> = self.row_of.iter().map(|&row| &self.rows[row as usize]).collect();
         let blocks = minimise(&self.columns, &rows, &BYTES);
@@ -355,8 +359,8 @@ impl<'a> OffStates<'a> {
                 firsts.push(state);
             }
         }
-        // States lead to each other, so what lies below them is a fixed point; later states are mostly the later ones
-        // of a path, so going backwards two rounds are the rule.
+        // States lead to each other, so what lies below them is a fixed point. Later states are mostly later
+        // in a path, so two rounds backwards usually suffice.
         let mut below: Vec<u32> = firsts.iter().map(|&state| self.columns[state]).collect();
         let mut changed = true;
         while std::mem::take(&mut changed) {

@@ -1,4 +1,4 @@
-//! All rules of a domain in one order, and what each of them matches, in the order of precedence.
+//! Orders all rules of a domain, and their targets by precedence.
 
 use super::{CompileError, CompileOptions, place, trimmed};
 use crate::glob::MAX_PATH;
@@ -7,30 +7,30 @@ use crate::tables::{RuleInfo, Verdict};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Index in [`crate::tables::Domain::rules`] of the first rule that stands in a policy.
+/// Index in [`crate::tables::Domain::rules`] of the first rule that comes from a policy.
 const FIRST_RULE: u32 = 2;
 
 pub(super) struct Rules<'a> {
-    /// By policy name and place, so that the order of documents does not matter.
+    /// The rules in the order of policy name and place, so that the order of documents does not matter.
     pub(super) rules: Vec<Ruled<'a>>,
-    /// By precedence, sources aside: an entry's index is its rank.
+    /// The entries in the order of precedence, sources aside. An entry's index is its rank.
     pub(super) entries: Vec<Entry>,
 }
 
 pub(super) struct Ruled<'a> {
     pub(super) policy: &'a Policy,
     pub(super) rule: &'a Rule,
-    /// Verdicts for the section's first permission, then for its second, each for others and for the owner.
+    /// The verdicts for the section's first and second permission, each for others and for the owner.
     pub(super) effect: [Verdict; 4],
-    /// `fromSource`, and what these paths resolve to.
+    /// The paths of `fromSource`, and the paths that they resolve to.
     pub(super) sources: Vec<String>,
-    /// Makes its section an allow-list for the programs it applies to.
+    /// True if the rule makes its section an allow-list for the programs that it applies to.
     pub(super) restricts: bool,
 }
 
-/// One way in which an object can match a rule: what the rule says, or what that resolves to.
+/// An `Entry` is one target of a rule: the target as written, or one that it resolves to.
 pub(super) struct Entry {
-    /// Index in [`Rules::rules`].
+    /// The index in [`Rules::rules`].
     pub(super) rule: u32,
     pub(super) target: Target,
 }
@@ -65,7 +65,7 @@ impl<'a> Rules<'a> {
         Ok(Self { rules, entries: ranked.into_iter().map(|(_, entry)| entry).collect() })
     }
 
-    /// The rule's index in the tables.
+    /// Returns the rule's index in the tables.
     pub(super) fn table_index(rule: u32) -> u32 {
         FIRST_RULE + rule
     }
@@ -74,7 +74,7 @@ impl<'a> Rules<'a> {
         &self.rules[self.entries[entry as usize].rule as usize]
     }
 
-    /// The policy to name where no single rule is to blame.
+    /// Returns the policy to name in an error that no single rule causes.
     pub(super) fn largest_policy(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for ruled in &self.rules {
@@ -86,13 +86,13 @@ impl<'a> Rules<'a> {
             .map_or_else(String::new, |(name, _)| name.to_owned())
     }
 
-    /// The refusal where patterns, alone or with directories, make too many states.
+    /// Returns the error for patterns that make too many states, alone or with directories.
     pub(super) fn most_complex_pattern(&self) -> CompileError {
         let patterns = self.rules.iter().filter_map(|ruled| match &ruled.rule.target {
             Target::Glob(glob) => Some((glob.complexity(), ruled, glob)),
             Target::Path(_) | Target::Directory { .. } | Target::Name(_) => None,
         });
-        // Of equally complex ones the first.
+        // Of equally complex patterns, the first is named.
         match patterns.rev().max_by_key(|(complexity, ..)| *complexity) {
             Some((_, Ruled { policy, rule, .. }, glob)) => CompileError::Pattern {
                 policy: policy.name.clone(),
@@ -118,13 +118,13 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// What comes first is more specific.
+/// Returns a sort key by which more specific targets come first.
 fn specificity(target: &Target) -> (u8, Reverse<usize>) {
     match target {
         Target::Path(_) => (0, Reverse(0)),
         Target::Glob(glob) => (1, Reverse(glob.literal_bytes())),
         Target::Name(_) => (2, Reverse(0)),
-        // Of directories that hold the same object the longer path is the deeper one.
+        // Of directories that contain the same object, the one with the longer path is the deeper one.
         Target::Directory { path, .. } => (3, Reverse(path.len())),
     }
 }
@@ -138,14 +138,14 @@ fn effect(rule: &Rule) -> [Verdict; 4] {
     if !rule.read_only && !rule.owner_only {
         return [plain; 4];
     }
-    // Both say what is permitted; the action says what becomes of the rest, which Allow leaves out too.
+    // readOnly and ownerOnly say what is permitted; the action decides the rest, which Allow refuses too.
     let beyond = if plain == Verdict::Audit { Verdict::Audit } else { Verdict::Block };
     let others = if rule.owner_only { beyond } else { Verdict::Allow };
     let second = if rule.read_only { beyond } else { Verdict::Allow };
     [others, Verdict::Allow, others.max(second), second]
 }
 
-/// What a path resolves to, without a last `/`, where that is another path.
+/// Returns the other paths that a path resolves to, without a last `/`.
 fn resolve<'l>(path: &str, links: &'l BTreeMap<String, Vec<String>>) -> Result<Vec<&'l str>, CompileError> {
     let Some((from, ends)) = links.get_key_value(trimmed(path)) else { return Ok(Vec::new()) };
     let is_normal = |to: &str| {

@@ -1,15 +1,16 @@
-//! States of a DFA over bytes as labelled sparse rows: minimising them, making equal ones one, and what can be reached.
+//! Minimises and merges the states of a DFA over bytes, which are labelled sparse rows, and finds the
+//! reachable ones.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// No state, no node.
+/// The index of no state and of no node.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A transition on a byte, which is never 0.
+/// A transition is a byte, which is never 0, and the state that it leads to.
 pub(super) type Transition = (u8, u32);
 
-/// Where each byte leads: to `default` but for the transitions, which are sorted by byte.
+/// A `Row` says where each byte leads: to `default`, except for the transitions, which are sorted by byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Row {
     pub(super) default: u32,
@@ -17,7 +18,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The row with the fewest transitions for a target for each of `alphabet` symbols.
+    /// Returns the row with the fewest transitions for these targets, of which there is one for each symbol.
     pub(super) fn new(targets: impl Iterator<Item = Transition> + Clone) -> Self {
         let mut counts: Vec<(u32, u32)> = Vec::new();
         for (_, target) in targets.clone() {
@@ -26,7 +27,7 @@ impl Row {
                 None => counts.push((target, 1)),
             }
         }
-        // At equal counts the lowest target, so that equal rows stay equal.
+        // At equal counts the lowest target wins, so that equal rows stay equal.
         let default =
             counts.iter().max_by_key(|(target, n)| (*n, std::cmp::Reverse(*target))).map_or(0, |(t, _)| *t);
         let mut transitions: Box<[Transition]> = targets.filter(|(_, target)| *target != default).collect();
@@ -34,7 +35,7 @@ impl Row {
         Self { default, transitions }
     }
 
-    /// The same row between other states; `symbols` are all that the default stands for.
+    /// Returns the same row with its states replaced by those in `to`. `symbols` is the whole alphabet.
     pub(super) fn map(&self, to: &[u32], symbols: std::ops::RangeInclusive<u8>) -> Self {
         let default = to[self.default as usize];
         let others = self.transitions.iter().map(|&(byte, target)| (byte, to[target as usize]));
@@ -50,12 +51,14 @@ impl Row {
     }
 }
 
-/// How much work [`minimise`] may take, in transitions looked at.
+/// Largest number of transitions that [`minimise`] examines.
 const MINIMISE_BUDGET: usize = 20_000_000;
 
-/// For each state the number of its block of equivalent states; blocks are numbered in the order of their first state.
+/// Returns for each state the number of its block of equivalent states. Blocks are numbered by their first
+/// states.
 ///
-/// Moore's algorithm. Where it would take too long every state is its own block: correct, only larger.
+/// This is Moore's algorithm. If it would take too long, every state is its own block, which is correct but
+/// larger.
 pub(super) fn minimise(labels: &[u32], rows: &[&Row], symbols: &std::ops::RangeInclusive<u8>) -> Vec<u32> {
     let mut blocks: Vec<u32> = number(labels.iter());
     let mut count = 0;
@@ -90,13 +93,13 @@ fn number<T: Hash + Eq>(items: impl Iterator<Item = T>) -> Vec<u32> {
         .collect()
 }
 
-/// One state of a finished automaton.
+/// A `State` is one state of a finished automaton.
 pub(super) struct State<'a> {
-    /// What a path that ends here is.
+    /// The label of paths that end here.
     pub(super) label: u32,
-    /// All labels that can be reached, joined.
+    /// The join of all labels that can be reached.
     pub(super) below: u32,
-    /// Whether a `/` leads here.
+    /// True if a `/` leads here.
     pub(super) after_slash: bool,
     pub(super) default: u32,
     pub(super) transitions: &'a [Transition],
@@ -116,11 +119,12 @@ fn hash(label: u32, default: u32, row: &[Transition]) -> u64 {
     hasher.finish()
 }
 
-/// An automaton in the making. Equal states are one; state 0 is dead.
+/// A `States` is an automaton under construction. Equal states are merged; state 0 is dead.
 pub(super) struct States {
     records: Vec<Record>,
     transitions: Vec<Transition>,
-    /// By the hash of a state; of two that collide the later is not found again, which only costs a duplicate.
+    /// The states by their hash. If two collide, the earlier one is not found again, which only costs a
+    /// duplicate.
     known: HashMap<u64, u32>,
     start: u32,
 }
@@ -146,7 +150,7 @@ impl States {
         self.records[state as usize].below
     }
 
-    /// The state with this label and row: a known one or a new one. `below` follows from them.
+    /// Returns the known or new state with this label and row, from which `below` follows.
     pub(super) fn add(
         &mut self,
         label: u32,
@@ -167,7 +171,7 @@ impl States {
         new
     }
 
-    /// Adds a state that is none of the known ones, and may lead to ones that are still to come.
+    /// Adds a state that differs from all known ones, and may lead to states that are added later.
     pub(super) fn append(&mut self, label: u32, default: u32, row: &[Transition], below: u32) {
         let hash = hash(label, default, row);
         let new = self.push(label, default, row, below);
@@ -192,7 +196,7 @@ impl States {
         (0..self.records.len() as u32).map(|state| self.get(state))
     }
 
-    /// Only what can be reached from `start`, and state 0, in the order of a breadth-first walk.
+    /// Returns only state 0 and those reachable from `start`, in the order of a breadth-first walk.
     pub(super) fn reachable(&self, start: u32) -> Self {
         let mut numbers = vec![NONE; self.len()];
         let mut order = vec![0];

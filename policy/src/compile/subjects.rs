@@ -1,4 +1,4 @@
-//! Programs that `fromSource` names, grouped by the rules that name them.
+//! Groups the programs that `fromSource` names into subject classes, by the rules that name them.
 
 use super::rules::Rules;
 use super::states::States;
@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) struct Subjects {
     /// The class of each path.
     paths: Vec<(String, u32)>,
-    /// For each rule with sources the classes it applies to.
+    /// For each rule with sources, the classes that it applies to.
     of_rule: Vec<Vec<u32>>,
-    /// For each class whether `process` and `file` are allow-lists.
+    /// For each class, true for `process` and for `file` if the section is an allow-list.
     allow_lists: Vec<[bool; 2]>,
 }
 
@@ -55,12 +55,12 @@ impl Subjects {
         subjects
     }
 
-    /// How many classes, [`SUBJECT_NONE`] included.
+    /// Returns the number of classes, [`SUBJECT_NONE`] included.
     pub(super) fn count(&self) -> usize {
         self.allow_lists.len()
     }
 
-    /// The classes that a rule with sources applies to.
+    /// Returns the classes that a rule with sources applies to.
     pub(super) fn of_rule(&self, rule: u32) -> &[u32] {
         &self.of_rule[rule as usize]
     }
@@ -69,7 +69,7 @@ impl Subjects {
         self.allow_lists[subject][section as usize]
     }
 
-    /// `None` if it takes more than `limit` slots.
+    /// Returns the automaton from paths to classes, or `None` if it takes more than `limit` slots.
     pub(super) fn automaton(&self, limit: usize) -> Option<Automaton> {
         let mut trie = Trie::new();
         let mut labels: HashMap<u32, u32> = HashMap::new();

@@ -1,4 +1,4 @@
-//! A trie over bytes. A child is always created after its parent, so index order is top-down order.
+//! Provides a trie over bytes. A child is always created after its parent, so index order is top-down order.
 
 use super::states::NONE;
 
@@ -38,7 +38,7 @@ impl Trie {
         self.children(node).find(|(b, _)| *b == byte).map(|(_, child)| child)
     }
 
-    /// The node of a path, made if there is none.
+    /// Returns the node of a path, creating it if there is none.
     pub(super) fn insert(&mut self, path: &[u8]) -> u32 {
         self.insert_below(ROOT, path)
     }

@@ -1,17 +1,17 @@
-//! Typed access to the fields of a mapping, with an error at the place of whatever does not fit.
+//! Reads the fields of a mapping by type, and reports each value of a wrong type at its place.
 
 use crate::diagnostics::Sink;
 use crate::model::{Action, Location};
 use crate::yaml::{Key, Node, Value};
 
-/// A mapping and what to call it in messages.
+/// A `Fields` is a mapping, and its name in messages.
 pub(super) struct Fields<'a> {
     pub(super) at: Location,
     pub(super) entries: &'a [(Key<'a>, Node<'a>)],
     what: String,
 }
 
-/// A string and where it stands.
+/// A `Text` is a string and its place.
 #[derive(Clone, Copy)]
 pub(super) struct Text<'a> {
     pub(super) at: Location,
@@ -19,7 +19,7 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// `None`, with an error, if the node is not a mapping.
+    /// Returns the fields of a node, or `None` with an error if the node is not a mapping.
     pub(super) fn new(node: &'a Node<'a>, what: &str, sink: &mut Sink) -> Option<Self> {
         match &node.value {
             Value::Map(entries) => Some(Self { at: node.at, entries, what: what.to_owned() }),
@@ -34,7 +34,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses every field that is not `known`; `refused` says why where there is more to say than "unknown".
+    /// Reports each field that is not `known`; `refused` has better reasons than "unknown".
     pub(super) fn only(&self, known: &[&str], refused: &[(&str, &str)], sink: &mut Sink) {
         for (key, _) in self.entries {
             if known.contains(&key.name.as_ref()) {
@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
         self.required(name, help, sink).and_then(|node| text(node, &format!("`{name}`"), sink))
     }
 
-    /// False if the field is missing.
+    /// Returns a boolean field, or false if it is missing.
     pub(super) fn boolean(&self, name: &str, sink: &mut Sink) -> bool {
         let Some(node) = self.get(name) else { return false };
         match &node.value {
@@ -91,7 +91,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The entries of a list; nothing if the field is missing, an error if it is there and empty.
+    /// Returns the entries of a list: none if the field is missing, an error if it is empty.
     pub(super) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node<'a>] {
         let Some(node) = self.get(name) else { return &[] };
         match &node.value {
@@ -132,7 +132,7 @@ impl<'a> Fields<'a> {
         severity
     }
 
-    /// `None` also for an empty list, which inherits as a missing one does.
+    /// Returns the tags, or `None` if they are missing or empty: both inherit.
     pub(super) fn tags(&self, sink: &mut Sink) -> Option<Vec<String>> {
         let node = self.get("tags")?;
         let Value::List(items) = &node.value else {
@@ -156,7 +156,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The string that a node is; anything else is an error.
+/// Returns a node's string, or `None` with an error if the node is something else.
 pub(super) fn text<'a>(node: &'a Node<'_>, what: &str, sink: &mut Sink) -> Option<Text<'a>> {
     match (&node.value, node.kind()) {
         (Value::Scalar { text, .. }, "a string") => Some(Text { at: node.at, text }),
@@ -171,7 +171,7 @@ pub(super) fn text<'a>(node: &'a Node<'_>, what: &str, sink: &mut Sink) -> Optio
     }
 }
 
-/// The known name that `name` most likely stands for.
+/// Returns the known name that `name` most likely stands for.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let lower = name.to_lowercase();
     known
@@ -182,7 +182,7 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance; longer words than any field has are not compared.
+/// Returns the Levenshtein distance, or `usize::MAX` if `a` is longer than the name of any field.
 fn edits(a: &str, b: &str) -> usize {
     if a.len() > 64 {
         return usize::MAX;

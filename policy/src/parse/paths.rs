@@ -1,4 +1,4 @@
-//! What a path, a directory and a program's name may be.
+//! Checks the paths, directories and names of programs in rules.
 
 use super::fields::Text;
 use crate::diagnostics::Sink;
@@ -60,12 +60,12 @@ fn normal(path: &Text<'_>, sink: &mut Sink) -> Option<()> {
     None
 }
 
-/// As much of a text as a message needs.
+/// Returns as much of a text as a message needs.
 fn beginning(text: &str) -> &str {
     text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Warns of a byte as alerts write it (`\xff`), which no part of a policy reads so.
+/// Warns of a byte as alerts write it (`\xff`), because policies do not read it in that form.
 pub(super) fn warn_byte(text: &Text<'_>, meaning: &str, sink: &mut Sink) {
     let is_hex = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
     let is_byte =
@@ -87,7 +87,7 @@ fn warn_literal(path: &Text<'_>, sink: &mut Sink) {
     }
 }
 
-/// The directories that are symlinks to `/usr` wherever those are merged.
+/// The directories that are symlinks into `/usr` on systems with a merged `/usr`.
 const MERGED: [&str; 6] = ["/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/"];
 
 pub(super) fn warn_merged(path: &str, at: Location, sink: &mut Sink) {

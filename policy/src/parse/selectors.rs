@@ -1,14 +1,15 @@
-//! Keys and values of selectors that could never select anything.
+//! Finds keys and values of selectors that could never select anything.
 
 use super::fields::nearest;
 use crate::diagnostics::Sink;
 use crate::model::{Kind, Location};
 use crate::names::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names};
 
-/// Looks at one label of a selector.
+/// Checks one label of a selector.
 ///
-/// A key in a namespace of KubeArmor's or Horizon's that means nothing there is an error: no label is meant. Any other key of
-/// a host policy that no node has is a warning, as such documents of Kubernetes select nodes elsewhere.
+/// An unknown key in a namespace of KubeArmor or Horizon is an error, because it cannot be meant as a label.
+/// Any other key of a host policy that no node has is a warning, because such documents select Kubernetes
+/// nodes elsewhere.
 pub(super) fn check(kind: Kind, key: (&str, Location), value: (&str, Location), sink: &mut Sink) {
     let (key, at) = key;
     let is_node_key = names::node_keys().any(|known| known == key);
@@ -39,7 +40,8 @@ pub(super) fn check(kind: Kind, key: (&str, Location), value: (&str, Location), 
     }
 }
 
-/// Whether nobody else gives labels such a name. Containers may carry labels of KubeArmor's own.
+/// Returns whether only KubeArmor and Horizon define such keys. Other keys of KubeArmor may be labels of
+/// containers.
 fn is_ours(key: &str) -> bool {
     key.starts_with("horizon.")
         || key.starts_with("kubearmor.io/host")

@@ -1,4 +1,5 @@
-//! A bare HTTP client of the MMS API. It shares no code with the product's clients, so that what it sees is the hubs' doing.
+//! This module is a bare HTTP client of the MMS API. It shares no code with the product's clients, so that
+//! tests see the hub's behaviour and not the clients'.
 
 use armor_dev_hub::Hub;
 use reqwest::{Method, StatusCode};
@@ -11,10 +12,10 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longer than any answer of a healthy hub takes, shorter than a hanging one would.
+/// Time limit of a request: longer than any answer of a healthy hub takes, shorter than a hanging one would.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One caller at one end.
+/// A `Client` is one user at the ESS or the CSS.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -23,22 +24,22 @@ pub struct Client {
     password: String,
 }
 
-/// What came back.
+/// An `Answer` is an HTTP response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// Body.
+    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The body as JSON, or null.
+    /// Returns the body as JSON, or null.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// The body as text without the newline at its end.
+    /// Returns the body as text without the newline at its end.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).trim_end().to_owned()
     }
@@ -86,10 +87,11 @@ impl ServerCertVerifier for Pin {
     }
 }
 
-/// A client configuration that takes the certificates in `pem` for authorities, which is what rustls does by default.
+/// Returns a client configuration that accepts the certificates in `pem` as authorities, as rustls does by
+/// default.
 ///
 /// # Errors
-/// When `pem` holds no certificate.
+/// Fails if `pem` contains no certificate.
 pub(crate) fn default_tls(pem: &str) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string())?;
@@ -113,19 +115,19 @@ fn pinned_tls(pem: &str) -> Result<rustls::ClientConfig, String> {
 }
 
 impl Client {
-    /// A caller at the hub's ESS; paths are relative to `objects/`.
+    /// Makes a client of the hub's ESS; paths are relative to `objects/`.
     ///
     /// # Errors
-    /// When the hub's certificate does not read.
+    /// Fails if the hub's certificate cannot be parsed.
     pub fn ess(hub: &impl Hub, user: &str, password: &str) -> Result<Self, String> {
         let pem = hub.certificate_pem().map_err(|error| error.to_string())?;
         Self::ess_with(hub, pinned_tls(&pem)?, user, password)
     }
 
-    /// As [`Client::ess`], but with rustls' own idea of a good certificate.
+    /// Does the same as [`Client::ess`], but with rustls' own certificate validation.
     ///
     /// # Errors
-    /// When the hub's certificate does not read.
+    /// Fails if the hub's certificate cannot be parsed.
     pub fn ess_unpinned(hub: &impl Hub, user: &str, password: &str) -> Result<Self, String> {
         let pem = hub.certificate_pem().map_err(|error| error.to_string())?;
         Self::ess_with(hub, default_tls(&pem)?, user, password)
@@ -148,10 +150,10 @@ impl Client {
         Ok(Self::new(http, "https://localhost/api/v1/objects".to_owned(), user, password))
     }
 
-    /// A caller at the hub's CSS; paths are relative to `objects/{org}/`.
+    /// Makes a client of the hub's CSS; paths are relative to `objects/{org}/`.
     ///
     /// # Errors
-    /// When the client cannot be made.
+    /// Fails if the client cannot be made.
     pub fn css(hub: &impl Hub, user: &str, password: &str) -> Result<Self, String> {
         let pem = hub.certificate_pem().map_err(|error| error.to_string())?;
         let http = reqwest::Client::builder()
@@ -167,20 +169,20 @@ impl Client {
         Self { http, base, user: user.to_owned(), password: password.to_owned() }
     }
 
-    /// The same end, called by somebody else.
+    /// Returns a client of the same server with another user.
     pub fn as_caller(&self, user: &str, password: &str) -> Self {
         Self { user: user.to_owned(), password: password.to_owned(), ..self.clone() }
     }
 
-    /// The same client and caller at another base URL.
+    /// Returns the same client with another base URL.
     pub fn at(&self, base: &str) -> Self {
         Self { base: base.to_owned(), ..self.clone() }
     }
 
-    /// One request. Errors are those of transport, timeouts among them.
+    /// Sends one request.
     ///
     /// # Errors
-    /// When no answer came.
+    /// Fails if no answer came, also because of a timeout.
     pub async fn call(
         &self,
         method: Method,
@@ -199,34 +201,34 @@ impl Client {
         Ok(Answer { status, body: response.bytes().await?.to_vec() })
     }
 
-    /// GET.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// When no answer came.
+    /// Fails if no answer came.
     pub async fn get(&self, path: &str) -> Result<Answer, reqwest::Error> {
         self.call(Method::GET, path, &[], "").await
     }
 
-    /// PUT; answers the status.
+    /// Sends a PUT request and returns the status.
     ///
     /// # Errors
-    /// When no answer came.
+    /// Fails if no answer came.
     pub async fn put(&self, path: &str, body: impl Into<reqwest::Body>) -> Result<u16, reqwest::Error> {
         Ok(self.call(Method::PUT, path, &[], body).await?.status)
     }
 
-    /// DELETE; answers the status.
+    /// Sends a DELETE request and returns the status.
     ///
     /// # Errors
-    /// When no answer came.
+    /// Fails if no answer came.
     pub async fn delete(&self, path: &str) -> Result<u16, reqwest::Error> {
         Ok(self.call(Method::DELETE, path, &[], "").await?.status)
     }
 
-    /// The ids in a list; an empty one is a 404.
+    /// Returns the ids in a list; the servers answer 404 for an empty list.
     ///
     /// # Errors
-    /// When no answer came.
+    /// Fails if no answer came.
     pub async fn ids(&self, path: &str) -> Result<Vec<String>, reqwest::Error> {
         let answer = self.get(path).await?;
         let ids = answer.json();

@@ -1,4 +1,5 @@
-//! Small file systems that a test can fill, in mounts of its own: nothing is left behind, whatever ends the test.
+//! This module makes small file systems that a test can fill. They are in a mount namespace of their own, so
+//! that nothing is left behind however the test ends.
 
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
@@ -10,10 +11,11 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Gives this process mounts of its own. Called first in `main`, as only a process with one thread may do it without being root.
+/// Moves this process into a mount namespace of its own. It must be called first in `main`: without root,
+/// only a process with a single thread may do it.
 ///
 /// # Errors
-/// When the process is not root and may not make a user namespace either.
+/// Fails if the process is not root and may not create a user namespace either.
 pub fn own_mounts() -> io::Result<()> {
     let (uid, gid) = (getuid(), getgid());
     let flags = match uid.is_root() {
@@ -35,23 +37,23 @@ pub fn own_mounts() -> io::Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(explained)
 }
 
-/// In the new user namespace, the caller is root.
+/// Makes the caller root in the new user namespace.
 fn be_root(uid: Uid, gid: Gid) -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {} 1", uid.as_raw()))?;
     fs::write("/proc/self/gid_map", format!("0 {} 1", gid.as_raw()))
 }
 
-/// A file system of a few hundred kilobytes.
+/// A `SmallDisk` is a file system of a few hundred kilobytes.
 pub struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one of `bytes` bytes on `dir`, which is made.
+    /// Creates `dir` and mounts a file system of `bytes` bytes on it.
     ///
     /// # Errors
-    /// When that is not permitted: [`own_mounts`] must have been called.
+    /// Fails if mounting is not permitted: [`own_mounts`] must have been called.
     pub fn mount(dir: &Path, bytes: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let size = CString::new(format!("size={bytes}"))?;
@@ -59,15 +61,15 @@ impl SmallDisk {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Its directory.
+    /// Returns the mount point.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Takes all the room that is left.
+    /// Fills all the space that is left.
     ///
     /// # Errors
-    /// Any but that there is none.
+    /// Fails with any error other than a full disk.
     pub fn fill(&self) -> io::Result<()> {
         let mut ballast = File::options().create(true).append(true).open(self.ballast())?;
         for size in [4096, 1] {
@@ -82,10 +84,10 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives back what [`SmallDisk::fill`] took.
+    /// Frees the space that [`SmallDisk::fill`] took.
     ///
     /// # Errors
-    /// When nothing was taken.
+    /// Fails if nothing was taken.
     pub fn free(&self) -> io::Result<()> {
         fs::remove_file(self.ballast())
     }

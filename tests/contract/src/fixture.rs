@@ -1,5 +1,6 @@
-//! What most tests need on a hub, and tests that run on each hub: [`both_hubs!`](crate::both_hubs), [`dev_hub!`](crate::dev_hub),
-//! [`no_hub!`](crate::no_hub) and [`run_all`] make a `harness = false` test of them.
+//! This module sets up what most tests need on a hub. [`both_hubs!`](crate::both_hubs),
+//! [`dev_hub!`](crate::dev_hub), [`no_hub!`](crate::no_hub) and [`run_all`] make a `harness = false` test of
+//! functions that run on each hub.
 
 use crate::{Client, DevHub, DevHubConfig, Hub, RealHub, Role};
 use armor_hub_client::css::{CssClient, CssConfig};
@@ -20,31 +21,33 @@ const SERVICE_TOKEN: &str = "service-token";
 const OPERATOR_PASSWORD: &str = "operator-password";
 const MACHINE_PASSWORD: &str = "machine-password";
 
-/// A hub with one service on its node and one operator, each with a bare client and with the product's own.
+/// A `Fixture` is a hub with one service on its node and one operator; each has a bare client and the
+/// product's client.
 pub struct Fixture<H> {
     /// The hub itself.
     pub hub: H,
     /// The service `myorg/hzn-armor`, version 1.5.0, at the ESS.
     pub service: Client,
-    /// An ordinary user of the org at the CSS.
+    /// A user of the org without special rights, at the CSS.
     pub operator: Client,
-    /// Last, for the hub writes into it.
+    /// Directory of the test; last in this struct, because it must be dropped after the hub, which writes
+    /// into it.
     dir: TempDir,
 }
 
 impl Fixture<DevHub> {
-    /// On a development hub, which has no agbot here, as the real one has none.
+    /// Starts a fixture on a development hub. Its agbot is off, because the real hub has none here.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Fails if the hub does not start.
     pub async fn on_dev_hub() -> Result<Self, Error> {
         Self::on_dev_hub_with(|config| DevHubConfig { agbot: false, ..config }).await
     }
 
-    /// On a development hub set up otherwise.
+    /// Starts a fixture on a development hub with a changed configuration.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Fails if the hub does not start.
     pub async fn on_dev_hub_with(change: impl FnOnce(DevHubConfig) -> DevHubConfig) -> Result<Self, Error> {
         let dir = TempDir::new()?;
         let config =
@@ -54,10 +57,10 @@ impl Fixture<DevHub> {
 }
 
 impl Fixture<RealHub> {
-    /// On the real services.
+    /// Starts a fixture on the real services.
     ///
     /// # Errors
-    /// When they cannot be built or do not start.
+    /// Fails if the services cannot be built or do not start.
     pub async fn on_real_hub() -> Result<Self, Error> {
         let dir = TempDir::new()?;
         Self::new(RealHub::start(&dir.path().join("hub")).await?, dir)
@@ -78,25 +81,25 @@ impl<H: Hub> Fixture<H> {
         Ok(fixture)
     }
 
-    /// An empty directory of the test's own, gone with the fixture.
+    /// Returns the test's own directory, which is removed with the fixture.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Where the service's `auth.json` and `cert.pem` lie.
+    /// Returns the directory of the service's `auth.json` and `cert.pem`.
     pub fn horizon_files(&self) -> PathBuf {
         self.dir.path().join("horizon")
     }
 
-    /// Writes both as anax does, with another token perhaps.
+    /// Writes both files as anax does, with the given token.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Fails if they cannot be written.
     pub fn write_horizon_files(&self, token: &str) -> io::Result<()> {
         self.hub.write_horizon_files(&self.horizon_files(), "myorg/hzn-armor", token, "1.5.0")
     }
 
-    /// How the service reaches the ESS.
+    /// Returns the configuration with which the service reaches the ESS.
     pub fn ess_config(&self) -> EssConfig {
         EssConfig {
             address: EssAddress::Unix(self.hub.ess_socket()),
@@ -106,15 +109,15 @@ impl<H: Hub> Fixture<H> {
         }
     }
 
-    /// The service's client.
+    /// Returns the service's client.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// Fails if it cannot be made.
     pub fn ess(&self) -> Result<EssClient, MmsError> {
         EssClient::new(self.ess_config())
     }
 
-    /// How the operator reaches the CSS.
+    /// Returns the configuration with which the operator reaches the CSS.
     pub fn css_config(&self) -> CssConfig {
         CssConfig {
             url: self.hub.css_url(),
@@ -125,36 +128,37 @@ impl<H: Hub> Fixture<H> {
         }
     }
 
-    /// The operator's client.
+    /// Returns the operator's client.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// Fails if it cannot be made.
     pub fn css(&self) -> Result<CssClient, MmsError> {
         CssClient::new(&self.css_config())
     }
 
-    /// How a machine of the node's name reaches the CSS that is no Horizon node: as a user of that name.
+    /// Returns the configuration with which a machine that is not a Horizon node reaches the CSS: as a user
+    /// with the node's name.
     ///
     /// # Errors
-    /// When the user cannot be kept.
+    /// Fails if the user cannot be added.
     pub fn machine_config(&self) -> io::Result<CssConfig> {
         let name = self.hub.node();
         self.hub.add_user(&name, MACHINE_PASSWORD, Role::User)?;
         Ok(CssConfig { user: format!("{name}:{MACHINE_PASSWORD}"), ..self.css_config() })
     }
 
-    /// The node as a destination of objects: its type and its id.
+    /// Returns the node as a destination of objects: its type and its id.
     pub fn destination(&self) -> (String, String) {
         ("openhorizon.edgenode".to_owned(), self.hub.node())
     }
 }
 
-/// What a test may return.
+/// An `Outcome` is a value that a test may return.
 pub trait Outcome {
-    /// Whether it passed.
+    /// Returns whether the test passed.
     ///
     /// # Errors
-    /// When it did not.
+    /// Fails if it did not.
     fn outcome(self) -> Result<(), Failed>;
 }
 
@@ -173,12 +177,13 @@ impl<E: Display> Outcome for Result<(), E> {
 /// Runs one test on a runtime of its own.
 ///
 /// # Errors
-/// When the test fails.
+/// Fails if the test fails.
 pub fn run(test: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(test)
 }
 
-/// Each `async fn name<H: Hub>(t: Fixture<H>)` as two tests, `dev::name` and `real::name`, each with a hub of its own.
+/// Makes each `async fn name<H: Hub>(t: Fixture<H>)` into two tests, `dev::name` and `real::name`, each with
+/// its own hub.
 #[macro_export]
 macro_rules! both_hubs {
     ($($name:ident),* $(,)?) => {{
@@ -192,7 +197,7 @@ macro_rules! both_hubs {
     }};
 }
 
-/// Each `async fn name(t: Fixture<DevHub>)` as a test `dev::name`.
+/// Makes each `async fn name(t: Fixture<DevHub>)` into a test `dev::name`.
 #[macro_export]
 macro_rules! dev_hub {
     ($($name:ident),* $(,)?) => {
@@ -204,7 +209,7 @@ macro_rules! dev_hub {
     };
 }
 
-/// Each `async fn name()` as a test `name`.
+/// Makes each `async fn name()` into a test `name`.
 #[macro_export]
 macro_rules! no_hub {
     ($($name:ident),* $(,)?) => {
@@ -214,7 +219,8 @@ macro_rules! no_hub {
     };
 }
 
-/// Runs what the arguments ask for. `ARMOR_NO_REAL_HUB=1` leaves the real hub out, for people without Go, and names the tests.
+/// Runs the tests that the arguments select. `ARMOR_NO_REAL_HUB=1` skips the real hub, for people without Go,
+/// and lists the skipped tests.
 pub fn run_all(trials: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Tests mostly wait for polls, so more of them run at once than there are processors.

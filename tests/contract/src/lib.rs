@@ -1,8 +1,9 @@
-//! The real CSS and ESS for tests, beside the development hub and under the same trait, [`Hub`].
+//! This crate provides the real CSS and ESS for tests, beside the development hub and under the same trait,
+//! [`Hub`].
 //!
-//! The contract tests in `tests/contract.rs` hold both against one list of behaviours. Other crates' tests run against both in
-//! the same way, with a [`Fixture`]. The real hub is built with the Go toolchain from `tests/real-hub`; a failure to build is an
-//! error.
+//! The contract tests in `tests/contract.rs` check one list of behaviours on both. Other crates' tests use a
+//! [`Fixture`] to run on both too. The real hub is built with the Go toolchain from `tests/real-hub`; a
+//! failure to build is an error.
 
 mod client;
 pub mod disk;
@@ -20,13 +21,13 @@ pub use real::{RealHub, RealHubError};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How long [`eventually`] waits for what takes the real services a few polls.
+/// Time limit of [`eventually`], for changes that take the real services a few polls.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks again until the answer is `Some`.
 ///
 /// # Errors
-/// With `what` when [`PATIENCE`] is at its end.
+/// Fails with `what` after [`PATIENCE`].
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut ask: impl FnMut() -> F,

@@ -1,31 +1,31 @@
-//! Holds the commands that pages show to the programs: each is looked up in what its program says to `--help`.
+//! This module checks the commands that the pages show: each is looked up in the `--help` of its program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The pages that tell people what to type.
+/// Pages with commands to type.
 pub const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "docs/operations.md"];
 
-/// A command in a page.
+/// A `Call` is a command in a page.
 #[derive(Debug)]
 pub struct Call {
-    /// Page and line.
+    /// Page and line number.
     pub place: String,
-    /// What follows the program's name, up to `--`, `|` or the like.
+    /// Words that follow the program's name, up to `--`, `|` or the like.
     pub words: Vec<String>,
 }
 
-/// A file of the project.
+/// Returns the path of a file of the project.
 #[must_use]
 pub fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// The blocks of a page in a language: the number of the line before each, and its text.
+/// Returns the code blocks of a page in one language, each with the number of the line before it.
 ///
 /// # Errors
-/// If the page cannot be read.
+/// Fails if the page cannot be read.
 pub fn blocks(page: &str, language: &str) -> Result<Vec<(usize, String)>, String> {
     let text = read(page)?;
     let fence = format!("```{language}");
@@ -45,10 +45,11 @@ pub fn blocks(page: &str, language: &str) -> Result<Vec<(usize, String)>, String
     Ok(found)
 }
 
-/// Every call of a program in the pages: by its name as a command, `/NAME` in a container, or an image called `NAME_...`.
+/// Returns every call of a program in the pages: its name as a command, `/NAME` in a container, or an image
+/// called `NAME_...`.
 ///
 /// # Errors
-/// If a page cannot be read.
+/// Fails if a page cannot be read.
 pub fn calls(program: &str) -> Result<Vec<Call>, String> {
     let mut calls = Vec::new();
     for page in PAGES {
@@ -73,7 +74,8 @@ pub fn calls(program: &str) -> Result<Vec<Call>, String> {
     Ok(calls)
 }
 
-/// The lines of a page's shell blocks, continued ones as one, and what its text quotes; with their numbers.
+/// Returns the lines of a page's shell blocks, with continued lines joined, and the text in backquotes, each
+/// with its line number.
 fn command_lines(page: &str) -> Result<Vec<(usize, String)>, String> {
     let mut lines = Vec::new();
     for (before, block) in blocks(page, "sh")? {
@@ -109,10 +111,10 @@ fn is_call(words: &[&str], at: usize, program: &str) -> bool {
         || word.rsplit('/').next().is_some_and(|name| name.starts_with(&format!("{program}_")))
 }
 
-/// What of the calls of `program`, which is at `path`, is in none of its helps.
+/// Returns the words in calls of `program`, which is at `path`, that its help does not contain.
 ///
 /// # Errors
-/// If a page cannot be read, no page calls the program, or it cannot be run.
+/// Fails if a page cannot be read, no page calls the program, or it cannot be run.
 pub fn problems(program: &str, path: &Path) -> Result<Vec<String>, String> {
     let calls = calls(program)?;
     if calls.is_empty() {
@@ -130,7 +132,8 @@ pub fn problems(program: &str, path: &Path) -> Result<Vec<String>, String> {
                     .extend(unknown_option(&help, word).map(|option| format!("{place}: {program} {option}")));
             } else if !is_value {
                 let is_command = commands(&help).map(|known| known.contains(&word.as_str()));
-                // A script's words, such as steps, are in its one help; names and numbers are not.
+                // A script has one help with all its words, such as step names; that help does not list names
+                // and numbers.
                 let is_known = is_command.unwrap_or_else(|| {
                     let is_name = word.bytes().any(|byte| !byte.is_ascii_lowercase() && byte != b'-');
                     is_name || !program.contains('/') || names(&help).any(|known| known == word)
@@ -150,7 +153,7 @@ pub fn problems(program: &str, path: &Path) -> Result<Vec<String>, String> {
     Ok(problems)
 }
 
-/// `word` without its value, if it is an option that a help does not name.
+/// Returns `word` without its value, if it is an option that the help does not contain.
 #[must_use]
 pub fn unknown_option<'w>(help: &str, word: &'w str) -> Option<&'w str> {
     let option = word.split('=').next().unwrap_or(word);
@@ -162,7 +165,7 @@ fn names(help: &str) -> impl Iterator<Item = &str> {
     help.split(|character: char| !character.is_ascii_alphanumeric() && character != '-')
 }
 
-/// The commands that a help lists; `None` where it lists none.
+/// Returns the commands that a help lists; `None` if it lists none.
 fn commands(help: &str) -> Option<Vec<&str>> {
     let (_, listed) = help.split_once("\nCommands:\n")?;
     let listed = listed.lines().take_while(|line| line.starts_with("  "));

@@ -1,4 +1,4 @@
-//! Building and running the real CSS and ESS.
+//! This module builds and runs the real CSS and ESS.
 
 use armor_dev_hub::{Credential, Hub, Role, reserve};
 use std::collections::BTreeMap;
@@ -16,40 +16,41 @@ const NODE_TYPE: &str = "openhorizon.edgenode";
 const ADMIN: &str = "myorg/hub-admin";
 const ADMIN_TOKEN: &str = "hub-admin-token";
 
-/// How long a process may take until it answers.
+/// Time limit until a started process answers.
 const START: Duration = Duration::from_secs(30);
 
-/// Why the real hub does not run.
+/// A `RealHubError` says why the real hub does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RealHubError {
-    /// Go is not there, its module cannot be had, or the build fails.
+    /// Go or a module is missing, or the build fails.
     #[error("cannot build tests/real-hub (install Go, or pass --no-real-hub to leave the real hub out): {0}")]
     Build(String),
-    /// A process ends or does not answer in time; with the end of its log.
+    /// A process ended or did not answer in time; with the end of its log.
     #[error("{what} of the real hub does not start: {why}")]
     Start {
-        /// CSS or ESS.
+        /// `css` or `ess`.
         what: &'static str,
         /// Reason and log.
         why: String,
     },
-    /// A file or a port.
+    /// A file or a port could not be used.
     #[error("the real hub: {0}")]
     Io(#[from] io::Error),
 }
 
-/// The real CSS and ESS as two processes, killed when this is dropped.
+/// A `RealHub` is the real CSS and ESS as two processes, which are killed when it is dropped.
 pub struct RealHub {
     dir: PathBuf,
     css_port: u16,
-    /// Bound and never listening: nobody else gets the port while the hub is down.
+    /// Socket that is bound but never listens, so that nobody else gets the port while the hub is down.
     _reserved: TcpSocket,
     credentials: Mutex<BTreeMap<String, Credential>>,
     css: Mutex<Option<Process>>,
     ess: Mutex<Option<Process>>,
 }
 
-/// A child that does not outlive its handle. Its standard input is a pipe: the child ends by itself when this process is gone.
+/// A `Process` is a child that does not outlive its handle. Its standard input is a pipe, so it also ends
+/// when this process dies.
 struct Process(Child);
 
 impl Drop for Process {
@@ -63,7 +64,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Builds the binary, once in a process; Go's cache makes it quick when nothing changed.
+/// Builds the binary, once per process; Go's cache makes this quick if nothing changed.
 fn binary() -> Result<&'static Path, RealHubError> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BINARY.get_or_init(|| {
@@ -91,11 +92,11 @@ fn binary() -> Result<&'static Path, RealHubError> {
 }
 
 impl RealHub {
-    /// Builds both if needed, starts them with their state in `dir`, and waits until the node is registered at the CSS.
-    /// `dir` must be short: it holds a unix socket.
+    /// Builds both services if needed, starts them with their state in `dir`, and waits until the node is
+    /// registered at the CSS. `dir` must be short: it contains a unix socket.
     ///
     /// # Errors
-    /// See [`RealHubError`].
+    /// Fails with a [`RealHubError`].
     pub async fn start(dir: &Path) -> Result<Self, RealHubError> {
         tokio::task::spawn_blocking(binary).await.map_err(io::Error::other)??;
         let node = Credential {
@@ -128,7 +129,7 @@ impl RealHub {
         Ok(hub)
     }
 
-    /// Where the ESS keeps its key and certificate; it makes new ones if there are none.
+    /// Returns the directory of the ESS's key and certificate; the ESS makes new ones if there are none.
     fn certificates(&self) -> PathBuf {
         self.dir.join("ess/sync/certs")
     }
@@ -155,7 +156,7 @@ impl RealHub {
         fs::write(self.dir.join("ess.conf"), ess)
     }
 
-    /// Replaces the file as a whole, for the processes read it at any time.
+    /// Replaces the file as a whole, because the processes read it at any time.
     fn write_credentials(&self) -> io::Result<()> {
         let credentials = lock(&self.credentials);
         let entries: BTreeMap<_, _> = credentials
@@ -238,7 +239,7 @@ impl RealHub {
             .map_err(|why| RealHubError::Start { what: "ess", why: format!("{why}\n{}", self.log("ess")) })
     }
 
-    /// The end of a process's log.
+    /// Returns the end of a process's log.
     fn log(&self, name: &str) -> String {
         let mut text = String::new();
         if let Ok(mut file) = File::open(self.dir.join(format!("{name}.log"))) {

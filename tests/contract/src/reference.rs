@@ -1,6 +1,7 @@
-//! Holds `docs/reference.md` to the code: what follows from the code stands there between two marks and is compared.
+//! This module compares `docs/reference.md` with the code: the parts that follow from the code stand between
+//! two marks in the page.
 //!
-//! With `UPDATE=1` in the environment it is written instead.
+//! With `UPDATE=1` in the environment it writes these parts instead.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// One part is written at a time.
+/// Lock that lets one part be written at a time.
 static WRITING: Mutex<()> = Mutex::new(());
 
 fn page() -> PathBuf {
@@ -21,7 +22,7 @@ fn page() -> PathBuf {
 /// Compares the part `name` of the page with `expected`.
 ///
 /// # Errors
-/// What to do where they differ, or where the page has no such part.
+/// Fails if they differ or the page has no such part, and says what to do.
 pub fn compare(name: &str, expected: &str) -> Result<(), String> {
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = page();
@@ -41,10 +42,10 @@ pub fn compare(name: &str, expected: &str) -> Result<(), String> {
     Err(format!("docs/reference.md is stale in {name}, first at {line:?}: run this test again with UPDATE=1"))
 }
 
-/// The rows of the table below `heading` that begin with code, without its marks.
+/// Returns the rows of the table below `heading` that begin with code, without the code marks.
 ///
 /// # Errors
-/// If the page cannot be read.
+/// Fails if the page cannot be read.
 pub fn table(heading: &str) -> Result<Vec<Vec<String>>, String> {
     let path = page();
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -54,15 +55,15 @@ pub fn table(heading: &str) -> Result<Vec<Vec<String>>, String> {
     Ok(rows.map(|row| row.trim_matches('|').split('|').map(cell).collect()).collect())
 }
 
-/// What a program says to `--help`, and all of its commands, as a chapter each.
+/// Returns the output of a program's `--help`, and of all its commands', as one chapter each.
 ///
 /// # Errors
-/// If it cannot be run.
+/// Fails if the program cannot be run.
 pub fn help(program: &str, path: &str) -> Result<String, String> {
     let mut chapters = String::new();
     let mut commands = vec![Vec::new()];
     while let Some(command) = commands.pop() {
-        // Without variables: their values would be shown.
+        // Variables are cleared, because the help would show their values.
         let output = Command::new(path).args(&command).arg("--help").env_clear().output();
         let output = output.map_err(|error| format!("{path}: {error}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -88,7 +89,7 @@ pub fn help(program: &str, path: &str) -> Result<String, String> {
     Ok(chapters)
 }
 
-/// The names under which `T` reads its fields.
+/// Returns the names under which `T` deserializes its fields.
 #[must_use]
 pub fn fields<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
     let mut names = &[][..];
@@ -96,7 +97,7 @@ pub fn fields<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
     names.to_vec()
 }
 
-/// Notes what a struct asks for, and has none of it.
+/// A `Fields` records the fields that a struct asks for, and provides none of them.
 struct Fields<'n>(&'n mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for Fields<'_> {

@@ -1,7 +1,8 @@
-//! What clients may count on and must cope with, held against the real CSS and ESS and against the development hub.
+//! These tests check what clients may count on and must cope with, on the real CSS and ESS and on the
+//! development hub.
 //!
-//! Each behaviour is one test per hub, `real::name` and `dev::name`, with a hub of its own.
-//! `ARMOR_NO_REAL_HUB=1` leaves the real one out, for people without Go, and names what was left out.
+//! Each behaviour is one test per hub, `real::name` and `dev::name`, with its own hub. `ARMOR_NO_REAL_HUB=1`
+//! skips the real one, for people without Go, and lists the skipped tests.
 
 mod behaviour;
 

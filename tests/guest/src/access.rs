@@ -1,4 +1,5 @@
-//! Ways to an access that a shell cannot go. Each ends in one kernel operation, whose errno is the exit status.
+//! Makes accesses that a shell cannot make. Each ends in one kernel operation, whose errno is the exit
+//! status.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -48,7 +49,8 @@ append, trunc, creat, excl, path, directory, tmpfile
   is-secure                        whether this program was started as if it were setuid
 ";
 
-/// Runs one way; its errno is the status, 0 is success, 120 is a misuse or a fault of the way itself.
+/// Runs one method. The exit status is its errno; 0 is success, 120 is a misuse or a fault of the method
+/// itself.
 pub fn main(args: &[String]) -> ExitCode {
     let Err(error) = run(args) else { return ExitCode::SUCCESS };
     eprintln!("{}: {error:#}", args.join(" "));
@@ -183,7 +185,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["as", uid, command, rest @ ..] => {
             let uid = uid.parse()?;
-            // With a user and a group given and being root, `exec` drops the supplementary groups too.
+            // As root, and with a user and a group given, `exec` drops the supplementary groups too.
             Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
         }
         ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
@@ -215,7 +217,7 @@ pub(crate) fn flags(how: &str) -> anyhow::Result<OFlags> {
     })
 }
 
-/// Copies what was opened for reading to standard output.
+/// Copies a file that was opened for reading to standard output.
 fn read(file: OwnedFd, how: &str) -> anyhow::Result<()> {
     if how == "read" {
         io::copy(&mut File::from(file).take(1 << 20), &mut io::stdout())?;
@@ -235,7 +237,7 @@ fn proc_name(fd: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
-/// A descriptor that the case's shell opened.
+/// Returns a descriptor that the case's shell opened.
 pub(crate) fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
     let fd = fd.parse()?;
     // SAFETY: `fcntl` reads no memory; a number that is no descriptor is refused here.
@@ -278,7 +280,7 @@ fn hold_mapping(path: &str, flag: &str) -> anyhow::Result<()> {
     }
 }
 
-/// `execve` with the words as arguments and an empty environment; comes back only with an error.
+/// Replaces this process with the program, with the words as arguments; returns only on an error.
 fn exec(program: &str, words: &[&str]) -> io::Result<()> {
     Err(Command::new(program).args(words.iter().skip(1)).exec())
 }
@@ -303,7 +305,7 @@ pub(crate) fn exec_fd(fd: &impl AsFd, words: &[&str]) -> anyhow::Result<()> {
     Err(io::Error::last_os_error().into())
 }
 
-/// `name_to_handle_at`, then `open_by_handle_at`: an open that names no path.
+/// Opens a file by `name_to_handle_at` and `open_by_handle_at`, so that the open names no path.
 fn open_by_handle(path: &str, flags: OFlags) -> anyhow::Result<OwnedFd> {
     #[repr(C)]
     struct Handle {
@@ -336,7 +338,7 @@ fn socket(path: &str) -> anyhow::Result<(OwnedFd, SocketAddrUnix)> {
     Ok((socket, SocketAddrUnix::new(path)?))
 }
 
-/// Binds, then leaves a process behind that sends the descriptor to the first who connects.
+/// Binds a socket, then leaves a process behind that sends the descriptor to the first client.
 pub(crate) fn offer(path: &str, file: &OwnedFd) -> anyhow::Result<()> {
     let (listener, address) = socket(path)?;
     rustix::net::bind(&listener, &address)?;
@@ -356,7 +358,7 @@ pub(crate) fn offer(path: &str, file: &OwnedFd) -> anyhow::Result<()> {
     }
 }
 
-/// As a runtime's process prepares a container, and waits for its start.
+/// Does what a runtime's process does that prepares a container and waits for its start.
 fn prepare(procs: &str, fifo: &str, path: &str, program: &[&str]) -> anyhow::Result<()> {
     let _held = File::open(path)?;
     // SAFETY: this process has one thread.
@@ -365,12 +367,12 @@ fn prepare(procs: &str, fifo: &str, path: &str, program: &[&str]) -> anyhow::Res
             std::fs::write(procs, "0")?;
             // SAFETY: nothing here relies on a path that another mount namespace would change.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
-            // With them it might be the agent's own.
+            // With capabilities it might pass for the agent's own container.
             let none = rustix::thread::CapabilitySet::empty();
             let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
             rustix::thread::set_capabilities(None, sets)?;
             if let [program] = program {
-                // Returns only where that is refused.
+                // Returns only if the program is refused.
                 let _refused = Command::new(program).exec();
             }
             std::fs::read(fifo)?;
@@ -379,7 +381,7 @@ fn prepare(procs: &str, fifo: &str, path: &str, program: &[&str]) -> anyhow::Res
         }
         child => {
             let mut status = 0;
-            // SAFETY: the child is this process's, and the status has a place.
+            // SAFETY: the child is this process's, and the status is valid memory.
             check(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
             match libc::WEXITSTATUS(status) {
                 0 => Ok(()),
@@ -389,7 +391,8 @@ fn prepare(procs: &str, fifo: &str, path: &str, program: &[&str]) -> anyhow::Res
     }
 }
 
-/// Takes one descriptor. The kernel drops one that the receiver may not have, and says that the message was cut.
+/// Receives one descriptor. The kernel drops a descriptor that the receiver may not have, and marks the
+/// message as truncated.
 fn receive(path: &str) -> anyhow::Result<OwnedFd> {
     let (socket, address) = socket(path)?;
     rustix::net::connect(&socket, &address)?;

@@ -1,4 +1,5 @@
-//! What a test must be that loads programs or takes them over by itself: maps and pins are an agent's alone.
+//! Makes a test pass for an agent. Maps and pins belong to agents alone, so a test that loads programs or
+//! takes them over by itself has to be one.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -7,10 +8,10 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-/// By which the kernel side knows an agent's program.
+/// Name by which the kernel side recognizes an agent's program.
 const NAME: &str = "hzn-armor-agent";
 
-/// Starts this program anew under the agent's name, with the same arguments, unless it has it.
+/// Restarts this program under the agent's name, with the same arguments, unless it has that name.
 pub fn be_an_agent() -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     if program.ends_with(NAME) {

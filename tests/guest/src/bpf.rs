@@ -1,4 +1,5 @@
-//! bpf(2) by hand: objects by id and by pin, as somebody asks for them who has nothing to do with the agent.
+//! Calls bpf(2) directly to get objects by id and by pin, as a process does that has nothing to do with the
+//! agent.
 
 use std::ffi::CString;
 use std::io;
@@ -9,7 +10,7 @@ const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_F_RDONLY: u32 = 1 << 3;
 
-/// What has ids.
+/// A `Kind` is a kind of objects that have ids.
 #[derive(Clone, Copy)]
 pub enum Kind {
     Map,
@@ -35,7 +36,7 @@ impl Kind {
     }
 }
 
-/// The next id above one.
+/// Returns the lowest id above `id`, if there is one.
 pub fn next_id(kind: Kind, id: u32) -> io::Result<Option<u32>> {
     let mut words = [0; 16];
     words[0] = id;
@@ -46,7 +47,7 @@ pub fn next_id(kind: Kind, id: u32) -> io::Result<Option<u32>> {
     }
 }
 
-/// A descriptor, of a map one that may not write where it is only `looked` at.
+/// Opens an object by its id. With `looked`, the descriptor of a map is read-only.
 pub fn by_id(kind: Kind, id: u32, looked: bool) -> io::Result<OwnedFd> {
     let mut words = [0; 16];
     words[0] = id;
@@ -56,7 +57,7 @@ pub fn by_id(kind: Kind, id: u32, looked: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The first fields of the kernel's `struct bpf_map_info`.
+/// A `MapInfo` has the first fields of the kernel's `struct bpf_map_info`.
 #[repr(C)]
 #[derive(Default)]
 struct MapInfo {
@@ -64,7 +65,7 @@ struct MapInfo {
     name: [u8; 16],
 }
 
-/// A map's name.
+/// Returns a map's name.
 pub fn name(map: &OwnedFd) -> io::Result<String> {
     let mut info = MapInfo::default();
     let address = (&raw mut info) as u64;
@@ -77,14 +78,14 @@ pub fn name(map: &OwnedFd) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&info.name).trim_end_matches('\0').to_owned())
 }
 
-/// A descriptor of what is pinned.
+/// Opens a pinned object.
 pub fn pinned(path: &str) -> io::Result<OwnedFd> {
     let fd = with_path(BPF_OBJ_GET, path, 0)?;
     // SAFETY: the kernel just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Another pin.
+/// Pins an object.
 pub fn pin(object: &OwnedFd, path: &str) -> io::Result<()> {
     with_path(BPF_OBJ_PIN, path, object.as_raw_fd().cast_unsigned()).map(drop)
 }
@@ -97,9 +98,10 @@ fn with_path(command: i32, path: &str, fd: u32) -> io::Result<i32> {
     bpf(command, &mut words)
 }
 
-/// The system call, with the words of its `union bpf_attr`.
+/// Makes the system call with the words of its `union bpf_attr`.
 fn bpf(command: i32, words: &mut [u32; 16]) -> io::Result<i32> {
-    // SAFETY: the commands used here read and write these words, and what they name the address of, which outlives the call.
+    // SAFETY: the commands used here read and write these words and the memory whose addresses are in them,
+    // which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, words.as_mut_ptr(), size_of_val(words)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

@@ -1,4 +1,5 @@
-//! Cases as data: what a file of `tests/cases` says, and when an alert is one that a case expects.
+//! Defines cases as data: reads the files of `tests/cases`, and compares alerts with those that a case
+//! expects.
 
 use std::path::Path;
 
@@ -6,72 +7,74 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// One file: cases on one theme.
+/// A `File` has the cases of one theme.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     case: Vec<Case>,
 }
 
-/// One policy, one command under it, and what must come of it.
+/// A `Case` is one policy, one command under it, and the expected result.
 ///
 /// Every case has a tmpfs of its own at `/t`, which is also the directory that all its scripts start in.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// Lower case with dashes, once per file; also the policy's name where `spec` is given.
+    /// Name in lower case with dashes, unique in its file; also the policy's name if `spec` is given.
     pub name: String,
-    /// What is being shown, where name and command do not say it.
+    /// Explanation of what the case shows, if name and command do not say it.
     #[serde(default)]
     #[expect(dead_code, reason = "for the reader of the file")]
     why: String,
     /// The body of a KubeArmorPolicy's `spec`, without a selector.
     #[serde(default)]
     spec: String,
-    /// Whole documents, where `spec` is not enough.
+    /// Whole policy documents, if `spec` is not enough.
     #[serde(default)]
     policy: String,
-    /// What happens to what an allow-list does not name: `block` or `audit`, the agent's own default if absent.
+    /// Posture for what an allow-list does not name: `block` or `audit`; the agent's own default if absent.
     pub posture: Option<String>,
-    /// The lowest kernel on which the case makes sense, as `major.minor`.
+    /// Lowest kernel on which the case makes sense, as `major.minor`.
     pub kernel: Option<String>,
-    /// Whether the case needs the guest's disk, ext4 at `/disk`.
+    /// True if the case needs the guest's disk, ext4 at `/disk`.
     #[serde(default)]
     pub disk: bool,
-    /// Shell script run before and outside the policy; what it leaves in the background ends with the case.
+    /// Shell script that runs before and outside the policy. Processes that it leaves in the background end
+    /// with the case.
     #[serde(default)]
     pub setup: String,
-    /// Shell redirections (`9<>/t/file`) opened before the policy and inherited by the command.
+    /// Shell redirections (`9<>/t/file`) that are opened before the policy and inherited by the command.
     #[serde(default)]
     pub open: String,
-    /// What becomes of what the command inherits and must not have: `close`, the agent's own default if absent, `report` or `kill`.
+    /// Treatment of preexisting handles that the policy refuses: `close`, `report` or `kill`; the agent's own
+    /// default, `close`, if absent.
     pub already_held: Option<String>,
-    /// Whether programs with rights by `fromSource` are started as if they were setuid.
+    /// True if programs with rights by `fromSource` are started as if they were setuid.
     #[serde(default)]
     pub secure_sources: bool,
-    /// Shell script run under the policy, with `access` for `armor-guest-tests do`.
+    /// Shell script that runs under the policy, in which `access` stands for `armor-guest-tests do`.
     #[serde(default)]
     run: String,
-    /// Instead of `run`: a program and its arguments, without a shell in between.
+    /// Program and arguments to run instead of `run`, without a shell in between.
     #[serde(default)]
     argv: Vec<String>,
-    /// The status that the command must end with.
+    /// Exit status that the command must have.
     #[serde(default)]
     pub exit: i32,
-    /// Every alert that must come, in any order, by the fields that matter: `"*"` is any value, `""` is none. The
-    /// policy is the case's own unless `PolicyName` says otherwise.
+    /// Every alert that must come, in any order, by the fields that matter: `"*"` is any value, `""` is none.
+    /// The policy is the case's own unless `PolicyName` says otherwise.
     #[serde(default)]
     alerts: Vec<Map<String, Value>>,
-    /// Alerts beyond `alerts` are no failure.
+    /// True if alerts beyond `alerts` are no failure.
     #[serde(default)]
     more: bool,
-    /// Shell script run afterwards, outside the policy; must succeed.
+    /// Shell script that runs afterwards, outside the policy; it must succeed.
     #[serde(default)]
     pub after: String,
 }
 
 impl Case {
-    /// The documents to run under.
+    /// Returns the policy documents to run under.
     pub fn policy(&self) -> String {
         if self.spec.is_empty() {
             return self.policy.clone();
@@ -84,7 +87,7 @@ impl Case {
         )
     }
 
-    /// Whether something is to be blocked in it that is there without the agent.
+    /// Returns whether the case expects a refusal of something that succeeds without the agent.
     pub fn shows_refusal(&self) -> bool {
         let is =
             |alert: &Map<String, Value>, key: &str, value: &str| alert.get(key).is_some_and(|is| is == value);
@@ -95,7 +98,7 @@ impl Case {
         })
     }
 
-    /// The program to run and its arguments.
+    /// Returns the program to run and its arguments.
     pub fn command(&self) -> Vec<String> {
         if self.argv.is_empty() {
             let script = format!("access() {{ armor-guest-tests do \"$@\"; }}\n{}", self.run);
@@ -105,7 +108,7 @@ impl Case {
         }
     }
 
-    /// Whether the case is for a kernel of this release (`6.1.0-50-cloud-amd64`).
+    /// Returns whether the case is for a kernel of this release (`6.1.0-50-cloud-amd64`).
     pub fn fits(&self, release: &str) -> bool {
         let version = |text: &str| -> Vec<u32> {
             text.split(['.', '-']).take(2).map_while(|part| part.parse().ok()).collect()
@@ -113,7 +116,7 @@ impl Case {
         self.kernel.as_ref().is_none_or(|least| version(least) <= version(release))
     }
 
-    /// Holds the alerts that came, as JSON lines, against the expected ones.
+    /// Compares the alerts that came, as JSON lines, with the expected ones.
     pub fn check_alerts(&self, lines: &str) -> anyhow::Result<()> {
         let mut came = lines
             .lines()
@@ -136,7 +139,7 @@ impl Case {
         }
     }
 
-    /// Whether an alert has every expected field.
+    /// Returns whether an alert has every expected field.
     fn is(&self, alert: &Value, expected: &Map<String, Value>) -> bool {
         let own = self.spec.is_empty()
             || expected.contains_key("PolicyName")
@@ -157,7 +160,7 @@ impl Case {
     }
 }
 
-/// All cases of a directory's `*.toml` files with their full names, `file::case`, in order of the names.
+/// Loads all cases of a directory's `*.toml` files with their full names, `file::case`, sorted by name.
 pub fn load(directory: &Path) -> anyhow::Result<Vec<(String, Case)>> {
     let mut all = Vec::new();
     for entry in directory.read_dir().with_context(|| format!("cannot read {}", directory.display()))? {

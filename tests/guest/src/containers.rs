@@ -1,7 +1,9 @@
-//! Containers as the kernel side knows them: control groups with a container's id in their names, entered in every way that
-//! runtimes enter them. What is started in one is under its rules from the first instruction on; what prepares it is not.
+//! Tests containers as the kernel side knows them: control groups with a container's id in their names,
+//! entered in every way that runtimes enter them. A program that is started in one is under the container's
+//! rules from its first instruction on; a task that prepares the container is not.
 //!
-//! No runtime is needed: the tests make the groups and tell the kernel which containers there are, as the agent does.
+//! No runtime is needed: the tests make the groups and add the containers to the kernel side, as the agent
+//! does.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -37,21 +39,21 @@ spec:
   process: {matchDirectories: [{dir: /t/c/blocked/}]}
   file: {matchPaths: [{path: /t/c/secret}]}
 ";
-/// This program, which other ones are copies of.
+/// Path of this program, which some tests copy.
 const ITSELF: &str = "/usr/bin/armor-guest-tests";
 const BLOCKED: &str = "/t/c/blocked/true";
 const FREE: &str = "/t/c/free/true";
-/// The last domain that a container can have.
+/// The last domain that a container can have. It has no rules here.
 const UNRULED: u32 = UNIDENTIFIED_DOMAIN - 1;
 const EACCES: i32 = libc::EACCES;
-/// Of each of two generations.
+/// Number of swaps to each of two generations.
 const SWAPS: i32 = 25;
-/// What a shell ends with when it may not start a program.
+/// Exit status of a shell that may not start a program.
 const NOT_STARTED: i32 = 126;
 
 type Test = fn(&mut Node) -> anyhow::Result<()>;
 
-/// Runs all; the output is that of a Rust test.
+/// Runs all tests; the output is that of a Rust test.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     if let Err(error) = agent::be_an_agent() {
         eprintln!("armor-guest-tests: {error:#}");
@@ -68,26 +70,26 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         }
     };
     let tests: [(&str, Test); 20] = [
-        ("the_first_program_of_200_containers_is_under_their_rules", first_programs),
-        ("five_hundred_at_once", five_hundred),
-        ("only_ids_that_are_known_count", unknown),
-        ("one_that_is_not_known_is_a_stranger_until_it_is_named_or_let_go", unidentified),
-        ("only_names_that_root_gave_count", not_roots),
-        ("what_prepares_a_container_is_not_under_its_rules", preparation),
-        ("nothing_leads_out", no_way_out),
-        ("other_names_from_the_first_program_on", other_names),
-        ("another_mount_namespace_of_its_first_process_is_not_its_own", left_namespace),
-        ("no_file_of_another_s_mount_namespace_is_opened", others_namespaces),
-        ("what_ran_before_its_container_was_known_comes_under_its_rules", already_running),
-        ("what_a_program_brings_into_a_container_is_found_once_it_runs", brought_along),
-        ("of_containers_in_containers_the_outermost_counts", nested),
-        ("a_number_that_is_given_again_brings_nothing_along", number_again),
+        ("first_programs_are_under_their_containers_rules", first_programs),
+        ("five_hundred_containers_at_once_are_under_rules", five_hundred),
+        ("only_exact_and_known_ids_count", unknown),
+        ("unidentified_containers_are_under_rules_until_named_or_released", unidentified),
+        ("only_groups_named_by_root_count", not_roots),
+        ("tasks_preparing_a_container_are_not_under_its_rules", preparation),
+        ("tasks_cannot_leave_their_containers_rules", no_way_out),
+        ("other_paths_are_blocked_from_the_first_program_on", other_names),
+        ("another_mount_namespace_does_not_become_the_entry_root", left_namespace),
+        ("mount_namespaces_of_others_cannot_be_opened", others_namespaces),
+        ("running_tasks_get_the_rules_of_a_container_added_later", already_running),
+        ("preexisting_handles_are_found_once_the_first_program_runs", brought_along),
+        ("the_outermost_of_nested_containers_counts", nested),
+        ("a_reused_domain_keeps_nothing_of_its_last_container", number_again),
         ("a_swap_leaves_no_gap_and_no_old_verdict", swaps),
-        ("on_the_host_only_root_starts_what_has_no_path", without_path),
-        ("the_agent_s_process_and_files_are_kept_from_containers", agents_own),
+        ("only_root_on_the_host_starts_programs_without_a_path", without_path),
+        ("containers_cannot_touch_the_agent_s_process_and_files", agents_own),
         ("programs_maps_and_pins_are_the_agent_s_alone", programs_and_maps),
-        ("other_programs_go_on_with_the_labels_and_leave_their_alerts", another_version),
-        ("what_lacks_a_pin_is_loaded_anew", pins_gone),
+        ("a_new_version_keeps_labels_and_unread_alerts", another_version),
+        ("a_version_that_lacks_a_pin_is_loaded_anew", pins_gone),
     ];
     let trials = tests.map(|(name, test)| {
         let node = Arc::clone(&node);
@@ -101,7 +103,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     libtest_mimic::run(&arguments, trials.into()).exit_code()
 }
 
-/// A hierarchy of control groups.
+/// A `Hierarchy` is a version of control groups.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hierarchy {
     V1,
@@ -117,16 +119,16 @@ impl Hierarchy {
     }
 }
 
-/// How a group is entered.
+/// An `Entry` says how a group is entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entry {
-    /// Its first task is moved there.
+    /// The first task is moved there.
     Attached,
-    /// Its first task is made there, which raises no event.
+    /// The first task is created there, which raises no event.
     Cloned,
 }
 
-/// The kernel side, and what the tests made.
+/// A `Node` has the kernel side, and what the tests made.
 struct Node {
     enforcer: Enforcer,
     domain: Domain,
@@ -159,8 +161,9 @@ impl Node {
         Ok(node)
     }
 
-    /// Every container's domain but [`UNRULED`], and the host's and the strangers' if they are to, have the same rules; they have no home, as they were not
-    /// looked at yet.
+    /// Makes a generation live in which every container's domain but [`UNRULED`] has the same rules, as do
+    /// the host and unidentified containers if the node's flags say so. Containers have no mount tree, as if
+    /// not looked at yet.
     fn swap(&mut self) -> anyhow::Result<()> {
         let host = MountTree::of_process("1")?;
         let host_mount_namespace = host.mount_namespace;
@@ -201,7 +204,7 @@ impl Node {
         Ok(path)
     }
 
-    /// A container that the kernel knows, and its group.
+    /// Makes a container that the kernel side knows, and returns its group.
     fn container(&mut self) -> anyhow::Result<PathBuf> {
         let id = self.id();
         self.add(&id, 1)?;
@@ -241,21 +244,21 @@ fn compiled(policy: &str) -> anyhow::Result<Domain> {
     Ok(compile(&policies, &CompileOptions::default())?)
 }
 
-/// What a container's first task does before it starts the program.
+/// A `Before` says what a container's first task does before it starts the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
-    /// Gets a mount namespace of its own and gives up rights over the host, as in a container.
+    /// Gets a mount namespace of its own and gives up its capabilities, as in a container.
     Enter,
-    /// Keeps the rights, as in one that is privileged.
+    /// Gets a mount namespace of its own and keeps its capabilities, as in a privileged container.
     EnterPrivileged,
-    /// Stays in the host's.
+    /// Stays in the host's mount namespace.
     Stay,
 }
 
-/// `struct __user_cap_header_struct`, include/uapi/linux/capability.h, for the caller.
+/// `struct __user_cap_header_struct`, include/uapi/linux/capability.h, for the calling process.
 const CAPABILITIES_V3: [u32; 2] = [0x2008_0522, 0];
 
-/// A process that was started in a group.
+/// A `Started` is a process that was started in a group.
 struct Started(i32);
 
 /// Starts a program in a group.
@@ -270,7 +273,7 @@ fn start(group: &Path, entry: Entry, before: Before, program: &[&str]) -> anyhow
     let cgroup = (entry == Entry::Cloned).then(|| directory.as_raw_fd());
     let pid = clone(cgroup)?;
     if pid == 0 {
-        // SAFETY: between fork and exec only system calls are made, on memory that was there before.
+        // SAFETY: between fork and exec only system calls are made, on memory that was allocated before.
         unsafe {
             if entry == Entry::Attached && libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
                 libc::_exit(121);
@@ -289,7 +292,7 @@ fn start(group: &Path, entry: Entry, before: Before, program: &[&str]) -> anyhow
     Ok(Started(pid))
 }
 
-/// `fork`, into a control group of version 2 where one is named.
+/// Forks, into a control group of version 2 if one is given.
 fn clone(cgroup: Option<RawFd>) -> anyhow::Result<i32> {
     /// `struct clone_args`, include/uapi/linux/sched.h, up to `cgroup`.
     #[repr(C)]
@@ -307,7 +310,7 @@ fn clone(cgroup: Option<RawFd>) -> anyhow::Result<i32> {
         args.flags = CLONE_INTO_CGROUP;
         args.cgroup = u64::try_from(cgroup)?;
     }
-    // SAFETY: as fork(); the structure is the kernel's, of the size that is told.
+    // SAFETY: this acts as fork(); the structure is the kernel's, and its size is passed.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) } {
         -1 => Err(io::Error::last_os_error()).context("clone3"),
         pid => Ok(i32::try_from(pid)?),
@@ -315,10 +318,10 @@ fn clone(cgroup: Option<RawFd>) -> anyhow::Result<i32> {
 }
 
 impl Started {
-    /// The exit status; an errno where the program was not started.
+    /// Returns the exit status, which is an errno if the program was not started.
     fn wait(&self) -> anyhow::Result<i32> {
         let mut status = 0;
-        // SAFETY: the child is this process's, and the status has a place.
+        // SAFETY: the child is this process's, and the status is valid memory.
         ensure!(unsafe { libc::waitpid(self.0, &raw mut status, 0) } == self.0, io::Error::last_os_error());
         ensure!(libc::WIFEXITED(status), "ended by a signal: {status}");
         Ok(libc::WEXITSTATUS(status))
@@ -435,8 +438,8 @@ fn unidentified(node: &mut Node) -> anyhow::Result<()> {
     ensure!(run(&plain, Entry::Attached, &[BLOCKED])? == 0, "no container");
     ensure!(node.enforcer.counters()?.unidentified - before == 6, "each is counted");
 
-    // A runtime's process that runs from memory, in a container that is known. It waits below for longer than a container's
-    // own would be taken for one.
+    // A runtime's process that runs from memory, in a known container. It waits below for longer than it
+    // takes until a process would be taken for the container's own.
     let group = node.container()?;
     let prepared = Gate::new()?;
     let memfd = ["do", "memfd-exec", ITSELF, "do", "prepare"];
@@ -448,7 +451,7 @@ fn unidentified(node: &mut Node) -> anyhow::Result<()> {
     let mut runtime = Command::new(ITSELF).args(memfd).args(words).spawn()?;
     let start_it = prepared.open()?;
 
-    // Named, the one with rules keeps being refused, the one without is not refused any more.
+    // Once named, the container with rules is still refused, the one without rules is not.
     let read = "cat /t/c/secret";
     let mut waiting = Vec::new();
     for (number, expected) in [(1, 1), (UNRULED, 0)] {
@@ -473,7 +476,7 @@ fn unidentified(node: &mut Node) -> anyhow::Result<()> {
         ensure!(status == *expected, "in domain {number}: {status}");
     }
 
-    // Never named: the host's in the end.
+    // A container that is never named comes under the host's rules in the end.
     let id = node.id();
     let group = node.group(Hierarchy::V2, &format!("cri-containerd-{id}.scope"))?;
     let gate = Gate::new()?;
@@ -500,7 +503,7 @@ fn unidentified(node: &mut Node) -> anyhow::Result<()> {
     drop(start_it);
     ensure!(runtime.wait()?.success(), "a runtime that waited for its container to be started");
 
-    // A runtime's process, whose program was refused and which is named then.
+    // A runtime's process, whose program is refused and whose container is named after that.
     let id = node.id();
     let group = node.group(Hierarchy::V2, &format!("docker-{id}.scope"))?;
     let gate = Gate::new()?;
@@ -521,7 +524,7 @@ fn unidentified(node: &mut Node) -> anyhow::Result<()> {
 }
 
 fn swaps(node: &mut Node) -> anyhow::Result<()> {
-    // Both block the secret, and one in two the other file.
+    // Both generations block the secret, and one of them also the other file.
     let mut other =
         compiled(&POLICY.replace("[{path: /t/c/secret}]", "[{path: /t/c/flips}, {path: /t/c/secret}]"))?;
     let group = node.container()?;
@@ -565,7 +568,7 @@ fn not_roots(node: &mut Node) -> anyhow::Result<()> {
         node.groups.push(group);
     }
     node.groups.insert(node.groups.len() - 1, users.join("below"));
-    // A runtime may give the container's own group away, not those above.
+    // A runtime may give the container's own group to another user, but not the groups above it.
     let roots = node.group(Hierarchy::V2, &name)?;
     std::os::unix::fs::chown(&roots, Some(1000), None)?;
     let status = run(&roots, Entry::Attached, &[BLOCKED])?;
@@ -620,8 +623,8 @@ fn other_names(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Once nobody is left in the mount namespace that the container was given, nothing in it can be named. Who comes in later brings
-/// no other, until the container is started anew.
+/// Checks that no object in a container has a path once nobody is left in its entry root. A task that enters
+/// later does not bring another entry root, until the container is started anew.
 fn left_namespace(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
     let gate = Gate::new()?;
@@ -645,7 +648,8 @@ fn left_namespace(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV` ask for no right to look at who is there. Kernels before 6.12 know neither.
+/// Checks that a container does not get at other mount namespaces. `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV`
+/// ask for no right to look at the tasks there. Kernels before 6.12 know neither.
 fn others_namespaces(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
     let way = [ITSELF, "do", "namespaces-open"];
@@ -670,7 +674,8 @@ fn already_running(node: &mut Node) -> anyhow::Result<()> {
     let script = format!("{}; cat /t/c/secret", gate.wait);
     let waits = start(&group, Entry::Attached, Before::Enter, &["/usr/bin/sh", "-c", &script])?;
     let open_gate = gate.open()?;
-    // One that was forked into it and started nothing since, as a runtime's does before the first program.
+    // A process that was forked into the container and has started no program since, like a runtime's process
+    // before the container's first program.
     let (runtime_waits, mut let_it_go) = io::pipe()?;
     let procs = File::options().write(true).open(group.join("cgroup.procs"))?;
     let runtime = clone(None)?;
@@ -705,7 +710,7 @@ fn already_running(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What tasks hold that they may not have: process, path, descriptor.
+/// Returns the handles that tasks hold and may not have: process, path, descriptor.
 fn held(node: &Node) -> anyhow::Result<Vec<(u32, String, Option<u32>)>> {
     let mut found = Vec::new();
     node.enforcer.preexisting(|event| found.push((event.tgid, event.path, event.descriptor)))?;
@@ -714,7 +719,7 @@ fn held(node: &Node) -> anyhow::Result<Vec<(u32, String, Option<u32>)>> {
 
 fn brought_along(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
-    // A runtime's own, which ends when the program starts, and one that it forgot.
+    // A descriptor of the runtime that is closed when the program starts, and one that it forgot to close so.
     let own = File::open("/t/c/secret")?;
     let forgotten = rustix::fs::open("/t/c/secret", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
     for (entry, entered) in [(Entry::Attached, 1), (Entry::Cloned, 2)] {
@@ -732,7 +737,7 @@ fn brought_along(node: &mut Node) -> anyhow::Result<()> {
         started.wait()?;
     }
     drop((own, forgotten));
-    // A program that cannot be started has entered nothing, nor has one that is started inside.
+    // A program that cannot be started does not count as an entry, nor does one that is started inside.
     let before = node.enforcer.counters()?.entered;
     ensure!(run(&group, Entry::Attached, &[BLOCKED])? == EACCES, "the blocked program was started");
     ensure!(shell(&group, "/usr/bin/true; unshare -m /usr/bin/true")? == 0, "a free program was not started");
@@ -744,7 +749,7 @@ fn brought_along(node: &mut Node) -> anyhow::Result<()> {
 fn nested(node: &mut Node) -> anyhow::Result<()> {
     let outer = node.container()?;
     let id = node.id();
-    // Were the inner one's rules asked for, there would be none.
+    // The inner container has no rules, so its domain would refuse nothing.
     let inner_id = ContainerId::parse(&id).context("no id")?;
     node.enforcer.add_container(inner_id, UNRULED)?;
     node.known.push(inner_id);
@@ -762,7 +767,8 @@ fn nested(node: &mut Node) -> anyhow::Result<()> {
 fn number_again(node: &mut Node) -> anyhow::Result<()> {
     for _ in 0..3 {
         let group = node.container()?;
-        // The root of the one before would make another name of this: a filesystem that only it has shown.
+        // Only this container shows this filesystem: with the entry root of the one before, its files would
+        // have no canonical path.
         let status = shell(
             &group,
             "mount -t tmpfs none /t/c/elsewhere && cp /t/c/free/true /t/c/elsewhere/ && /t/c/elsewhere/true",
@@ -814,7 +820,7 @@ fn without_path(node: &mut Node) -> anyhow::Result<()> {
     outcome
 }
 
-/// A process that is the agent's, as far as the kernel knows.
+/// An `Agent` is a process that the kernel side takes for an agent.
 struct Agent(Child);
 
 impl Agent {
@@ -829,13 +835,14 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended, which the test then says.
+        // The process may have ended, which the test then reports.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// That a guard of the agent's told of a refusal in each of these domains, or counted one that it does not tell of.
+/// Checks that the agent's guard reported a refusal in each of these domains, or counted one that it did not
+/// report.
 fn ensure_told(
     node: &Node,
     events: &mut Events,
@@ -862,8 +869,8 @@ fn ensure_told(
     Ok(())
 }
 
-/// What came of `script` in a container and outside of all: it must fail there alone, with one alert at least that says whom it was
-/// kept from.
+/// Runs `script` in a container and outside of all. It must fail in the container alone, with at least one
+/// alert that names the container's domain.
 fn only_outside(node: &mut Node, domain: u32, script: &str) -> anyhow::Result<()> {
     let id = node.id();
     node.add(&id, domain)?;
@@ -924,7 +931,7 @@ fn agents_own(node: &mut Node) -> anyhow::Result<()> {
 }
 
 fn programs_and_maps(node: &mut Node) -> anyhow::Result<()> {
-    // The same program as an agent's, which is let in: it shows that the way leads there.
+    // The same program under an agent's name, which is let in: this shows that the method works.
     let agent = "/run/armor-guest-tests/hzn-armor-agent do";
     let pins = fs::read_dir(PROGRAMS)?.next().context("nothing is pinned")??.path();
     let pins = pins.display();
@@ -941,9 +948,10 @@ fn programs_and_maps(node: &mut Node) -> anyhow::Result<()> {
     ];
     for way in &ways {
         only_outside(node, 1, &format!("{agent} {way}"))?;
-        // In a privileged container without rules the agent's program is one, as its own container's is.
+        // In a privileged container without rules the agent's program counts as an agent, as in the agent's
+        // own container.
         let other = format!("armor-guest-tests do {way}");
-        // On the host everybody may look at programs.
+        // On the host every process may get a descriptor of a program.
         if way.starts_with("bpf-id program") {
             only_outside(node, UNRULED, &other)?;
         } else {
@@ -966,7 +974,7 @@ fn programs_and_maps(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is an agent's alone: in a container and outside of all, each try is refused and told.
+/// Checks what only an agent may do: each try is refused and reported, in a container and outside of all.
 fn refused_everywhere(node: &mut Node, domain: u32, script: &str) -> anyhow::Result<()> {
     let id = node.id();
     node.add(&id, domain)?;
@@ -981,7 +989,7 @@ fn refused_everywhere(node: &mut Node, domain: u32, script: &str) -> anyhow::Res
     ensure_told(node, &mut events, &[domain, HOST_DOMAIN], suppressed, script)
 }
 
-/// As an upgrade does it: the pins there are become another version's.
+/// Replaces the programs as an upgrade does: the existing pins become another version's.
 fn another_version(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
     let gate = Gate::new()?;
@@ -1022,7 +1030,7 @@ fn another_version(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As somebody may take pins away while no agent runs.
+/// Removes pins, as somebody may do while no agent runs.
 fn pins_gone(node: &mut Node) -> anyhow::Result<()> {
     let group = node.container()?;
     for pin in ["links/bprm_check_security", "judges/bprm_check_security", "programs/settle_undecided"] {
@@ -1032,7 +1040,8 @@ fn pins_gone(node: &mut Node) -> anyhow::Result<()> {
         ensure!(!node.enforcer.took_over(), "{pin}: taken over");
         ensure!(node.enforcer.containers()?.len() == 1, "{pin}: containers are not known any more");
         node.swap()?;
-        // The kernel gets round to ending programs whose last pin is gone, and without a judge they refuse everything until then.
+        // The kernel takes time to end programs whose last pin is gone. Without a judge they refuse
+        // everything until then.
         let deadline = Instant::now() + Duration::from_secs(30);
         let mut ended = (0, 0);
         while ended != (EACCES, 0) {
@@ -1046,7 +1055,7 @@ fn pins_gone(node: &mut Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a shell waits at.
+/// A `Gate` is a FIFO that a shell waits at.
 struct Gate {
     path: &'static str,
     wait: String,
@@ -1060,7 +1069,7 @@ impl Gate {
         Ok(Self { path, wait: format!("read line <{path}") })
     }
 
-    /// Returns once the shell waits; it goes on with the first line.
+    /// Returns once the shell waits. It goes on with the first line.
     fn open(&self) -> io::Result<File> {
         File::options().write(true).open(self.path)
     }

@@ -1,14 +1,19 @@
-//! The enforcement tests, one static binary for the guest of `scripts/vm`, as root.
+//! Runs the enforcement tests, as root, from one static binary in the guest of `scripts/vm`.
 //!
 //! - `armor-guest-tests run FOLDER [FILTER...]` runs the cases in FOLDER (`tests/cases`), each under
-//!   `hzn-armor-agent try`; options as those of any Rust test binary (`--list`, `--exact`, `--skip`).
-//! - `armor-guest-tests run-unruled FOLDER [FILTER...]` runs those that expect a refusal without one, and that it shows.
-//! - `armor-guest-tests do METHOD [ARGUMENT]...` makes one access in a way that a shell cannot; exits with the errno.
+//!   `hzn-armor-agent try`; it takes the options of any Rust test binary (`--list`, `--exact`, `--skip`).
+//! - `armor-guest-tests run-unruled FOLDER [FILTER...]` runs the cases that expect a refusal, without their
+//!   policy, and checks that they end otherwise.
+//! - `armor-guest-tests do METHOD [ARGUMENT]...` makes one access that a shell cannot make, and exits with
+//!   the errno.
 //! - `armor-guest-tests containers [FILTER...]` makes and enters control groups as container runtimes do.
-//! - `armor-guest-tests race` moves what a task under a policy opens while it opens it; needs two processors.
-//! - `armor-guest-tests preempted` preempts tasks inside a program while another is decided on.
-//! - `armor-guest-tests measure` says what operations cost; `prepare` before it and `policy RULES` are what it needs.
-//! - `armor-guest-tests memory PID` says what the kernel's maps and the agent with this process id take.
+//! - `armor-guest-tests race` moves files while a task under a policy opens them; it needs two processors.
+//! - `armor-guest-tests preempted` preempts tasks inside a program while the program has to decide on another
+//!   task.
+//! - `armor-guest-tests measure` prints what operations cost. It needs `prepare` and `policy RULES` before
+//!   it.
+//! - `armor-guest-tests memory PID` prints the memory of the kernel's maps and of the agent with this process
+//!   id.
 
 mod access;
 mod agent;

@@ -1,6 +1,8 @@
-//! What single operations cost, in guest instructions: under `scripts/vm --icount` a nanosecond is one.
+//! Measures what single operations cost, in guest instructions: under `scripts/vm --icount` a nanosecond is
+//! one.
 //!
-//! `prepare` makes the files beforehand, so that the first measured open of each is the first that a policy sees.
+//! `prepare` makes the files beforehand, so that the first measured open of each file is the first under a
+//! policy.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -16,21 +18,23 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use rustix::mount::{MountFlags, UnmountFlags, mount};
 use rustix::net::{AddressFamily, SocketType};
 
-/// On ext4, five components and 55 bytes below the root, as a library or a configuration file has.
+/// Directory of the measured files, on ext4. Their paths have five components and about 60 bytes, as those of
+/// libraries and configuration files have.
 const FILES: &str = "/disk/measured/a-directory-with-a-name/another-one";
-/// The same as an overlay shows it, in whose lower layer the files are.
+/// Mount point of an overlay whose lower layer has the same files.
 const OVERLAY: &str = "/overlay";
 const OVERLAID: &str = "/overlay/measured/a-directory-with-a-name/another-one";
 const LAYERS: &str = "/disk/layers";
-/// Enough that what is done once for a directory or a generation does not show.
+/// Number of measured files: so many that work done once per directory or generation does not show.
 const COUNT: usize = 2000;
-/// Instructions spent before anything counts: the first ones after boot run caches of the emulated kernel warm.
+/// Instructions that are spent before the measurement: the first ones after boot warm caches of the emulated
+/// kernel.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 const REPETITIONS: usize = 7;
-/// Of what can be done once alone, as many are measured at a time.
+/// Number of operations measured at a time, for those that can be done only once per file.
 const BATCH: usize = 50;
-/// Of the program.
+/// Number of measured program starts.
 const STARTS: usize = 140;
 
 const NOW: Timestamps = Timestamps {
@@ -38,8 +42,8 @@ const NOW: Timestamps = Timestamps {
     last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
 };
 
-/// A program that only ends, as what is measured is starting it: the smallest ELF file for x86-64, of header, one segment with
-/// all of the file, `exit(0)`.
+/// A program that only exits, since starting it is what is measured. It is the smallest ELF file for x86-64:
+/// a header, one segment with the whole file, and `exit(0)`.
 #[rustfmt::skip]
 const ELF: [u8; 129] = [
     0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -54,12 +58,12 @@ fn file(directory: &str, index: usize) -> PathBuf {
     Path::new(directory).join(format!("file-{index:03}"))
 }
 
-/// As many as there are starts to be measured.
+/// Returns the path of one of the programs, of which there are [`STARTS`].
 fn program(index: usize) -> PathBuf {
     Path::new(FILES).join(format!("program-{index:03}"))
 }
 
-/// Makes the measured files, anew if they exist.
+/// Makes the measured files, and replaces those that exist.
 pub fn prepare() -> anyhow::Result<()> {
     let make = |directory: &str| {
         let _ = fs::remove_dir_all(directory);
@@ -67,7 +71,7 @@ pub fn prepare() -> anyhow::Result<()> {
         (0..COUNT).try_for_each(|index| fs::write(file(directory, index), "x"))
     };
     make(FILES).with_context(|| format!("cannot write below {FILES}: `scripts/vm --disk`"))?;
-    // What is below an overlay must not change while it is mounted.
+    // The layers of an overlay must not change while it is mounted.
     let _ = rustix::mount::unmount(OVERLAY, UnmountFlags::empty());
     let lower = OVERLAID.replacen(OVERLAY, &format!("{LAYERS}/lower"), 1);
     make(&lower).with_context(|| format!("cannot write below {lower}"))?;
@@ -84,8 +88,8 @@ pub fn prepare() -> anyhow::Result<()> {
     })
 }
 
-/// Prints a policy of about this many rules for every node and for a command under `try`, none of which decides over what is
-/// measured but all over its neighbours.
+/// Prints a policy of about this many rules for every node and for a command under `try`. No rule is about
+/// what is measured, but all are about its neighbours.
 pub fn print_policy(rules: usize) {
     println!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: measured}}\nspec:"
@@ -127,7 +131,7 @@ pub fn measure() -> anyhow::Result<()> {
     print("stat", repeat(&stat)?, COUNT);
     let times = || Ok(rustix::fs::utimensat(CWD, target, &NOW, AtFlags::empty())?);
     print("times", repeat(&times)?, COUNT);
-    // As a log's is written to.
+    // A named datagram socket, as programs write their logs to.
     let name = Path::new(FILES).join("log");
     let _ = fs::remove_file(&name);
     let (log, logging) = (UnixDatagram::bind(&name)?, UnixDatagram::unbound()?);
@@ -147,14 +151,15 @@ pub fn measure() -> anyhow::Result<()> {
         anyhow::ensure!(status.success(), "{}: {status}", path.display());
         Ok(())
     };
-    // One at a time: several hold a timer interrupt each time, which is more than what a policy adds.
+    // Starts are measured one at a time: several always include a timer interrupt, which takes more than a
+    // policy adds.
     let mut programs = (0..STARTS).map(program);
     print("exec-first", least(STARTS, || programs.next().map_or(Ok(()), start))?, 1);
     print("exec", least(STARTS, || start(program(0)))?, 1);
     Ok(())
 }
 
-/// The least of some repetitions: a timer interrupt may fall into any of them.
+/// Returns the shortest time of some repetitions, since a timer interrupt may fall into any of them.
 fn least(repetitions: usize, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
     let mut least = Duration::MAX;
     for _ in 0..repetitions {
@@ -165,7 +170,8 @@ fn least(repetitions: usize, mut work: impl FnMut() -> anyhow::Result<()>) -> an
     Ok(least)
 }
 
-/// What the middle one of some batches takes: a kernel that has just started does other work for milliseconds now and then.
+/// Returns the median time of some batches: a kernel that has just started does other work for milliseconds
+/// now and then.
 fn median<T>(
     batches: impl Iterator<Item = T>,
     mut work: impl FnMut(T) -> anyhow::Result<()>,

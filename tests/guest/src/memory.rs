@@ -1,4 +1,5 @@
-//! What the kernel's maps and the agent take in memory, where there are no other maps than the agent's.
+//! Measures the memory of the kernel's maps and of the agent, on a machine that has no other maps than the
+//! agent's.
 
 use std::fs;
 use std::io;
@@ -8,7 +9,8 @@ use anyhow::Context as _;
 
 use crate::bpf::{self, Kind};
 
-/// Prints `NAME KIB` for each map, their sum, and what the process `pid` has and had resident.
+/// Prints `NAME KIB` for each map, for their sum, and for the resident memory that the process `pid` has and
+/// had at most.
 pub fn print(pid: u32) -> anyhow::Result<()> {
     let mut maps = maps().context("cannot list the BPF maps")?;
     maps.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
@@ -24,7 +26,7 @@ pub fn print(pid: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every map's name and what the kernel says that it takes, in bytes.
+/// Returns every map's name and the bytes that the kernel says it takes.
 fn maps() -> io::Result<Vec<(String, u64)>> {
     let mut maps = Vec::new();
     let mut id = 0;
@@ -32,7 +34,7 @@ fn maps() -> io::Result<Vec<(String, u64)>> {
         id = next;
         let map = match bpf::by_id(Kind::Map, id, true) {
             Ok(map) => map,
-            // It is gone.
+            // The map is gone.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
             Err(error) => return Err(error),
         };
@@ -43,7 +45,7 @@ fn maps() -> io::Result<Vec<(String, u64)>> {
     Ok(maps)
 }
 
-/// The number behind `field` in a file of `/proc`.
+/// Returns the number behind `field` in a file of `/proc`.
 fn number(text: &str, field: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok())
 }

@@ -1,4 +1,5 @@
-//! Ways into other processes, and to the kernel's bpf(2) objects by their ids and pins. As in `access`: an errno is the status.
+//! Accesses other processes, and the kernel's bpf(2) objects by their ids and pins. As in `access`, the exit
+//! status is an errno.
 
 use std::ffi::CString;
 use std::fs;
@@ -21,7 +22,7 @@ pub const USAGE: &str = "\
   bpf-id map|program|link NAME|ANY     a descriptor, for writing, of the first one that has the name, or at all
   bpf-pin PATH NEW   a descriptor of what is pinned at PATH, pinned again at NEW";
 
-/// `None` where the words name none of these ways.
+/// Runs a method; returns `None` if the words name none of these.
 pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
     Some(match words {
         ["ptrace", pid] => ptrace_attach(pid),
@@ -45,7 +46,8 @@ fn check(result: i64) -> anyhow::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(result) }
 }
 
-/// `PR_SET_MM_EXE_FILE`. Nothing of the old program's file may be mapped by then, so memory of the same content takes its place.
+/// Makes another file this process's program, by `PR_SET_MM_EXE_FILE`. The old program's file must not be
+/// mapped then, so memory of the same content takes its place.
 fn pass_for(file: &str) -> anyhow::Result<()> {
     let own = fs::read_link("/proc/self/exe")?;
     let file = fs::File::open(file)?;
@@ -64,8 +66,8 @@ fn pass_for(file: &str) -> anyhow::Result<()> {
     let nowhere = ptr::null_mut();
     let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     for (start, length, rights) in mappings {
-        // SAFETY: a new mapping gets the bytes of one of this process's, which it then replaces with the same rights. Between the two
-        // only this stack changes.
+        // SAFETY: a new mapping gets the bytes of one of this process's mappings, which it then replaces with
+        // the same rights. Meanwhile only this stack changes.
         let moved = unsafe {
             let copy = libc::mmap(nowhere, length, libc::PROT_READ | libc::PROT_WRITE, anonymous, -1, 0);
             if copy == libc::MAP_FAILED {
@@ -79,7 +81,7 @@ fn pass_for(file: &str) -> anyhow::Result<()> {
             return Err(io::Error::last_os_error().into());
         }
     }
-    // SAFETY: numbers alone.
+    // SAFETY: only numbers are passed.
     check(unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file.as_raw_fd(), 0, 0) }.into())
         .map(drop)
 }
@@ -87,19 +89,20 @@ fn pass_for(file: &str) -> anyhow::Result<()> {
 fn leave_tree(fifo: &str) -> anyhow::Result<()> {
     let mut fifo = fs::File::open(fifo)?;
     fifo.read_exact(&mut [0])?;
-    // SAFETY: numbers alone.
+    // SAFETY: only numbers are passed.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())?;
     Ok(io::copy(&mut fifo, &mut io::sink()).map(drop)?)
 }
 
-/// `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV`, include/uapi/linux/nsfs.h, from the own mount namespace on; since 6.12. The first that is
-/// refused is the outcome.
+/// Opens mount namespaces by `NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV` (include/uapi/linux/nsfs.h, since 6.12),
+/// starting from this process's own. The first refusal is the result.
 fn open_namespaces() -> anyhow::Result<()> {
     for request in [0x8010_b70b_u32, 0x8010_b70c] {
         let mut at = OwnedFd::from(fs::File::open("/proc/self/ns/mnt")?);
         loop {
             let mut said = [0_u64; 2];
-            // SAFETY: what it says of the namespace has the room that the request names.
+            // SAFETY: the kernel writes what it says of the namespace to `said`, which has the size that the
+            // request names.
             let next = unsafe { libc::ioctl(at.as_raw_fd(), request as _, said.as_mut_ptr()) };
             match check(next.into()) {
                 // SAFETY: the kernel just made this descriptor for us alone.
@@ -117,7 +120,7 @@ fn open_namespaces() -> anyhow::Result<()> {
 }
 
 fn pidfd(pid: &str) -> anyhow::Result<OwnedFd> {
-    // SAFETY: reads no memory.
+    // SAFETY: the call reads no memory.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.parse::<i32>()?, 0) })?;
     // SAFETY: the kernel just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
@@ -126,7 +129,8 @@ fn pidfd(pid: &str) -> anyhow::Result<OwnedFd> {
 fn ptrace_attach(pid: &str) -> anyhow::Result<()> {
     let pid: i32 = pid.parse()?;
     let nothing = ptr::null_mut::<libc::c_void>();
-    // SAFETY: attaches to another process, whose memory is left alone; it is let go where this one ends.
+    // SAFETY: the call attaches to another process and leaves its memory alone. That process is detached when
+    // this one ends.
     check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, nothing, nothing) }).map(drop)
 }
 
@@ -137,7 +141,7 @@ fn vm_read(pid: &str) -> anyhow::Result<()> {
     // SAFETY: both vectors have one element, and the local one a byte of this process's.
     let read = unsafe { libc::process_vm_readv(pid.parse()?, &local, 1, &remote, 1, 0) };
     match check(read as i64) {
-        // It was let in, and found nothing at the address 0.
+        // The access was permitted, and found nothing at address 0.
         Err(error) if is_fault(&error) => Ok(()),
         other => other.map(drop),
     }
@@ -149,14 +153,14 @@ fn is_fault(error: &anyhow::Error) -> bool {
 
 fn pidfd_getfd(pid: &str, fd: &str) -> anyhow::Result<()> {
     let process = pidfd(pid)?;
-    // SAFETY: reads no memory; the descriptor is left to the process's end.
+    // SAFETY: the call reads no memory; the descriptor stays open until the process ends.
     check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd.parse::<i32>()?, 0) })
         .map(drop)
 }
 
 fn kcmp(pid: &str) -> anyhow::Result<()> {
     const KCMP_VM: i32 = 1;
-    // SAFETY: reads no memory.
+    // SAFETY: the call reads no memory.
     check(unsafe { libc::syscall(libc::SYS_kcmp, std::process::id(), pid.parse::<i32>()?, KCMP_VM, 0, 0) })
         .map(drop)
 }
@@ -186,14 +190,16 @@ fn prlimit(pid: &str) -> anyhow::Result<()> {
     check(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, ptr::null_mut()) }.into()).map(drop)
 }
 
-/// The child ends with the errno where it could not be traced or started.
+/// Starts a program with PTRACE_TRACEME, and lets it go on. The child exits with the errno if it could not be
+/// traced or started.
 fn trace(program: &[&str]) -> anyhow::Result<()> {
     let words = program.iter().map(|word| CString::new(*word)).collect::<Result<Vec<_>, _>>()?;
     let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
     argv.push(ptr::null());
     let environment = [ptr::null::<libc::c_char>()];
     let nothing = ptr::null_mut::<libc::c_void>();
-    // SAFETY: this process has one thread; the child makes only system calls, on memory that was there before.
+    // SAFETY: this process has one thread; the child makes only system calls, on memory that was allocated
+    // before.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // SAFETY: as above; both arrays end in a null pointer.
@@ -206,10 +212,11 @@ fn trace(program: &[&str]) -> anyhow::Result<()> {
     }
     check(child.into())?;
     let mut status = 0;
-    // SAFETY: the child is this process's own, and the status has a place.
+    // SAFETY: the child is this process's own, and the status is valid memory.
     check(unsafe { libc::waitpid(child, &mut status, 0) }.into())?;
     if libc::WIFSTOPPED(status) {
-        // SAFETY: it stopped at the beginning of the program, which shows that this was started; its end is waited for.
+        // SAFETY: the child stopped at the beginning of the program, which shows that it was started; its end
+        // is waited for.
         unsafe {
             check(libc::ptrace(libc::PTRACE_DETACH, child, nothing, nothing))?;
             check(libc::waitpid(child, &mut status, 0).into())?;

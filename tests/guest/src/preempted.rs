@@ -1,9 +1,11 @@
-//! Tasks that are preempted inside a program, and another that the program must decide on meanwhile: where the kernel does not
-//! run a program twice on one processor, or denies a label that is there, that is let through.
+//! Preempts tasks inside a program while the program has to decide on another task. Some kernels then do not
+//! run a program twice on one processor, or say that a task has no label although it has, and the access is
+//! permitted.
 //!
-//! Tasks of the lowest priority open a file whose path takes long to tell, and move a name before each open so that nothing
-//! is remembered. An ordinary user's task of normal priority wakes, and so preempts them wherever they are, and tries a file
-//! that is blocked. Only a fully preemptible kernel preempts them there: scripts/vm --append preempt=full.
+//! Tasks of the lowest priority open a file whose path takes long to resolve, and rename a file before each
+//! open so that nothing is cached. An ordinary user's task of normal priority wakes up, thereby preempts them
+//! wherever they are, and tries a blocked file. Only a fully preemptible kernel preempts them inside a
+//! program: scripts/vm --append preempt=full.
 
 use std::fs;
 use std::io;
@@ -23,12 +25,12 @@ const FOLDER: &str = "/run/preempted";
 const BLOCKED: &str = "/run/preempted/blocked";
 const USER: u32 = 1000;
 const OPENERS: usize = 6;
-/// Directories above the file that takes long.
+/// Number of directories above the file whose path takes long to resolve.
 const DEPTH: usize = 1800;
-/// How long it is tried, and how often at least.
+/// Duration of the tries, of which there must be at least [`LEAST_TRIES`].
 const TRIES_LAST: Duration = Duration::from_secs(60);
 const LEAST_TRIES: u64 = 2000;
-/// Enough for those that it preempts to get into a program again.
+/// Pause before each try, long enough for the preempted tasks to get into a program again.
 const PAUSE: Duration = Duration::from_micros(300);
 
 /// Runs the race; the output is that of a Rust test.
@@ -84,7 +86,7 @@ fn deep() -> PathBuf {
     Path::new(FOLDER).join("d/".repeat(DEPTH)).join("leaf")
 }
 
-/// Ends its process when it goes.
+/// An `Opener` kills its process when it is dropped.
 struct Opener(Child);
 
 impl Drop for Opener {
@@ -94,7 +96,8 @@ impl Drop for Opener {
     }
 }
 
-/// Under the policy, as the user: starts those to preempt, then tries until the time is over.
+/// Runs under the policy, as the user: starts the tasks to preempt, then tries the blocked file until the
+/// time is over.
 pub fn tries() -> anyhow::Result<()> {
     let mut one = CpuSet::new();
     one.set(0);
@@ -122,7 +125,7 @@ pub fn tries() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Under the policy, of the lowest priority: opens the deep file until it is killed.
+/// Runs under the policy, with the lowest priority: opens the deep file until it is killed.
 pub fn opener(number: usize) -> anyhow::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters live as long as the call.
@@ -132,7 +135,7 @@ pub fn opener(number: usize) -> anyhow::Result<()> {
     let (own, deep) = (own_directory(number), deep());
     let (mut from, mut to) = (own.join("a"), own.join("b"));
     loop {
-        // Refused where more are inside a program than there is memory for.
+        // Refused if more tasks are inside a program than there is scratch memory for.
         match rustix::fs::rename(&from, &to) {
             Ok(()) => (from, to) = (to, from),
             Err(Errno::ACCESS) => {}

@@ -1,11 +1,11 @@
-//! Races a reader under a policy against a task under none that moves what the reader opens, to catch a verdict that outlives
-//! the name it was made for.
+//! Races a reader under a policy against a task under none that moves what the reader opens, to catch a
+//! verdict that outlives the path it was made for.
 //!
-//! Both share a turn: the object is free, on its way, guarded, on its way back, and so on. What the reader finds counts if
-//! the turn was the same before and after: free objects open, guarded ones never do. With two processors a decision can
-//! be under way, and the verdict cache be filled, at any point of a move.
+//! Both share a turn: the object is free, on its way, guarded, on its way back, and so on. A result of the
+//! reader counts if the turn was the same before and after: free objects open, guarded ones never do. With
+//! two processors, a move can hit any point of a decision and of filling the verdict cache.
 //!
-//! On /disk, a filesystem that gives inode numbers again, as most on disk do: scripts/vm --disk.
+//! The races run on /disk, on a filesystem that reuses inode numbers, as most on disk do: scripts/vm --disk.
 
 use std::fs;
 use std::io;
@@ -27,11 +27,11 @@ const FREE: &str = "/disk/race/free";
 const GUARDED: &str = "/disk/race/guarded";
 const SHARED: &str = "/disk/race/shared";
 const ROUNDS: u64 = 300;
-/// That [`make_anew`] makes.
+/// Number of directories that [`make_anew`] makes.
 const FOLDERS: u32 = 16;
-/// Opens that the reader ends in each stable turn, so that the cache holds its verdict.
+/// Number of opens by the reader in each stable turn, so that the cache holds its verdict.
 const OPENS: u64 = 4;
-/// Enough for the verifier to take the programs first, on a busy machine.
+/// Time limit of a race. It includes the verification of the programs, on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 const STOP: u64 = u64::MAX;
 
@@ -46,9 +46,9 @@ const RACES: [Race; 5] = [
 
 struct Race {
     name: &'static str,
-    /// Below [`FREE`] at the start.
+    /// The object's path below [`FREE`] at the start.
     object: &'static str,
-    /// What opening it ends with while it is free.
+    /// Result of opening the object while it is free: 0 or an errno.
     free: i32,
     moves: fn(guard: bool) -> io::Result<()>,
 }
@@ -71,7 +71,8 @@ fn move_mount(guard: bool) -> io::Result<()> {
     Ok(if guard { mount_move(free, guarded) } else { mount_move(guarded, free) }?)
 }
 
-/// Directories that go and come, so that the kernel uses the memory of the old ones for the new: no name moves.
+/// Removes directories and makes others, so that the kernel uses the memory of the old ones for the new.
+/// Nothing is renamed.
 fn make_anew(guard: bool) -> io::Result<()> {
     let (from, to) = if guard { (FREE, GUARDED) } else { (GUARDED, FREE) };
     for directory in 0..FOLDERS {
@@ -86,7 +87,7 @@ fn make_anew(guard: bool) -> io::Result<()> {
     })
 }
 
-/// A new file each time: one that ever had a second name is not cached again.
+/// Links a new file each time, since a file that ever had a second name is not cached again.
 fn link(guard: bool) -> io::Result<()> {
     let (free, guarded) = (format!("{FREE}/f"), format!("{GUARDED}/f"));
     if guard {
@@ -97,16 +98,17 @@ fn link(guard: bool) -> io::Result<()> {
     fs::write(free, "x")
 }
 
-/// The words that both processes see.
+/// A `Shared` has the words that both processes see.
 struct Shared {
-    /// Modulo 4: free, on its way, guarded, on its way back.
+    /// Number of the turn. Modulo 4: free, on its way, guarded, on its way back.
     turn: AtomicU64,
     opens: AtomicU64,
 }
 
 fn shared() -> anyhow::Result<&'static Shared> {
     let file = fs::File::options().read(true).write(true).open(SHARED).context(SHARED)?;
-    // SAFETY: a new mapping of a file that is long enough, never unmapped; its words are only used as atomics.
+    // SAFETY: a new mapping of a file that is long enough, never unmapped; its words are only used as
+    // atomics.
     let memory = unsafe {
         mmap(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)?
     };
@@ -152,7 +154,7 @@ fn run(race: &Race) -> anyhow::Result<()> {
     shared.turn.store(STOP, SeqCst);
     let status = reader.wait()?;
     if race.name == "move-of-the-mount" {
-        // It is at one of both.
+        // The mount is at one of the two places.
         for place in [FREE, GUARDED] {
             unmount(format!("{place}/m"), UnmountFlags::DETACH).ok();
         }
@@ -198,12 +200,12 @@ fn move_back_and_forth(race: &Race, shared: &Shared, reader: &mut Child) -> anyh
     Ok(())
 }
 
-/// The reader, under the policy: opens the object until it is told to stop; fails at the first wrong answer.
+/// Reads under the policy: opens the object until it is told to stop, and fails at the first wrong result.
 pub fn reader(name: &str) -> anyhow::Result<()> {
     let race = RACES.iter().find(|race| race.name == name).context("no such race")?;
     let shared = shared()?;
     let object = Path::new(FREE).join(race.object);
-    // Follows the object wherever it goes.
+    // The descriptor follows the object wherever it goes.
     let held = rustix::fs::open(&object, OFlags::PATH, Mode::empty())?;
     let through = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
     let open = |path: &str| match rustix::fs::openat(CWD, path, OFlags::RDONLY, Mode::empty()) {
@@ -218,7 +220,7 @@ pub fn reader(name: &str) -> anyhow::Result<()> {
         let expected = if before % 4 == 0 { race.free } else { Errno::ACCESS.raw_os_error() };
         let found = match name {
             "link" => {
-                // Fills the cache by the free name, then asks by the other.
+                // Fills the cache through the free path, then opens the other path.
                 open(&format!("{FREE}/f"));
                 open(&format!("{GUARDED}/f"))
             }

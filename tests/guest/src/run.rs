@@ -1,4 +1,4 @@
-//! Runs cases: each in a mount namespace of its own, under `hzn-armor-agent try`.
+//! Runs cases, each in a mount namespace of its own and under `hzn-armor-agent try`.
 
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -14,23 +14,24 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::case::{Case, load};
 
-/// Of guest time, for each of a case's commands. Loading the programs is the slow part under emulation.
+/// Limit of guest time for each of a case's commands. Loading the programs is the slow part under emulation.
 const TIME_LIMIT: Duration = Duration::from_secs(180);
-/// Where the programs stay loaded from one case to the next.
+/// Pin directory where the programs stay loaded from one case to the next.
 pub(crate) const PROGRAMS: &str = "/sys/fs/bpf/armor-cases";
-/// What a case sees as its own.
+/// Directory of which each case sees its own.
 const FOLDER: &str = "/t";
 
-/// Whether a case's command runs under its policy, or under none.
+/// A `Mode` says whether a case's command runs under its policy, or under none.
 #[derive(Clone, Copy)]
 pub enum Mode {
-    /// Under `hzn-armor-agent try`: what the case expects must come.
+    /// Runs the command under `hzn-armor-agent try`; it must end as the case expects.
     Ruled,
-    /// As it is, for the cases that expect a refusal: it must end otherwise, or the case shows nothing.
+    /// Runs cases that expect a refusal without a policy; they must end otherwise, or show nothing.
     Unruled,
 }
 
-/// Runs what the arguments of a Rust test binary select; one case at a time unless they say otherwise.
+/// Runs the cases that the arguments of a Rust test binary select; one at a time unless the arguments say
+/// otherwise.
 pub fn main(mode: Mode, directory: &Path, args: impl Iterator<Item = String>) -> ExitCode {
     let mut arguments = Arguments::from_iter(std::iter::once("armor-guest-tests".to_owned()).chain(args));
     arguments.test_threads.get_or_insert(1);
@@ -55,7 +56,7 @@ pub fn main(mode: Mode, directory: &Path, args: impl Iterator<Item = String>) ->
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Runs a case on a thread of its own, so that its mounts are its own and go with it.
+/// Runs a case on a thread of its own, so that its mounts are its own and end with it.
 fn isolated(mode: Mode, name: &str, case: Case) -> Result<(), Failed> {
     let scratch = PathBuf::from("/run/armor-cases").join(name);
     let result = std::thread::spawn(move || {
@@ -91,7 +92,8 @@ fn script(text: &str, name: &str, scratch: &Path, group: &mut Group) -> anyhow::
     Ok(())
 }
 
-/// A shell that opens what the case wants inherited, then becomes what its arguments name.
+/// Returns a shell that opens what the command is to inherit, then becomes the command that its arguments
+/// name.
 fn opening_shell(case: &Case) -> Command {
     let mut command = Command::new("/usr/bin/sh");
     command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh"]);
@@ -133,14 +135,15 @@ fn run_unruled(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result
     Ok(())
 }
 
-/// The processes of a case: one process group, ended when the case is.
+/// A `Group` has the processes of a case: process groups that are killed when the case ends.
 #[derive(Default)]
 struct Group {
     leaders: Vec<Pid>,
 }
 
 impl Group {
-    /// Runs a command to its end, at most [`TIME_LIMIT`], its output kept in a file and returned for messages.
+    /// Runs a command to its end, within [`TIME_LIMIT`]. Its output is kept in a file and returned for
+    /// messages.
     fn run(&mut self, command: &mut Command, output: &Path) -> anyhow::Result<(ExitStatus, String)> {
         let file = File::create(output)?;
         command
@@ -160,7 +163,7 @@ impl Group {
     }
 }
 
-/// The beginning of a command's output, as a message can hold it.
+/// Returns the beginning of a command's output, in a form that a message can hold.
 fn shown(output: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(output).chars().take(4000).collect();
     if text.is_empty() {
@@ -173,13 +176,13 @@ fn shown(output: &[u8]) -> String {
 impl Drop for Group {
     fn drop(&mut self) {
         for leader in self.leaders.drain(..) {
-            // Nobody may be left in it.
+            // The process group may be empty.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
 
-/// The child's status, or nothing when the limit has passed.
+/// Returns the child's status, or `None` once the limit has passed.
 fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + TIME_LIMIT;
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), rustix::process::PidfdFlags::empty())?;

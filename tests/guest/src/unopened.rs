@@ -1,4 +1,5 @@
-//! Ways to what is reached without being opened, and to attributes: as [`crate::access`], each ends in one kernel operation.
+//! Accesses objects without opening them, and attributes. As in [`crate::access`], each method ends in one
+//! kernel operation.
 
 use std::fs::File;
 use std::io;
@@ -31,7 +32,8 @@ KIND of a socket is stream, dgram or seqpacket; @NAME is an abstract one
   uring-set-xattr PATH NAME        with credentials that were registered before
   set-flags PATH                   that no dump takes the file, by ioctl";
 
-/// An access ACL: user::rw-, user:1000:r--, group::r--, mask::r--, other::r-- (include/uapi/linux/posix_acl_xattr.h).
+/// An access ACL: user::rw-, user:1000:r--, group::r--, mask::r--, other::r--
+/// (include/uapi/linux/posix_acl_xattr.h).
 #[rustfmt::skip]
 const ACL: [u8; 44] = [
     2, 0, 0, 0,
@@ -41,7 +43,7 @@ const ACL: [u8; 44] = [
 const ACL_NAME: &str = "system.posix_acl_access";
 const FS_NODUMP_FL: libc::c_int = 0x40;
 
-/// Does what the words say; `None` where they are none of [`USAGE`].
+/// Runs a method; returns `None` if the words name none of [`USAGE`].
 pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
     Some(match *words {
         ["serve", path, kind] => serve(path, kind),
@@ -185,7 +187,7 @@ fn quota_on(device: &str, path: &str) -> anyhow::Result<()> {
     const QUOTAON_OF_USERS: libc::c_int = (0x80_0002_u32 << 8) as libc::c_int;
     const FORMAT: libc::c_int = 4;
     let (device, path) = (c_string(device)?, c_string(path)?);
-    // SAFETY: both are C strings, of which the kernel reads alone.
+    // SAFETY: both are C strings, which the kernel only reads.
     check(unsafe { libc::quotactl(QUOTAON_OF_USERS, device.as_ptr(), FORMAT, path.as_ptr().cast_mut()) })
 }
 
@@ -197,7 +199,7 @@ fn inotify(path: &str) -> anyhow::Result<()> {
 
 fn fanotify(path: &str) -> anyhow::Result<()> {
     let path = c_string(path)?;
-    // SAFETY: numbers alone.
+    // SAFETY: only numbers are passed.
     let group = unsafe { libc::fanotify_init(libc::FAN_CLASS_NOTIF, libc::O_RDONLY as u32) };
     check(group)?;
     // SAFETY: a descriptor that the kernel has just handed over.

@@ -1,4 +1,4 @@
-//! One operation through io_uring: a ring of one entry, one submission, one completion.
+//! Runs one operation through io_uring, with a ring of one entry, one submission and one completion.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -15,13 +15,13 @@ use rustix::io_uring::{
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-/// A ring that nothing was submitted to.
+/// Makes a ring to which nothing was submitted.
 pub fn new() -> Result<OwnedFd> {
     // SAFETY: the parameter block is a zeroed one.
     unsafe { io_uring_setup(1, &mut io_uring_params::default()) }
 }
 
-/// Opens a path with `IORING_OP_OPENAT`, asking for a worker thread of the kernel to do it.
+/// Opens a path with `IORING_OP_OPENAT`, and asks the kernel to do it in a worker thread.
 pub fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd> {
     let result = submit(|_| {
         Ok(io_uring_sqe {
@@ -37,14 +37,15 @@ pub fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
-/// Sets an extended attribute with `IORING_OP_SETXATTR`, under credentials that the task had before and has registered.
+/// Sets an extended attribute with `IORING_OP_SETXATTR`, under credentials that the task registered and then
+/// changed.
 pub fn set_xattr(path: &CStr, name: &CStr) -> Result<()> {
     let value = c"x";
     submit(|ring| {
         // SAFETY: this registers the task's own credentials and reads no memory.
         let personality =
             unsafe { io_uring_register(ring, IoringRegisterOp::RegisterPersonality, ptr::null(), 0) }?;
-        // SAFETY: a number alone. Whatever the group, the task has other credentials from here on.
+        // SAFETY: only a number is passed. Whatever the group, the task has other credentials from here on.
         unsafe { libc::setfsgid(1) };
         let mut addr3 = addr3_struct::default();
         addr3.addr3 = path.as_ptr() as u64;
@@ -65,7 +66,7 @@ fn addr(text: *const c_char) -> addr_or_splice_off_in_union {
     addr_or_splice_off_in_union { addr: io_uring_ptr::new(text.cast_mut().cast()) }
 }
 
-/// Submits what `entry` makes for the ring, and waits for its result.
+/// Submits what `entry` makes for the ring, waits, and returns its result.
 fn submit(entry: impl FnOnce(&OwnedFd) -> Result<io_uring_sqe>) -> Result<i32> {
     let mut params = io_uring_params::default();
     // SAFETY: `params` is a zeroed parameter block; the ring is only used below, as its offsets say.

@@ -5,7 +5,7 @@ fn id(n: u32) -> String {
     format!("{n:064x}")
 }
 
-/// A host that knows of nothing, and notes where it is to look for credentials.
+/// A `Bare` host knows nothing, and records where it is asked to look for credentials.
 #[derive(Default)]
 struct Bare(Vec<Option<PathBuf>>);
 
@@ -66,7 +66,7 @@ fn inspection(n: u32, name: &str, pid: i64) -> ContainerInspectResponse {
     }
 }
 
-/// Answers everything that is asked as if `pid` were each container's.
+/// Answers all open inspections as if `pid` were each container's first process.
 fn answer(known: &mut Known, name: &str, pid: i64) {
     while let Some(asked) = known.next_inspection() {
         let n = u32::from_str_radix(&asked, 16).unwrap();

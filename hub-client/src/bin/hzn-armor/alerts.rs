@@ -1,4 +1,4 @@
-//! `hzn-armor alerts`: what the nodes reported.
+//! `hzn-armor alerts` collects the nodes' alerts.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -19,17 +19,18 @@ use crate::files::check_output;
 use crate::hub::HubArgs;
 use crate::policy::plural;
 
-/// What to do with alerts.
+/// An `AlertsCommand` is a subcommand of `alerts`.
 #[derive(Debug, clap::Subcommand)]
 pub enum AlertsCommand {
     /// Take the nodes' alerts from the hub, verify them and print each exactly once
     ///
-    /// What else an operator must know (lost, forged, overwritten or removed alerts, changed node keys, refused bundles) goes to
-    /// standard error, and as JSON lines to --report. Nodes get signed receipts and forget what was collected.
+    /// Other things that an operator must know (lost, forged, overwritten or removed alerts, changed node
+    /// keys, refused bundles) go to standard error, and as JSON lines to --report. Nodes get signed receipts
+    /// and delete the collected alerts.
     Collect(Collect),
 }
 
-/// Arguments of `collect`.
+/// A `Collect` contains the arguments of `collect`.
 #[derive(Debug, clap::Args)]
 pub struct Collect {
     #[command(flatten)]
@@ -37,28 +38,30 @@ pub struct Collect {
     /// Private key that signs receipts; its public half is pinned on the nodes in receipt.d
     #[arg(long, env = "HZN_ARMOR_RECEIPT_KEY")]
     key: PathBuf,
-    /// Directory of the collector's state; made if it is not there [default: ~/.local/state/hzn-armor/collector]
+    /// Directory of the collector's state; created if it is missing [default:
+    /// ~/.local/state/hzn-armor/collector]
     #[arg(long)]
     state: Option<PathBuf>,
     /// File to append to [default: standard output, where a crash can print an alert twice]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// File that findings are appended to, as JSON lines
+    /// File to append findings to, as JSON lines
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Go on until interrupted
+    /// Continue until interrupted
     #[arg(long)]
     follow: bool,
-    /// Seconds between two looks at the hub, with --follow
+    /// Seconds between two queries of the hub, with --follow
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
-    /// Believe this key of a node from now on: NODE=sha256:...
+    /// Trust this key of a node from now on: NODE=sha256:...
     #[arg(long = "accept-key", value_name = "NODE=KEY", value_parser = node_key)]
     accept_keys: Vec<(String, KeyId)>,
-    /// Show receipts only to this service on the nodes, placed by the agbot: ORG/NAME [default: straight to each node]
+    /// Show receipts only to this service on the nodes, placed by the agbot: ORG/NAME [default: send them
+    /// directly to each node]
     #[arg(long, value_name = "ORG/NAME", value_parser = service)]
     receipt_service: Option<ServiceId>,
-    /// Destination type of the nodes, which for nodes with a pattern is the pattern
+    /// Destination type of the nodes; for nodes with a pattern it is the pattern
     #[arg(long, default_value = "openhorizon.edgenode", conflicts_with = "receipt_service")]
     node_type: String,
 }
@@ -88,7 +91,7 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
             .join(".local/state/hzn-armor/collector"),
     };
     let (out, report_file) = (collect.out.as_deref(), collect.report.as_deref());
-    // What SQLite keeps beside the file is as much of it.
+    // The files that SQLite keeps beside the database belong to it.
     let ledger = ["", "-wal", "-shm", "-journal"].map(|end| state_dir.join(format!("{LEDGER_FILE}{end}")));
     let certificate = collect.hub.hub_cert.as_ref().map(Path::new);
     let inputs = [("the key", Some(collect.key.as_path())), ("the hub's certificate", certificate)];
@@ -97,7 +100,7 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
     check_output("--out", out, inputs.clone())?;
     check_output("--report", report_file, inputs.chain(out.map(|out| ("the file of --out,", out))))?;
     if out.is_none() {
-        // A receipt makes a node forget what nobody read.
+        // A receipt makes a node delete its alerts, so somebody must be able to read them here.
         console::expect_reader()?;
     }
     let file = fs::metadata(&state_dir).is_ok_and(|meta| !meta.is_dir());
@@ -145,7 +148,7 @@ pub async fn run(command: AlertsCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints findings, and appends them to `path`.
+/// Returns a function that prints findings and appends them to `path`.
 fn report(path: Option<&Path>) -> anyhow::Result<Report> {
     let mut file = path
         .map(|path| {

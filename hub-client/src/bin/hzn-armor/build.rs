@@ -1,4 +1,4 @@
-//! `hzn-armor bundle build`: policy files become a payload to be signed, or nothing is written.
+//! `hzn-armor bundle build` makes policy files into a payload to be signed, or writes nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ use crate::bundle::output;
 use crate::files::{self, check_output};
 use crate::policy;
 
-/// Arguments of `build`.
+/// A `Build` contains the arguments of `build`.
 #[derive(Debug, clap::Args)]
 pub struct Build {
-    /// Policy files, or directories of them with what is in sub-directories; for none say --lift
+    /// Policy files, or directories of them with their sub-directories; for none say --lift
     #[arg(required_unless_present = "lift", conflicts_with = "lift")]
     policies: Vec<PathBuf>,
-    /// No policies: nodes that accept the bundle end what earlier ones of the name enforce
+    /// No policies: nodes that accept the bundle end the enforcement of earlier ones of the name
     #[arg(long)]
     lift: bool,
     /// Name of the bundle; serials count per name
@@ -36,13 +36,13 @@ pub struct Build {
     /// Serial; must rise with every bundle of the name [default: seconds since 1970]
     #[arg(long)]
     serial: Option<u64>,
-    /// Days from now until no node accepts it any more (one that did goes on enforcing it)
+    /// Days from now until nodes no longer accept the bundle (nodes that accepted it continue to enforce it)
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     expires_days: u32,
     /// Org of the nodes
     #[arg(long, short, env = "HZN_ORG_ID")]
     org: String,
-    /// Id of a node that it is for; repeat for more [default: all that fulfil the constraints]
+    /// Id of a target node; repeat for more [default: all nodes that fulfil the constraints]
     #[arg(long = "node")]
     nodes: Vec<String>,
     /// Constraint on node properties, such as 'openhorizon.arch == arm64'; repeat for more, all must hold
@@ -51,34 +51,34 @@ pub struct Build {
     /// Lowest version of the agent
     #[arg(long)]
     requires_agent: Option<String>,
-    /// What happens to files and programs that an allow-list does not list
+    /// What to do with accesses to files and programs that an allow-list does not list
     #[arg(long, value_enum, default_value = "audit")]
     file_posture: FilePosture,
-    /// Most alerts per second and rule; the rest is counted
+    /// Maximum number of alerts per second and rule; the rest is only counted
     #[arg(long)]
     alerts_per_second: Option<u32>,
-    /// What becomes of enforcement when the agent is stopped in good order
+    /// What to do with the enforcement when the agent is stopped in an orderly way
     #[arg(long, value_enum, default_value = "keep")]
     on_agent_stop: Stop,
-    /// What becomes of a process that holds from before what the policies refuse: a descriptor, a mapping, its own program
+    /// What to do with processes that already hold a file, mapping or program that the new policies deny
     #[arg(long, value_enum, default_value = "report")]
     already_held: Held,
     /// Start programs that have rights by fromSource as if they were setuid: without LD_PRELOAD and its like
     #[arg(long)]
     secure_sources: bool,
-    /// Public key that nodes believe for bundles from now on; repeat for more
+    /// Public key that nodes trust for bundles from now on; repeat for more
     #[arg(long, value_name = "PEM")]
     add_key: Vec<PathBuf>,
-    /// Id of a bundle key that nodes do not believe any more; repeat for more
+    /// Id of a bundle key that nodes no longer trust; repeat for more
     #[arg(long, value_name = "ID")]
     remove_key: Vec<KeyId>,
-    /// Public key that nodes believe for receipts from now on; repeat for more
+    /// Public key that nodes trust for receipts from now on; repeat for more
     #[arg(long, value_name = "PEM")]
     add_receipt_key: Vec<PathBuf>,
-    /// Id of a receipt key that nodes do not believe any more; repeat for more
+    /// Id of a receipt key that nodes no longer trust; repeat for more
     #[arg(long, value_name = "ID")]
     remove_receipt_key: Vec<KeyId>,
-    /// How many keys must have signed later bundles
+    /// Number of keys that must have signed later bundles
     #[arg(long)]
     threshold: Option<u32>,
     /// File to write [default: standard output]
@@ -122,7 +122,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     policy::refuse_twins(sources.iter().flat_map(policy::Source::policies)).context("nothing built")?;
     let policies =
         names.into_iter().zip(sources).map(|(file, source)| PolicyFile { file, text: source.text }).collect();
-    // Whole seconds: nobody needs more, and the payload stays readable.
+    // Whole seconds are precise enough, and the payload stays readable.
     let created = Timestamp::from_second(Timestamp::now().as_second())?;
     let payload = Payload {
         format: FORMAT.to_owned(),
@@ -189,16 +189,16 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     output(command.out.as_deref(), &bytes)
 }
 
-/// Until when serials are lower by default, where this one is above that of now.
+/// Returns the time until which default serials are lower than this one, if it is above the current time.
 fn ahead(payload: &Payload) -> Option<Timestamp> {
     let moment = Timestamp::from_second(i64::try_from(payload.serial).ok()?).ok()?;
     (moment > payload.created).then_some(moment)
 }
 
-/// The name that a file has in a bundle, which is that without its directories.
+/// Returns the name that a file has in a bundle: its name without directories.
 ///
 /// # Errors
-/// A name that no bundle can have.
+/// Fails if a bundle cannot contain that name.
 pub fn bundled_name(path: &Path) -> anyhow::Result<&str> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name =
@@ -208,7 +208,7 @@ pub fn bundled_name(path: &Path) -> anyhow::Result<&str> {
     Ok(name)
 }
 
-/// The names of files in a bundle.
+/// Returns the names of files in a bundle.
 fn bundled_names(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
     for path in files {

@@ -1,4 +1,4 @@
-//! `hzn-armor bundle`: build, sign, verify and look into bundles.
+//! `hzn-armor bundle` builds, signs, verifies, inspects and publishes bundles.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,25 +22,25 @@ use crate::files::{MAX_LEFT_OUT, check_output};
 use crate::policy::{self, plural};
 use crate::publish::{self, Publish};
 
-/// What to do with bundles.
+/// A `BundleCommand` is a subcommand of `bundle`.
 #[derive(Debug, clap::Subcommand)]
 pub enum BundleCommand {
-    /// Make a payload of policy files, to be signed
+    /// Build a payload from policy files, to be signed
     Build(Build),
     /// Sign a payload, or add a signature to a signed bundle
     Sign(Sign),
-    /// Decide as a node would, that has accepted none so far, whether it accepts a bundle
+    /// Check whether a node that has accepted no bundle yet would accept this one
     Verify(Verify),
-    /// Print what is in a bundle; believes nothing and checks no signature
+    /// Print the content of a bundle without verifying any signature
     Inspect(Inspect),
     /// Publish a bundle at the hub and remove the older serials of its name
     Publish(Publish),
 }
 
-/// Arguments of `sign`.
+/// A `Sign` contains the arguments of `sign`.
 #[derive(Debug, clap::Args)]
 pub struct Sign {
-    /// Payload, or bundle that is signed already
+    /// Payload, or bundle that is already signed
     file: PathBuf,
     /// Private key; repeat for more signatures
     #[arg(long = "key", short, required = true)]
@@ -50,7 +50,7 @@ pub struct Sign {
     out: Option<PathBuf>,
 }
 
-/// Arguments of `verify`.
+/// A `Verify` contains the arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
     /// The bundle
@@ -75,7 +75,7 @@ pub struct Verify {
     properties: Vec<String>,
 }
 
-/// Arguments of `inspect`.
+/// An `Inspect` contains the arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
     /// The bundle, signed or not
@@ -101,7 +101,7 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
     let bytes = read(&command.file)?;
     let name = escaped_path(&command.file);
     let bundle = SignedBundle::open(&bytes, None).with_context(|| name.to_string())?;
-    // Nobody should have to learn from a node that what was signed cannot be used.
+    // An unusable bundle should be refused here, not only by the nodes.
     let payload = Payload::parse(bundle.payload()).with_context(|| name.to_string())?;
     let policies =
         payload.parse_policies().with_context(|| format!("{name}: not signed, a policy is in error"))?;
@@ -137,7 +137,7 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
             .map(|text| {
                 let (name, value) =
                     text.split_once('=').with_context(|| format!("{text:?} is not NAME=VALUE"))?;
-                // As hzn does: what reads as a number or a boolean is one.
+                // As in hzn, a value that parses as a number or a boolean is one.
                 let typed = serde_json::from_str(value)
                     .ok()
                     .filter(|v: &serde_json::Value| v.is_number() || v.is_boolean())
@@ -170,7 +170,7 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The keys that a node with this directory believes; what is left out there is said.
+/// Returns the keys that a node with this directory trusts; prints the files that are skipped.
 fn load_trust(dir: &Path) -> anyhow::Result<TrustStore> {
     let name = escaped_path(dir);
     ensure!(
@@ -283,12 +283,12 @@ fn inspect(command: &Inspect) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a bundle's file, no further than a bundle may go.
+/// Reads a bundle's file, up to the maximum size of a bundle.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     file::read(path, MAX_BUNDLE).with_context(|| escaped_path(path))
 }
 
-/// Writes what a command made.
+/// Writes a command's result to `path`, or to standard output.
 pub fn output(path: Option<&Path>, bytes: &[u8]) -> anyhow::Result<ExitCode> {
     match path {
         Some(path) => std::fs::write(path, bytes).with_context(|| escaped_path(path))?,

@@ -1,4 +1,4 @@
-//! Which files a command line means: the policies in directories, and outputs that must not be an input.
+//! This module finds the policy files in directories, and checks that an output is not also an input.
 
 use std::fmt::Display;
 use std::fs;
@@ -9,26 +9,26 @@ use armor_hub_client::console;
 use armor_hub_client::file::{is_same, other_kind};
 use armor_policy::escaped_path;
 
-/// The most policy files that one command reads.
+/// Maximum number of policy files that one command reads.
 const MAX_FILES: usize = 10_000;
-/// How deep directories may lie in each other.
+/// Maximum depth of nested directories.
 const MAX_DEPTH: usize = 32;
-/// How many of those that are left out are named.
+/// Maximum number of skipped files that are listed.
 pub const MAX_LEFT_OUT: usize = 20;
 
-/// The policy files that paths stand for.
+/// A `Found` contains the policy files in the given paths.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The files, those of a directory in the order of their paths.
+    /// The files; those of a directory are ordered by path.
     pub files: Vec<PathBuf>,
     left_out: Vec<String>,
     more: usize,
 }
 
-/// The files as they are named, and the files that end in `.yaml` or `.yml` of directories and of the directories in them.
+/// Returns the given files, and for given directories all files below them that end in `.yaml` or `.yml`.
 ///
 /// # Errors
-/// A directory that does not list, or has no such file.
+/// Fails if a directory cannot be listed, or contains no such file.
 pub fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
     let mut found = Found::default();
     for path in paths {
@@ -92,7 +92,7 @@ impl Found {
         }
     }
 
-    /// Says what of the directories was left out.
+    /// Prints which files in the directories were skipped.
     pub fn tell_left_out(&self) {
         for line in &self.left_out {
             console::tell(format_args!("left out: {line}"));
@@ -103,11 +103,11 @@ impl Found {
     }
 }
 
-/// Refuses an output that is no regular file, which to open can wait for ever and can have effects, and one that is one of the
-/// inputs, or another output, by whatever name; nothing is written before this is known.
+/// Refuses an output that is not a regular file, because opening it can block or have side effects. Also
+/// refuses one that is an input or another output under any name. Nothing is written before this check.
 ///
 /// # Errors
-/// What it is, or the two names.
+/// Fails with the kind of file, or with the two names.
 pub fn check_output<'p, W: Display>(
     option: &str,
     output: Option<&Path>,

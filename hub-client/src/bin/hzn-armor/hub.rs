@@ -1,10 +1,10 @@
-//! How the commands reach the hub: the variables that `hzn` reads, each also as an option.
+//! This module connects to the hub, with the variables that `hzn` reads; each is also an option.
 
 use std::ffi::OsString;
 
 use armor_hub_client::css::{CssClient, CssConfig, DEFAULT_TIMEOUT};
 
-/// The hub and who asks.
+/// A `HubArgs` contains the hub's address and the user's credentials.
 #[derive(Debug, clap::Args)]
 pub struct HubArgs {
     /// Org
@@ -16,13 +16,13 @@ pub struct HubArgs {
     /// URL of the hub's sync service (CSS)
     #[arg(long, env = "HZN_FSS_CSSURL", hide_env_values = true)]
     pub css_url: String,
-    /// PEM of the hub's certificate, where the system does not know it; empty is none, as for hzn
+    /// PEM of the hub's certificate, if the system does not trust it; empty means none, as for hzn
     #[arg(long, env = "HZN_MGMT_HUB_CERT_PATH", value_name = "FILE", value_parser = clap::builder::OsStringValueParser::new())]
     pub hub_cert: Option<OsString>,
 }
 
 impl HubArgs {
-    /// A client for that hub.
+    /// Returns a client of the hub.
     pub fn client(&self) -> anyhow::Result<CssClient> {
         Ok(CssClient::new(&CssConfig {
             url: self.css_url.clone(),

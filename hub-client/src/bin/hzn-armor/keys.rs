@@ -1,4 +1,4 @@
-//! `hzn-armor keys`: make and show signing keys.
+//! `hzn-armor keys` generates and shows signing keys.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,26 +9,26 @@ use armor_hub_client::console;
 use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
 use armor_policy::escaped_path;
 
-/// What to do with keys.
+/// A `KeysCommand` is a subcommand of `keys`.
 #[derive(Debug, clap::Subcommand)]
 pub enum KeysCommand {
-    /// Make a key: NAME.key, the private half that only you may read, and NAME.pem for the nodes' trust.d
+    /// Generate a key: NAME.key, the private half that only you can read, and NAME.pem for the nodes' trust.d
     Generate(Generate),
     /// Print the id, kind and public PEM of a key file, private or public
     Show(Show),
 }
 
-/// Arguments of `generate`.
+/// A `Generate` contains the arguments of `generate`.
 #[derive(Debug, clap::Args)]
 pub struct Generate {
     /// Path and name of the key, without extension
     name: PathBuf,
-    /// Kind of key; rsa is what `hzn mms object publish -k` takes
+    /// Kind of key; `hzn mms object publish -k` needs rsa
     #[arg(long = "type", value_enum, default_value = "ed25519")]
     kind: Kind,
 }
 
-/// Arguments of `show`.
+/// A `Show` contains the arguments of `show`.
 #[derive(Debug, clap::Args)]
 pub struct Show {
     /// PEM file
@@ -61,7 +61,7 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
             let key = PrivateKey::generate(kind)?;
             key.public().save_new(&public)?;
             if let Err(error) = key.save_new(&private) {
-                // Made just now, and the half of nothing.
+                // The public half was just written, and is useless alone.
                 let _ = fs::remove_file(&public);
                 return Err(error.into());
             }

@@ -1,8 +1,8 @@
-//! `hzn-armor`: what an operator does with keys, policies, bundles and alerts.
+//! `hzn-armor` is the operator's program for keys, policies, bundles and alerts.
 //!
-//! Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+//! Exit status: 0 for success, 1 if something is refused or fails, 2 for wrong usage.
 
-// These panic where nobody takes what they print; `console` does not.
+// The print macros panic if standard output or standard error is closed; `console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod alerts;

@@ -1,4 +1,4 @@
-//! `hzn-armor policy`: what is wrong with policy files, before they are signed.
+//! `hzn-armor policy` reports errors in policy files before they are signed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -22,29 +22,30 @@ use crate::files;
 
 const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links: BTreeMap::new() };
 
-/// What to do with policies.
+/// A `PolicyCommand` is a subcommand of `policy`.
 #[derive(Debug, clap::Subcommand)]
 pub enum PolicyCommand {
-    /// Read files, and the YAML files of directories and their sub-directories, and print every error with its place
+    /// Check files, and the YAML files in directories and their sub-directories, and print every error with
+    /// its place
     Check(Check),
 }
 
-/// Arguments of `check`.
+/// A `Check` contains the arguments of `check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
     /// Policy files or directories
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// One JSON list: per file its policies, errors and warnings
+    /// Print one JSON list: per file its policies, errors and warnings
     #[arg(long)]
     json: bool,
 }
 
-/// A policy file that was read, and what came of it.
+/// A `Source` is a policy file that was read, with the result of checking it.
 pub struct Source {
     /// The path as the user gave it.
     pub path: PathBuf,
-    /// Its content.
+    /// The file's content.
     pub text: String,
     outcome: Outcome,
 }
@@ -52,9 +53,9 @@ pub struct Source {
 enum Outcome {
     Good(Checked),
     Invalid(Diagnostics),
-    /// Each policy is in order, but its tables would be too large.
+    /// Each policy is valid, but its tables would be too large.
     TooComplex(CompileError),
-    /// The file does not read, or has a name that no bundle can have.
+    /// The file cannot be read, or has a name that no bundle can contain.
     Unusable(String),
 }
 
@@ -92,7 +93,7 @@ impl Source {
         Self { path: path.to_owned(), text, outcome }
     }
 
-    /// Its policies, if it is in order.
+    /// Returns the file's policies, if they are valid.
     pub fn policies(&self) -> &[Policy] {
         match &self.outcome {
             Outcome::Good(checked) => &checked.policies,
@@ -100,12 +101,12 @@ impl Source {
         }
     }
 
-    /// Whether it may be signed.
+    /// Returns whether the file may be signed.
     pub fn is_good(&self) -> bool {
         matches!(self.outcome, Outcome::Good(_))
     }
 
-    /// For people: one line per finding.
+    /// Returns a text with one line per finding.
     pub fn report(&self) -> String {
         let path = escaped_path(&self.path);
         match &self.outcome {
@@ -158,7 +159,7 @@ impl Source {
     }
 }
 
-/// Reads the files.
+/// Reads and checks the files.
 pub fn read(files: &[PathBuf]) -> Vec<Source> {
     files.iter().map(|path| Source::read(path)).collect()
 }
@@ -180,11 +181,11 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     Ok(if sources.iter().all(Source::is_good) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Compiles what every node compiles, whichever policies select it and its containers: each of the host's policies, and those
-/// for containers together, as all of them might select one.
+/// Compiles what a node might compile, for any selection of policies: each policy for hosts by itself, and
+/// all policies for containers together, because all of them might select one container.
 ///
 /// # Errors
-/// [`CompileError`]: no node accepts a bundle with these.
+/// Fails with the [`CompileError`] for which every node refuses the bundle.
 pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
     let (containers, hosts): (Vec<_>, Vec<_>) =
         policies.iter().partition(|policy| policy.kind == Kind::Container);
@@ -192,12 +193,13 @@ pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
     hosts.into_iter().try_for_each(|policy| compile(&[policy], &OPTIONS).map(drop))
 }
 
-/// Refuses two policies of one name.
+/// Refuses two policies with the same name.
 pub fn refuse_twins<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> anyhow::Result<()> {
     twin(policies).map_or(Ok(()), |twin| bail!("{twin}"))
 }
 
-/// The first policy that has the name of another. Alerts could not tell them apart: they name no namespace.
+/// Returns the first policy that has the name of an earlier one. Alerts could not distinguish them, because
+/// they do not contain the namespace.
 fn twin<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Option<Diagnostic> {
     let mut seen = HashMap::new();
     policies.into_iter().find_map(|policy| {
@@ -214,7 +216,7 @@ fn twin<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Option<Diagnostic
     })
 }
 
-/// A number and the word for it.
+/// Returns a number with the singular or plural of a word.
 pub fn plural(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -1,4 +1,4 @@
-//! `hzn-armor bundle publish`: a signed bundle becomes an object at the hub.
+//! `hzn-armor bundle publish` publishes a signed bundle as an object at the hub.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -18,20 +18,20 @@ use jiff::Timestamp;
 use crate::bundle::read;
 use crate::hub::HubArgs;
 
-/// Arguments of `publish`.
+/// A `Publish` contains the arguments of `publish`.
 #[derive(Debug, clap::Args)]
 pub struct Publish {
-    /// Signed bundle; with --plain-key a payload
+    /// Signed bundle; with --plain-key, a payload
     file: PathBuf,
     #[command(flatten)]
     hub: HubArgs,
-    /// Url of the service that receives it on the nodes
+    /// Url of the service that receives the bundle on the nodes
     #[arg(long)]
     service: String,
     /// Org of that service [default: the org]
     #[arg(long)]
     service_org: Option<String>,
-    /// Versions of that service; 1.0.0 means that or newer
+    /// Versions of that service; 1.0.0 means that version or newer
     #[arg(long, default_value = "0.0.0")]
     service_version: String,
     /// Architecture of that service, or * for any
@@ -91,7 +91,7 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         hash_algorithm,
     };
     let hub = command.hub.client()?;
-    // Nothing is put where no sync service is, which this finds out.
+    // This checks that the server is a sync service before anything is published.
     hub.list_all(BUNDLE_TYPE).await?;
     hub.publish(&object, &data).await.map_err(|error| match error {
         MmsError::Rejected { status: 400, .. } => anyhow::Error::from(error).context(format!(
@@ -101,7 +101,7 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
         )),
         other => other.into(),
     })?;
-    // What follows does not hang on whether anybody reads this.
+    // The rest is done even if nobody reads the output.
     let mut printed = writeln!(console::stdout(), "published {}/{}", object.object_type, object.object_id);
 
     let mut left = false;
@@ -135,12 +135,12 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
     Ok(if left { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// An id that nobody can take in advance, as it depends on the content.
+/// Returns an object id that nobody can take in advance, because it depends on the content.
 fn object_id(payload: &Payload, digest: &str) -> String {
     format!("{}.{}.{}", payload.name, payload.serial, &digest[..12])
 }
 
-/// The serial in the id of a bundle of that name.
+/// Returns the serial in the object id of a bundle called `name`.
 fn serial_of(object_id: &str, name: &str) -> Option<u64> {
     let (serial, digest) = object_id.strip_prefix(name)?.strip_prefix('.')?.split_once('.')?;
     let is_digest = digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit());

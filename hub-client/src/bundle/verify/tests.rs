@@ -1,4 +1,4 @@
-//! Every refusal, and that nothing altered is ever accepted.
+//! These tests provoke every refusal, and check that no altered bundle is accepted.
 
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ fn signers_that_are_unknown_too_few_or_none_are_refused() {
     let two = trusting(&[&mine, &other]).changed(&both).unwrap();
     assert_eq!(code(&envelope(&bytes, &[&mine]), &two), "too-few-signatures");
     assert_eq!(code(&envelope(&bytes, &[&mine, &other]), &two), "accepted");
-    // One key twice is one signer.
+    // One key that signs twice is one signer.
     let mut twice = Envelope::new(&bytes);
     twice.sign(&bytes, &mine).unwrap();
     let mut anonymous = twice.signatures[0].clone();
@@ -155,7 +155,7 @@ fn a_signature_of_the_bare_payload_is_none_of_the_envelope() {
 }
 
 #[test]
-fn a_bare_payload_is_believed_by_its_metadata_and_a_pinned_key_alone() {
+fn a_bare_payload_is_trusted_only_by_metadata_and_a_pinned_key() {
     let (mine, other) = (key(KeyType::Rsa), key(KeyType::Rsa));
     let data = payload(1).to_bytes().unwrap();
     let trust = trusting(&[&mine]);
@@ -181,7 +181,7 @@ fn a_bare_payload_is_believed_by_its_metadata_and_a_pinned_key_alone() {
         assert_eq!(with(&missing), "unsigned");
     }
     assert_eq!(code(&data, &trust), "unsigned");
-    // The signature in the metadata does nothing for an envelope.
+    // The signature in the metadata does not help an envelope.
     let stranger = envelope(&data, &[&other]);
     let meta = plain_meta(&stranger, &mine);
     let refusal = verify(&stranger, Some(&meta), &trust, &node(), &SerialFloor::new(), now()).unwrap_err();
@@ -325,14 +325,14 @@ proptest! {
     }
 }
 
-/// A key of tests alone, so that a failing case repeats.
+/// Fixed key for tests, so that a failing case can be repeated.
 const FIXED_KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 -----END PRIVATE KEY-----
 ";
 
 #[test]
-fn a_serial_that_nothing_could_pass_is_refused_and_the_next_one_always_passes() {
+fn a_serial_far_ahead_is_refused_and_the_highest_has_a_successor() {
     use crate::bundle::payload::MAX_AHEAD;
     let key = key(KeyType::Ed25519);
     let trust = trusting(&[&key]);
@@ -346,7 +346,7 @@ fn a_serial_that_nothing_could_pass_is_refused_and_the_next_one_always_passes() 
     let later = now() + jiff::SignedDuration::from_secs(1);
     let next = verify(&signed(&payload(most + 1), &key), None, &trust, &node(), &floor, later).unwrap();
     assert_eq!(next.payload.serial, most + 1);
-    // A node that does not know the time takes the seconds since 1970 all the same.
+    // A node that does not know the time also accepts the seconds since 1970.
     let unset: Timestamp = "1970-01-01T00:00:09Z".parse().unwrap();
     let serial = u64::try_from(now().as_second()).unwrap();
     assert!(

@@ -1,4 +1,4 @@
-//! From the node to the hub.
+//! These behaviours start at the node and end at the hub.
 
 use super::{
     Error, TYPE, answers, becomes, destination, entry, listed, object, path, place, policy, put, round_trip,
@@ -21,7 +21,7 @@ pub async fn alert_goes_all_the_way<H: Hub>(t: Fixture<H>) -> Result<(), Error> 
     assert_eq!(t.operator.put(&format!("{}/consumed", path("a")), "").await?, 204);
     becomes(&t.service, "a", "consumedByDest").await?;
     answers(&t.operator, &path("a"), 404).await?;
-    // An own object is never listed to the service, whatever its state.
+    // The list of a service's objects does not contain its own, whatever their state.
     assert_eq!(t.service.get(TYPE).await?.status, 404);
     assert_eq!(t.service.ids(&format!("{TYPE}?all_objects=true")).await?, ["a"]);
     Ok(())
@@ -80,7 +80,7 @@ pub async fn alert_deleted_by_the_service<H: Hub>(t: Fixture<H>) -> Result<(), E
     listed(&t.operator, "a", |_| true).await?;
     assert_eq!(t.service.delete(&path("a")).await?, 204);
     listed(&t.operator, "a", |object| object["deleted"] == true).await?;
-    // The state changes first, then the data goes.
+    // The state changes before the data is removed.
     answers(&t.operator, &format!("{}/data", path("a")), 404).await?;
     assert_eq!(t.operator.put(&format!("{}/deleted", path("a")), "").await?, 204);
     let free = || async {
@@ -102,7 +102,7 @@ pub async fn alert_put_again_replaces<H: Hub>(t: Fixture<H>) -> Result<(), Error
     Ok(())
 }
 
-/// PUTs as a client does that does not wait for ever; true if an answer came.
+/// PUTs an object like a client with a time limit; returns whether an answer came.
 async fn put_in_time<H: Hub>(t: &Fixture<H>, id: &str) -> Result<bool, Error> {
     let body = object(id, &json!({}), Some(id.as_bytes()));
     match tokio::time::timeout(Duration::from_secs(2), t.service.put(&path(id), body)).await {
@@ -123,7 +123,7 @@ pub async fn puts_hang_without_hub_and_arrive_later<H: Hub>(t: Fixture<H>) -> Re
         assert!(!put_in_time(&t, id).await?, "{id} does not hang");
     }
     assert_eq!(status(&t.service, "a4").await?.text(), "ready");
-    // Metadata alone has nothing to send and does not hang.
+    // Metadata alone causes no transfer and does not hang.
     put(&t.service, "meta", &json!({}), None).await?;
     t.hub.hub_up().await?;
     for id in ["a1", "a2", "a3", "a4", "a5"] {
@@ -156,7 +156,7 @@ pub async fn alert_under_a_hub_made_id_is_not_taken<H: Hub>(t: Fixture<H>) -> Re
     round_trip(&t, "barrier").await?;
     assert_eq!(t.operator.get(&format!("{}/data", path("b"))).await?.body, b"the hub's");
     assert_eq!(status(&t.service, "b").await?.text(), "ready");
-    // Nor does the hub's object get to this node.
+    // The hub's object does not reach this node either.
     place(&t, "b").await?;
     destination(&t, "b", "error").await?;
     assert!(entry(&t.service, TYPE, "b").await.is_none());

@@ -1,4 +1,4 @@
-//! Lists, credentials and TLS.
+//! These behaviours concern lists, credentials and TLS.
 
 use super::{Error, TYPE, object, path, put, status};
 use armor_contract_tests::{Client, Fixture, Hub, Role};
@@ -93,10 +93,10 @@ pub async fn ess_refuses_what_only_the_hub_may_set<H: Hub>(t: Fixture<H>) -> Res
     assert_eq!(resend.status, 403);
     put(&t.service, "own", &json!({}), Some(b"x")).await?;
     assert_eq!(t.service.get(&format!("{}/destinations", path("own"))).await?.status, 404);
-    // Metadata alone is an object without data, which does not travel.
+    // Metadata alone is an object without data, which is not transferred.
     put(&t.service, "bare", &json!({}), None).await?;
     assert_eq!(status(&t.service, "bare").await?.text(), "notReady");
-    // A node's own credentials read nothing that is not public.
+    // A node's own credentials can read only public objects.
     let node = t.hub.add_user("some-node", "node-password", Role::NodeUser)?;
     let node = t.operator.as_caller(&node, "node-password");
     put(&t.operator, "private", &json!({}), Some(b"x")).await?;

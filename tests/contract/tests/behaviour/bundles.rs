@@ -1,4 +1,4 @@
-//! From the hub to the node.
+//! These behaviours start at the hub and end at the node.
 
 use super::{
     Error, TYPE, answers, becomes, deliver, destination, entry, listed, object, path, place, policy,
@@ -42,7 +42,7 @@ pub async fn bundle_reaches_the_service<H: Hub>(t: Fixture<H>) -> Result<(), Err
     assert_eq!((data.status, data.body.as_slice()), (200, SIGNED));
     assert_eq!(t.service.get(&path("b")).await?.json()["objectID"], "b");
     destination(&t, "b", "delivered").await?;
-    // The hub's own list is that of a receiver: what it made itself is not in it.
+    // The hub's own list is that of a receiver: it does not contain objects that the hub made.
     assert_eq!(t.operator.get(TYPE).await?.status, 404);
     let all = t.operator.get(&format!("{TYPE}?all_objects=true")).await?.json();
     assert_eq!(all[0]["destinations"][0]["destinationID"], t.hub.node());
@@ -83,7 +83,7 @@ pub async fn consumed_removes_and_an_update_returns<H: Hub>(t: Fixture<H>) -> Re
     Ok(())
 }
 
-/// Whether this request has no answer within two seconds.
+/// Returns whether this request has no answer within two seconds.
 async fn hangs<T>(request: impl Future<Output = T>) -> bool {
     tokio::time::timeout(Duration::from_secs(2), request).await.is_err()
 }
@@ -95,7 +95,7 @@ pub async fn consuming_hangs_without_hub<H: Hub>(t: Fixture<H>) -> Result<(), Er
     t.hub.hub_down().await?;
     assert_eq!(t.service.put(&format!("{}/received", path("other")), "").await?, 204);
     assert!(hangs(t.service.put(&format!("{}/consumed", path("b")), "")).await);
-    // It is done as far as lists go, but who asks for the object itself hangs too.
+    // The lists show the object as consumed, but requests for the object itself hang too.
     assert_eq!(t.service.ids(&format!("{TYPE}?received=true")).await?, ["other"]);
     for suffix in ["", "/data", "/status"] {
         assert!(hangs(t.service.get(&format!("{}{suffix}", path("b")))).await, "{suffix}");
@@ -110,7 +110,7 @@ pub async fn consuming_without_hub_outlives_an_ess_restart<H: Hub>(t: Fixture<H>
     t.hub.hub_down().await?;
     assert!(hangs(t.service.put(&format!("{}/consumed", path("b")), "")).await);
     t.hub.restart_ess().await?;
-    // The lock is gone with the process; what was done is not.
+    // The lock is gone with the process; the acknowledgement is not.
     assert_eq!(t.service.get(TYPE).await?.status, 404);
     assert_eq!(status(&t.service, "b").await?.text(), "objconsumed");
     t.hub.hub_up().await?;
@@ -122,11 +122,11 @@ pub async fn acknowledging_a_deletion_hangs_without_hub<H: Hub>(t: Fixture<H>) -
     deliver(&t, "b", &policy(), b"x").await?;
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
-    // The real hub keeps the object for ever if it goes away before it hears that the node has the deletion.
+    // The real hub keeps the object for ever if it stops before it hears that the node has the deletion.
     round_trip(&t, "barrier").await?;
     t.hub.hub_down().await?;
     assert!(hangs(t.service.put(&format!("{}/deleted", path("b")), "")).await);
-    // The tombstone is still in the list, and so the whole list hangs.
+    // The list still contains the deleted object, and so the whole list hangs.
     assert!(hangs(t.service.get(TYPE)).await);
     assert_eq!(t.service.get("another.type").await?.status, 404);
     t.hub.hub_up().await?;
@@ -140,7 +140,7 @@ pub async fn deletion_stays_listed_until_acknowledged<H: Hub>(t: Fixture<H>) -> 
     assert_eq!(t.service.put(&format!("{}/received", path("b")), "").await?, 204);
     assert_eq!(t.operator.delete(&path("b")).await?, 204);
     listed(&t.service, "b", |object| object["deleted"] == true).await?;
-    // The state changes first, then the data goes.
+    // The state changes before the data is removed.
     answers(&t.service, &format!("{}/data", path("b")), 404).await?;
     assert_eq!(status(&t.service, "b").await?.text(), "objdeleted");
     assert_eq!(t.service.put(&format!("{}/received", path("b")), "").await?, 400);
@@ -239,7 +239,7 @@ pub async fn visibility_follows_service_and_version<H: Hub>(t: Fixture<H>) -> Re
     }
     let both = merged(policy(), &json!({"destinationType": "openhorizon.edgenode"}));
     assert_eq!(t.operator.put(&path("bad"), object("bad", &both, Some(b"x"))).await?, 400);
-    // Whether there is a policy cannot change later.
+    // A policy can be neither added nor removed later.
     assert_eq!(t.operator.put(&path("open"), object("open", &json!({}), Some(b"x"))).await?, 400);
     Ok(())
 }
@@ -298,13 +298,13 @@ pub async fn bad_signature_is_refused<H: Hub>(t: Fixture<H>) -> Result<(), Error
         let body = object(id, &merged(policy(), &signed(signature)), Some(data));
         assert_eq!(t.operator.put(&path(id), body).await?, 500, "{id}");
         assert_eq!(status(&t.operator, id).await?.text(), "verificationFailed", "{id}");
-        // The same as two requests, as hzn makes it.
+        // Two requests, as hzn sends them, have the same result.
         put(&t.operator, id, &merged(policy(), &signed(signature)), None).await?;
         assert_eq!(t.operator.put(&format!("{}/data", path(id)), data).await?, 500, "{id}");
         assert_eq!(status(&t.operator, id).await?.text(), "verificationFailed", "{id}");
         assert_eq!(t.operator.get(&format!("{}/data", path(id))).await?.status, 404);
     }
-    // It can be put right.
+    // A valid signature repairs the object.
     put(&t.operator, "altered", &merged(policy(), &signed(good)), None).await?;
     assert_eq!(t.operator.put(&format!("{}/data", path("altered")), SIGNED).await?, 204);
     becomes(&t.operator, "altered", "ready").await

@@ -1,4 +1,5 @@
-//! What an agent does to its ESS, and what only the development hub has: its agbot and its control port.
+//! These behaviours concern changes that an agent makes to its ESS, and parts that only the development hub
+//! has: its agbot and its control port.
 
 use super::{Error, TYPE};
 use armor_contract_tests::{Client, DevHub, DevHubConfig, Fixture, Hub, Role, eventually};
@@ -42,7 +43,7 @@ pub async fn agbot_places_what_fits_the_node() -> Result<(), Error> {
     let listed = || async { (t.service.ids("t").await.ok()? == ["fits"]).then_some(()) };
     eventually("the bundle that fits is listed", listed).await?;
     assert_eq!(t.operator.get("t/other-node/destinations").await?.status, 404);
-    // The next version is meant for others: this node is told that it is gone.
+    // The next version is for other nodes: this node sees the object as deleted.
     assert_eq!(t.operator.put("t/fits", bundle("fits", "1.0.0", "purpose == test")).await?, 204);
     let deleted = || async { (t.service.get("t").await.ok()?.json()[0]["deleted"] == true).then_some(()) };
     eventually("the bundle is withdrawn", deleted).await?;

@@ -1,4 +1,4 @@
-//! The behaviours, by the side that starts: bundles come from the hub, alerts from the node.
+//! These behaviours are grouped by the side that starts: bundles come from the hub, alerts from the node.
 
 mod alerts;
 mod basics;
@@ -22,7 +22,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Object type of the tests.
 const TYPE: &str = "test.object";
 
-/// Body of a PUT: metadata for `id` with `more` fields, and data.
+/// Returns the body of a PUT: metadata for `id` with `more` fields, and data.
 fn object(id: &str, more: &Value, data: Option<&[u8]>) -> String {
     let mut meta = json!({"objectID": id, "objectType": TYPE});
     for (name, value) in more.as_object().into_iter().flatten() {
@@ -38,18 +38,18 @@ fn path(id: &str) -> String {
     format!("{TYPE}/{id}")
 }
 
-/// Metadata with a destination policy for `service` at `version`.
+/// Returns metadata with a destination policy for `service` at `version`.
 fn policy_for(service: &str, version: &str) -> Value {
     let service = json!({"orgID": "myorg", "arch": "*", "serviceName": service, "version": version});
     json!({"destinationPolicy": {"properties": [], "constraints": [], "services": [service]}})
 }
 
-/// Metadata with a destination policy that every test's own service fits.
+/// Returns metadata with a destination policy that matches every test's own service.
 fn policy() -> Value {
     policy_for("hzn-armor", "1.0.0")
 }
 
-/// PUTs an own object; expects 204.
+/// PUTs an object of the client's own and expects status 204.
 async fn put(client: &Client, id: &str, more: &Value, data: Option<&[u8]>) -> Result<(), Error> {
     let answer = client.call("PUT".parse()?, &path(id), &[], object(id, more, data)).await?;
     if answer.status == 204 {
@@ -59,14 +59,15 @@ async fn put(client: &Client, id: &str, more: &Value, data: Option<&[u8]>) -> Re
     }
 }
 
-/// Publishes with a policy and places it on the node, as operator and agbot do.
+/// Publishes an object with a policy and places it on the node, as operator and agbot do.
 async fn publish<H: Hub>(t: &Fixture<H>, id: &str, more: &Value, data: &[u8]) -> Result<(), Error> {
     put(&t.operator, id, more, Some(data)).await?;
     place(t, id).await
 }
 
-/// Publishes, and waits until the service and the hub see it delivered. In the moment between, the real ESS is still telling the
-/// hub of the delivery; what a service acknowledges then may be lost (the object comes again, or the hub shows an error).
+/// Publishes an object, and waits until both the service and the hub see it delivered. Between these two
+/// moments the real ESS is still reporting the delivery to the hub; an acknowledgement by the service may
+/// then be lost (the object comes again, or the hub shows an error).
 async fn deliver<H: Hub>(t: &Fixture<H>, id: &str, more: &Value, data: &[u8]) -> Result<Value, Error> {
     publish(t, id, more, data).await?;
     let meta = listed(&t.service, id, |_| true).await?;
@@ -74,7 +75,7 @@ async fn deliver<H: Hub>(t: &Fixture<H>, id: &str, more: &Value, data: &[u8]) ->
     Ok(meta)
 }
 
-/// Sets the node as destination.
+/// Sets the node as the object's destination.
 async fn place<H: Hub>(t: &Fixture<H>, id: &str) -> Result<(), Error> {
     let node = json!([format!("openhorizon.edgenode:{}", t.hub.node())]).to_string();
     let answer = t.operator.call("PUT".parse()?, &format!("{}/destinations", path(id)), &[], node).await?;
@@ -85,20 +86,20 @@ async fn place<H: Hub>(t: &Fixture<H>, id: &str) -> Result<(), Error> {
     }
 }
 
-/// The entry for `id` in a list, by its path.
+/// Returns the entry for `id` in the list at path `list`.
 async fn entry(client: &Client, list: &str, id: &str) -> Option<Value> {
     let answer = client.get(list).await.ok()?.json();
     answer.as_array()?.iter().find(|object| object["objectID"] == id).cloned()
 }
 
-/// Waits until the list shows `id` with `wanted` true of it.
+/// Waits until the list contains `id` and `wanted` is true of its entry.
 async fn listed(client: &Client, id: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Error> {
     let what = format!("{id} is listed as wanted");
     let ask = || async { entry(client, TYPE, id).await.filter(|object| wanted(object)) };
     Ok(eventually(&what, ask).await?)
 }
 
-/// Waits until the list does not show `id`.
+/// Waits until the list does not contain `id`.
 async fn unlisted(client: &Client, id: &str) -> Result<(), Error> {
     let ask = || async { (!client.ids(TYPE).await.ok()?.iter().any(|listed| listed == id)).then_some(()) };
     Ok(eventually(&format!("{id} is not listed"), ask).await?)
@@ -129,9 +130,9 @@ async fn destination<H: Hub>(t: &Fixture<H>, id: &str, wanted: &str) -> Result<V
     Ok(eventually(&format!("the destination of {id} is {wanted}"), ask).await?)
 }
 
-/// Sends an object from the node and waits until the hub has consumed it: all that was sent or announced before has had its
-/// turn by then. A second one follows it, for the real hub forgets what is consumed in the moment between its listing an object
-/// and its telling the node so.
+/// Sends an object from the node and waits until the hub has consumed it: by then, everything that was sent
+/// or announced before it has been processed. A second object follows it, because the real hub forgets an
+/// object that is consumed after the hub listed it and before the hub notified the node.
 async fn round_trip<H: Hub>(t: &Fixture<H>, id: &str) -> Result<(), Error> {
     let next = format!("{id}.next");
     for id in [id, &next] {
