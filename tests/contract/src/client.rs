@@ -96,6 +96,10 @@ pub(crate) fn default_tls(pem: &str) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string())?;
     roots.add(certificate).map_err(|error| error.to_string())?;
+    tls_with(roots)
+}
+
+fn tls_with(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, String> {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -163,6 +167,20 @@ impl Client {
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self::new(http, format!("{}/api/v1/objects/{}", hub.css_url(), hub.org()), user, password))
+    }
+
+    /// A caller without a name at a hub that speaks plain HTTP; paths are relative to `url`.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub(crate) fn plain(url: &str) -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls_with(rustls::RootCertStore::empty())?)
+            .pool_max_idle_per_host(0)
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self::new(http, url.to_owned(), "", ""))
     }
 
     fn new(http: reqwest::Client, base: String, user: &str, password: &str) -> Self {

@@ -189,8 +189,8 @@ impl RealHub {
 
     async fn start_css(&self) -> Result<(), RealHubError> {
         let mut process = self.spawn("css")?;
-        self.wait("css", &mut process, || std::net::TcpStream::connect(("127.0.0.1", self.css_port)).is_ok())
-            .await?;
+        let http = crate::Client::plain(&self.css_url()).map_err(io::Error::other)?;
+        self.wait("css", &mut process, || async { serves(http.get("api/v1/organizations").await) }).await?;
         *lock(&self.css) = Some(process);
         Ok(())
     }
@@ -202,19 +202,26 @@ impl RealHub {
             _ => {}
         }
         let mut process = self.spawn("ess")?;
-        self.wait("ess", &mut process, || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await?;
+        let answers = || async {
+            // Until it has made its certificate there is no client.
+            match crate::Client::ess(self, "", "") {
+                Ok(http) => serves(http.get("../organizations").await),
+                Err(_) => false,
+            }
+        };
+        self.wait("ess", &mut process, answers).await?;
         *lock(&self.ess) = Some(process);
         Ok(())
     }
 
-    async fn wait(
+    async fn wait<F: Future<Output = bool>>(
         &self,
         what: &'static str,
         process: &mut Process,
-        mut answers: impl FnMut() -> bool,
+        answers: impl Fn() -> F,
     ) -> Result<(), RealHubError> {
         let deadline = Instant::now() + START;
-        while !answers() {
+        while !answers().await {
             let why = match process.0.try_wait()? {
                 Some(status) => format!("it ended with {status}"),
                 None if Instant::now() > deadline => format!("no answer within {START:?}"),
@@ -248,6 +255,11 @@ impl RealHub {
         let start = text.char_indices().rev().nth(2000).map_or(0, |(at, _)| at);
         text[start..].to_owned()
     }
+}
+
+/// Whether a sync service takes requests: from when it has its port until it is ready it answers 503.
+fn serves<E>(answer: Result<crate::Answer, E>) -> bool {
+    answer.is_ok_and(|answer| answer.status != 503)
 }
 
 fn node_user() -> String {
