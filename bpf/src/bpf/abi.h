@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What the kernel programs and the Rust side share: the only contract between them.
+ * Defines what the kernel programs and the Rust side share. It is the only contract between them.
  *
- * A generation is one array of 64-bit words in pages, the image:
- *   domain d at words [d * IMAGE_DOMAIN_WORDS ..], for all d up to MAX_DOMAIN: a struct image_domain; without DOMAIN_RULED: no rules
- *   automata, cells and vectors anywhere behind, found through the offsets of struct image_domain
- * A word of an automaton is a policy::tables::Slot, check in the low half. A policy::tables::Jump is two words, aligned to
- * two: its bytes as they lie in memory, then `from` in the low half and `to` in the high. A vector is four words, one per
- * permission: the decision for who does not own the file in the low half, for the owner in the high. A cell has a vector's
- * index in the low half. In the high half its bit 2 * permission + owner is set where that decision is not a silent allow,
- * and bit CELL_BLOCKED + 2 * permission + owner where it is a refusal.
+ * A generation is an image, an array of 64-bit words in pages:
+ *   The words [d * IMAGE_DOMAIN_WORDS ..] are the struct image_domain of domain d, for all d up to
+ *   MAX_DOMAIN. A domain without DOMAIN_RULED has no rules.
+ *   Automata, cells and vectors follow in any order. The offsets in struct image_domain lead to them.
+ *
+ * A word of an automaton is a policy::tables::Slot, with `check` in the low half. A policy::tables::Jump is
+ * two words, aligned to two: its bytes as they lie in memory, then `from` in the low half and `to` in the
+ * high half. A vector is four words, one per permission: the decision for tasks that do not own the file in
+ * the low half, for its owner in the high half. A cell has a vector's index in its low half. In its high
+ * half, bit 2 * permission + owner is set if that decision is not a silent allow, and bit CELL_BLOCKED + 2 *
+ * permission + owner if it is a refusal.
  */
 #ifndef ARMOR_ABI_H
 #define ARMOR_ABI_H
 
 #define HOST_DOMAIN 0
-/* Every image has a head for each domain up to here. A label with a higher number is that of a task under no rules. */
+/* The last domain with a head in every image. Tasks whose label has a higher number are under no rules. */
 #define MAX_DOMAIN 2047
 /* The domain of all containers that the agent has not named. */
 #define UNIDENTIFIED_DOMAIN 2046
@@ -29,18 +32,19 @@
 #define OBJECT_ANONYMOUS 1
 #define OBJECT_UNRESOLVED 2
 #define SUBJECT_NONE 0
-/* More than two classes at once: what must hold for all of them is not told apart, and is refused. */
+/* More than two classes at once. Rights that depend on the class are refused. */
 #define SUBJECT_CONFLICT 0xffff
 #define VERDICT_SHIFT 30
 #define VERDICT_AUDIT 1
 #define VERDICT_BLOCK 2
 #define RULE_MASK ((1u << VERDICT_SHIFT) - 1)
 #define RULE_UNRESOLVED 1
-/* What no policy says: guard.h. Numbers that no table reaches. */
+/* Rule numbers of the guards (guard.h), for refusals that no policy asks for. No table reaches them. */
 #define RULE_AGENT RULE_MASK	       /* the agent's programs, maps, pins, processes and files */
 #define RULE_OUTSIDE (RULE_MASK - 1)   /* a process outside of the task's domain */
-#define RULE_HELPER (RULE_MASK - 2)    /* a setting that has the kernel start a program */
-#define RULE_SOURCE (RULE_MASK - 3)    /* what would pass for a program that has rights by fromSource: a mount over it, another name of the own */
+#define RULE_HELPER (RULE_MASK - 2)    /* a setting that makes the kernel start a program */
+/* Passing for a program with rights by fromSource, by a mount over it or PR_SET_MM. */
+#define RULE_SOURCE (RULE_MASK - 3)
 
 enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
 
@@ -73,10 +77,10 @@ enum hook {
 	INODE_RMDIR,
 	INODE_MKNOD,
 	INODE_RENAME,
-	/* No hooks: what a task held already when its rules came. */
+	/* No hooks: preexisting handles, which a task had before its rules. */
 	PREEXISTING_FILE,
 	PREEXISTING_MAPPING,
-	/* What is reached without being opened, and attributes. */
+	/* Access without an open, and changes of attributes. */
 	UNIX_STREAM_CONNECT,
 	UNIX_MAY_SEND,
 	PATH_NOTIFY,
@@ -88,7 +92,7 @@ enum hook {
 	INODE_FILE_SETATTR,
 	QUOTA_ON,
 	SB_KERN_MOUNT,
-	/* The guards. */
+	/* Hooks of the guards. */
 	PTRACE_ACCESS_CHECK,
 	PTRACE_TRACEME,
 	TASK_KILL,
@@ -103,9 +107,9 @@ enum hook {
 
 /* The domain has rules. */
 #define DOMAIN_RULED (1u << 0)
-/* The domain's rules depend on the program: its tasks need a subject class. */
+/* The domain's rules depend on the program, so its tasks need a subject class. */
 #define DOMAIN_SUBJECTS (1u << 1)
-/* The domain's rules refuse something. Where they only audit, the guards of guard.h only audit too. */
+/* The domain's rules refuse something. If they only audit, the guards of guard.h only audit too. */
 #define DOMAIN_REFUSES (1u << 2)
 
 /* A program that has rights by fromSource starts as if it were setuid. */
@@ -113,9 +117,9 @@ enum hook {
 
 #define CELL_BLOCKED 8
 
-/* Words that one lookup reaches. */
+/* Number of words that one map lookup reaches. */
 #define IMAGE_PAGE_WORDS 4096
-/* A power of two, so that none lies across two pages. */
+/* A power of two, so that no head lies across two pages. */
 #define IMAGE_DOMAIN_WORDS 8
 
 struct image_page {
@@ -125,51 +129,53 @@ struct image_page {
 struct image_automaton {
 	__u32 slots; /* word of slot 0 */
 	__u32 jumps; /* word of jump 0 */
-	__u32 start; /* where a path begins: a state or a jump */
+	__u32 start; /* state or jump at which a path begins */
 };
 
 struct image_domain {
 	__u32 flags;
-	__u32 generation; /* in domain 0's whether it has rules or not */
+	__u32 generation; /* domain 0: set even if it has no rules */
 	__u32 object_count;
 	__u32 cells;   /* word of cell (0, 0) */
 	__u32 vectors; /* word of vector 0 */
-	__u32 mount_namespace; /* domain 0's: inode number of the host's, whether it has rules or not; 0: not known */
+	/* Domain 0: inode number of the host's, set even if it has no rules; 0: not known. */
+	__u32 mount_namespace;
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
-	__u32 elsewhere; /* the objects automaton behind a directory that no rule names */
+	__u32 elsewhere; /* state of the objects automaton for a directory that no rule names */
 	__u32 no_subject; /* SUBJECT_NONE, as a number that the verifier does not know */
 	struct image_automaton objects;
 	struct image_automaton subjects;
 	__u32 reserved;
 };
 
-/* A task's label: sticky, inherited by its children. */
+/* A task's label. It is sticky, and children inherit it. */
 struct label {
 	__u32 domain;
-	__u32 generation; /* that `subject` was computed for; 0: none */
-	__u32 subject; /* two classes, one in each half: mostly the same one twice */
-	__u32 entered; /* when, in seconds of CLOCK_BOOTTIME, and ENTERING */
+	__u32 generation; /* generation that `subject` was computed for; 0: none */
+	__u32 subject; /* two classes, one in each half, mostly the same one twice */
+	__u32 entered; /* time of entry in seconds of CLOCK_BOOTTIME, and ENTERING */
 };
 
-/* The program that the task entered its container by is being started: what it brings along is not yet all that stays. */
+/* Set while the program starts by which the task enters its container: some descriptors are yet to close. */
 #define ENTERING (1u << 31)
 
-/* A container as its control group's name has it: 64 hexadecimal digits as 32 bytes. */
+/* A container's id from its control group's name: 64 hexadecimal digits as 32 bytes. */
 #define CONTAINER_ID_BYTES 32
 
 struct container_id {
 	__u8 bytes[CONTAINER_ID_BYTES];
 };
 
-/* What the iterator over all tasks yields for one with a label. */
+/* A task with a label, as the iterator over all tasks writes it. */
 struct labelled {
 	__u32 domain;
-	__u32 is_new; /* it had none before */
+	__u32 is_new; /* it had no label before */
 };
 
 /*
- * A file with several names, one of which the domain's rules give a class. For a device whose node they name, `inode` is its
- * number (dev_t) and `device` DEVICE_CHARACTER or DEVICE_BLOCK, which no filesystem has.
+ * A file with several names, one of which the domain's rules give a class. For a device whose node they name,
+ * `inode` is the device number (dev_t) and `device` is DEVICE_CHARACTER or DEVICE_BLOCK, which no filesystem
+ * has.
  */
 struct linked_key {
 	__u32 generation;
@@ -182,33 +188,33 @@ struct linked_key {
 #define DEVICE_CHARACTER (~0u)
 #define DEVICE_BLOCK (~0u - 1)
 
-/* What the guards keep from others (guard.h), as the agent registers it. */
+/* The kind of an object that the guards protect (guard.h), as the agent registers it. */
 enum guarded_kind {
-	GUARDED_FILE,	 /* `number` is an inode's, the value an enum guarded_reach */
+	GUARDED_FILE,	 /* `number` is the inode number, the value an enum guarded_reach */
 	GUARDED_DEVICE,	 /* a filesystem with such files in it */
-	GUARDED_PROCESS, /* `number` is a process's in the host's pid namespace */
-	GUARDED_LINK,	 /* `number` is a link's id */
+	GUARDED_PROCESS, /* `number` is the process id in the host's pid namespace */
+	GUARDED_LINK,	 /* `number` is the link's id */
 };
 
 enum guarded_reach {
-	GUARDED_ITSELF, /* its name and attributes: of a directory above a guarded one */
-	GUARDED_BELOW,	/* and everything below it */
+	GUARDED_ITSELF, /* its name and attributes: a directory above a guarded one */
+	GUARDED_BELOW,	/* it and everything below it */
 };
 
 struct guarded_key {
 	__u32 kind; /* enum guarded_kind */
-	__u32 device; /* the kernel's s_dev; 0 where the kind has none */
-	__u64 number; /* 0 where the kind has none */
+	__u32 device; /* the kernel's s_dev; 0 if the kind has none */
+	__u64 number; /* 0 if the kind has none */
 };
 
 enum counter {
 	COUNT_BLOCKED,	  /* accesses refused */
-	COUNT_AUDITED,	  /* accesses permitted that a rule or the posture wants told */
-	COUNT_REPORTED,	  /* events put into the ring */
-	COUNT_DROPPED,	  /* events the ring had no room for */
+	COUNT_AUDITED,	  /* accesses permitted that a rule or the posture reports */
+	COUNT_REPORTED,	  /* events put into the ring buffer */
+	COUNT_DROPPED,	  /* events for which the ring buffer had no room */
 	COUNT_SUPPRESSED, /* events past a rule's rate */
-	COUNT_UNRESOLVED, /* objects without a path, or torn by renames */
-	COUNT_UNIDENTIFIED,  /* programs that were the first in a container which the agent had not named */
+	COUNT_UNRESOLVED, /* objects without a path, or with a path torn by renames */
+	COUNT_UNIDENTIFIED,  /* programs that were the first in an unidentified container */
 	COUNT_ENTERED,	  /* programs by which containers were entered */
 	COUNTERS,
 };
@@ -216,7 +222,7 @@ enum counter {
 /* Four paths and a container's id. */
 #define EVENT_STRINGS (4 * PATH_CAPACITY + CONTAINER_ID_BYTES)
 
-/* One alert, cut behind the last byte of its strings when it goes into the ring. */
+/* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */
 struct event {
 	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
 	__u64 cgroup;
@@ -226,13 +232,14 @@ struct event {
 	__u32 pid, tgid, parent_tgid;
 	__u32 ns_pid, ns_parent;
 	__u32 uid;
-	__u32 descriptor; /* PREEXISTING_FILE: its number */
+	__u32 descriptor; /* PREEXISTING_FILE: the descriptor's number */
 	__u16 hook;
 	__u16 permission;
-	__u16 about_new_path; /* which of two names the decision is about */
-	/* Lengths of the strings that follow, in this order; 0: not known or not meant. */
+	__u16 about_new_path; /* the decision is about the new name */
+	/* Lengths of the strings that follow, in this order. 0: not known, or the access has none. */
 	__u16 path_length, new_path_length, program_length, parent_program_length;
-	__u16 container_length; /* the id, in UNIDENTIFIED_DOMAIN: others' number says which container it is */
+	/* Of the id, for UNIDENTIFIED_DOMAIN only; other domains' numbers identify the container. */
+	__u16 container_length;
 	char comm[16];
 	char strings[EVENT_STRINGS];
 };

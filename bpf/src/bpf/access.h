@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* What a hook says of an access: who, what, and how its objects are called. */
+/* Describes an access for a hook: the task, the operation, and the names of the objects. */
 #ifndef ARMOR_ACCESS_H
 #define ARMOR_ACCESS_H
 
 #include "mounts.h"
 
-/* 1 where the task's filesystem uid owns the file; a name that is being made belongs to who makes it. */
+/* Returns 1 if the task's filesystem uid owns the file. A new name belongs to the task that makes it. */
 static __always_inline __u32 owns(struct task_struct *task, struct inode *inode)
 {
 	return !inode || FIELD(inode, inode, i_uid.val) == FIELD(cred, ADDRESS(task_struct, task, cred), fsuid.val);
@@ -16,7 +16,7 @@ static __always_inline bool is_device(__u32 mode)
 	return (mode & S_IFMT) == S_IFCHR || (mode & S_IFMT) == S_IFBLK;
 }
 
-/* Sets a name. Its addresses go through memory: the verifier then takes them for plain numbers. */
+/* Sets a name. Its addresses go through memory, so that the verifier takes them for plain numbers. */
 static __always_inline void set_name(struct name *name, struct dentry *dentry, struct vfsmount *mnt, __u32 mode, __u32 links)
 {
 	name->dentry = (__u64)dentry;
@@ -32,8 +32,8 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 }
 
 /*
- * The same for a name that may have no inode. 6.12 takes d_inode for never 0 and would load from it unguarded, so it must
- * not be followed as the type that it has.
+ * Sets a name that may have no inode. 6.12 takes d_inode to be never 0 and would load from it unguarded, so
+ * it must not be followed by its own type.
  */
 static __always_inline void set_dentry(struct name *name, struct dentry *dentry, struct vfsmount *mnt)
 {
@@ -43,24 +43,25 @@ static __always_inline void set_dentry(struct name *name, struct dentry *dentry,
 }
 
 /*
- * Whether a filesystem acts for the task in another one, with credentials of its own, as an overlay does in its layers: what the
- * task does has been decided on, and what no rule names in the other is not judged a second time.
+ * Returns whether a filesystem acts for the task in another one with its own credentials, as an overlay does
+ * in its layers. The task's access has been decided on, and an object of the other filesystem that no rule
+ * names is not judged again.
  */
 static __always_inline bool is_acted_for(struct task_struct *task)
 {
 	return PLAIN(task->cred) != PLAIN(task->real_cred);
 }
 
-/* Whether all that the judge found is as of these epochs. */
+/* Returns whether everything that judge() found is as of these epochs. */
 static __always_inline bool is_as_of(const struct scratch *scratch, struct epochs before)
 {
 	return scratch->resolve_done && scratch->resolve_renames == before.renames && scratch->resolve_mounts == before.mounts;
 }
 
-/* Whether the kernel is still looking whether a name is there (d_in_lookup(), include/linux/dcache.h). */
+/* Returns whether the kernel is still looking a name up (d_in_lookup(), include/linux/dcache.h). */
 static __always_inline bool is_in_lookup(__u64 dentry)
 {
-	__u32 flag = DCACHE_PAR_LOOKUP_BEFORE_ENUM; /* two that no dentry has otherwise */
+	__u32 flag = DCACHE_PAR_LOOKUP_BEFORE_ENUM; /* two bits, which no dentry has otherwise */
 
 	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_PAR_LOOKUP))
 		flag = bpf_core_enum_value(enum dentry_flags, DCACHE_PAR_LOOKUP);
@@ -72,13 +73,13 @@ static __always_inline __u32 *pending_of_task(__u64 task)
 	return &pending_of[task * 0x9e3779b97f4a7c15 >> (64 - UNDECIDED_TASK_BITS)];
 }
 
-/* Whether a decision waits for what an open of the task comes to (undecided.h), or of another with the same place. */
+/* Returns whether a decision is pending for an open of the task (undecided.h), or one with the same hash. */
 static __always_inline bool is_awaited(struct task_struct *task)
 {
 	return *(volatile __u32 *)&pending && *(volatile __u32 *)pending_of_task((__u64)PLAIN(task));
 }
 
-/* Sets what is asked about, but its first name and what is asked. */
+/* Sets what is asked about, except for its first name and the kind of question. */
 static __always_inline void begin(struct scratch *scratch, struct task_struct *task, __u32 hook)
 {
 	struct access *access = &scratch->access;
@@ -100,7 +101,10 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 	question->allowed = 0;
 }
 
-/* The dentry of a file that was opened in a layer. Before 6.5 such a file has the path of the overlay, with the layer's inode. */
+/*
+ * Returns the dentry of a file that was opened in a layer. Before 6.5 such a file has the path of the
+ * overlay, but the layer's inode.
+ */
 static __always_inline __u64 layer_dentry(__u64 file)
 {
 	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
@@ -114,8 +118,8 @@ static __always_inline __u64 layer_dentry(__u64 file)
 }
 
 /*
- * The file in a layer that an open file of an overlay stands for: 0 where there is none. An overlay keeps it in its own, since 6.13
- * in a structure that begins with it (fs/overlayfs/file.c).
+ * Returns the file in a layer that an open file of an overlay stands for, 0 if there is none. The overlay's
+ * file points to it, since 6.13 to a structure that begins with it (fs/overlayfs/file.c).
  */
 static __always_inline __u64 inner_file(__u64 file)
 {
@@ -132,7 +136,7 @@ static __always_inline __u64 inner_file(__u64 file)
 	return inner;
 }
 
-/* Sets the layers of a name to those that an open file is in, if it is an overlay's. Global, as write_path(). */
+/* Sets the layers of a name to those that an overlay's open file is in. Global like write_path(). */
 __noinline int find_layers(struct name *name, __u64 file)
 {
 	__u64 inner = inner_file(file);

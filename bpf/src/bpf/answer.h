@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* What judge_access() answers about names. */
+/* Answers the questions about names for judge_access(). */
 #ifndef ARMOR_ANSWER_H
 #define ARMOR_ANSWER_H
 
@@ -11,8 +11,8 @@ static __always_inline bool names_runtime(__u32 four)
 }
 
 /*
- * Whether root runs a program that is called as those are which start containers, or a memfd that is: on the host only root
- * chooses such names for root.
+ * Returns whether root runs a program with the name of a container runtime, or a memfd with such a name. On
+ * the host only root chooses such names for root.
  */
 static __always_inline bool is_runtime(struct task_struct *task)
 {
@@ -38,9 +38,10 @@ static __always_inline bool has_no_path(const struct name *name)
 }
 
 /*
- * Container runtimes start a copy of themselves that no container can write to: a memfd, or a file of an overlay that is mounted
- * nowhere. Refused, no container would start, the agent's own among them. So on the host, outside of every container, root is not
- * refused to start what has no path: it is told of, unless a runtime does it.
+ * Exempts root of the host from a refusal to start what has no path. Container runtimes start a copy of
+ * themselves that no container can write to: a memfd, or a file of an overlay that is mounted nowhere. If
+ * that were refused, no container would start, not even the agent's. Outside of every container such a start
+ * is reported instead, or allowed if it is a runtime's.
  */
 static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_struct *task, __u32 decision)
 {
@@ -76,7 +77,7 @@ static __noinline int judge_name(struct scope *scope, struct scratch *scratch)
 	decision = decide(scope, scratch, &name->classes, question->permissions, owns(task, (void *)question->inode));
 	if (scratch->access.hook == BPRM_CHECK_SECURITY && blocks(decision) && has_no_path(name))
 		decision = spare_hosts_root(scope, task, decision);
-	/* The name of a file made by this open was told of when it was made, or just now. */
+	/* The name of a file that this open made was reported when it was made, or just now. */
 	if (question->created && !blocks(decision))
 		return 0;
 	return conclude(scope, scratch, decision);
@@ -87,7 +88,7 @@ struct two_names {
 	struct scratch *scratch;
 };
 
-/* One of the two names: what is decided about it. */
+/* Decides on one of the two names. */
 static long two_names_step(__u32 which, struct two_names *names)
 {
 	struct scratch *scratch = names->scratch;
@@ -102,8 +103,8 @@ static long two_names_step(__u32 which, struct two_names *names)
 }
 
 /*
- * What gives an object another name: the new name, the old one where it is taken away, and that the new one
- * permits nothing that the old one refuses. An exchange does both ways.
+ * Decides whether an object gets another name: on the new name, on the old one if it is removed, and on
+ * whether the new one permits anything that the old one refuses. For an exchange that is decided both ways.
  */
 static __noinline int judge_two_names(struct scope *scope, struct scratch *scratch)
 {
@@ -123,7 +124,7 @@ static __noinline int judge_two_names(struct scope *scope, struct scratch *scrat
 	if (verdict)
 		return verdict;
 	access->about_new = 0;
-	/* It stays the file that rules know by another of its names. */
+	/* It remains the file that rules name by another of its names. */
 	if (access->name.several)
 		add_linked_class(scope, &access->name, &access->new_name);
 	decision = loosened(scope, scratch, &access->name, &access->new_name,

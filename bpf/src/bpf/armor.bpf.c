@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause
 /*
- * The programs: one per hook, each naming what the hook's access needs and leaving the rest to check.h, and the iterators
- * that find what no hook sees.
+ * Contains the programs: one per hook, which says what an access needs and leaves the rest to check.h, and
+ * the iterators that find what no hook sees.
  *
  * Invariants:
- * - A program returns 0 or -EACCES, whatever becomes of the alert: decide first, report second.
- * - Nothing is decided from user memory, and no hook runs on read or write.
- * - What cannot be told (no path, no scratch, a table that ends early) is refused where the domain has rules of that kind.
+ * - A program returns 0 or -EACCES, whatever happens to the alert: decide first, report second.
+ * - No decision depends on user memory, and no hook runs on read or write.
+ * - What cannot be determined (no path, no scratch, a table that ends early) is refused if the domain has
+ *   rules of that kind.
  */
 #include "kernel.h"
 
@@ -22,7 +23,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Lets the skeleton generate the contract's types for Rust; read by nobody. */
+/* Makes the skeleton generate the contract's types for Rust. No program reads it. */
 struct contract {
 	struct image_domain image_domain;
 	struct label label;
@@ -38,20 +39,22 @@ static __always_inline __u32 rights_of(struct file *file)
 {
 	__u32 mode = file->f_mode;
 
-	/* Neither reads nor writes, but asks for the right to both: for ioctl() alone (open(2)). */
+	/*
+	 * Access mode 3 neither reads nor writes, but needs both rights. It is for ioctl() alone (open(2)).
+	 */
 	if ((file->f_flags & O_ACCMODE) == O_ACCMODE)
 		return 1u << READ | 1u << WRITE;
 	return (mode & FMODE_READ ? 1u << READ : 0) | (mode & FMODE_WRITE ? 1u << WRITE : 0);
 }
 
-/* Says what has to be found for an answer; whether the class of the current task's program is among it. */
+/* Sets up the names to find for an answer. Returns whether the current task's program is among them. */
 static __always_inline bool begin_answer(struct scope *scope, struct scratch *scratch)
 {
 	struct question *question = &scratch->question;
 
 	switch (question->asked) {
 	case ASK_NAME:
-		/* Another generation came meanwhile: what was known of the last one does not count. */
+		/* The generation has changed: what was cached for the last one does not count. */
 		if (question->generation != scope->rules->generation)
 			question->known = scratch->access.name.directory.known = 0;
 		if (!question->known)
@@ -83,7 +86,7 @@ static __always_inline bool begin_answer(struct scope *scope, struct scratch *sc
 	return true;
 }
 
-/* What takes the place of judge(). */
+/* Decides on the question in a scratch, in place of judge(). */
 SEC("?freplace/judge")
 int judge_access(__u32 slot)
 {
@@ -138,8 +141,9 @@ int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
 }
 
 /*
- * Whether the kernel opens a program to start it (do_open_execat(), fs/exec.c). Who chooses an open's flags freely, by mq_open(2) or
- * an ioctl, gets no further with it than to a file that could be started, and not to write.
+ * Returns whether the kernel opens a program to start it (do_open_execat(), fs/exec.c). A task that can
+ * choose an open's flags freely, by mq_open(2) or an ioctl, gets in this way only a file that could be
+ * started, and cannot write it.
  */
 static __always_inline bool is_started(struct file *file)
 {
@@ -155,7 +159,7 @@ int BPF_PROG(file_open, struct file *file)
 	int verdict = 0;
 	__u32 rights;
 
-	/* To start a program is not to read it: bprm_check_security decides on that. */
+	/* Starting a program is not reading it: bprm_check_security decides on that. */
 	if (is_started(file))
 		return 0;
 	rights = rights_of(file);
@@ -185,8 +189,8 @@ static __always_inline __u32 mapping_rights(unsigned long prot, bool shared)
 }
 
 /*
- * Whether execve() maps the very program that bprm_check_security decided on. Not so the interpreter that a program names,
- * which may be any other program.
+ * Returns whether execve() maps the program that bprm_check_security decided on. The interpreter that a
+ * program names may be any other program, and is checked.
  */
 static __always_inline bool maps_itself(struct file *file)
 {
@@ -222,14 +226,17 @@ int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, u
 	return check_mapped((__u64)PLAIN(vma->vm_file), rights);
 }
 
-/* Since 6.2; before, ftruncate() comes to path_truncate. */
+/* Since 6.2. Before, ftruncate() comes to path_truncate. */
 SEC("lsm/file_truncate")
 int BPF_PROG(file_truncate, struct file *file)
 {
 	return check_file(file, FILE_TRUNCATE, 1u << WRITE);
 }
 
-/* A POSIX queue is made and taken away by name without a path (ipc/mqueue.c): inode_create and inode_unlink decide, however it is done. */
+/*
+ * Returns whether a name is a POSIX queue's. A queue is made and removed by name without a path
+ * (ipc/mqueue.c), so inode_create and inode_unlink decide, however it is done.
+ */
 static __always_inline bool is_queue(struct dentry *dentry)
 {
 	return FIELD(super_block, ADDRESS(dentry, PLAIN(dentry), d_sb), s_magic) == MQUEUE_MAGIC;
@@ -292,7 +299,7 @@ int BPF_PROG(path_symlink, const struct path *dir, struct dentry *dentry)
 SEC("lsm/path_link")
 int BPF_PROG(path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry)
 {
-	/* The old name's mount is the new one's: link() does not cross mounts. */
+	/* The old name is in the new one's mount: link() does not cross mounts. */
 	return guard_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK) ?:
 	       check_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK, false);
 }
@@ -311,10 +318,10 @@ int BPF_PROG(sb_mount, const char *dev_name, const struct path *path, const char
 {
 	struct vfsmount *mnt = path->mnt;
 
-	/* In the order of path_mount(), fs/namespace.c: with MS_BIND nothing else is looked at. */
+	/* In the order of path_mount(), fs/namespace.c: with MS_BIND no later flag counts. */
 	if (flags & MS_REMOUNT || (!(flags & MS_BIND) && flags & MS_CHANGES_PROPAGATION))
 		return 0;
-	/* What is moved is told by a name of the caller's alone, so any of those that rules block might be. */
+	/* What is moved is known only by a name in user memory, so it might be any name that rules block. */
 	return guard_write(path->dentry, mnt, SB_MOUNT) ?:
 	       check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE && !(flags & MS_BIND) ? MOVES_ALL : MOUNTS_OVER);
 }
@@ -343,8 +350,8 @@ int BPF_PROG(sb_umount, struct vfsmount *mnt, int flags)
 }
 
 /*
- * What goes by no path: what an overlay does in its upper layer for a task, and queues. Most that comes here does not: the hooks of
- * paths have decided on it.
+ * Checks changes that go by no path: those that an overlay makes in its upper layer for a task, and those of
+ * queues. Most calls are others, which the path hooks have decided on.
  */
 static __always_inline int check_pathless(struct dentry *dentry, __u32 hook, bool making_directory)
 {
@@ -391,14 +398,14 @@ int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, str
 	return check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
 }
 
-/* To be told of what happens to a file or directory is to read it. */
+/* Watching a file or directory is reading it. */
 SEC("lsm/path_notify")
 int BPF_PROG(path_notify, const struct path *path)
 {
 	return check_path(path->dentry, path->mnt, PATH_NOTIFY, 1u << READ, false);
 }
 
-/* A file that a filesystem keeps its quotas in: quotactl(2) has the kernel read and write it, and opens nothing. */
+/* Checks a file for a filesystem's quotas: quotactl(2) makes the kernel read and write it without an open. */
 SEC("lsm/quota_on")
 int BPF_PROG(quota_on, struct dentry *dentry)
 {
@@ -411,7 +418,7 @@ int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other)
 	return check_peer(other, UNIX_STREAM_CONNECT);
 }
 
-/* Asked at a datagram socket's connect, and again for each message. */
+/* The kernel asks when a datagram socket connects, and again for each message. */
 SEC("lsm/unix_may_send")
 int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other)
 {
@@ -426,7 +433,7 @@ int BPF_PROG(inode_setattr, void *idmap, struct dentry *dentry, struct iattr *at
 	return check_setattr(dentry, attr);
 }
 
-/* The same of kernels whose hook has no first argument. */
+/* The same hook on kernels where it has no first argument. */
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr_unmapped, struct dentry *dentry, struct iattr *attr)
 {
@@ -445,7 +452,7 @@ int BPF_PROG(inode_removexattr, void *idmap, struct dentry *dentry)
 	return check_attributes(dentry, INODE_REMOVEXATTR);
 }
 
-/* Since 6.2, as the next; before, ACLs come to inode_setxattr and inode_removexattr. */
+/* Since 6.2, like inode_remove_acl. Before, ACLs come to inode_setxattr and inode_removexattr. */
 SEC("lsm/inode_set_acl")
 int BPF_PROG(inode_set_acl, void *idmap, struct dentry *dentry)
 {
@@ -458,14 +465,14 @@ int BPF_PROG(inode_remove_acl, void *idmap, struct dentry *dentry)
 	return check_attributes(dentry, INODE_REMOVE_ACL);
 }
 
-/* Since 6.17: flags and project ids, by ioctl or system call. */
+/* Since 6.17: flags and project ids, changed by ioctl or system call. */
 SEC("lsm/inode_file_setattr")
 int BPF_PROG(inode_file_setattr, struct dentry *dentry)
 {
 	return check_attributes(dentry, INODE_FILE_SETATTR);
 }
 
-/* Makes the cache forget an inode for good once it gets a second name, whoever gives it. */
+/* Bars an inode from the cache for good once it gets a second name, whatever task gives it. */
 SEC("lsm/inode_link")
 int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct dentry *new_dentry)
 {
@@ -482,12 +489,13 @@ int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct de
 	}
 	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cache)
-		return -EACCES; /* out of memory: better no second name than one that the cache does not know of */
+		/* Out of memory: better no second name than one that the cache does not know. */
+		return -EACCES;
 	cache->ever_linked = 1;
 	return 0;
 }
 
-/* Before a directory goes, whoever removes it: its inode's number and address may become another's. */
+/* Counts a directory's removal before it happens: the inode's number and address may become another's. */
 SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
@@ -505,13 +513,13 @@ int BPF_PROG(task_alloc, struct task_struct *task)
 		return 0;
 	child = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!child)
-		/* A child without a label would be the host's: out of memory ends the fork instead. */
+		/* A child without a label would be the host's, so the fork fails if there is no memory. */
 		return parent.domain == HOST_DOMAIN ? 0 : -EACCES;
 	*child = parent;
 	return 0;
 }
 
-/* The first that is asked about a program which a task starts: from here on it may be a container's. */
+/* This is the first hook for a program that a task starts. From here on the task may be a container's. */
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm)
 {
@@ -519,8 +527,9 @@ int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm)
 }
 
 /*
- * The program that is started in the end, a script's interpreter. The dynamic loader then takes no library and no path to one from who
- * starts it (AT_SECURE, getauxval(3)).
+ * Starts a program that has rights by fromSource as if it were setuid: the dynamic loader then takes no
+ * library and no path to one from the task that starts it (AT_SECURE, getauxval(3)). For a script the program
+ * is its interpreter.
  */
 SEC("lsm/bprm_creds_from_file")
 int BPF_PROG(secure_source, struct linux_binprm *bprm)
@@ -553,13 +562,13 @@ int label_tasks(struct bpf_iter__task *ctx)
 	return task && is_shown() ? show_labelled(ctx->meta->seq, task, false) : 0;
 }
 
-/* How far the kernel lets tasks be preempted (kernel/sched/core.c), where that is set at its start. */
+/* The extent to which the kernel lets tasks be preempted (kernel/sched/core.c), if that is set at boot. */
 extern const void preempt_dynamic_mode __ksym __weak;
 
-/* The same and one, for the agent; 0 where the kernel has none. */
+/* preempt_dynamic_mode plus one, for the agent; 0 if the kernel has none. */
 __u32 preempt_mode;
 
-/* Before a generation is live that names mount namespaces: where they are. */
+/* Records where mount namespaces are, before a generation that names them becomes live. */
 SEC("iter/task")
 int note_namespaces(struct bpf_iter__task *ctx)
 {
@@ -573,7 +582,7 @@ int note_namespaces(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* What was refused of names that were not there, by tasks that asked for nothing since. */
+/* Settles the refusals of names that did not exist, for tasks that have asked nothing since. */
 SEC("iter/task")
 int settle_undecided(struct bpf_iter__task *ctx)
 {
@@ -590,7 +599,7 @@ int release_unidentified(struct bpf_iter__task *ctx)
 	return task && is_shown() ? show_labelled(ctx->meta->seq, task, true) : 0;
 }
 
-/* Another program: its class is computed here, from the name it was started under, where rules ask for it. */
+/* Computes the class of a new program from the name that it was started by, if rules need it. */
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 {
@@ -605,7 +614,7 @@ int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 			count(COUNT_ENTERED);
 		}
 	} else if (label_of(bpf_get_current_task_btf()).generation) {
-		/* It cannot be written to, and would give the program the rights of the one before. */
+		/* The label cannot be written, and would give the program the rights of the one before. */
 		bpf_send_signal(SIGKILL);
 	}
 	if (enter_scope(&scope, bpf_get_current_task_btf()) && scope.rules->flags & DOMAIN_SUBJECTS)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Changes of attributes: times, extended attributes, ACLs, flags. They need the right to write.
+ * Checks changes of attributes: times, extended attributes, ACLs, flags. They need the right to write.
  *
- * Their hooks carry no mount, so an object is judged by the names that the domain's own tree gives it. Mode and owner are not
- * theirs: path_chmod and path_chown know the mount, and one access makes one alert.
+ * These hooks get no mount, so an object is judged by its canonical paths. Mode and owner are left to
+ * path_chmod and path_chown, which get the mount, so that one access makes one alert.
  */
 #ifndef ARMOR_ATTRIBUTES_H
 #define ARMOR_ATTRIBUTES_H
@@ -17,7 +17,7 @@ static __noinline int check_attributes(struct dentry *dentry, __u32 hook)
 
 	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
-	/* What is allowed by all names and a mount's, is so by all names. */
+	/* What the canonical paths and a mount path allow, the canonical paths alone allow. */
 	if (!is_acted_for(bpf_get_current_task_btf()) && find_known_subject(&scope) &&
 	    cached(&scope, bpf_inode_storage_get(&inodes, dentry->d_inode, 0, 0), 0, read_epochs(), 0, &classes) &&
 	    classes.of[0] != CLASS_UNNAMED && silently_allowed(&scope, &classes, 1u << WRITE))
@@ -26,8 +26,9 @@ static __noinline int check_attributes(struct dentry *dentry, __u32 hook)
 }
 
 /*
- * Of all changes that come to inode_setattr, those of times that a task asks for: what a write or a truncation changes beside is
- * part of that. In the layer of an overlay, where no path is asked about, every one counts.
+ * Checks, of all changes that come to inode_setattr, those of times that a task asks for. Changes by a write
+ * or a truncation are part of that access. In an overlay's layer, where no path hook is called, every change
+ * counts.
  */
 static __always_inline int check_setattr(struct dentry *dentry, struct iattr *attr)
 {

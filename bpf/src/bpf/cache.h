@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What an open remembers for those after it: the classes of an inode, and what the path of a directory led to. Both count only
- * while everything that went into them is unchanged; ARCHITECTURE.md says why nothing that moves a name escapes that.
+ * Caches for later opens what an open found: the classes of an inode, and the states behind the path of a
+ * directory. Both are valid only while everything they depend on is unchanged. ARCHITECTURE.md says why
+ * nothing that moves a name escapes that.
  */
 #ifndef ARMOR_CACHE_H
 #define ARMOR_CACHE_H
@@ -9,8 +10,9 @@
 #include "access.h"
 
 /*
- * Whether the cache holds the object's classes, as they are now: for an overlay's file with those of its layer where `below` asks
- * for them. Without a mount those by any: all canonical names are among them.
+ * Returns whether the cache holds the object's current classes. With `below`, those of an overlay's file must
+ * include those of its layer's file. Without a mount an entry for any mount counts, because it has the
+ * classes of all canonical paths.
  */
 static __always_inline bool cached(const struct scope *scope, struct verdict_cache *cache, struct vfsmount *mnt,
 				   struct epochs now, __u32 below, struct classes *classes)
@@ -48,20 +50,20 @@ static __always_inline void fill(const struct scratch *scratch, struct inode *in
 	bpf_spin_unlock(&cache->lock);
 }
 
-/* What was found with the scratch. */
+/* Caches the classes found with the scratch. */
 static __always_inline void remember(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt, struct epochs before,
 				     __u32 below)
 {
 	const struct name *name = &scratch->access.name;
 
-	/* Of what is in no mount tree and has names all the same, the mount leads to none of them. */
+	/* If an object in no mount tree has paths nevertheless, none of them comes from its mount. */
 	if ((!name->mnt && name->place != PLACE_BACKING) || name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
 	    (!name->is_dir && inode->__i_nlink != 1))
 		return;
 	fill(scratch, inode, mnt, before, below, &name->classes);
 }
 
-/* The same for a layer's file that no rule names, by any of its names. */
+/* Caches that no rule names a layer's file by any of its paths. */
 static __always_inline void remember_unnamed(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt,
 					     struct epochs before)
 {
@@ -78,7 +80,7 @@ static __always_inline struct directory_cache *directory_cache_of(__u64 inode)
 	return bpf_map_lookup_elem(&directories, &slot);
 }
 
-/* Sets `directory` to what the cache holds of the directory with this inode, if that is so now. */
+/* Sets `directory` to the valid cache entry of the directory with this inode, if there is one. */
 static __always_inline void recall_directory(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
 					  struct directory *directory)
 {
@@ -96,8 +98,9 @@ static __always_inline void recall_directory(const struct scope *scope, __u64 in
 }
 
 /*
- * Whether a directory keeps its inode number for as long as it is, alone in its filesystem, and goes by inode_rmdir alone. Not so
- * with Btrfs: its snapshots have the same numbers, and go by an ioctl. Nor with an overlay, whose layers may be such snapshots.
+ * Returns whether a directory keeps an inode number, unique in its filesystem, for as long as it exists, and
+ * is only removed through inode_rmdir. On Btrfs, snapshots have the same numbers and are removed by an ioctl.
+ * An overlay's layers may be such snapshots.
  */
 static __always_inline bool has_unique_numbers(__u64 inode)
 {
@@ -108,8 +111,9 @@ static __always_inline bool has_unique_numbers(__u64 inode)
 }
 
 /*
- * Remembers the directory of a name, as of the epochs that recall_directory() found. A name that still is in its directory (not
- * d_unhashed(), include/linux/dcache.h) keeps that from being removed: none of the removals before was this directory's.
+ * Caches the directory of a name, as of the epochs that recall_directory() found. A name that is still in its
+ * directory (not d_unhashed(), include/linux/dcache.h) keeps it from being removed: no removal so far was
+ * this directory's.
  */
 static __always_inline void remember_directory(const struct scratch *scratch, __u64 inode, struct vfsmount *mnt, struct epochs before)
 {

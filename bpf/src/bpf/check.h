@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* What the programs of hooks do with a name or an open file: nothing, where a cache knows it to be allowed, else they ask. */
+/*
+ * Checks names and open files for the programs of hooks. They return at once if a cache knows the access to
+ * be allowed, and ask judge() otherwise.
+ */
 #ifndef ARMOR_CHECK_H
 #define ARMOR_CHECK_H
 
@@ -8,7 +11,7 @@
 #include "masks.h"
 #include "resolve.h"
 
-/* The check of every hook that gets a name; `making_directory` for mkdir, whose inode is still to come. */
+/* Checks a name that a hook got. `making_directory` is for mkdir, whose inode does not exist yet. */
 static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, __u32 permissions, bool making_directory)
 {
 	struct scratch *scratch;
@@ -34,8 +37,8 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 }
 
 /*
- * The check of a mapping whose rights change. Of an overlay's file the layer's is mapped, which knows the overlay's path, and
- * the names of both count.
+ * Checks a mapping whose rights change. For an overlay's file, the layer's file is mapped. That knows the
+ * overlay's path, and the paths of both count.
  */
 static __noinline int check_mapped(__u64 file, __u32 permissions)
 {
@@ -69,7 +72,7 @@ static __noinline int check_mapped(__u64 file, __u32 permissions)
 	return verdict;
 }
 
-/* Has the task's label know the class of its program; false when there is no scratch for that. */
+/* Has the class of a task's program stored in the task's label. Returns false if no scratch is free. */
 static __always_inline bool ask_subject(struct task_struct *task, const struct scope *scope)
 {
 	struct scratch *scratch = claim_scratch();
@@ -83,8 +86,8 @@ static __always_inline bool ask_subject(struct task_struct *task, const struct s
 }
 
 /*
- * The address of the inode of an open file's directory; 0 where that says nothing of its name: a mount's root has its name elsewhere, and
- * a layer's file is opened by that of the overlay.
+ * Returns the address of the inode of an open file's directory. Returns 0 if the directory does not determine
+ * the file's path: a mount's root has its name elsewhere, and a layer's file is opened by the overlay's path.
  */
 static __always_inline __u64 directory_of(struct scratch *scratch, struct file *file)
 {
@@ -97,8 +100,8 @@ static __always_inline __u64 directory_of(struct scratch *scratch, struct file *
 }
 
 /*
- * Whether a file is silently allowed by its name in a directory that is known, where it has no other: so it is with most that are opened
- * for the first time. Then the cache holds its class; if not, nothing was decided.
+ * Returns whether a file is silently allowed by its only name in a cached directory, as most files are that
+ * are opened for the first time. If so, the file's class is cached. If not, nothing is decided.
  */
 static __always_inline bool is_allowed_in_directory(const struct scope *scope, struct scratch *scratch, struct file *file, __u64 inode,
 						 struct epochs before, __u32 below, __u32 permissions)
@@ -126,7 +129,7 @@ static __always_inline bool is_allowed_in_directory(const struct scope *scope, s
 	return true;
 }
 
-/* The check of every hook that gets an open file: the only one that asks the cache. */
+/* Checks an open file that a hook got, first with the verdict cache. */
 static __noinline int check_file(struct file *file, __u32 hook, __u32 permissions)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

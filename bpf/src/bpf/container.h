@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Which container a task is in, and when it comes under that container's rules.
+ * Determines which container a task is in, and when the task comes under that container's rules.
  *
- * A container is known by its id, which runtimes write into the name of its control group. Names are read when a task that
- * is in no container's domain starts a program: there is no table of control groups that could be behind, or hold the number
- * of one that is gone. Only root's names count: whoever may make control groups of his own could otherwise leave the host's
- * rules for a container's.
+ * A container is known by its id, which runtimes write into the name of its control group. The names are read
+ * when a task that is in no container's domain starts a program. There is no table of control groups that
+ * could be out of date, or hold the number of a group that is gone. Only names that root gave count:
+ * otherwise a user with control groups of his own could leave the host's rules for a container's.
  *
- * A runtime prepares a container by tasks in the container's control group. They stay the host's until they start a program
- * as the container sees it: in a mount namespace that is neither the host's nor their parent's. From there on the label
- * sticks, whatever namespace or control group the task goes to.
+ * A runtime prepares a container with tasks in the container's control group. They stay under the host's
+ * rules until they start a program in a mount namespace that is neither the host's nor their parent's. From
+ * then on the label sticks, whatever namespace or control group the task moves to.
  *
- * A container that the agent has not named, as it is away or late, is a stranger: in UNIDENTIFIED_DOMAIN, where that has rules,
- * until it is named or turns out to be none of those that the agent follows. Not so one that has the host's processes before it
- * and all rights over them: the agent's own is one, and must come up whatever rules there are.
+ * A container that the agent has not named, because the agent is away or late, is unidentified. If
+ * UNIDENTIFIED_DOMAIN has rules, the container's tasks are in that domain until it is named or found to be
+ * none that the agent follows. Privileged containers in the host's pid namespace are exempt: the agent's own
+ * container is one and must always start.
  */
 #ifndef ARMOR_CONTAINER_H
 #define ARMOR_CONTAINER_H
@@ -21,26 +22,26 @@
 #include "mounts.h"
 
 /*
- * Nanoseconds for which a task that runs from no file of a mount tree may be one of a runtime's; and for which one may whose parent is
- * the host's: the container is prepared by then, and waits to be started.
+ * Nanoseconds for which a task that runs from a file in no mount tree may be a runtime's. WAITING applies if
+ * its parent is in the host's mount namespace: the container is prepared by then and waits to be started.
  */
 #define PREPARING 10000000000ull
 #define WAITING 600000000000ull
 
-/* Seconds after which a container that is still not named is none that the agent follows. */
+/* Seconds after which a container without a name counts as none that the agent follows. */
 #define UNIDENTIFIED_LIMIT 10
 
-/* No id: it has another character, or more digits. */
+/* The digits are no id: there is another character among them, or there are too many. */
 #define NO_ID (2 * CONTAINER_ID_BYTES + 1)
 
 struct container_search {
 	struct scratch *scratch;
 	struct cgroup *group;
 	__u32 domain;
-	bool is_unidentified; /* an id was found that is not known */
+	bool is_unidentified; /* an id was found that is not in `containers` */
 };
 
-/* One character of scratch->group_name: an id is what stands behind the name's begin or a '-', up to its end or a '.'. */
+/* Reads one character of scratch->group_name. An id follows its start or a '-', up to its end or a '.'. */
 static long read_digit(__u32 position, struct container_search *search)
 {
 	struct scratch *scratch = search->scratch;
@@ -66,7 +67,7 @@ static long read_digit(__u32 position, struct container_search *search)
 	return 0;
 }
 
-/* From the root down: of containers in containers only the outermost is the host's. */
+/* Looks at one control group, from the root down. Of nested containers the outermost is the host's. */
 static long search_step(__u32 level, struct container_search *search)
 {
 	__u64 *ancestors = (void *)search->group + bpf_core_field_offset(struct cgroup, ancestors);
@@ -83,7 +84,7 @@ static long search_step(__u32 level, struct container_search *search)
 		scratch->container_digits = 0;
 		scratch->container_found = 0;
 		bpf_loop(GROUP_NAME, read_digit, search, 0);
-		/* 6.1 takes no key in memory that a global function was given. */
+		/* 6.1 accepts no map key in memory that a global function was passed. */
 		id = scratch->container;
 		domain = scratch->container_found ? bpf_map_lookup_elem(&containers, &id) : 0;
 		if (domain || (scratch->container_found && !search->is_unidentified))
@@ -95,7 +96,7 @@ static long search_step(__u32 level, struct container_search *search)
 		if (scratch->container_found)
 			search->is_unidentified = true;
 	}
-	/* Who owns a group names those in it. */
+	/* The owner of a group names the groups in it: below one that is not root's the search ends. */
 	owner = ADDRESS(kernfs_node, ADDRESS(cgroup, group, kn), iattr);
 	return owner && FIELD(kernfs_iattrs, owner, ia_uid.val);
 }
@@ -109,8 +110,8 @@ static __always_inline __u32 domain_of_group(struct scratch *scratch, struct cgr
 }
 
 /*
- * The domain of the container that a task is in, whose id is left in scratch: UNIDENTIFIED_DOMAIN if that is not known,
- * HOST_DOMAIN if it is in none.
+ * Returns the domain of the container that a task is in, and leaves the container's id in scratch->outermost.
+ * Returns UNIDENTIFIED_DOMAIN if the id is not known, HOST_DOMAIN if the task is in no container.
  */
 static __noinline __u32 domain_of_container(struct scratch *scratch, struct task_struct *task)
 {
@@ -120,7 +121,7 @@ static __noinline __u32 domain_of_container(struct scratch *scratch, struct task
 
 	if (domain != HOST_DOMAIN || !bpf_core_enum_value_exists(enum cgroup_subsys_id, devices_cgrp_id))
 		return domain;
-	/* Version 1: one hierarchy each, and no runtime does without this one. */
+	/* Version 1 has a hierarchy for each controller. Every runtime uses that of devices. */
 	subsystems = (void *)groups + bpf_core_field_offset(struct css_set, subsys);
 	bpf_probe_read_kernel(&devices, sizeof(devices),
 			      &subsystems[bpf_core_enum_value(enum cgroup_subsys_id, devices_cgrp_id)]);
@@ -145,7 +146,7 @@ static __always_inline bool has_rights_over_the_host(struct task_struct *task)
 	return capabilities[0] & 1u << CAP_SYS_ADMIN && !BPF_CORE_READ(cred, user_ns, level);
 }
 
-/* Whether a container may be the agent's own. */
+/* Returns whether a task's container may be the agent's own. */
 static __always_inline bool may_be_the_agents(struct task_struct *task)
 {
 	return has_rights_over_the_host(task) && !BPF_CORE_READ(task, thread_pid, level);
@@ -156,7 +157,7 @@ static __always_inline __u32 seconds(void)
 	return bpf_ktime_get_boot_ns() / 1000000000;
 }
 
-/* Whether the program that a task starts is its first in a container, if it is in one. */
+/* Returns whether the program that a task starts is its first in a container, if it is in one at all. */
 static __always_inline bool enters(struct task_struct *task)
 {
 	__u32 host = host_mount_namespace(), own = mount_namespace_of(task);
@@ -165,8 +166,9 @@ static __always_inline bool enters(struct task_struct *task)
 }
 
 /*
- * Whether a task that was there before its container was known is the container's, if it is in one: not a runtime's, which
- * has started no program since it was forked, and runs from a file of the host or from a copy of it that is in no mount tree.
+ * Returns whether a task that existed before its container was known is the container's, if it is in one at
+ * all. A runtime's task is not: it has started no program since it was forked, and runs from a file of the
+ * host or from a copy of it that is in no mount tree.
  */
 static __always_inline bool is_inside(struct task_struct *task)
 {
@@ -187,7 +189,10 @@ static __always_inline bool is_inside(struct task_struct *task)
 	return bpf_ktime_get_boot_ns() - FIELD(task_struct, task, start_boottime) > limit;
 }
 
-/* A process keeps its struct signal_struct through every exec; what was freed has no live threads, or is one's with another number. */
+/*
+ * Returns whether the first process of an entry root is alive. A process keeps its struct signal_struct
+ * through every exec. A freed one has no live threads, or belongs to a process with another number.
+ */
 static __always_inline bool is_alive(const struct entry_root *entry_root)
 {
 	struct signal_struct *signal = (void *)entry_root->signal;
@@ -206,7 +211,7 @@ static __always_inline void record_entry_root(struct task_struct *task, __u32 do
 	};
 	struct entry_root *before = bpf_map_lookup_elem(&entrances, &domain);
 
-	/* Who comes in later may have a namespace of his own, also when nobody is left in the container's. */
+	/* A task that comes later may have its own namespace, even when the container's has no task left. */
 	if (before && before->mount_namespace && (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
 		return;
 	note_namespace(task);
@@ -214,8 +219,8 @@ static __always_inline void record_entry_root(struct task_struct *task, __u32 do
 }
 
 /*
- * Puts a task into a domain; 0 when there is no memory for its label, or the lock on it is taken. Whether it is ENTERING stays as it
- * is: another task may do this, while it starts its program.
+ * Puts a task into a domain. Returns 0 if there is no memory for its label, or the lock on it is taken. Keeps
+ * ENTERING, because another task may call this while the task starts its program.
  */
 static __always_inline struct label *set_domain(struct task_struct *task, __u32 domain)
 {
@@ -228,7 +233,7 @@ static __always_inline struct label *set_domain(struct task_struct *task, __u32 
 	return label;
 }
 
-/* Before a program is started: the entrance to a container. */
+/* Puts a task into its container's domain before it starts its first program there. */
 static __always_inline int enter_container(struct task_struct *task)
 {
 	struct scratch *scratch;
@@ -259,8 +264,9 @@ static __always_inline int enter_container(struct task_struct *task)
 }
 
 /*
- * Labels a task that was there before its container was known, and yields each that has a label. With `release`, strangers
- * that nobody has named for long come under the host's rules.
+ * Labels a task that existed before its container was known, and writes a struct labelled for each task with
+ * a label. With `release`, tasks of a container that has been unidentified for UNIDENTIFIED_LIMIT come under
+ * the host's rules.
  */
 static __always_inline int show_labelled(struct seq_file *seq, struct task_struct *task, bool release)
 {
@@ -279,7 +285,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return 1; /* ask again */
+		return 1; /* retry */
 	domain = domain_of_container(scratch, task);
 	release_scratch(scratch);
 	if (domain == HOST_DOMAIN || domain == UNIDENTIFIED_DOMAIN) {
@@ -295,7 +301,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	}
 	labelled.domain = domain;
 	labelled.is_new = 1;
-	/* Where the reader's buffer was full the task is shown again. */
+	/* If the reader's buffer was full, the kernel shows the task again. */
 	if (!bpf_seq_write(seq, &labelled, sizeof(labelled)))
 		set_domain(task, domain);
 	return 0;

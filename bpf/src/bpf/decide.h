@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* From the classes of an object to a decision. */
+/* Decides on an access from the classes of its object. */
 #ifndef ARMOR_DECIDE_H
 #define ARMOR_DECIDE_H
 
@@ -28,7 +28,7 @@ struct choice {
 	__u32 owner;
 };
 
-/* One permission for one of the subjects under one class: a step each, so that the verifier goes through a decision once. */
+/* Looks up one permission for one subject and one class, so that the verifier follows a lookup once. */
 static long choose_step(__u32 step, struct choice *choice)
 {
 	struct classes *classes = choice->classes;
@@ -47,7 +47,7 @@ static long choose_step(__u32 step, struct choice *choice)
 	return 0;
 }
 
-/* Sets in `access` the strictest decision over a set of permissions, and the permission that it is about. */
+/* Sets in scratch->access the strictest decision over a set of permissions, and its permission. */
 static __noinline __u32 decide(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions, __u32 owner)
 {
 	struct choice choice = {
@@ -64,7 +64,7 @@ static __noinline __u32 decide(struct scope *scope, struct scratch *scratch, str
 	return scratch->access.decision;
 }
 
-/* Of what `from` blocks, the lowest permission that `to` does not; PERMISSIONS if there is none. */
+/* Returns the lowest permission that `from` blocks and `to` does not; PERMISSIONS if there is none. */
 static __always_inline __u32 lost_permission(__u32 from, __u32 to, __u32 owner)
 {
 	__u32 lost = (from & ~to) >> CELL_BLOCKED >> owner & 0x55;
@@ -75,7 +75,7 @@ static __always_inline __u32 lost_permission(__u32 from, __u32 to, __u32 owner)
 	return (lost & 0xf0 ? 2 : 0) + (lost & 0xcc ? 1 : 0);
 }
 
-/* Whether two names of a directory lead to the same states: then the same rules apply to all below. */
+/* Returns whether two names of a directory lead to the same states. The same rules then apply below both. */
 __noinline int same_states(struct name *one, struct name *other)
 {
 	if (!one || !other || one->names != other->names || one->names > NAME_STATES)
@@ -86,7 +86,7 @@ __noinline int same_states(struct name *one, struct name *other)
 	return true;
 }
 
-/* The decision that another name would take away, else 0: what `from` blocks, `to` must block too. */
+/* Returns the decision that another name would take away, 0 if none. What `from` blocks, `to` must block. */
 static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, struct name *from, struct name *to, __u32 owner)
 {
 	__u32 permission = lost_permission(classes_mask(scope, &from->classes), classes_mask(scope, &to->classes), owner & 1);

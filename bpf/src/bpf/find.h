@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What names lead to that a decision is about: those of objects, and those of programs.
+ * Resolves the names of objects and programs that a decision is about.
  *
- * All that one decision needs is found in one loop, so that the verifier goes through the search once.
+ * All names of one decision are resolved in one loop, so that the verifier follows the search once.
  */
 #ifndef ARMOR_FIND_H
 #define ARMOR_FIND_H
@@ -21,19 +21,19 @@ static __always_inline void want(struct scratch *scratch, __u32 which, bool subj
 	scratch->find_count = at + 1;
 }
 
-/* One of access.names as an object. */
+/* Adds one of access.names to the search, as an object. */
 static __always_inline void want_object(struct scratch *scratch, __u32 which)
 {
 	want(scratch, which, false, 0);
 }
 
-/* A task's program. */
+/* Adds a task's program to the search. */
 static __always_inline void want_program(struct scratch *scratch, __u32 which, __u64 task)
 {
 	want(scratch, which, true, task);
 }
 
-/* Gives an object without a name in a mount tree one of the reserved classes. */
+/* Gives a reserved class to an object without a path in a mount tree. */
 static __always_inline void set_all(struct name *name, __u32 class)
 {
 	set_class(&name->classes, class);
@@ -44,7 +44,7 @@ static __always_inline void set_all(struct name *name, __u32 class)
 	name->shown_by = 0;
 }
 
-/* Adds to `to` the class of the rules' name for a file that has several names, as the agent found it. */
+/* Adds to `to` the class that the agent found for a file with several names, one of which rules name. */
 static __noinline void add_linked_class(const struct scope *scope, const struct name *name, struct name *to)
 {
 	struct inode *inode = ADDRESS(dentry, name->dentry, d_inode);
@@ -61,8 +61,8 @@ static __noinline void add_linked_class(const struct scope *scope, const struct 
 }
 
 /*
- * The class that rules give to a device by the name of one of its nodes, 0 where they name none: it holds for the number, whatever
- * a node of it is called.
+ * Returns the class that rules give to a device by the name of one of its nodes, 0 if they name none. It
+ * holds for the device number, whatever a node of it is called.
  */
 static __always_inline __u32 *class_of_device(const struct scope *scope, __u32 kind, __u32 number)
 {
@@ -86,7 +86,7 @@ static __noinline void add_device_class(const struct scope *scope, struct name *
 		add_class(&name->classes, *class);
 }
 
-/* Before the names of a program are found: what it is. */
+/* Sets a name to the program of a task, before its paths are found. */
 static __always_inline void begin_program(struct name *name, __u64 task)
 {
 	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
@@ -99,15 +99,16 @@ static __always_inline void begin_program(struct name *name, __u64 task)
 }
 
 /*
- * The same for an object. What is in no mount tree has no mount path, but the domain's own tree may show it too: a copy of a mount
- * that was never attached, and the kernel's own files, of which every instance shows the same.
+ * Prepares the search for an object's paths. An object in no mount tree has no mount path, but the domain's
+ * own mount tree may show it: so it is with a copy of a mount that was never attached, and with filesystems
+ * that the kernel fills, of which every instance shows the same.
  */
 static __always_inline void begin_object(const struct scope *scope, struct scratch *scratch, struct name *name)
 {
 	__u64 magic = FIELD(super_block, ADDRESS(dentry, name->dentry, d_sb), s_magic);
 	__u32 place = name->place;
 
-	/* The mount that queues are opened in is nobody's, and marked as the kernel's own by later kernels alone. */
+	/* The mount that queues are opened in has no namespace. Only later kernels mark it as their own. */
 	if (place == PLACE_DETACHED && magic == MQUEUE_MAGIC)
 		name->place = place = PLACE_ANONYMOUS;
 	if (place == PLACE_BACKING && name->mnt)
@@ -119,7 +120,7 @@ static __always_inline void begin_object(const struct scope *scope, struct scrat
 	}
 }
 
-/* What an object's names mean once they are found, or it has none. */
+/* Completes an object's classes after the search, also if it has no path. */
 static __always_inline __u32 end_object(struct scope *scope, struct scratch *scratch, struct name *name, bool resolved)
 {
 	bool unsure = scratch->found && scratch->shown.count > SHOWN_MOUNTS;
@@ -144,7 +145,7 @@ static __always_inline __u32 end_object(struct scope *scope, struct scratch *scr
 	return FIND_NAMES;
 }
 
-/* Of what has no names to be found: nothing moved between these epochs and what was looked at. */
+/* Sets the current epochs for an object without paths, for which no mount tree was walked. */
 static __always_inline void note_epochs(struct scratch *scratch)
 {
 	struct epochs now = read_epochs();
@@ -183,7 +184,7 @@ static long find_step(__u32 step, struct finding *finding)
 	return 0;
 }
 
-/* Finds all that was wanted. */
+/* Finds the paths of all names in the search. */
 static __always_inline void find_wanted(struct scope *scope, struct scratch *scratch)
 {
 	struct finding finding = { .scope = scope, .scratch = scratch };

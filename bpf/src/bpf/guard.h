@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What the guards have in common: refusals that no policy's rule asks for. Their rules have the reserved numbers RULE_AGENT,
- * RULE_OUTSIDE, RULE_HELPER and RULE_SOURCE, so that they can be told of where a domain has no rules, too.
+ * Contains what the guards share, which refuse accesses that no policy mentions. The refusals have the
+ * reserved rule numbers RULE_AGENT, RULE_OUTSIDE, RULE_HELPER and RULE_SOURCE, so that they can be reported
+ * even if a domain has no rules.
  */
 #ifndef ARMOR_GUARD_H
 #define ARMOR_GUARD_H
@@ -9,7 +10,7 @@
 #include "container.h"
 #include "judge.h"
 
-/* Alerts a second about a guard's refusals in a domain without rules, for which no bundle names a number. */
+/* Alerts per second about a guard's refusals in a domain without rules, for which no bundle sets a rate. */
 #define GUARD_ALERTS 100
 
 static __always_inline bool in_a_domain(const struct label *label)
@@ -22,7 +23,7 @@ static __always_inline bool is_exempt(const struct label *label)
 	return label->domain > MAX_DOMAIN;
 }
 
-/* A program that is called as the agent's is, root's own on disk, and run with all rights over the host. */
+/* Returns whether a program has the agent's name, belongs to root and runs with all rights over the host. */
 static __noinline bool runs_agents_program(struct task_struct *task)
 {
 	struct file *exe = ADDRESS(mm_struct, ADDRESS(task_struct, task, mm), exe_file);
@@ -37,9 +38,9 @@ static __noinline bool runs_agents_program(struct task_struct *task)
 }
 
 /*
- * Whether a task is an agent: one that has taken the label of those, or is about to, or another command of its program, on the host
- * or in a container without rules that may be the agent's own. Root on the host could call any program so; to stop root there is beyond
- * what these programs can.
+ * Returns whether a task is an agent: it has the agent's label, or is about to take it, or runs another
+ * command of the agent's program, on the host or in a container without rules that may be the agent's own.
+ * Root on the host could give any program that name. To stop root there is beyond what these programs can.
  */
 static __always_inline bool is_agent(const struct label *label, struct task_struct *task)
 {
@@ -50,7 +51,7 @@ static __always_inline bool is_agent(const struct label *label, struct task_stru
 	return runs_agents_program(task);
 }
 
-/* The domain's head, also where it has no rules; 0 before the first generation. */
+/* Returns the domain's head, even if it has no rules; 0 before the first generation. */
 static __always_inline const struct image_domain *head_of(__u32 domain)
 {
 	__u32 key = 0;
@@ -59,7 +60,7 @@ static __always_inline const struct image_domain *head_of(__u32 domain)
 	return image && domain <= MAX_DOMAIN ? (void *)word(image, domain * IMAGE_DOMAIN_WORDS) : 0;
 }
 
-/* Sets a decision in the name of a guard, or of the rule that stands for it. `domain` is that of who acts. */
+/* Sets a decision for a guard, or for the rule that it enforces. `domain` is that of the acting task. */
 static __always_inline void note_refusal(struct access *access, __u32 domain, __u32 verdict, __u32 rule)
 {
 	const struct image_domain *rules = head_of(domain), *host = head_of(HOST_DOMAIN);
@@ -71,7 +72,7 @@ static __always_inline void note_refusal(struct access *access, __u32 domain, __
 	access->alerts_per_second = ruled ? rules->alerts_per_second : GUARD_ALERTS;
 }
 
-/* The same, tells of it, and returns what the hook returns. */
+/* Does the same, reports the decision, and returns what the hook returns. */
 static __always_inline int refuse(struct scratch *scratch, __u32 domain, __u32 verdict, __u32 rule)
 {
 	note_refusal(&scratch->access, domain, verdict, rule);
@@ -79,7 +80,7 @@ static __always_inline int refuse(struct scratch *scratch, __u32 domain, __u32 v
 	return verdict == VERDICT_BLOCK ? -EACCES : 0;
 }
 
-/* What a guard decides in a domain with these rules. */
+/* Returns the verdict of a guard in a domain with these rules. */
 static __always_inline __u32 guard_verdict(const struct image_domain *rules)
 {
 	return rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT;

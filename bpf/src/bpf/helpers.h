@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Settings that name a program which the kernel starts by itself, as root of the host and nobody's child: under the rules of no
- * domain. They are told by the type of their filesystem and their name in it, whatever mount shows that.
+ * Guards settings that name a program which the kernel starts by itself, as root of the host and under the
+ * rules of no domain. A setting is recognised by its filesystem's type and its name in it, whatever mount
+ * shows it.
  */
 #ifndef ARMOR_HELPERS_H
 #define ARMOR_HELPERS_H
 
 #include "self.h"
 
-/* Bytes of the longest name below, with a 0 behind it, in words of eight. */
+/* Length of the longest name below with its final 0, in words of eight bytes. */
 #define SETTING_WORDS 2
 
 /*
- * Whether a file of procfs, sysfs, version 1 of control groups, binfmt_misc or nfsd is such a setting. /proc/sysrq-trigger stands for
- * the others that are no program but as good: it ends every task.
+ * Returns whether a file of procfs, sysfs, version 1 of control groups, binfmt_misc or nfsd is such a
+ * setting. So is /proc/sysrq-trigger, which starts no program but is as powerful: it ends every task.
  */
 static __noinline bool starts_helpers(__u64 at, __u64 magic)
 {
@@ -21,7 +22,7 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 	__u64 name[SETTING_WORDS + 1] = {}, above[SETTING_WORDS] = {};
 	__u64 first, second;
 
-	/* What NFS exports its threads open, by the host's rules. */
+	/* The kernel's threads open what NFS exports, under the host's rules. */
 	if (magic == BINFMTFS_MAGIC || magic == NFSD_MAGIC)
 		return true;
 	if (bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name)) > SETTING_WORDS * 8)
@@ -36,7 +37,7 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 		       IS(EIGHT('m', 'o', 'd', 'p', 'r', 'o', 'b', 'e'), 0) ||
 		       IS(EIGHT('h', 'o', 't', 'p', 'l', 'u', 'g', 0), 0) ||
 		       IS(EIGHT('p', 'o', 'w', 'e', 'r', 'o', 'f', 'f'), EIGHT('_', 'c', 'm', 'd', 0, 0, 0, 0)) ||
-		       /* usermodehelper: the capabilities of all helpers */
+		       /* usermodehelper: capabilities of all helpers */
 		       IS(EIGHT('b', 's', 'e', 't', 0, 0, 0, 0), 0) ||
 		       IS(EIGHT('i', 'n', 'h', 'e', 'r', 'i', 't', 'a'), EIGHT('b', 'l', 'e', 0, 0, 0, 0, 0)) ||
 		       /* fs/ocfs2/nm/hb_ctl_path */
@@ -50,7 +51,7 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 	    IS(EIGHT('c', 'a', 'c', 'h', 'e', '_', 'g', 'e'), EIGHT('t', 'e', 'n', 't', 0, 0, 0, 0)) ||
 	    IS(EIGHT('c', 'l', 't', 'r', 'a', 'c', 'k', '_'), EIGHT('p', 'r', 'o', 'g', 0, 0, 0, 0)))
 		return true;
-	/* devices/system/machinecheck/machinecheckN/trigger; others of that name start nothing. */
+	/* devices/system/machinecheck/machinecheckN/trigger; other files of that name start nothing. */
 	if (!IS(EIGHT('t', 'r', 'i', 'g', 'g', 'e', 'r', 0), 0))
 		return false;
 #undef IS
@@ -60,14 +61,14 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 }
 
 /*
- * What every hook asks that gets a name which is written, taken away or given to something else, besides the rules: not 0 where
- * that is refused. Global, as write_path().
+ * Checks, besides the rules, every name that a hook gets and that is written, removed or given to another
+ * object. Returns nonzero if that is refused. Global like write_path().
  */
 __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
 	__u64 magic = FIELD(super_block, ADDRESS(dentry, (void *)dentry, d_sb), s_magic);
-	/* A mount leaves the directory below it where it is. */
+	/* A mount leaves the directory that it covers in place. */
 	bool only_below = hook == SB_MOUNT || hook == MOVE_MOUNT;
 	const struct image_domain *rules;
 
@@ -90,13 +91,13 @@ __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 	return refuse_name(dentry, mnt, hook, guard_verdict(rules), RULE_HELPER);
 }
 
-/* The same, as what a hook returns. */
+/* Does the same and returns what a hook returns. */
 static __always_inline int guard_write(struct dentry *dentry, struct vfsmount *mnt, __u32 hook)
 {
 	return guard_name((__u64)PLAIN(dentry), (__u64)PLAIN(mnt), hook) ? -EACCES : 0;
 }
 
-/* The same for two names of which one becomes the other. */
+/* Does the same for two names of which one becomes the other. */
 static __always_inline int guard_two(struct dentry *dentry, struct vfsmount *mnt, struct dentry *new_dentry,
 				     struct vfsmount *new_mnt, __u32 hook)
 {
@@ -105,7 +106,10 @@ static __always_inline int guard_two(struct dentry *dentry, struct vfsmount *mnt
 	return verdict ?: guard_write(new_dentry, new_mnt, hook);
 }
 
-/* The pins go with the last mount of their filesystem. In a mount namespace of its own, root of the host may unmount its copy. */
+/*
+ * Guards the mounts of the pins, which go with the last mount of their filesystem. In another mount
+ * namespace, root of the host may unmount the copy.
+ */
 static __always_inline int guard_umount(struct vfsmount *mnt)
 {
 	struct guarded_key device = { .kind = GUARDED_DEVICE, .device = mnt->mnt_sb->s_dev };
@@ -121,7 +125,7 @@ static __always_inline int guard_umount(struct vfsmount *mnt)
 	return refuse_name((__u64)PLAIN(mnt->mnt_root), (__u64)PLAIN(mnt), SB_UMOUNT, VERDICT_BLOCK, RULE_AGENT);
 }
 
-/* The option of a mount of control groups of version 1 that is the setting of the same name. */
+/* Guards the setting release_agent as a mount option of control groups of version 1. */
 SEC("lsm/fs_context_parse_param")
 int BPF_PROG(fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * The kernel's types, cut down to the fields that the programs read. Offsets are relocated at load (CO-RE), so only names
- * and types count here. Kernels 6.1 to 7.2.
+ * Declares the kernel's types, cut down to the fields that the programs read. Offsets are relocated at load
+ * (CO-RE), so only names and types matter here. Kernels 6.1 to 7.2.
  */
 #ifndef ARMOR_KERNEL_H
 #define ARMOR_KERNEL_H
@@ -38,7 +38,7 @@ struct block_device {
 
 struct super_block {
 	__u32 s_dev;
-	struct block_device *s_bdev; /* 0 where it is on none */
+	struct block_device *s_bdev; /* 0 if it is on none */
 	char s_id[32];
 	struct file_system_type *s_type;
 	unsigned long s_flags;
@@ -102,7 +102,7 @@ struct ns_common {
 	unsigned int inum;
 	refcount_t count; /* `__ns_ref` since 6.18 */
 	refcount_t __ns_ref;
-	__u64 ns_id; /* since 6.18; no two namespaces ever have the same */
+	__u64 ns_id; /* since 6.18; never used again for another namespace */
 };
 
 struct mount;
@@ -110,7 +110,7 @@ struct mount;
 struct mnt_namespace {
 	struct ns_common ns;
 	struct mount *root;
-	__u64 seq; /* before 6.18: the same */
+	__u64 seq; /* the same, before 6.18 */
 };
 
 struct mount {
@@ -118,9 +118,9 @@ struct mount {
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
 	struct list_head mnt_mounts; /* its children */
-	struct list_head mnt_child;  /* where it stands among its parent's */
+	struct list_head mnt_child;  /* its link in the parent's list */
 	struct mnt_namespace *mnt_ns;
-	int mnt_group_id; /* of those that mounts are propagated to; 0: to none */
+	int mnt_group_id; /* group that mounts are propagated to; 0: none */
 };
 
 struct path {
@@ -136,7 +136,7 @@ struct file {
 	void *private_data;
 };
 
-/* Since 6.5: a file that an overlay or a FUSE passthrough opened below itself. */
+/* Since 6.5: a file that an overlay or a FUSE passthrough opened in the filesystem below. */
 struct backing_file {
 	struct file file;
 	struct path user_path;
@@ -175,14 +175,14 @@ struct socket {
 };
 
 struct unix_sock {
-	struct path path; /* of a socket that is bound to a name; else 0 */
+	struct path path; /* of a socket bound to a name; otherwise 0 */
 };
 
 struct user_namespace {
 	int level;
 };
 
-/* 64 bits, as one number since 6.3 and as two before. */
+/* 64 bits: one number since 6.3, two before. */
 typedef struct {
 	__u32 cap[2];
 } kernel_cap_t;
@@ -213,7 +213,7 @@ struct kernfs_iattrs {
 struct kernfs_node {
 	const char *name;
 	__u64 id;
-	struct kernfs_iattrs *iattr; /* 0 where owner and mode never were set: root's */
+	struct kernfs_iattrs *iattr; /* 0 if owner and mode were never set: root's */
 };
 
 struct cgroup {
@@ -249,7 +249,7 @@ struct fs_struct {
 	struct path root;
 };
 
-/* At the start of every seqlock_t. */
+/* The beginning of every seqlock_t. */
 struct seqcount {
 	unsigned int sequence;
 };
@@ -282,7 +282,7 @@ struct task_struct {
 	struct files_struct *files;
 	unsigned int flags;
 	unsigned int ptrace;
-	struct task_struct *parent; /* who traces it, else real_parent */
+	struct task_struct *parent; /* the tracer, otherwise real_parent */
 	__u64 start_boottime; /* nanoseconds */
 	char comm[16];
 	unsigned int in_execve : 1;
@@ -355,13 +355,13 @@ struct bpf_iter__task_vma {
 
 #pragma clang attribute pop
 
-/* Since 6.2; costs nothing: the verifier then knows the type that the address is read as. */
+/* Since 6.2. It costs nothing, and tells the verifier the type that an address is read as. */
 extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 
 /*
- * A field of the kernel structure at an address that the verifier knows nothing of; 0 if it cannot be read. A plain load
- * where the kernel knows bpf_rdonly_cast, a call ten times as long where not. What the verifier knows the type of needs
- * neither.
+ * Reads a field of a kernel structure at an address that the verifier knows nothing of; 0 if it cannot be
+ * read. It is a plain load if the kernel has bpf_rdonly_cast, otherwise a call that takes ten times as long.
+ * An address whose type the verifier knows needs neither.
  */
 #define FIELD(structure, address, field)                                                                                \
 	({                                                                                                              \
@@ -376,8 +376,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 	})
 
 /*
- * The same for a field that is itself an address, and for any pointer: as a plain number, so that the verifier needs not
- * tell apart where it came from. Negating twice makes it forget the type.
+ * Makes a pointer a plain number, so that the verifier need not distinguish where it came from. Negating it
+ * twice makes the verifier forget its type. ADDRESS() does so with a field that is itself an address.
  */
 #define PLAIN(pointer)                                                                                                  \
 	({                                                                                                              \
@@ -388,11 +388,11 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 	})
 #define ADDRESS(structure, address, field) PLAIN(FIELD(structure, address, field))
 
-/* Characters as they lie in memory, as one number. */
+/* Characters in memory order, as one number. */
 #define FOUR(a, b, c, d) ((__u32)(a) | (b) << 8 | (c) << 16 | (d) << 24)
 #define EIGHT(a, b, c, d, e, f, g, h) (FOUR(a, b, c, d) | (__u64)FOUR(e, f, g, h) << 32)
 
-/* Values that BTF does not carry; the same from 6.1 to 7.2. */
+/* Values that BTF does not carry. They are the same from 6.1 to 7.2. */
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define S_IFCHR 0020000
@@ -407,7 +407,10 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define TMPFS_MAGIC 0x01021994
 #define RAMFS_MAGIC 0x858458f6
-/* Those that the kernel fills itself: include/uapi/linux/magic.h, ipc/mqueue.c, fs/configfs, fs/binfmt_misc.c, fs/nfsd. */
+/*
+ * Filesystems that the kernel fills: include/uapi/linux/magic.h, ipc/mqueue.c, fs/configfs, fs/binfmt_misc.c,
+ * fs/nfsd.
+ */
 #define PROC_SUPER_MAGIC 0x9fa0
 #define SYSFS_MAGIC 0x62656572
 #define CGROUP_SUPER_MAGIC 0x27e0eb
@@ -432,17 +435,20 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define FMODE_READ (1u << 0)
 #define FMODE_WRITE (1u << 1)
 #define FMODE_CREATED (1u << 20)
-#define FLAG_EXEC 0x20 /* __FMODE_EXEC in f_flags: opened to execute it; open() cannot ask for it, mq_open() can */
+/* __FMODE_EXEC in f_flags: opened for execution; open() cannot ask for it, mq_open() can. */
+#define FLAG_EXEC 0x20
 #define O_ACCMODE 3u
-#define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and started no program since */
-/* include/linux/fs.h: of an iattr's ia_valid, times that a task sets */
+#define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and no program started since */
+/* include/linux/fs.h: bits of an iattr's ia_valid for times that a task sets */
 #define ATTR_ATIME_SET (1u << 7)
 #define ATTR_MTIME_SET (1u << 8)
 #define ATTR_TIMES_SET (1u << 16)
 #define ATTR_TOUCH (1u << 17)
 #define PF_KTHREAD 0x00200000u
-#define DCACHE_PAR_LOOKUP_BEFORE_ENUM (1u << 28 | 1u << 24) /* include/linux/dcache.h, before and in 6.15, without an enum dentry_flags */
-#define DCACHE_MOUNTED_BEFORE_ENUM (1u << 15 | 1u << 16) /* the same; until 6.7 the second, then the first */
+/* include/linux/dcache.h: the bits before and in 6.15, where there is no enum dentry_flags. */
+#define DCACHE_PAR_LOOKUP_BEFORE_ENUM (1u << 28 | 1u << 24)
+/* The same; the second bit until 6.7, then the first. */
+#define DCACHE_MOUNTED_BEFORE_ENUM (1u << 15 | 1u << 16)
 #define PR_SET_MM 35 /* include/uapi/linux/prctl.h */
 #define PR_SET_MM_EXE_FILE 13
 #define PR_SET_MM_MAP 14
@@ -465,7 +471,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define CAP_SYS_ADMIN 21
 #define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
-/* A mount namespace that no task is in (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */
+/* Number of a mount namespace without tasks (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */
 #define MNT_NS_ANON_INO 0xEFFFFFF7u
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * A task's label, found whoever was preempted where.
+ * Finds a task's label, even if a preempted task holds the lock on it.
  *
- * Before 6.2 bpf_task_storage_get() takes a lock of the processor and, where a task was preempted with it, answers that there
- * is nothing. Taken at its word a task would then be under no domain's rules. So where the kernel is such a one, what it says
- * not to be there is looked for in the task's storage itself, which needs no lock to be read.
+ * Before 6.2 bpf_task_storage_get() takes a lock of the processor. If a task was preempted while it held the
+ * lock, the function returns nothing, as if there were no label, and the task would be under no domain's
+ * rules. On such kernels a label that is not found is searched for in the task's storage itself, which can be
+ * read without a lock.
  *
- * Invariant: every look at a label goes through here, or refuses without one.
+ * Invariant: every look-up of a label goes through here, or refuses if it finds none.
  */
 #ifndef ARMOR_LABEL_H
 #define ARMOR_LABEL_H
@@ -36,11 +37,11 @@ struct bpf_local_storage {
 
 #pragma clang attribute pop
 
-/* The lock, gone since 6.18; and what shows that it is taken for tracing programs alone, as from 6.2 on. */
+/* The lock, gone since 6.18; and a symbol that exists if only tracing programs take it, as from 6.2 on. */
 extern const void bpf_task_storage_busy __ksym __weak;
 extern const void bpf_task_storage_get_recur_proto __ksym __weak;
 
-/* Maps that one task has something in, more than anybody uses. */
+/* Number of maps in which a task may have an entry: more than anybody uses. */
 #define TASK_STORAGES 256
 
 struct label_search {
@@ -68,8 +69,8 @@ static long search_storage(__u32 step, struct label_search *search)
 }
 
 /*
- * Half of the label that the kernel says a task not to have: domain and generation, or what follows; 0 where it has none.
- * Global, so that the verifier goes through it once per program.
+ * Returns half of the label of a task that has none according to the kernel: domain and generation, or the
+ * rest; 0 if it has none. Global, so that the verifier follows it once per program.
  */
 __noinline __u64 label_beside_lock(__u64 task, __u32 second_half)
 {
@@ -86,13 +87,14 @@ __noinline __u64 label_beside_lock(__u64 task, __u32 second_half)
 static __always_inline bool lock_may_be_taken(void)
 {
 	/*
-	 * Or the verifier takes label_beside_lock() out of the programs of a kernel without that lock. Where it takes a function out,
-	 * kernels mistake those behind it for others when judge() is to be replaced (func_info_aux, kernel/bpf/verifier.c).
+	 * `never` keeps label_beside_lock() in the programs on kernels without that lock. If the verifier
+	 * removes a function, kernels mistake those behind it for others when judge() is replaced
+	 * (func_info_aux, kernel/bpf/verifier.c).
 	 */
 	return never || (&bpf_task_storage_busy && !&bpf_task_storage_get_recur_proto);
 }
 
-/* A copy of a task's label; zeros, as of one of the host's, where it has none. */
+/* Returns a copy of a task's label. If it has none, returns zeros, as for a task of the host. */
 static __always_inline struct label label_of(struct task_struct *task)
 {
 	struct label *stored = bpf_task_storage_get(&labels, task, 0, 0);
@@ -112,7 +114,7 @@ static __always_inline struct label label_of(struct task_struct *task)
 	return label;
 }
 
-/* The domain of a task that the kernel says to have no label. */
+/* Returns the domain of a task that has no label according to the kernel. */
 static __always_inline __u32 domain_beside_lock(struct task_struct *task)
 {
 	return lock_may_be_taken() ? (__u32)label_beside_lock((__u64)PLAIN(task), 0) : HOST_DOMAIN;

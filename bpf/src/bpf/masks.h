@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* What of all decisions over the classes of an object is not a silent allow: most accesses end here. */
+/* Finds out whether an access is a silent allow, from the classes of its object. Most accesses end here. */
 #ifndef ARMOR_MASKS_H
 #define ARMOR_MASKS_H
 
@@ -17,7 +17,7 @@ static __always_inline __u32 cell_mask(const struct scope *scope, __u32 subject,
 	return cell ? *cell >> 32 : ~0u;
 }
 
-/* A cell's high half: what of all decisions over objects of a class is not a silent allow, and what is a refusal. */
+/* Returns the high half of cells: which decisions on a class are no silent allows, and which are refusals. */
 static __always_inline __u32 class_mask(const struct scope *scope, __u32 class)
 {
 	__u32 mask = cell_mask(scope, scope->subject, class);
@@ -41,7 +41,7 @@ static long mask_step(__u32 step, struct masking *masking)
 	return 0;
 }
 
-/* The masks of all classes but the first. */
+/* Returns the masks of all classes but the first. */
 static __noinline __u32 other_masks(const struct scope *scope, const struct classes *classes)
 {
 	struct masking masking = { .scope = scope, .classes = classes };
@@ -60,13 +60,13 @@ static __always_inline __u32 classes_mask(const struct scope *scope, const struc
 	return classes->count > 1 ? mask | other_masks(scope, classes) : mask;
 }
 
-/* The bits of a mask for some permissions, whoever owns the object. */
+/* Returns the bits of a mask for some permissions, whoever owns the object. */
 static __always_inline __u32 asked_mask(__u32 permissions)
 {
 	return (permissions & 1) * 3 | (permissions & 2) * 6 | (permissions & 4) * 12 | (permissions & 8) * 24;
 }
 
-/* Whether nothing is refused and nothing is to be told of, whoever owns the object: most accesses end here. */
+/* Returns whether nothing is refused or reported, whoever owns the object. Most accesses end here. */
 static __always_inline bool silently_allowed(const struct scope *scope, const struct classes *classes, __u32 permissions)
 {
 	return !(classes_mask(scope, classes) & asked_mask(permissions));

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Mounts that a task under rules makes, moves or takes away in its domain's own mount tree, from which canonical names come, or
- * where they are propagated to it. Elsewhere they change no canonical name, and are nobody's concern.
+ * Checks the mounts that a task under rules makes, moves or takes away in its domain's own mount tree, or
+ * where they are propagated to it. Canonical paths come from that tree. Mounts elsewhere change no canonical
+ * path and are not checked.
  *
- * - To mount over a name is to write it: all that it shows from then on is another thing.
- * - What a fromSource names, and what leads there, is not mounted over: any program could take the place of the one that has rights.
- * - A mount is not moved or taken away where rules block what they call by its name: another name, or none, might not be blocked.
- *   What takes the directory away that it is on takes the mount away in every tree (detach_mounts(), fs/namespace.c).
- * - To mount a device's filesystem is to read the device, which the kernel opens by its number.
+ * - Mounting over a name is writing it, because the name then shows other objects.
+ * - Nothing is mounted over a program that a fromSource names, nor over a directory that leads to it: any
+ *   program could take the place of the one that has rights.
+ * - A mount is not moved or taken away if rules block something by its path: under another path, or none, it
+ *   might not be blocked. Removing the directory that a mount is on takes the mount away in every tree
+ *   (detach_mounts(), fs/namespace.c).
+ * - Mounting a device's filesystem is reading the device, which the kernel opens by its number.
  */
 #ifndef ARMOR_MOUNTING_H
 #define ARMOR_MOUNTING_H
@@ -15,17 +18,17 @@
 #include "check.h"
 #include "undecided.h"
 
-/* Whether what happens to a mount happens in the domain's own tree. */
+/* Returns whether a change to a mount happens in the domain's own mount tree. */
 static __always_inline bool is_own(const struct scope *scope, struct mount *mount)
 {
 	__u32 place = place_of(mount), number = own_namespace(scope, 0, place);
 
-	/* What is mounted there goes by the mount's own group, what is taken away by that of the mount that it is on. */
+	/* Mounting on it propagates by its own group, unmounting it by its parent's group. */
 	return !number || place == number || FIELD(mount, mount, mnt_group_id) ||
 	       FIELD(mount, ADDRESS(mount, mount, mnt_parent), mnt_group_id);
 }
 
-/* Whether every name leads to this state. Global, as write_path(). */
+/* Returns whether every path leads to this state. Global like write_path(). */
 __noinline int leads_only_to(struct name *name, __u32 state)
 {
 	if (!name || name->names > NAME_STATES)
@@ -36,7 +39,7 @@ __noinline int leads_only_to(struct name *name, __u32 state)
 	return true;
 }
 
-/* Whether a source of rights is called by the name, or by one below it where it is a directory's. */
+/* Returns whether a fromSource names the path or, for a directory, one below it. */
 static __always_inline bool leads_to_source(const struct scope *scope, struct scratch *scratch)
 {
 	struct name *among_sources = &scratch->access.other_program;
@@ -50,13 +53,13 @@ static __always_inline bool leads_to_source(const struct scope *scope, struct sc
 	return !leads_only_to(among_sources, 0);
 }
 
-/* Whether only rules that hold everywhere, like a pattern that begins with two stars, hold below a directory. */
+/* Returns whether only rules that hold everywhere, like a pattern that begins with two stars, hold below. */
 static __always_inline bool is_elsewhere(const struct scope *scope, struct name *name)
 {
 	return leads_only_to(name, scope->rules->elsewhere);
 }
 
-/* What is blocked of `permissions` under the classes; PERMISSIONS, if nothing is. */
+/* Returns the first of `permissions` that is blocked under the classes; PERMISSIONS if none is. */
 static __always_inline __u32 first_blocked(const struct scope *scope, const struct classes *classes, __u32 permissions)
 {
 	__u32 blocked = classes_mask(scope, classes) >> CELL_BLOCKED & 0xff;
@@ -67,7 +70,7 @@ static __always_inline __u32 first_blocked(const struct scope *scope, const stru
 	return PERMISSIONS;
 }
 
-/* Concludes that a permission is blocked under the classes; whoever owns what is there. */
+/* Concludes with a permission that is blocked under the classes, whoever owns the object. */
 static __always_inline int conclude_blocked(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions)
 {
 	__u32 permission = first_blocked(scope, classes, permissions), decision;
@@ -82,7 +85,7 @@ static __always_inline int conclude_blocked(struct scope *scope, struct scratch 
 
 #define ANY_PERMISSION ((1u << PERMISSIONS) - 1)
 
-/* Sets the classes of all that is below the domain's root. */
+/* Sets the classes of everything below the domain's root. */
 static __always_inline void find_below_root(struct scope *scope, struct scratch *scratch, struct classes *below)
 {
 	__u32 state;
@@ -97,7 +100,7 @@ static __always_inline void find_below_root(struct scope *scope, struct scratch 
 
 enum mounting { MOUNTS_OVER, TAKES_AWAY, DETACHES, MOVES_ALL, ELSEWHERE };
 
-/* What has to be found; nothing, where it does not happen in the domain's own tree. */
+/* Sets up the names to find: none if the change is not in the domain's own mount tree. */
 static __always_inline void begin_mounting(const struct scope *scope, struct scratch *scratch)
 {
 	struct access *access = &scratch->access;
@@ -136,7 +139,10 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 	if (mounting == MOUNTS_OVER) {
 		permissions = 1u << WRITE;
 	} else if (is_named(name->place) && name->place == own_namespace(scope, name->mnt, name->place)) {
-		/* In the domain's own tree only the name that goes counts, elsewhere all that those may have which go with it. */
+		/*
+		 * In the domain's own mount tree only the path that goes counts. Elsewhere the mounts that go
+		 * with it count too, with all their paths.
+		 */
 		__u32 state = name->states[0], both = OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED;
 
 		if (state != NO_STATE)
@@ -149,7 +155,7 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 	return conclude_blocked(scope, scratch, classes, permissions);
 }
 
-/* Asks about what a task does to a mount, or where it puts one. */
+/* Asks about a task's change to a mount, or about the place of a new one. */
 static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, enum mounting mounting)
 {
 	struct scratch *scratch;
@@ -169,7 +175,10 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
 	return verdict;
 }
 
-/* Asks about what takes a name away, where something is mounted on it: in another tree than the task's, or it would be busy. */
+/*
+ * Asks about the removal of a name on which something is mounted. It is mounted in another mount tree than
+ * the task's, or the name would be busy.
+ */
 static __always_inline int check_detaching(struct dentry *dentry, struct vfsmount *mnt, __u32 hook)
 {
 	__u32 flag = DCACHE_MOUNTED_BEFORE_ENUM;
@@ -190,7 +199,7 @@ static __always_inline int judge_device(struct scope *scope, struct scratch *scr
 	return conclude(scope, scratch, decide(scope, scratch, classes, scratch->question.permissions, 0));
 }
 
-/* What is mounted, as it is before it has a place: whether the device that it is on may be read, and written to. */
+/* Checks whether the device of a filesystem may be read, and written, before the filesystem has a place. */
 SEC("lsm/sb_kern_mount")
 int BPF_PROG(sb_kern_mount, struct super_block *sb)
 {

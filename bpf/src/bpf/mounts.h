@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Where a mount is, and by which mounts a domain's own mount tree shows a filesystem.
+ * Finds where a mount is, and by which mounts a domain's own mount tree shows a filesystem.
  *
- * The tree is the kernel's own, gone through from the root of the domain's mount namespace, so a mount counts from when it is
- * made until it is gone. What was found is kept as of the kernel's epoch of mounts (mount_lock): who uses it looks at the
- * epochs again afterwards, with unchanged_since().
+ * The tree is the kernel's own, walked from the root of the domain's mount namespace, so a mount counts from
+ * when it is made until it is gone. The result is kept for the kernel's epoch of mounts (mount_lock). Code
+ * that uses it checks the epochs again afterwards, with unchanged_since().
  */
 #ifndef ARMOR_MOUNTS_H
 #define ARMOR_MOUNTS_H
 
 #include "scope.h"
 
-/* Where a mount is; any other number is that of the mount namespace whose tree it is in. */
+/* The place of a mount. Any other number is that of the mount namespace whose tree the mount is in. */
 enum place {
 	PLACE_BACKING,	 /* a layer below an overlay, opened by the kernel */
-	PLACE_ANONYMOUS, /* memfd, pipe, socket: no path by nature */
+	PLACE_ANONYMOUS, /* memfd, pipe, socket: never has a path */
 	PLACE_DETACHED,	 /* in no mount tree that a task is in */
 };
 
-/* Global, as write_path(). */
+/* Returns the place of a mount. Global like write_path(). */
 __noinline __u32 place_at(__u64 mount)
 {
 	struct mnt_namespace *ns = ADDRESS(mount, mount, mnt_ns);
@@ -46,8 +46,8 @@ static __always_inline bool is_named(__u32 place)
 }
 
 /*
- * Whether a filesystem is filled by the kernel: each instance shows the same things under the same names, so a name in one
- * is a name in all. Global, as write_path().
+ * Returns whether the kernel fills a filesystem. Each instance then shows the same objects under the same
+ * names, so a path in one is a path in all. Global like write_path().
  */
 __noinline int is_the_kernels(__u64 magic)
 {
@@ -78,8 +78,8 @@ __noinline int is_the_kernels(__u64 magic)
 
 
 /*
- * The address of the struct mnt_namespace with this number, 0 where none has it: what was freed has no references. Global, as
- * write_path().
+ * Returns the address of the struct mnt_namespace with this number, 0 if there is none: a freed one has no
+ * references. Global like write_path().
  */
 __noinline __u64 namespace_at(__u32 number)
 {
@@ -102,18 +102,18 @@ static __always_inline __u64 sequence_of(__u64 ns)
 	return bpf_core_field_exists(((struct ns_common *)0)->ns_id) ? FIELD(mnt_namespace, ns, ns.ns_id) : 0;
 }
 
-/* Whether the mount namespace that a container was given is at this address. */
+/* Returns whether the mount namespace at this address is the one that a container was given. */
 static __always_inline bool is_given(const struct entry_root *entry_root, __u64 ns)
 {
 	return ns && (!entry_root->sequence || sequence_of(ns) == entry_root->sequence);
 }
 
-/* A number that no namespace has: that of one that is gone. */
+/* Stands for the number of a namespace that is gone. No namespace has it. */
 #define NAMESPACE_GONE 1
 
 /*
- * Inode number of the mount namespace whose tree is the domain's own, 0 where that is not known. `mnt`, where it is not 0, is a mount
- * at `place`.
+ * Returns the inode number of the mount namespace whose tree is the domain's own, 0 if that is not known. If
+ * `mnt` is not 0, it is a mount at `place`.
  */
 static __noinline __u32 own_namespace(const struct scope *scope, __u64 mnt, __u32 place)
 {
@@ -127,12 +127,12 @@ static __noinline __u32 own_namespace(const struct scope *scope, __u64 mnt, __u3
 	number = entry_root ? entry_root->mount_namespace : 0;
 	if (!number)
 		return 0;
-	/* A namespace that has mounts is there. */
+	/* A namespace that has mounts exists. */
 	ns = mnt && place == number ? (__u64)ADDRESS(mount, mount_of((void *)mnt), mnt_ns) : namespace_at(number);
 	return is_given(entry_root, ns) ? number : NAMESPACE_GONE;
 }
 
-/* Remembers where a task's mount namespace is, and which, if its container's entrance has the number alone. */
+/* Records where a task's mount namespace is, and its sequence if the entry root has only the number. */
 static __always_inline void note_namespace(struct task_struct *task)
 {
 	struct nsproxy *namespaces_of = ADDRESS(task_struct, task, nsproxy);
@@ -148,7 +148,7 @@ static __always_inline void note_namespace(struct task_struct *task)
 		entry_root->sequence = sequence_of(ns);
 }
 
-/* Steps from mount to mount that are made at most: twice what a mount namespace may hold (fs.mount-max). */
+/* Maximum number of steps from mount to mount: twice the mounts that a namespace may hold (fs.mount-max). */
 #define TREE_STEPS 200000
 
 struct tree {
@@ -160,7 +160,7 @@ static __always_inline __u64 mount_of_child(struct list_head *node)
 	return (__u64)node - bpf_core_field_offset(struct mount, mnt_child);
 }
 
-/* Takes note of the mount that the search is at, if it shows the filesystem. */
+/* Adds the mount that the search is at, if it shows the filesystem. */
 static __always_inline void visit(struct scratch *scratch, __u64 mount)
 {
 	struct super_block *sb = ADDRESS(mount, mount, mnt.mnt_sb);
@@ -175,7 +175,7 @@ static __always_inline void visit(struct scratch *scratch, __u64 mount)
 		scratch->shown.count = count + 1;
 }
 
-/* One step through the tree: down to a first child, on to the next one, or back to the parent. */
+/* Does one step through the tree: down to the first child, on to the next one, or back to the parent. */
 static long tree_step(__u32 step, struct tree *tree)
 {
 	struct scratch *scratch = tree->scratch;
@@ -211,9 +211,9 @@ static __always_inline struct shown_cache *shown_cache_of(__u32 number, __u64 fi
 }
 
 /*
- * Fills scratch->shown with the mounts by which the mount namespace with this number shows the filesystem of `dentry`, as of
- * the epoch scratch->resolve_mounts. `mnt`, where it is not 0, is a mount in the namespace `place`. 0 when it cannot be told.
- * Global, as write_path().
+ * Fills scratch->shown with the mounts by which the mount namespace with this number shows the filesystem of
+ * `dentry`, as of the epoch scratch->resolve_mounts. If `mnt` is not 0, it is a mount in the namespace
+ * `place`. Returns 0 if the mounts cannot be determined. Global like write_path().
  */
 __noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 place, __u32 number)
 {
@@ -234,7 +234,7 @@ __noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 	bpf_spin_lock(&cache->lock);
 	hit = cache->filesystem == scratch->tree_filesystem && cache->mount_namespace == number && cache->mounts == mounts;
 	if (hit) {
-		/* Nearly always there are no more. */
+		/* There are hardly ever more. */
 		scratch->shown.count = cache->shown.count;
 		scratch->shown.of[0] = cache->shown.of[0];
 		scratch->shown.of[1] = cache->shown.of[1];
@@ -255,7 +255,7 @@ __noinline __u32 find_shown(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 		scratch->shown.count = SHOWN_MOUNTS + 1;
 	load_fence(scratch);
 	if (mounts & 1 || FIELD(seqcount, &mount_lock, sequence) != mounts)
-		return 1; /* torn: found out by who asked */
+		return 1; /* torn; the caller finds out */
 	bpf_spin_lock(&cache->lock);
 	cache->filesystem = scratch->tree_filesystem;
 	cache->mount_namespace = number;

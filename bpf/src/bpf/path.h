@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * From a kernel object to its path, and from the path to a state of an automaton.
+ * Writes the path of a kernel object, and scans a path to a state of an automaton.
  *
- * A path is written from its end towards the front of scratch->path, as walking from a name to the root yields it. It
- * comes from dentries and mounts alone, never from user memory. A directory's path ends in a slash.
+ * A path is written from its end towards the front of scratch->path, in the order of a walk from a name to
+ * the root. It comes from dentries and mounts only, never from user memory. A directory's path ends in a
+ * slash.
  */
 #ifndef ARMOR_PATH_H
 #define ARMOR_PATH_H
@@ -11,7 +12,7 @@
 #include "kernel.h"
 #include "maps.h"
 
-/* The kernel's own epochs: odd while a rename or a mount is under way, moved by every one (fs/dcache.c, fs/namespace.c). */
+/* The kernel's epochs: every rename or mount moves one, odd meanwhile (fs/dcache.c, fs/namespace.c). */
 extern const void rename_lock __ksym;
 extern const void mount_lock __ksym;
 
@@ -28,7 +29,7 @@ static __always_inline struct epochs read_epochs(void)
 	};
 }
 
-/* Keeps the loads behind it behind those before it. x86 loads in order anyway. */
+/* Keeps later loads behind earlier ones. x86 loads in order anyway. */
 static __always_inline void load_fence(struct scratch *scratch)
 {
 #ifdef __TARGET_ARCH_x86
@@ -43,7 +44,7 @@ static __always_inline bool quiet(struct epochs epochs)
 	return !((epochs.renames | epochs.mounts) & 1);
 }
 
-/* Whether no name and no mount moved since `before`: what was walked in between is not torn. */
+/* Returns whether no name and no mount has moved since `before`. If so, a walk in between is not torn. */
 static __always_inline bool unchanged_since(struct epochs before)
 {
 	struct epochs now = read_epochs();
@@ -56,13 +57,13 @@ enum walk_end { WALK_UNTOLD, WALK_ROOT, WALK_OUTSIDE };
 struct walk {
 	char *path;
 	struct dentry *dentry;
-	struct mount *mount; /* 0: stay inside the filesystem, whatever is mounted where */
-	struct dentry *root;  /* of what `mount` shows, or of the filesystem */
-	__u32 start; /* of the path so far */
+	struct mount *mount; /* 0: stay inside the filesystem, whatever is mounted on it */
+	struct dentry *root;  /* root of what `mount` shows, or of the filesystem */
+	__u32 start; /* start of the path so far */
 	__u32 end;   /* enum walk_end */
 };
 
-/* One name further up; true at the end. */
+/* Goes up by one name. Returns true at the end. */
 static __always_inline bool climb(struct walk *walk)
 {
 	struct dentry *dentry = walk->dentry;
@@ -84,7 +85,7 @@ static __always_inline bool climb(struct walk *walk)
 		return false;
 	}
 	if (dentry == parent) {
-		/* Not below what is mounted: another part of the filesystem, moved out of it, or never connected. */
+		/* Not below the mount's root: elsewhere in the filesystem, moved out, or never connected. */
 		walk->end = WALK_OUTSIDE;
 		return true;
 	}
@@ -108,7 +109,7 @@ static __always_inline bool climb(struct walk *walk)
 	return false;
 }
 
-/* Names per call: a call costs as much as a name's loads. */
+/* Goes up by several names per call: a call costs as much as a name's loads. */
 static long walk_step(__u32 step, struct walk *walk)
 {
 	return climb(walk) || climb(walk) || climb(walk);
@@ -119,14 +120,15 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-/* What write_path() returns in the place of a path's start. */
+/* Values that write_path() returns instead of a path's start. */
 #define PATH_UNTOLD (PATH_CAPACITY + 1)	 /* too long, or it cannot be read */
-#define PATH_OUTSIDE (PATH_CAPACITY + 2) /* the mount does not show it */
+#define PATH_OUTSIDE (PATH_CAPACITY + 2) /* the mount does not show the object */
 
 /*
- * Writes the path of `dentry` by the mount `mnt`, or, where that is 0, inside its filesystem, whatever is mounted where.
- * Where `mnt` shows another filesystem, which is one of the same type, the path is what it would be there. Returns where it
- * starts. Global, so that the verifier sees it once per program and not once per call.
+ * Writes the path of `dentry` by the mount `mnt`. If `mnt` is 0, writes the path inside the filesystem,
+ * whatever is mounted on it. If `mnt` shows another filesystem of the same type, the path is what it would be
+ * there. Returns where the path starts. Global, so that the verifier follows it once per program and not once
+ * per call.
  */
 __noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __u32 is_dir)
 {
@@ -157,10 +159,10 @@ __noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 	return walk.end == WALK_OUTSIDE ? PATH_OUTSIDE : PATH_UNTOLD;
 }
 
-/* What scan_path returns when there is no path, or the image does not hold the automaton. */
+/* Returned by scan_path() if there is no path, or the image does not hold the automaton. */
 #define NO_STATE (~0u)
 
-/* A word of the image, 0 behind its end. */
+/* Returns a word of the image, 0 behind its end. */
 static __always_inline __u64 *word(void *image, __u32 index)
 {
 	__u32 number = index / IMAGE_PAGE_WORDS;
@@ -171,15 +173,16 @@ static __always_inline __u64 *word(void *image, __u32 index)
 
 struct scan {
 	void *image;
-	struct image_page *page; /* the one last looked at, scratch->scan_page: most words lie in the same */
+	struct image_page *page; /* last page used, scratch->scan_page; most words are in the same one */
 	struct scratch *scratch;
-	__u32 slots, jumps; /* of struct image_automaton */
+	__u32 slots, jumps; /* as in struct image_automaton */
 	__u32 broken;
 };
 
 /*
- * policy::tables::Automaton::walk. Where the scan stands is kept in a map and not in registers: the verifier, which would
- * follow every value through every step, knows nothing of what comes from there and is done after one.
+ * Does one step of policy::tables::Automaton::walk. Returns true at the end. The position is kept in a map
+ * and not in registers: the verifier would follow every register value through every step, but knows nothing
+ * of values from a map and is done after one step.
  */
 static __always_inline bool advance(struct scan *scan)
 {
@@ -190,7 +193,7 @@ static __always_inline bool advance(struct scan *scan)
 
 	if (position >= scratch->scan_end)
 		return true;
-	asm volatile("" : "+r"(position)); /* or clang drops the mask that the verifier asks for */
+	asm volatile("" : "+r"(position)); /* otherwise clang drops the mask that the verifier requires */
 	position &= PATH_CAPACITY - 1;
 #define WORD_AT(index)                                                                                                  \
 	({                                                                                                              \
@@ -235,13 +238,16 @@ broken:
 	return true;
 }
 
-/* Transitions per call, as in walk_step(). */
+/* Makes several transitions per call, as walk_step() does. */
 static long scan_step(__u32 step, struct scan *scan)
 {
 	return advance(scan) || advance(scan) || advance(scan) || advance(scan);
 }
 
-/* The state that the path in scratch reaches at scan_end from scan_at, a state or a jump, at scan_position. */
+/*
+ * Returns the state that the path in scratch reaches at scan_end. The scan starts at scan_position in
+ * scan_at, which is a state or a jump.
+ */
 static __noinline __u32 scan_path(void *image, struct scratch *scratch, const struct image_automaton *automaton)
 {
 	struct scan scan = {

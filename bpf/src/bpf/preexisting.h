@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What tasks held already when their rules came: descriptors and mappings, which no hook sees again. Iterators go through
- * all of them at the agent's wish and write the events about those that the rules would refuse now. Nothing is counted or
- * remembered: the kernel shows the same object again where the reader's buffer was full.
+ * Finds preexisting handles: descriptors and mappings that tasks had before their rules, which no hook sees
+ * again. When the agent asks, iterators go through all of them and write the events about those that the
+ * rules would refuse. Nothing is counted or cached, because the kernel shows an object again if the reader's
+ * buffer was full.
  */
 #ifndef ARMOR_PREEXISTING_H
 #define ARMOR_PREEXISTING_H
@@ -15,12 +16,13 @@ static __always_inline bool is_entering(struct task_struct *task)
 	return label_of(task).entered & ENTERING;
 }
 
-/* In the place of a descriptor's number: a mapping. */
+/* Stands for a mapping in place of a descriptor's number. */
 #define A_MAPPING ~0u
 
 /*
- * Writes the event about what would be refused; returns its length, 0 where it would not be. Iterators decide this by themselves:
- * the kernel puts nothing in the place of their functions (check_attach_btf_id, kernel/bpf/verifier.c).
+ * Writes the event about an access that would be refused. Returns its length, 0 if it would not be refused.
+ * Iterators decide this themselves, because the kernel replaces no function of theirs (check_attach_btf_id,
+ * kernel/bpf/verifier.c).
  */
 static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *scratch, struct inode *inode, struct task_struct *obtained_by)
 {
@@ -43,7 +45,7 @@ static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *s
 	decision = decide(scope, scratch, &name->classes, permissions, owns(task, inode));
 	if (!blocks(decision))
 		return 0;
-	/* A runtime's copy of itself, as spare_hosts_root() lets it start. */
+	/* A runtime's copy of itself, which spare_hosts_root() lets it start. */
 	if (scratch->access.hook == PREEXISTING_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(name) && is_runtime(task))
 		return 0;
 	note_decision(scope, &scratch->access, decision);
@@ -51,7 +53,10 @@ static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *s
 	return length > EVENT_STRINGS ? 0 : __builtin_offsetof(struct event, strings) + length;
 }
 
-/* Of a task that enters its container the runtime's own descriptors go when its program starts: it is looked at after that. */
+/*
+ * Writes the event about one handle. A task that enters its container is looked at after its program has
+ * started, as that closes the runtime's own descriptors.
+ */
 static __noinline int show_preexisting(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 descriptor, __u32 permissions)
 {
 	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
@@ -61,24 +66,25 @@ static __noinline int show_preexisting(struct seq_file *seq, struct task_struct 
 	struct scope scope;
 	__u32 length;
 
-	/* As in check_file(). */
+	/* If the dentry has another inode, the file is a layer's, opened by the overlay's path. */
 	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task) || is_entering(task))
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return 1; /* ask again */
+		return 1; /* retry */
 	begin(scratch, task, descriptor == A_MAPPING ? PREEXISTING_MAPPING : PREEXISTING_FILE);
 	set_name(&scratch->access.name, dentry, ADDRESS(file, file, f_path.mnt), FIELD(inode, inode, i_mode),
 		 FIELD(inode, inode, __i_nlink));
 	scratch->question.permissions = permissions;
-	/* A program was started by another, of which the parent is all that is left. */
+	/* This program was started by another one, of which only the parent process is left. */
 	if (permissions == 1u << EXEC)
 		obtained_by = ADDRESS(task_struct, task, real_parent);
 	length = judge_preexisting(&scope, scratch, inode, obtained_by);
 	scratch->event.descriptor = descriptor;
 	if (length > sizeof(struct event))
 		length = 0;
-	asm volatile("" : "+r"(length)); /* or clang compares another copy of it, as in append_path() */
+	/* Otherwise clang compares another copy of it, as in append_path(). */
+	asm volatile("" : "+r"(length));
 	if (length)
 		bpf_seq_write(seq, &scratch->event, length);
 	release_scratch(scratch);

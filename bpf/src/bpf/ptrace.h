@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Looks into other processes: ptrace, /proc/PID/mem and its neighbours, process_vm_writev, pidfd_getfd, process_madvise, kcmp, setns
- * to a process's namespaces. The kernel asks for all of them in one place.
+ * Guards access to other processes: ptrace, /proc/PID/mem and its neighbours, process_vm_writev, pidfd_getfd,
+ * process_madvise, kcmp, and setns to a process's namespaces. The kernel asks one hook about all of them.
  *
- * A task under rules may look at none outside of its domain, nor at one whose program has a right that its own lacks: it could use
- * that right through the other. Tasks of the host may look at containers'.
+ * A task under rules may look into no process outside of its domain, and into none whose program has a right
+ * that its own lacks: it could use that right through the other process. Tasks of the host may look into
+ * those of containers.
  */
 #ifndef ARMOR_PTRACE_H
 #define ARMOR_PTRACE_H
@@ -13,11 +14,11 @@
 #include "self.h"
 
 struct borrowing {
-	struct scope own, other; /* alike but for the subject */
-	__u32 decision;		 /* 0: there is nothing to be borrowed */
+	struct scope own, other; /* equal except for the subject */
+	__u32 decision;		 /* 0: no right can be borrowed */
 };
 
-/* One object class: whether the other may do what is refused to oneself. */
+/* Compares one object class: whether `other` may do something that `own` is refused. */
 static long compare_rights(__u32 class, struct borrowing *borrowing)
 {
 	__u32 lost = class_mask(&borrowing->own, class) & ~class_mask(&borrowing->other, class), bit, rule;
@@ -27,7 +28,7 @@ static long compare_rights(__u32 class, struct borrowing *borrowing)
 		return 0;
 	lost &= -lost;
 	bit = (lost & 0xf0 ? 4 : 0) + (lost & 0xcc ? 2 : 0) + (lost & 0xaa ? 1 : 0);
-	/* The rule that refuses; where that is what an allow-list leaves out, the one that permits. */
+	/* The rule that refuses. For what an allow-list leaves out, the rule that permits it to `other`. */
 	rule = class_decision(&borrowing->own, borrowing->own.subject, class, bit / 2, bit & 1) & RULE_MASK;
 	if (!rule)
 		rule = class_decision(&borrowing->other, borrowing->other.subject, class, bit / 2, bit & 1) & RULE_MASK;
@@ -35,7 +36,10 @@ static long compare_rights(__u32 class, struct borrowing *borrowing)
 	return 1;
 }
 
-/* Whether a program of the subject `own` could borrow rights of one of `other`: tells of it, and is not 0 then. */
+/*
+ * Returns nonzero if a program of the subject `own` could borrow rights of one of `other`, and reports it
+ * unless the question is silent.
+ */
 static __noinline int judge_borrowing(struct scope *scope, struct scratch *scratch, __u32 own, __u32 other)
 {
 	struct borrowing borrowing = { .own = *scope, .other = *scope };
@@ -54,7 +58,7 @@ static __noinline int judge_borrowing(struct scope *scope, struct scratch *scrat
 	return -EACCES;
 }
 
-/* The subject of one of the two tasks: as its label has it, where that is of this generation. */
+/* Returns the subject of one of the two tasks, from its label if that is of this generation. */
 static __always_inline __u32 subject_of(const struct scope *scope, const struct scratch *scratch, __u32 which)
 {
 	const struct label *label = &scratch->question.labels[which];
@@ -146,8 +150,8 @@ int BPF_PROG(ptrace_traceme, struct task_struct *parent)
 }
 
 /*
- * A program that is started while its task is traced: the tracer looked before, and would get what the new program may. What is
- * compared is which program the tracer runs, whoever it is but the agent.
+ * Checks a program that starts while its task is traced. The tracer was checked earlier, and would get the
+ * new program's rights. Every tracer's program is compared, except the agent's.
  */
 SEC("lsm/bprm_check_security")
 int BPF_PROG(traced_exec, struct linux_binprm *bprm)
@@ -175,8 +179,8 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 }
 
 /*
- * A process that names another file as its own program (PR_SET_MM) would have that one's rights. Who restores processes so (CRIU) does
- * it outside of domains whose rules have sources.
+ * Refuses to let a process name another file as its own program (PR_SET_MM), because it would get that file's
+ * rights. Tools that restore processes in this way (CRIU) do it outside of domains with fromSource rules.
  */
 SEC("lsm/task_prctl")
 int BPF_PROG(task_prctl, int option, unsigned long what)
@@ -202,8 +206,8 @@ int BPF_PROG(task_prctl, int option, unsigned long what)
 
 struct namespace_search {
 	__u32 number;
-	__u64 sequence; /* where it is that of a mount namespace */
-	__u32 domain; /* which is not asked about */
+	__u64 sequence; /* of the namespace, if it is a mount namespace */
+	__u32 domain; /* domain to leave out */
 	__u32 found;
 };
 
@@ -216,7 +220,7 @@ static long search_namespace(__u32 domain, struct namespace_search *search)
 	return search->found;
 }
 
-/* The file of a namespace: not that of another domain's mounts, however a container came by it. setns(2) asks nobody any more. */
+/* Refuses a container any file of another domain's mount namespace, because setns(2) asks no hook. */
 static __noinline int guard_namespace(__u64 inode, __u32 hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -253,7 +257,7 @@ static __noinline int guard_namespace(__u64 inode, __u32 hook)
 	return verdict;
 }
 
-/* Signals, limits and scheduling by which a task could end the agent or keep it from running. */
+/* Refuses signals, limits and scheduling by which a task could end the agent or keep it from running. */
 static __noinline int guard_agent(struct task_struct *target, __u32 hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -281,8 +285,9 @@ SEC("lsm/task_kill")
 int BPF_PROG(task_kill, struct task_struct *target, struct kernel_siginfo *info, int signal, const struct cred *cred)
 {
 	/*
-	 * With somebody else's rights, from USB's completions: whoever runs now has nothing to do with it. The verifier of later
-	 * kernels takes the argument for never 0, and would take what follows out.
+	 * With `cred`, the signal comes from USB's completions with another task's rights: the current task
+	 * has nothing to do with it. The verifier of later kernels takes the argument to be never 0, and
+	 * would remove what follows.
 	 */
 	return signal && !PLAIN(cred) ? guard_agent(target, TASK_KILL) : 0;
 }
@@ -305,7 +310,7 @@ int BPF_PROG(task_setnice, struct task_struct *target, int nice)
 	return guard_agent(target, TASK_SETSCHEDULER);
 }
 
-/* The signal of a file that becomes ready. Who asked for it cannot be told any more; the agent waits for none. */
+/* Refuses signals of files that become ready. Their originator is unknown, and the agent waits for none. */
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(file_send_sigiotask, struct task_struct *target, struct fown_struct *owner, int signal)
 {

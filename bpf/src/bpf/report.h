@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* From a decision to an event in the ring. */
+/* Turns a decision into an event in the ring buffer. */
 #ifndef ARMOR_REPORT_H
 #define ARMOR_REPORT_H
 
@@ -27,7 +27,7 @@ static __always_inline bool within_rate(__u32 domain, __u32 rule, __u32 per_seco
 	return __sync_fetch_and_add(&rate->count, 1) < per_second;
 }
 
-/* Appends the path that ends in scratch to the event's strings; returns its length. */
+/* Appends the path that ends in scratch to the event's strings. Returns its length. */
 static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, __u32 start)
 {
 	__u32 length;
@@ -35,7 +35,7 @@ static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, 
 	if (start > PATH_CAPACITY)
 		return 0;
 	length = PATH_CAPACITY - start;
-	/* Or clang looks at one copy of it and uses another, which 6.1 does not connect with it. */
+	/* Otherwise clang checks one copy of it and uses another, and 6.1 does not connect the two. */
 	asm volatile("" : "+r"(offset));
 	if (offset > EVENT_STRINGS - PATH_CAPACITY || length > PATH_CAPACITY)
 		return 0;
@@ -44,7 +44,7 @@ static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, 
 	return length;
 }
 
-/* A thread of the kernel has no program: its name as ps(1) writes it, [kworker/0:1]. */
+/* Appends the name of a kernel thread, which has no program, as ps(1) writes it: [kworker/0:1]. */
 static __always_inline __u32 append_comm(struct scratch *scratch, __u32 offset, struct task_struct *task)
 {
 	char *name = &scratch->path[PATH_CAPACITY];
@@ -73,7 +73,7 @@ static __always_inline __u32 append_program(struct scratch *scratch, __u32 offse
 	return append_path(scratch, offset, write_path(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
 }
 
-/* What an access is about that has no path of its own: another process, or an object of the kernel's. */
+/* Writes the text for an access that is not about a path but about another process or a kernel object. */
 static __noinline __u32 append_object(struct scratch *scratch, struct access *access)
 {
 	long length;
@@ -84,7 +84,7 @@ static __noinline __u32 append_object(struct scratch *scratch, struct access *ac
 	return length > 1 && length <= OBJECT_NAME ? length - 1 : 0;
 }
 
-/* Appends the id of the container that the task is in. */
+/* Appends the id of a task's container. */
 static __always_inline __u32 append_container(struct scratch *scratch, __u32 offset, struct task_struct *task)
 {
 	if (offset > EVENT_STRINGS - CONTAINER_ID_BYTES || domain_of_container(scratch, task) == HOST_DOMAIN ||
@@ -111,11 +111,11 @@ static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, 
 	__u64 mnt = name->mnt ?: name->shown_by;
 	__u32 length = append_path(scratch, offset, write_path(scratch, name->dentry, mnt, name->is_dir));
 
-	/* Without a place in a mount tree, the name inside its filesystem says more than none. */
+	/* Without a path in a mount tree, the path inside the filesystem says more than none. */
 	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->is_dir));
 }
 
-/* Writes the event about scratch->access and returns the length of its strings. Global, as write_path(). */
+/* Writes the event about scratch->access. Returns the length of its strings. Global like write_path(). */
 __noinline __u32 write_event(struct scratch *scratch)
 {
 	struct task_struct *task, *parent;
@@ -166,7 +166,7 @@ __noinline __u32 write_event(struct scratch *scratch)
 	return length;
 }
 
-/* Puts an event with strings of this length into the ring. Whether that works changes nothing decided. */
+/* Puts an event with strings of this length into the ring buffer. No decision depends on its success. */
 static __always_inline void put(struct event *event, __u32 length)
 {
 	if (length > EVENT_STRINGS)
@@ -177,7 +177,7 @@ static __always_inline void put(struct event *event, __u32 length)
 		count(COUNT_REPORTED);
 }
 
-/* Counts a decision; false where the rule's rate leaves no room for its event. */
+/* Counts a decision. Returns false if the rule's rate leaves no room for its event. */
 static __always_inline bool count_decision(__u32 domain, __u32 decision, __u32 per_second)
 {
 	count(blocks(decision) ? COUNT_BLOCKED : COUNT_AUDITED);
@@ -187,7 +187,10 @@ static __always_inline bool count_decision(__u32 domain, __u32 decision, __u32 p
 	return false;
 }
 
-/* Counts the decision that an event is about and, within the rule's rate, puts it into the ring. Global, as write_path(). */
+/*
+ * Counts an event's decision, and puts the event into the ring buffer unless the rule's rate is exceeded.
+ * Global like write_path().
+ */
 __noinline int send(struct event *event, __u32 length, __u32 per_second)
 {
 	if (event && count_decision(event->domain, event->decision, per_second))
@@ -195,7 +198,7 @@ __noinline int send(struct event *event, __u32 length, __u32 per_second)
 	return 0;
 }
 
-/* The same for the decision in scratch->access, whose event is written only then. Global, as write_event(). */
+/* Does the same for scratch->access, whose event it writes only within the rate. Global like write_path(). */
 __noinline int report(struct scratch *scratch)
 {
 	if (scratch && count_decision(scratch->access.domain, scratch->access.decision, scratch->access.alerts_per_second))

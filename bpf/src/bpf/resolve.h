@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * From an object to its names, and from these to states and classes of an automaton.
+ * Resolves an object to its paths, and a path to a state and classes of an automaton.
  *
- * Bind mounts and private mount namespaces show an object under names that an attacker can choose. So beside its mount path,
- * the name in the mount tree that it was reached by, stand its canonical names: all under which the domain's own mount tree
- * shows it. The strictest decision over all of them holds. An object that only a foreign mount namespace shows gains nothing
- * from its name there: it is judged, besides, as what no rule names.
+ * Bind mounts and private mount namespaces show an object under paths that an attacker can choose. So besides
+ * its mount path, the one in the mount tree by which it was reached, an object has its canonical paths: all
+ * under which the domain's own mount tree shows it. The strictest decision over all of them holds. An object
+ * that only a foreign mount namespace shows gains nothing from its path there: it is also judged as an object
+ * that no rule names.
  */
 #ifndef ARMOR_RESOLVE_H
 #define ARMOR_RESOLVE_H
 
 #include "mounts.h"
 
-/* The classes in a state's record, of all below in the high half; 0 when there is none. */
+/* Returns the classes in a state's record, that of everything below in the high half; 0 if it has none. */
 static __always_inline __u32 classes_at(void *image, const struct image_automaton *automaton, __u32 state)
 {
 	__u64 *record = word(image, automaton->slots + state);
@@ -20,7 +21,10 @@ static __always_inline __u32 classes_at(void *image, const struct image_automato
 	return record ? *record >> 32 : 0;
 }
 
-/* These are global, as write_path(): each would multiply what the verifier follows in who calls it. */
+/*
+ * Adds a class once. Global like write_path(), as is add_canonical(): inline they would multiply what the
+ * verifier follows in their callers.
+ */
 __noinline int add_class(struct classes *classes, __u32 class)
 {
 	__u32 count;
@@ -31,7 +35,7 @@ __noinline int add_class(struct classes *classes, __u32 class)
 	for (__u32 at = 0; at < CLASSES; at++)
 		if (at < count && classes->of[at] == class)
 			return 0;
-	/* More than there is room for: then nothing is certain of it. */
+	/* With more classes than fit, nothing is certain about the object. */
 	if (count >= CLASSES) {
 		classes->of[CLASSES - 1] = OBJECT_UNRESOLVED;
 		return 0;
@@ -61,12 +65,12 @@ static __always_inline void set_class(struct classes *classes, __u32 class)
 }
 
 /*
- * Tries before a path that renames keep tearing counts as one that cannot be told. Some milliseconds' worth: in a virtual
- * machine the processor that holds one of the locks may not run for as long.
+ * Number of tries before a path that renames keep tearing counts as unresolved. They take some milliseconds:
+ * in a virtual machine the processor that holds one of the locks may not run for that long.
  */
 #define RESOLVE_TRIES 1000
 
-/* resolve_at: the next step begins anew. */
+/* resolve_at: the next step starts the resolution anew. */
 #define RESOLVE_BEGIN (~0u)
 
 struct resolution {
@@ -82,7 +86,10 @@ static __always_inline const struct image_automaton *automaton_of(const struct r
 	return resolution->scratch->resolve_subjects ? &rules->subjects : &rules->objects;
 }
 
-/* Writes the last name of a path alone. Returns where it starts; PATH_CAPACITY, where no name starts, when it cannot be told. */
+/*
+ * Writes only the last name of a path. Returns where it starts. On failure returns PATH_CAPACITY, where no
+ * name can start.
+ */
 static __always_inline __u32 write_last_name(struct scratch *scratch, const unsigned char *name, __u32 length, __u32 is_dir)
 {
 	__u32 start;
@@ -97,7 +104,7 @@ static __always_inline __u32 write_last_name(struct scratch *scratch, const unsi
 	return start;
 }
 
-/* The same of a dentry. Global, as write_path(). */
+/* Does the same for a dentry. Global like write_path(). */
 __noinline __u32 write_last(struct scratch *scratch, __u64 dentry, __u32 is_dir)
 {
 	if (!scratch)
@@ -105,7 +112,10 @@ __noinline __u32 write_last(struct scratch *scratch, __u64 dentry, __u32 is_dir)
 	return write_last_name(scratch, ADDRESS(dentry, dentry, d_name.name), FIELD(dentry, dentry, d_name.len), is_dir);
 }
 
-/* The device that runtimes mount over what a container is not to see: it has no name that says anything of it. */
+/*
+ * Returns whether an object is the null device. Runtimes mount it over what a container must not see, so its
+ * canonical paths say nothing about it.
+ */
 __noinline int is_null_device(__u64 dentry)
 {
 	struct inode *inode = ADDRESS(dentry, dentry, d_inode);
@@ -114,8 +124,8 @@ __noinline int is_null_device(__u64 dentry)
 }
 
 /*
- * Whether only the mount path counts: of the null device, and of namespaces, which are files of one filesystem, mounted once for
- * each that has a name.
+ * Returns whether only the mount path counts. It does for the null device, and for namespaces, which are
+ * files of one filesystem, mounted once for each that has a name.
  */
 static __always_inline bool has_mount_path_alone(__u64 dentry)
 {
@@ -127,7 +137,7 @@ static __always_inline bool is_in_layer(const struct resolution *resolution)
 	return resolution->scratch->resolve_layer;
 }
 
-/* Sets scratch->shown to the mounts by which the object that the resolution is at may have canonical names. */
+/* Sets scratch->shown to the mounts by which the current object may have canonical paths. */
 static __always_inline void begin_canonical(struct resolution *resolution, __u32 number)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -137,7 +147,7 @@ static __always_inline void begin_canonical(struct resolution *resolution, __u32
 		scratch->shown.count = SHOWN_MOUNTS + 1;
 }
 
-/* Sets which names there may be. */
+/* Starts a resolution: sets which paths there may be. */
 static __always_inline void begin_resolve(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -147,7 +157,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	struct epochs before;
 	__u32 number;
 
-	/* Those that the hook began at do as well, the first time: to read them is not for nothing. */
+	/* The first try uses the epochs that the hook has read, as reading them takes time. */
 	if (question->dated)
 		before = (struct epochs){ question->renames, question->mounts };
 	else
@@ -186,7 +196,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	begin_canonical(resolution, number);
 }
 
-/* Adds what one name leads to. */
+/* Adds the classes that one path leads to. */
 static __always_inline void add_name(struct resolution *resolution, __u32 state)
 {
 	struct name *name = resolution->name;
@@ -197,7 +207,7 @@ static __always_inline void add_name(struct resolution *resolution, __u32 state)
 		classes = classes_at(resolution->scope->image, automaton_of(resolution), state);
 	else if (resolution->scratch->resolve_subjects)
 		classes = SUBJECT_NONE;
-	/* Of a layer, what no rule names is not judged a second time. */
+	/* In a layer, an object that no rule names is not judged a second time. */
 	counts = !is_in_layer(resolution) && !name->is_layer;
 	if (counts || classes & 0xffff)
 		add_class(&name->classes, classes & 0xffff);
@@ -212,7 +222,7 @@ static __always_inline void add_name(struct resolution *resolution, __u32 state)
 		add_canonical(name, classes & 0xffff);
 }
 
-/* A canonical name beside the mount path: what it means for the others in the directory. */
+/* Notes a canonical path besides the mount path for the other objects in the directory. */
 static __always_inline void note_other(struct resolution *resolution, __u64 root)
 {
 	struct directory *directory = &resolution->name->directory;
@@ -221,7 +231,7 @@ static __always_inline void note_other(struct resolution *resolution, __u64 root
 	directory->others = of_all ? OTHERS_ONE : OTHERS_MANY;
 }
 
-/* Writes the path that the resolution is at; false when there is none, or it is the mount path. */
+/* Writes the path that the resolution is at. Returns false if there is none, or it is the mount path. */
 static __always_inline bool write_name(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -261,14 +271,14 @@ static __always_inline bool write_name(struct resolution *resolution)
 	scratch->scan_at = automaton_of(resolution)->start;
 	scratch->scan_position = start;
 	scratch->scan_end = PATH_CAPACITY - length;
-	/* At a mount's root the path ends in another name: to part it anywhere does no harm there. */
+	/* At a mount's root the path ends in another name. It may then be divided anywhere. */
 	if (scratch->scan_end < start || scratch->scan_end > PATH_CAPACITY)
 		scratch->scan_end = start;
 	scratch->resolve_last = scratch->scan_end;
 	return true;
 }
 
-/* After the last name of an object. */
+/* Completes the classes of an object after its last path. */
 static __always_inline void end_names(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -291,7 +301,7 @@ static __always_inline void end_names(struct resolution *resolution)
 	}
 }
 
-/* After the last name of all: true when nothing moved meanwhile. */
+/* Goes on to the next layer, or ends this try. Returns true if nothing moved, so that it was the last try. */
 static __always_inline bool end_resolve(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -317,7 +327,7 @@ static __always_inline bool end_resolve(struct resolution *resolution)
 	return scratch->resolve_done;
 }
 
-/* Keeps the state behind the part of a path that was last written, and goes on with the next part. */
+/* Stores the state behind the part of a path that was written last, and goes on to the next part. */
 static __always_inline void store_state(struct resolution *resolution, __u32 state)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -339,7 +349,7 @@ static __always_inline void store_state(struct resolution *resolution, __u32 sta
 	scratch->resolve_is_last = 1;
 }
 
-/* Sets the part of a path that is to be scanned next; false when there is none for the name that the resolution is at. */
+/* Sets up the scan of a path's next part. Returns false if the current name has no path. */
 static __always_inline bool write_part(struct resolution *resolution)
 {
 	struct scratch *scratch = resolution->scratch;
@@ -356,8 +366,9 @@ static __always_inline bool write_part(struct resolution *resolution)
 }
 
 /*
- * Each name has two parts: the path of the directory, where what that led to is not known, then the last name. A part is written in
- * one step and scanned in the next, so that the verifier comes to each from one state alone.
+ * Does one step of find_names(). Each path has two parts: that of the directory, unless its state is known,
+ * and the last name. A part is written in one step and scanned in the next, so that the verifier reaches each
+ * from one state only.
  */
 static long resolve_step(__u32 step, struct resolution *resolution)
 {
@@ -382,7 +393,7 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 	return 0;
 }
 
-/* The class of a file by its name, from the state that the path of its directory led to; NO_CLASS where it cannot be told. */
+/* Returns a file's class from its name and the state behind its directory's path; NO_CLASS on failure. */
 static __always_inline __u32 class_in_directory(const struct scope *scope, struct scratch *scratch, struct dentry *dentry,
 					     __u32 directory_state)
 {
@@ -398,7 +409,7 @@ static __always_inline __u32 class_in_directory(const struct scope *scope, struc
 	return state == NO_STATE ? NO_CLASS : classes_at(scope->image, objects, state) & 0xffff;
 }
 
-/* Fills in the names of an object, their states and classes; false when renames or mounts keep tearing them. */
+/* Finds the paths, states and classes of a name. Returns false if renames or mounts keep tearing paths. */
 static __always_inline bool find_names(struct scope *scope, struct scratch *scratch, struct name *name, bool subjects)
 {
 	struct resolution resolution = {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
-/* Whose rules a task is under. */
+/* Determines which domain's rules a task is under. */
 #ifndef ARMOR_SCOPE_H
 #define ARMOR_SCOPE_H
 
@@ -11,7 +11,8 @@ struct scope {
 	const struct image_domain *rules;
 	struct label *label;
 	__u32 domain;
-	__u16 subject, other_subject; /* the classes of the task's program: mostly the same one twice; both must grant a right */
+	/* Classes of the task's program, mostly the same one twice; both must grant a right. */
+	__u16 subject, other_subject;
 };
 
 static __always_inline void set_subject(struct scope *scope, __u32 subject)
@@ -25,12 +26,12 @@ static __always_inline __u32 subjects_of(const struct scope *scope)
 	return scope->subject | scope->other_subject << 16;
 }
 
-/* Whose rules those of a domain are; false when it has none. */
+/* Sets the scope to a domain's rules. Returns false if the domain has none. */
 static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
 {
 	__u32 key = 0;
 
-	/* Or the verifier follows who has no label beside the others, to the end. */
+	/* Otherwise the verifier follows tasks without a label separately, to the end. */
 	domain = unknown(domain);
 	scope->label = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
@@ -40,12 +41,12 @@ static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
 	scope->rules = (void *)word(scope->image, domain * IMAGE_DOMAIN_WORDS);
 	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
 		return false;
-	/* The verifier must not tell a task whose program was looked at from others: it would follow both. */
+	/* Not a constant, or the verifier would follow tasks with a known subject and others separately. */
 	set_subject(scope, scope->rules->no_subject);
 	return true;
 }
 
-/* False when the task is under no rules. */
+/* Sets the scope to a task's rules. Returns false if the task is under none. */
 static __always_inline bool enter_scope(struct scope *scope, struct task_struct *task)
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
@@ -56,7 +57,7 @@ static __always_inline bool enter_scope(struct scope *scope, struct task_struct 
 	return true;
 }
 
-/* Sets the current task's subject where its label has it, or no rule asks for it; false where it is to be found. */
+/* Sets the current task's subject if its label has it or no rule needs it. Returns false otherwise. */
 static __always_inline bool find_known_subject(struct scope *scope)
 {
 	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
@@ -67,7 +68,7 @@ static __always_inline bool find_known_subject(struct scope *scope)
 	return true;
 }
 
-/* Inode number of a task's mount namespace, 0 when it has left it at its end. */
+/* Returns the inode number of a task's mount namespace, 0 if the task has left it while exiting. */
 static __always_inline __u32 mount_namespace_of(struct task_struct *task)
 {
 	struct nsproxy *namespaces = ADDRESS(task_struct, task, nsproxy);
@@ -75,7 +76,7 @@ static __always_inline __u32 mount_namespace_of(struct task_struct *task)
 	return FIELD(mnt_namespace, ADDRESS(nsproxy, namespaces, mnt_ns), ns.inum);
 }
 
-/* The host's, 0 before the first generation. */
+/* Returns that of the host's mount namespace, 0 before the first generation. */
 static __always_inline __u32 host_mount_namespace(void)
 {
 	__u32 key = 0;

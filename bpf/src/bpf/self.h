@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What keeps enforcement from those who are to be under it: the programs and maps, their pins, the agent's processes and files.
+ * Protects enforcement from the tasks under it: the programs and maps, their pins, the agent's processes and
+ * files.
  *
- * A task of a container's domain, with rules or without, gets no descriptor of a map, program or link of these programs, however
- * it asks for one. Outside of containers only what changes something is refused, to all but the agent: root of the host could do
- * worse, and shall not do it by accident. Which objects are ours is told by the BTF that their maker gave all of them alike, by
- * address for maps that have none, and by form for a generation's image.
+ * A task of a container's domain, with rules or without, gets no descriptor of a map, program or link of
+ * ours, however it asks for one. Outside of containers only changes are refused, to every task but the agent:
+ * root of the host could do worse, but must not do it by accident. Our objects are recognised by the BTF that
+ * one load gives all of them, maps without BTF by their address, and a generation's image by its form.
  */
 #ifndef ARMOR_SELF_H
 #define ARMOR_SELF_H
@@ -21,7 +22,7 @@ static __noinline bool is_own_map(__u64 map)
 {
 	struct btf *btf = ADDRESS(bpf_map, map, btf);
 
-	/* Those of two versions that are live at the same time may be the same: Enforcer::load(). */
+	/* Two versions that are live at the same time may share these: Enforcer::load(). */
 	if ((btf && btf == own_btf()) || map == (__u64)PLAIN((void *)&live) || map == (__u64)PLAIN((void *)&events) ||
 	    map == (__u64)PLAIN((void *)&labels) || map == (__u64)PLAIN((void *)&containers) ||
 	    map == (__u64)PLAIN((void *)&entrances))
@@ -30,7 +31,10 @@ static __noinline bool is_own_map(__u64 map)
 	       FIELD(bpf_map, map, value_size) == sizeof(struct image_page) && FIELD(bpf_map, map, map_flags) & BPF_F_INNER_MAP;
 }
 
-/* The program that takes judge()'s place has its own BTF, and our maps: first that of the scratches. */
+/*
+ * Returns whether a program is ours. The one in place of judge() has its own BTF, but our maps, first that of
+ * the scratches.
+ */
 static __always_inline bool is_own_program(__u64 program)
 {
 	struct bpf_prog_aux *aux = ADDRESS(bpf_prog, program, aux);
@@ -51,7 +55,7 @@ static __always_inline bool is_own_link_id(__u32 id)
 	return bpf_map_lookup_elem(&guarded, &key);
 }
 
-/* Whether an open file is one of a map, program or link of ours. What else it may be of has none of the marks. */
+/* Returns whether an open file is a map, program or link of ours. Other files have none of the marks. */
 static __noinline bool is_own_object(__u64 file)
 {
 	__u64 object = (__u64)ADDRESS(file, file, private_data);
@@ -71,7 +75,7 @@ static __always_inline __u64 file_of_descriptor(struct task_struct *task, __u32 
 	return file;
 }
 
-/* How alerts call what is ours, before the name that the kernel has for it. */
+/* Kinds of our objects in alerts. The kernel's name for the object follows. */
 #define KIND_MAP EIGHT('b', 'p', 'f', ' ', 'm', 'a', 'p', ' ')
 #define KIND_PROGRAM EIGHT('p', 'r', 'o', 'g', 'r', 'a', 'm', ' ')
 #define KIND_LINK EIGHT('b', 'p', 'f', ' ', 'l', 'i', 'n', 'k')
@@ -97,7 +101,7 @@ static __noinline int refuse_object(__u32 hook, __u64 kind, __u64 name)
 	return verdict;
 }
 
-/* Whether what is ours is kept from the current task; `looks` where it could change nothing by what it asks for. */
+/* Returns whether our objects are refused to the current task. `looks`: the access could change nothing. */
 static __always_inline bool is_kept_out(bool looks)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -106,7 +110,7 @@ static __always_inline bool is_kept_out(bool looks)
 	return (in_a_domain(&label) || !looks) && !is_agent(&label, task);
 }
 
-/* Whether the iterators show anything to the current task: to nobody of a container's. */
+/* Returns whether the iterators show anything to the current task. They show nothing to containers. */
 static __always_inline bool is_shown(void)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
@@ -114,7 +118,7 @@ static __always_inline bool is_shown(void)
 	return !in_a_domain(&label) || is_agent(&label, bpf_get_current_task_btf());
 }
 
-/* Each descriptor of a map that the kernel gives out: for an id, a pin, a new map. */
+/* Checks each descriptor of a map that the kernel gives out: for an id, a pin, a new map. */
 SEC("lsm/bpf_map")
 int BPF_PROG(bpf_map, struct bpf_map *map, unsigned int mode)
 {
@@ -131,10 +135,10 @@ int BPF_PROG(bpf_prog, struct bpf_prog *prog)
 	return refuse_object(BPF_PROGRAM, KIND_PROGRAM, (__u64)PLAIN(&prog->aux->name));
 }
 
-/* union bpf_attr, include/uapi/linux/bpf.h: where BPF_PROG_LOAD names the program that it is to be attached to. */
+/* Offset in union bpf_attr (include/uapi/linux/bpf.h) of the program that BPF_PROG_LOAD is to attach to. */
 #define ATTACH_PROGRAM 112
 
-/* The descriptor that a command is about: of a link, or of a program that another is to be attached to, or put in the place of. */
+/* Returns the descriptor that a command is about: a link, or a program to attach to or to replace. */
 static __always_inline __u32 meant_by(int command, const void *attr)
 {
 	__u32 words[3] = {}, program = 0;
@@ -153,9 +157,10 @@ static __always_inline __u32 meant_by(int command, const void *attr)
 }
 
 /*
- * The commands that name a link, for which there is no hook of its own, and those that use a descriptor of it. Another thread may
- * change what a descriptor's number stands for behind this: what that could be is the link of an LSM program, which can neither
- * be detached nor given another program, or, of root of the host, a program of ours. Iterators' links are not pinned, and the iterators show nothing to others.
+ * Checks the commands that name a link, for which there is no hook, and those that use a descriptor of one.
+ * Another thread may meanwhile change what the descriptor's number stands for. It can only become the link of
+ * an LSM program, which can neither be detached nor given another program, or, for root of the host, a
+ * program of ours. Iterators' links are not pinned, and the iterators show nothing to others.
  */
 SEC("lsm/bpf")
 int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)
@@ -186,7 +191,7 @@ int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)
 	return is_kept_out(false) ? refuse_object(BPF_COMMAND, KIND_LINK, 0) : 0;
 }
 
-/* Whether a descriptor that another process hands to this one is of ours. Returns what the hook returns. */
+/* Refuses a descriptor of ours that another process hands to this one. Returns what the hook returns. */
 static __always_inline int receive_own(struct file *file)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
@@ -200,11 +205,11 @@ struct guarded_search {
 	__u64 dentry;
 	__u32 device;
 	__u32 is_process; /* in procfs, where a directory stands for a process */
-	__u32 only_below; /* what lies above a guarded directory does not count */
+	__u32 only_below; /* directories above a guarded one do not count */
 	__u32 found;
 };
 
-/* One name further up. */
+/* Looks at one name, and goes on to its parent. */
 static long search_guarded(__u32 step, struct guarded_search *search)
 {
 	struct dentry *dentry = (void *)search->dentry;
@@ -233,7 +238,7 @@ static long search_guarded(__u32 step, struct guarded_search *search)
 	return parent == (__u64)dentry;
 }
 
-/* Whether a name is one of the agent's, or below one. */
+/* Returns whether a name is one of the agent's, or below one. */
 static __noinline bool is_guarded(__u64 dentry, __u64 magic, bool only_below)
 {
 	struct guarded_search search = {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * UNIX sockets that are bound to a name: who connects or sends to one needs the right to write it, as who opens a FIFO.
+ * Checks UNIX sockets that are bound to a name. To connect or send to one needs the right to write it, as
+ * opening a FIFO does.
  *
- * The kernel keeps the name that the socket was bound to, in the mount of who bound it. Abstract sockets and those without a
- * name are no files, and not judged.
+ * The kernel keeps the name that the socket was bound to, in the mount of the task that bound it. Abstract
+ * sockets and those without a name are no files and are not judged.
  */
 #ifndef ARMOR_SOCKET_H
 #define ARMOR_SOCKET_H
@@ -11,8 +12,8 @@
 #include "check.h"
 
 /*
- * The mount that a socket's name is looked at in. Another mount namespace's names are none of the task's: of those sockets
- * only the names count that the domain's own tree gives them.
+ * Returns the mount by which a socket's name is judged, 0 if it is in another mount namespace. The names
+ * there are not the task's, so only the canonical paths of such a socket count.
  */
 static __always_inline struct vfsmount *mount_of_peer(struct sock *peer)
 {
@@ -35,7 +36,7 @@ static __always_inline bool known_peer(const struct scope *scope, struct peer_ca
 	return hit;
 }
 
-/* What was found to be allowed with the scratch. */
+/* Caches that the access found with the scratch is allowed. */
 static __always_inline void remember_peer(const struct scratch *scratch, struct sock *peer, struct epochs before)
 {
 	struct peer_cache *cache = bpf_sk_storage_get(&peers, peer, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -63,7 +64,7 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 	if (!dentry || !enter_scope(&scope, task))
 		return 0;
 	before = read_epochs();
-	/* Nearly always computed before; where not, the cache holds nothing of this program. */
+	/* The subject is nearly always known. If not, the cache holds nothing for this program. */
 	find_known_subject(&scope);
 	if (known_peer(&scope, bpf_sk_storage_get(&peers, peer, 0, 0), before))
 		return 0;

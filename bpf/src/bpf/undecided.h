@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * What was decided of a name before the kernel knew whether it is there.
+ * Delays alerts about names for which the decision was made before the kernel knew whether they exist.
  *
- * An open with O_CREAT of a name that is in no cache asks for the right to make it (may_o_create, fs/namei.c), and only then looks
- * whether it is there; if so, a refusal has no effect, and what the open itself asks is what counts. So the event waits until
- * that is known: told is a refusal to make what was not there, and the making of what was made.
+ * An open with O_CREAT of a name that is in no cache asks for the right to make it (may_o_create,
+ * fs/namei.c), and only then looks whether it exists. If it does, a refusal has no effect, and only the
+ * decision about the open itself counts. So the event waits until that is known. A refusal is reported if the
+ * name does not exist then, a permitted making if the file was made.
  *
  * Invariants:
- * - Who sets an entry from PENDING to BUSY owns it: what was read of it before counts for nothing, and nobody else frees it.
- * - With no entry free, an event is told at once.
- * - A refusal is unchanged_since by what the task asks next, a permitted making by the open that it is for. What nothing follows the agent
- *   settles.
- * - What settles a refusal is whether the name is there by then.
+ * - A program that sets an entry from PENDING to BUSY owns it: what it read of the entry before does not
+ *   count, and no other program frees it.
+ * - If no entry is free, an event is reported at once.
+ * - A refusal is settled by the next question of its task, a permitted making by the open that it is for. The
+ *   agent settles entries that nothing follows.
+ * - Whether a refusal is reported depends on whether the name exists when it is settled.
  */
 #ifndef ARMOR_UNDECIDED_H
 #define ARMOR_UNDECIDED_H
 
 #include "report.h"
 
-/* Nanoseconds after which no open is still on its way to a file that it makes, on the slowest disk. */
+/* Nanoseconds after which every open has reached the file that it makes, even on the slowest disk. */
 #define OPEN_TIME 10000000000ull
 
 static __always_inline struct undecided_list *undecided_list(void)
@@ -37,7 +39,7 @@ static __always_inline void count_pending(__u64 task, int change)
 struct deferring {
 	struct scratch *scratch;
 	struct undecided_list *list;
-	__u32 at; /* UNDECIDED: none is free */
+	__u32 at; /* UNDECIDED: no entry is free */
 };
 
 static long claim_entry(__u32 at, struct deferring *deferring)
@@ -50,7 +52,7 @@ static long claim_entry(__u32 at, struct deferring *deferring)
 	return 1;
 }
 
-/* Keeps the event about scratch->access until it is known whether its name is there; false where that cannot be done. */
+/* Keeps the event about scratch->access until its name is known to exist or not. Returns false on failure. */
 static __noinline bool defer(struct scratch *scratch)
 {
 	struct deferring deferring = { .scratch = scratch, .list = undecided_list(), .at = UNDECIDED };
@@ -87,14 +89,14 @@ static __noinline bool defer(struct scratch *scratch)
 	return true;
 }
 
-/* Tells of scratch->access, now or once it is known what became of it. */
+/* Reports the decision in scratch->access, at once or when it is known whether its name exists. */
 static __always_inline void report_or_defer(struct scratch *scratch)
 {
 	if (!scratch->question.undecided || !defer(scratch))
 		report(scratch);
 }
 
-/* Tells of a decision that is to be told of; returns what the hook returns. */
+/* Reports a decision, unless it is a silent allow. Returns what the hook returns. */
 static __always_inline int conclude(const struct scope *scope, struct scratch *scratch, __u32 decision)
 {
 	if (!(decision >> VERDICT_SHIFT))
@@ -106,19 +108,19 @@ static __always_inline int conclude(const struct scope *scope, struct scratch *s
 
 struct settling {
 	struct undecided_list *list;
-	__u64 task;    /* whose are unchanged_since; 0: everybody's */
-	__u64 opened;  /* address of the dentry of a file that this task opens now, 0: none */
-	__u32 created; /* which it has just made */
+	__u64 task;    /* task whose entries are settled; 0: all tasks */
+	__u64 opened;  /* address of the dentry of the file that this task opens; 0: none */
+	__u32 created; /* this open has made the file */
 };
 
-/* Whether the dentry is still that of the name. */
+/* Returns whether the dentry still has the entry's name. */
 static __always_inline bool is_same_name(const struct undecided *entry)
 {
 	return (__u64)ADDRESS(dentry, entry->dentry, d_parent) == entry->parent &&
 	       FIELD(dentry, entry->dentry, d_name.hash_len) == entry->name;
 }
 
-/* Whether the open may still come to what settles the entry. */
+/* Returns whether the open may still reach the point that settles the entry. */
 static __always_inline bool is_on_its_way(const struct undecided *entry, const struct settling *settling)
 {
 	if (is_same_name(entry) && is_in_lookup(entry->dentry))
@@ -154,7 +156,7 @@ static long settle_entry(__u32 step, struct settling *settling)
 	return 0;
 }
 
-/* Settles what a task asked before, as it asks again. */
+/* Settles the entries of a task that asks again. */
 static __always_inline void settle_own(struct task_struct *task, const struct scratch *scratch)
 {
 	struct settling settling = { .task = (__u64)PLAIN(task), .created = scratch->question.created };
