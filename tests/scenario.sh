@@ -1,6 +1,6 @@
 # shellcheck shell=dash
-# What a scenario that is told in a guest says as a Rust test does. Sourced by scenarios, which define tell_more(): what is to be
-# printed where something did not hold.
+# Helpers with which a scenario in a guest prints its results as a Rust test does. Scenarios source this file and define
+# tell_more(), which prints more when something does not hold.
 passed=0
 fail() {
   printf 'FAILED: %s\n' "$*"
@@ -9,7 +9,7 @@ fail() {
   exit 1
 }
 must() { "$@" >must.out 2>&1 || fail "'$*' ended with status $?: $(cat must.out)"; }
-# within SECONDS COMMAND...: until it succeeds.
+# within SECONDS COMMAND...: repeats the command until it succeeds.
 within() {
   limit=$1 until=$(($(date +%s) + $1))
   shift

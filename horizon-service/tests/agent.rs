@@ -1,4 +1,5 @@
-//! The daemon as a process, on whatever kernel the tests run on: with pins that cannot be made it is degraded everywhere.
+//! These tests run the agent as a process, on whatever kernel there is. Its pin directory is not on a bpf
+//! filesystem unless a test mounts one, so that the agent is degraded everywhere.
 
 #![allow(clippy::unwrap_used)]
 
@@ -29,20 +30,19 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let both = both_hubs![
-        the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death,
-        a_machine_that_is_no_node_has_its_bundles_from_css_and_files_and_reports_to_the_css,
+        an_agent_reports_its_status_and_keeps_its_bundle_when_killed,
+        a_machine_takes_bundles_from_css_and_files_and_reports_to_css,
     ];
     let alone = no_hub![
         bad_settings_and_policies_end_it_with_their_names,
         a_second_agent_stands_by_and_takes_over,
         an_agent_with_another_state_directory_stands_by_for_the_tables,
         pins_elsewhere_are_refused_before_anything_is_made_or_removed,
-        what_cannot_be_written_down_again_and_again_is_one_line_of_the_log,
+        a_repeated_write_failure_is_logged_once,
     ];
     run_all([both, alone])
 }
 
-/// A daemon that ends with the test.
 struct Running(Child);
 
 impl Running {
@@ -50,7 +50,6 @@ impl Running {
         self.0.id().to_string()
     }
 
-    /// Tells it to stop; it must do so in good order.
     fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -65,7 +64,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Fails if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -81,7 +80,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// As Horizon runs it.
+    /// Returns an agent in the environment of a Horizon service.
     fn new(dir: &Path, socket: PathBuf) -> Self {
         let horizon = dir.join("horizon");
         Self::with_variables(
@@ -99,7 +98,7 @@ impl Agent {
     }
 
     fn with_variables(dir: &Path, variables: Vec<(&'static str, OsString)>) -> Self {
-        // No BPF file system: nothing of a test outlives it.
+        // Not on a bpf filesystem, so that nothing stays pinned after the test.
         let pins = dir.join("pins");
         Self { dir: dir.to_owned(), state: dir.join("state"), pins, log: dir.join("log"), variables }
     }
@@ -160,7 +159,7 @@ fn bundle(key: &PrivateKey, serial: u64) -> Vec<u8> {
     serde_json::to_vec(&envelope).unwrap()
 }
 
-/// A key for bundles that is pinned on the machine.
+/// Generates a key for bundles and pins its public half in the agent's state directory.
 fn pinned_key(agent: &Agent) -> PrivateKey {
     let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
     let trust = agent.state.join("trust/trust.d");
@@ -169,7 +168,7 @@ fn pinned_key(agent: &Agent) -> PrivateKey {
     key
 }
 
-async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: Hub>(hub: Fixture<H>) {
+async fn an_agent_reports_its_status_and_keeps_its_bundle_when_killed<H: Hub>(hub: Fixture<H>) {
     let (css, dir) = (hub.css().unwrap(), hub.dir());
     let agent = Agent::new(dir, hub.hub.ess_socket());
     let key = pinned_key(&agent);
@@ -186,7 +185,7 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
     assert_eq!((&status["State"], &status["Running"]), (&"degraded".into(), &true.into()), "{status:#}");
     assert!(!agent.output(&["detach"]).status.success(), "not under a running agent");
 
-    // The hub hears the same, signed.
+    // The signed status at the hub says the same.
     let deadline = Instant::now() + PATIENCE;
     'told: loop {
         for object in css.list(STATUS_TYPE).await.unwrap() {
@@ -208,7 +207,7 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
     assert_eq!((&status["State"], &status["Bundle"]), (&"not running".into(), &"edge".into()));
     assert_eq!(agent.output(&["status"]).status.code(), Some(1));
 
-    // Without hub and ESS it is where it was.
+    // Without hub and ESS, the agent has the same bundle in force.
     hub.hub.ess_down().await.unwrap();
     hub.hub.hub_down().await.unwrap();
     fs::remove_file(dir.join("state/status.json")).unwrap();
@@ -218,9 +217,7 @@ async fn the_daemon_takes_a_bundle_says_how_it_is_and_outlives_its_own_death<H: 
     second.stop();
 }
 
-async fn a_machine_that_is_no_node_has_its_bundles_from_css_and_files_and_reports_to_the_css<H: Hub>(
-    hub: Fixture<H>,
-) {
+async fn a_machine_takes_bundles_from_css_and_files_and_reports_to_css<H: Hub>(hub: Fixture<H>) {
     let (css, dir, config) = (hub.css().unwrap(), hub.dir(), hub.machine_config().unwrap());
     let agent = Agent::with_variables(
         dir,
@@ -268,7 +265,7 @@ async fn a_machine_that_is_no_node_has_its_bundles_from_css_and_files_and_report
     running.stop();
 }
 
-/// Starts an agent that must stand by for `first`, and shows that it said so and did nothing else.
+/// Starts an agent that must stand by for `first`, and checks that it says so and does nothing else.
 async fn stands_by(agent: &Agent, first: &Running) -> Running {
     let second = agent.start();
     let deadline = Instant::now() + PATIENCE;
@@ -307,7 +304,6 @@ async fn a_second_agent_stands_by_and_takes_over() {
     agent.until(|status| status["Running"] == false).await;
 }
 
-/// A bpf file system of the test's own, which goes with it.
 struct BpfFilesystem(PathBuf);
 
 impl BpfFilesystem {
@@ -396,11 +392,11 @@ async fn pins_elsewhere_are_refused_before_anything_is_made_or_removed() {
     assert!(agent.pins.join("theirs/links").is_dir() && fs::read_dir(&agent.pins).unwrap().count() == 1);
 }
 
-async fn what_cannot_be_written_down_again_and_again_is_one_line_of_the_log() {
+async fn a_repeated_write_failure_is_logged_once() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::with_variables(dir.path(), vec![("HZN_ORG_ID", "myorg".into())]);
     let key = pinned_key(&agent);
-    // A directory in the place of the file's next version: writing fails as on a full disk.
+    // A directory at the path of the file's next version makes writing fail, as a full disk does.
     fs::create_dir_all(agent.state.join("containers.json.new")).unwrap();
     fs::create_dir(dir.path().join("bundles")).unwrap();
     let running = agent.start();

@@ -1,4 +1,4 @@
-//! What `hzn-armor-agent` does where its output takes nothing, and with files that are none.
+//! These tests give `hzn-armor-agent` outputs that cannot be written and files that are not regular files.
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn agent(dir: &Path, arguments: &str, stdout: Stdio) -> Output {
-    // One that would wait for ever is a failure, not a hang.
+    // A command that waits forever fails instead of hanging the test.
     let mut command = Command::new("timeout");
     command.args(["60", env!("CARGO_BIN_EXE_hzn-armor-agent")]).args(arguments.split_whitespace());
     command.current_dir(dir).env_clear().env("PATH", "/usr/bin:/bin").stdout(stdout).stderr(Stdio::piped());
@@ -65,7 +65,7 @@ fn files_that_are_not_regular_are_refused_at_once() {
 }
 
 #[test]
-fn pipes_and_devices_in_the_place_of_the_agents_own_files_are_named_at_once() {
+fn pipes_and_devices_at_the_agents_own_paths_are_named_at_once() {
     let policy = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\nspec:\n  selector: \
                   {matchLabels: {a: b}}\n  file: {matchPaths: [{path: /no/such}]}\n";
     let pipe = |at: &Path| rustix::fs::mkfifoat(rustix::fs::CWD, at, rustix::fs::Mode::RWXU).unwrap();

@@ -1,6 +1,7 @@
-//! The agent's view of a real dockerd: what is there, what comes and goes, and that nothing runs before it is seen.
+//! These tests follow the containers of a real dockerd, those that exist and those that come and go, and
+//! check that the agent sees each before it runs.
 //!
-//! Each test starts a dockerd of its own, beside any other. That needs root.
+//! Each test starts its own dockerd beside any other, which needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -31,23 +32,22 @@ use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const IMAGE: &str = "armor-test:1";
-/// Static, as the image has no C library.
+/// Statically linked, as the image has no C library.
 const BUSYBOX: &str = "/usr/bin/busybox";
 
-/// A dockerd that ends with this.
 struct Dockerd {
     dir: TempDir,
     child: Child,
 }
 
 impl Dockerd {
-    /// `None`, with a word, where it cannot be started.
+    /// Starts a dockerd. Without root it prints so and returns `None`.
     fn start() -> Option<Self> {
         if !geteuid().is_root() {
             eprintln!("left out: dockerd needs root");
             return None;
         }
-        // Not below a long TMPDIR: the path of a socket has at most 107 bytes.
+        // Not below a long TMPDIR, as a socket's path has at most 107 bytes.
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let child = Self::spawn(dir.path());
         Some(Self { dir, child })
@@ -70,7 +70,7 @@ impl Dockerd {
         self.dir.path().join("docker.sock")
     }
 
-    /// A client once it answers.
+    /// Waits until dockerd answers and returns a client.
     async fn client(&self) -> Docker {
         let ready = async {
             loop {
@@ -91,7 +91,7 @@ impl Dockerd {
 
     fn stop(&mut self) {
         let pid = Pid::from_child(&self.child);
-        // Ended already is as good.
+        // Fails if dockerd has ended already, which does no harm.
         let _ = kill_process(pid, Signal::TERM);
         self.child.wait().unwrap();
     }
@@ -107,7 +107,7 @@ impl Drop for Dockerd {
     }
 }
 
-/// An image whose `/bin` is a link, as most images have it.
+/// Imports an image in which `/bin` is a link, as in most images.
 async fn import_image(docker: &Docker) {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir_all(root.path().join("usr/bin")).unwrap();
@@ -161,7 +161,7 @@ async fn remove(docker: &Docker, id: &str) {
     docker.remove_container(id, Some(options)).await.unwrap();
 }
 
-/// The agent's side.
+/// A `View` is what the agent knows of a runtime and its containers.
 struct View {
     state_dir: TempDir,
     workloads: watch::Receiver<Arc<Workloads>>,
@@ -177,7 +177,7 @@ impl View {
         Self { state_dir, workloads, state }
     }
 
-    /// The container once `holds` of it.
+    /// Waits until `holds` is true of the container, and returns it.
     async fn until(
         &self,
         what: &str,
@@ -304,14 +304,14 @@ async fn a_runtime_may_come_go_and_come_again() {
     let docker = dockerd.client().await;
     let fresh = create(&docker, "fresh", &SLEEP, &[], &[]).await;
     view.until("created after the gap", &fresh, is_complete).await;
-    // It died with the daemon; the events of that were for nobody.
+    // It died with the daemon, and nobody received the events about it.
     view.until("stopped in the gap", &kept, |w| w.is_some() && !runs(w)).await;
     view.state("connected again", is_connected).await;
     remove(&docker, &kept).await;
     view.until("destroyed", &kept, |w| w.is_none()).await;
 }
 
-/// Seconds since boot, as a container's first instruction reads them too.
+/// Returns the seconds since boot, by the clock that containers read too.
 fn uptime() -> f64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
@@ -326,7 +326,7 @@ async fn each_of_twenty_quick_starts_is_seen_before_it_runs() {
     let mut view = View::of(&dockerd.socket());
     view.state("connected", is_connected).await;
     let mut all = view.workloads.clone();
-    // When each was seen, and when its layers were.
+    // The times at which each container was seen, and at which its layers were.
     let watching = tokio::spawn(async move {
         let mut seen: HashMap<String, [Option<f64>; 2]> = HashMap::new();
         while seen.len() < STARTS || seen.values().any(|[_, layers]| layers.is_none()) {
@@ -378,7 +378,7 @@ async fn each_of_twenty_quick_starts_is_seen_before_it_runs() {
         "seen at least {:.0} ms before the first instruction; {with_layers} of {STARTS} with layers",
         least * 1e3
     );
-    // The container's clock has two digits.
+    // The clock that the container prints has two decimal places.
     assert!(least > 0.01, "{margins:?}");
     assert_eq!(with_layers, STARTS);
 }

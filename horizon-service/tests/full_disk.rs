@@ -1,4 +1,5 @@
-//! The spool on a full disk keeps what it has, counts and names what it cannot keep, tells the hub, and goes on with room again.
+//! These tests check that on a full disk the spool keeps its alerts, counts and names those that it cannot
+//! keep, reports that to the hub, and goes on once there is room again.
 
 #![allow(clippy::unwrap_used)]
 
@@ -49,12 +50,12 @@ fn disk(dir: &Path) -> SmallDisk {
     SmallDisk::mount(&dir.join("disk"), 1 << 20).unwrap()
 }
 
-/// Alerts too long for the room that a full disk's files still have.
+/// Returns alerts that are too long for the room left in the files of a full disk.
 fn alerts(count: usize) -> Vec<Alert> {
     vec![Alert { resource: "/etc/secret".repeat(1000), ..Alert::at(Timestamp::UNIX_EPOCH) }; count]
 }
 
-/// Appends until nothing is kept any more; how many alerts were, and how many were not.
+/// Fills the disk, appends until 30 alerts are lost, and returns how many were kept and how many were lost.
 fn append_until_full(spool: &mut Spool, disk: &SmallDisk) -> (u64, u64) {
     disk.fill().unwrap();
     let (mut kept, mut lost) = (0, 0);
@@ -137,7 +138,7 @@ async fn a_spool_that_cannot_begin_counts_and_begins_with_room() {
     assert_eq!((counts(&spool.stats().unwrap()), spool.recovered()), ((2, 32, 30), None));
 }
 
-/// What an agent that has run before finds when the disk is full and its spool is gone.
+/// Starts an agent again with a full disk and without its spool.
 async fn an_agent_without_spool_stays_up_and_tells_the_hub<H: Hub>(hub: Fixture<H>) {
     let (css, disk) = (hub.css().unwrap(), SmallDisk::mount(&hub.dir().join("state"), 1 << 20).unwrap());
     let horizon = hub.horizon_files();
@@ -146,7 +147,7 @@ async fn an_agent_without_spool_stays_up_and_tells_the_hub<H: Hub>(hub: Fixture<
         agent
             .arg("run")
             .env("HZN_ARMOR_STATE_DIR", disk.dir())
-            // No BPF file system: nothing of a test outlives it.
+            // Not on a bpf filesystem, so that nothing stays pinned after the test.
             .env("HZN_ARMOR_PIN_DIR", hub.dir().join("pins"))
             .env("HZN_ARMOR_BUNDLE_DIR", hub.dir().join("bundles"))
             .env("HZN_ARMOR_POLL_SECONDS", "1")
@@ -163,7 +164,7 @@ async fn an_agent_without_spool_stays_up_and_tells_the_hub<H: Hub>(hub: Fixture<
             .spawn()
             .unwrap()
     };
-    // The spool's trouble in the newest status at the hub.
+    // Returns the time of the newest status at the hub, and whether it names the spool's error.
     let told = async || {
         let mut newest: Option<NodeStatus> = None;
         for object in css.list(STATUS_TYPE).await.unwrap().iter().filter(|object| !object.deleted) {
@@ -234,7 +235,7 @@ async fn the_hub_is_told<H: Hub>(hub: Fixture<H>) {
     };
     while !told().await {
         assert!(Instant::now() < deadline, "the hub does not hear of it");
-        // It says that the spool fails, and goes on.
+        // Fails because the spool does; the uplink goes on.
         let _ = uplink.pass(Timestamp::now()).await;
     }
     disk.free().unwrap();

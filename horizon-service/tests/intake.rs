@@ -1,4 +1,4 @@
-//! Bundles from each hub into force, with a kernel that only remembers what it was given.
+//! These tests bring bundles from each hub into force, with a kernel that only remembers what it was given.
 
 #![allow(clippy::unwrap_used)]
 
@@ -37,20 +37,20 @@ const SHELL: &str = "process: {matchPaths: [{path: /bin/true}]}";
 
 fn main() -> ExitCode {
     run_all([both_hubs![
-        a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess,
+        a_bundle_comes_into_force_and_survives_a_restart_without_the_ess,
         what_is_refused_changes_nothing_and_is_reported_once,
         a_key_that_is_pinned_later_makes_its_bundle_acceptable,
         keys_change_with_the_bundle_and_stay_changed,
         what_the_kernel_does_not_take_is_said_and_tried_again,
         an_ess_that_is_away_leaves_everything_in_force_and_comes_back,
-        containers_are_under_their_policies_as_they_come_and_before_the_runtime_answers,
-        a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are,
+        containers_get_their_policies_on_start_and_before_the_runtime_answers,
+        a_machine_at_the_css_takes_bundles_without_changing_the_objects,
         files_are_judged_as_objects_are_and_beside_them,
         a_switched_link_is_followed_and_what_has_no_effect_is_said,
     ]])
 }
 
-/// What a kernel was given: the generation and how many domains it has.
+/// A `FakeKernel` remembers the generation, its number of domains, and the containers.
 #[derive(Clone, Default)]
 struct FakeKernel(Rc<RefCell<FakeState>>);
 
@@ -140,7 +140,7 @@ impl<H: Hub> Node<H> {
         fs::write(dir.join(format!("{}.pem", &key.id().as_str()[7..15])), key.to_pem()).unwrap();
     }
 
-    /// An agent on a node that starts, with all that its earlier runs left.
+    /// Starts an agent on the node, with everything that its earlier runs left.
     fn start(&mut self) -> BundleIntake<FakeKernel> {
         let ess = self.hub.ess().unwrap();
         self.start_with(Some(Route::Ess(ess)))
@@ -175,7 +175,7 @@ impl<H: Hub> Node<H> {
         self.hub.dir().join("bundles")
     }
 
-    /// What the runtime says that there is.
+    /// Passes on `containers` as all that the runtime has.
     fn follow(&self, containers: &[&Workload]) {
         let workload = |workload: &&Workload| (workload.id.clone(), Arc::new(Workload::clone(workload)));
         self.site.as_ref().unwrap().borrow_mut().follow(&containers.iter().map(workload).collect());
@@ -199,7 +199,6 @@ impl<H: Hub> Node<H> {
         self.kernel.0.borrow().live
     }
 
-    /// Passes until the facts are as expected.
     async fn until(&self, intake: &mut BundleIntake<FakeKernel>, expected: impl Fn(&HealthFacts) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -251,7 +250,7 @@ fn signed(payload: &Value, key: &PrivateKey) -> Vec<u8> {
     serde_json::to_vec(&envelope).unwrap()
 }
 
-async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess<H: Hub>(hub: Fixture<H>) {
+async fn a_bundle_comes_into_force_and_survives_a_restart_without_the_ess<H: Hub>(hub: Fixture<H>) {
     let mut node = Node::new(hub);
     let mut intake = node.start();
     assert_eq!(node.reporter.reports().borrow().state, "starting");
@@ -260,7 +259,8 @@ async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess<
     assert_eq!(node.live(), (1, 1));
     assert_eq!(node.reporter.reports().borrow().state, "enforcing");
 
-    // Acknowledged: the next passes see nothing, and neither does an agent that starts, which has it in force before it asks.
+    // The bundle is acknowledged: the next passes see nothing, nor does an agent that starts, which has the
+    // bundle in force before it asks.
     intake.pass().await.unwrap();
     drop(intake);
     let mut intake = node.start();
@@ -269,7 +269,7 @@ async fn a_bundle_comes_into_force_and_is_again_after_a_restart_without_the_ess<
     let facts = node.reporter.facts();
     assert_eq!((node.live().0, facts.refused.len(), facts.in_force.unwrap().serial), (2, 0, 1));
 
-    // Deleting it lifts nothing; a signed bundle without policies does.
+    // Deleting the object lifts no policy; a signed bundle without policies does.
     node.css.delete(BUNDLE_TYPE, "edge.1.a").await.unwrap();
     node.publish("other.1.a", &signed(&payload("other", 1, &[]), &node.signer)).await;
     node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
@@ -312,7 +312,7 @@ async fn a_switched_link_is_followed_and_what_has_no_effect_is_said<H: Hub>(hub:
     follow(&moved);
     assert_eq!(node.live().0, before + 1);
     assert!(look().is_empty());
-    // One that was looked at before that is of rules which are no more in force.
+    // A link that was read before this belongs to rules that are no longer in force.
     follow(&moved);
     assert_eq!(node.live().0, before + 1);
 }
@@ -333,7 +333,7 @@ async fn what_is_refused_changes_nothing_and_is_reported_once<H: Hub>(hub: Fixtu
     let mut expired = payload("edge", 6, &[]);
     expired["expires"] = json!("2026-01-02T00:00:00Z");
     let bad = [policy(SHELL), policy("process: {matchPahts: [{path: /x}]}")];
-    // A DFA for this must remember where each of the last thirty `a` was.
+    // A DFA for this must remember which of the last thirty characters were `a`.
     let explosive = policy(&format!("file: {{matchPatterns: [{{pattern: '/*a{}'}}]}}", "?".repeat(30)));
     let objects = [
         ("truncated", good[..good.len() / 2].to_vec()),
@@ -358,7 +358,7 @@ async fn what_is_refused_changes_nothing_and_is_reported_once<H: Hub>(hub: Fixtu
     let report = node.reporter.reports().borrow().clone();
     assert_eq!((report.state.as_str(), report.bundle_serial), ("enforcing", 5));
     assert_eq!(report.refused.len(), objects.len());
-    // All are acknowledged, and an agent that starts does not report them again.
+    // All objects are acknowledged, and an agent that starts does not report them again.
     let mut intake = node.start();
     intake.pass().await.unwrap();
     assert!(node.reporter.facts().refused.is_empty());
@@ -440,9 +440,7 @@ async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(h
     }
 }
 
-async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime_answers<H: Hub>(
-    hub: Fixture<H>,
-) {
+async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H: Hub>(hub: Fixture<H>) {
     let mut node = Node::new(hub);
     let mut intake = node.start();
     let web = Workload {
@@ -480,7 +478,7 @@ async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime
     let intake = node.start();
     assert_eq!((node.live(), node.known()), ((4, 2), vec![2, 1]), "before the runtime answers");
     drop(intake);
-    // A reboot: the kernel knows nothing any more.
+    // After a reboot the kernel knows nothing.
     node.kernel = FakeKernel::default();
     let intake = node.start();
     assert_eq!((node.live(), node.known()), ((5, 2), vec![2, 1]), "after a reboot too");
@@ -493,7 +491,7 @@ async fn containers_are_under_their_policies_as_they_come_and_before_the_runtime
     drop(intake);
 }
 
-async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(hub: Fixture<H>) {
+async fn a_machine_at_the_css_takes_bundles_without_changing_the_objects<H: Hub>(hub: Fixture<H>) {
     let mut node = Node::new(hub);
     let (css, config) = (node.hub.css().unwrap(), node.hub.machine_config().unwrap());
     let route = || Some(Route::new(HubConfig::Css(config.clone()), &identity()).unwrap());
@@ -502,7 +500,7 @@ async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(
         object_type: BUNDLE_TYPE.into(),
         ..NewObject::default()
     };
-    // As `bundle publish` does it.
+    // Publishes as `bundle publish` does.
     let publish = async |id: &str, constraints: &[&str], data: &[u8]| {
         let [org_id, arch, service_name, version] = ["myorg", "*", "hzn-armor", "0.0.0"].map(str::to_owned);
         let policy = DestinationPolicy {
@@ -518,7 +516,8 @@ async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(
     let (elsewhere, edge) = (signed(&elsewhere, &node.signer), |node: &Node<H>, serial| {
         signed(&payload("edge", serial, &[policy(SHELL)]), &node.signer)
     });
-    // Two that say themselves that they are for others, one whose target alone says so, one for everybody, one for this machine.
+    // Two objects for other nodes by their metadata, one by its payload alone, one for all nodes, and one for
+    // this machine.
     publish("arm", &["openhorizon.arch == arm64"], b"x").await;
     let node7 = Some(("openhorizon.edgenode".to_owned(), "node7".to_owned()));
     css.publish(&NewObject { destination: node7, ..object("node7") }, b"x").await.unwrap();
@@ -533,7 +532,7 @@ async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(
     assert_eq!(refused(&node), ["junk"]);
     assert_eq!(node.live(), (1, 1));
 
-    // Each is dealt with once. What is published anew is looked at again, and what goes lifts nothing.
+    // Each object is handled once. An object published again is read again, and deleting one lifts nothing.
     node.reporter.change(|facts| facts.refused.clear());
     intake.pass().await.unwrap();
     assert!(refused(&node).is_empty());
@@ -547,7 +546,7 @@ async fn a_machine_at_the_css_takes_bundles_and_leaves_them_as_they_are<H: Hub>(
     intake.pass().await.unwrap();
     assert_eq!(node.live(), (2, 1));
 
-    // The hub knows of none of this: the node gets what is for everybody as if no machine had looked.
+    // The machine changed nothing at the hub: the node still gets the object for all nodes.
     let deadline = Instant::now() + PATIENCE;
     let ess = node.hub.ess().unwrap();
     while !ess.list(BUNDLE_TYPE, false).await.unwrap().iter().any(|object| object.object_id == "junk") {
@@ -567,7 +566,7 @@ async fn files_are_judged_as_objects_are_and_beside_them<H: Hub>(hub: Fixture<H>
     let mut node = Node::new(hub);
     let dir = node.directory();
     let write = |name: &str, data: &[u8]| {
-        // As rsync does: under a name of its own until it is whole.
+        // As rsync does, writes under another name until the file is complete.
         let new = dir.join(format!(".{name}"));
         fs::write(&new, data).unwrap();
         fs::rename(&new, dir.join(name)).unwrap();
@@ -584,7 +583,7 @@ async fn files_are_judged_as_objects_are_and_beside_them<H: Hub>(hub: Fixture<H>
     node.until_serial(&mut intake, 1).await;
     assert_eq!((problem(&node), node.reporter.reports().borrow().state.as_str()), (None, "enforcing"));
 
-    // Refused with the codes of objects, each once.
+    // Files are refused with the codes of objects, each once.
     let stranger = PrivateKey::generate(KeyType::Ed25519).unwrap();
     let mut elsewhere = payload("edge", 2, &[]);
     elsewhere["target"]["nodes"] = json!(["node2"]);
@@ -605,7 +604,8 @@ async fn files_are_judged_as_objects_are_and_beside_them<H: Hub>(hub: Fixture<H>
     assert!(node.reporter.facts().refused.is_empty());
     assert_eq!(node.live(), (1, 1));
 
-    // A key that is pinned later makes a file acceptable; a file that is replaced is looked at again; none that goes lifts.
+    // A key pinned later makes a file acceptable, a replaced file is read again, and removing a file lifts
+    // nothing.
     write("unknown-signer", &signed(&payload("edge", 3, &[policy(SHELL)]), &stranger));
     assert_eq!(node.until_refused(&mut intake, &path("unknown-signer")).await, "unknown-signer");
     node.pin("trust.d", stranger.public());
@@ -628,7 +628,7 @@ async fn files_are_judged_as_objects_are_and_beside_them<H: Hub>(hub: Fixture<H>
         fs::remove_file(dir.join(number.to_string())).unwrap();
     }
 
-    // Beside a hub: one floor of serials for both, and neither waits for the other.
+    // A directory beside a hub: both share one floor of serials, and neither waits for the other.
     let mut intake = node.start();
     node.publish("edge.5.a", &edge(&node, 5)).await;
     node.until_serial(&mut intake, 5).await;

@@ -1,9 +1,10 @@
-//! Agent and collector are killed at every step of an alert's way and at any moment between, the hub goes away and returns, and
-//! a meddler overwrites, deletes and consumes alert objects, as anyone in the org can. The collector's output must hold each alert
-//! exactly once, in order, and name the meddling.
+//! These tests kill agent and collector at every step of an alert's delivery and at any moment between, take
+//! the hub down and up again, and overwrite, delete and consume alert objects, as anyone in the org can. The
+//! collector's output must hold each alert exactly once and in order, and its findings must name the
+//! meddling.
 //!
-//! A kill is a SIGKILL of a process ([`harness`]), which is then started again on what it left. Kills, outages and meddling follow
-//! from a seed, which is printed.
+//! A kill is a SIGKILL of a process ([`harness`]), which is then started again with the files that it left.
+//! Kills, outages and meddling follow from a seed, which is printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -24,14 +25,14 @@ use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::ALERTS_TYPE;
 use harness::{Actor, Order, Role, Route, State};
 
-/// Every step of the way; the suite must kill at each.
+/// Steps of a node, and below those of the collector; the suite must kill at each.
 const NODE_STEPS: [&str; 8] =
     ["written-to-spool", "batch", "put", "taken", "receipt", "pruned", "deleted", "status"];
 const COLLECTOR_STEPS: [&str; 7] =
     ["written", "accepted", "held", "consumed", "signed", "published", "cleared"];
-/// What stands for a step where the kill came at any moment of a pass.
+/// Name in place of a step for a kill at any moment of a pass.
 const SOMEWHERE: &str = "somewhere";
-/// Longest a scenario may take.
+/// Longest time that a scenario may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
             let mut kills = scenarios(0..24, Fixture::on_dev_hub);
             assert!(kills.len() >= 100, "{} kills only: {kills:?}", kills.len());
             let steps: Vec<_> = NODE_STEPS.into_iter().chain(COLLECTOR_STEPS).chain([SOMEWHERE]).collect();
-            // Which steps a scenario goes through also depends on what is faster.
+            // Timing also decides which steps a scenario goes through.
             for seed in (24..72).step_by(8) {
                 if !steps.iter().all(|step| kills.contains(step)) {
                     kills.extend(scenarios(seed..seed + 8, Fixture::on_dev_hub));
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     run_all([killed, both_hubs![each_way_to_meddle_is_named, each_way_to_meddle_at_the_css_is_named]])
 }
 
-/// A small generator (splitmix64): the same seed, the same scenario.
+/// A `Random` is a small generator (splitmix64), so that the same seed gives the same scenario.
 struct Random(u64);
 
 impl Random {
@@ -80,15 +81,15 @@ impl Random {
     }
 }
 
-/// A process that is killed, and started again on what it left.
+/// A `Mortal` is a process that is killed, and started again with the files that it left.
 struct Mortal {
     role: Role,
     life: Actor,
     steps: &'static [&'static str],
     armed: Option<&'static str>,
-    /// The next pass is cut short after this time.
+    /// Time after which the next pass is cut short.
     strike: Option<Duration>,
-    /// Where it was killed.
+    /// Steps at which it was killed.
     kills: Vec<&'static str>,
 }
 
@@ -97,7 +98,7 @@ impl Mortal {
         Self { life: Actor::begin(&role), role, steps, armed: None, strike: None, kills: Vec::new() }
     }
 
-    /// Lets it be killed soon: at one of its steps, or at any moment of a pass.
+    /// Arranges its next kill: at one of its steps, or at any moment of a pass.
     fn doom(&mut self, random: &mut Random) {
         if random.below(4) == 0 {
             self.strike = Some(Duration::from_micros(random.below(20_000)));
@@ -108,7 +109,7 @@ impl Mortal {
         }
     }
 
-    /// The state after an order; where it was killed on the way, of its next life.
+    /// Returns the state after an order; if the order killed the process, the state of the restarted one.
     fn order(&mut self, order: &Order) -> State {
         match self.strike.take_if(|_| matches!(order, Order::Pass)) {
             Some(after) => {
@@ -129,9 +130,9 @@ impl Mortal {
 struct Node {
     process: Mortal,
     state: State,
-    /// Alerts handed to the spool.
+    /// Number of alerts handed to the spool.
     appended: u64,
-    /// Objects in the order in which the node made them.
+    /// Ids of the objects in the order in which the node made them.
     made: Vec<String>,
 }
 
@@ -141,7 +142,7 @@ impl Node {
         Self { process, state: State::default(), appended: 0, made: Vec::new() }
     }
 
-    /// Appends `count` alerts. A kill right after is a kill before anybody was told the numbers.
+    /// Appends `count` alerts. A kill right after that comes before anyone learns their numbers.
     fn append(&mut self, count: u64) {
         let numbers = self.appended + 1..=self.appended + count;
         let resources = numbers.map(resource).collect();
@@ -159,7 +160,7 @@ impl Node {
         }
     }
 
-    /// A service on the node sees its objects' ids; so does the meddler.
+    /// Returns the ids of the objects not taken yet, which services on the node and the meddler see.
     fn object_ids(&self) -> Vec<String> {
         let open = self.state.batches.iter().filter(|(_, taken)| !taken);
         open.map(|(id, _)| id.clone()).collect()
@@ -192,7 +193,7 @@ impl Hubside {
         fs::read_to_string(&self.report).unwrap()
     }
 
-    /// Object ids that findings name.
+    /// Returns the object ids that findings name.
     fn named(&self) -> HashSet<String> {
         let findings = self.findings();
         let findings = findings.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -205,7 +206,7 @@ impl Hubside {
         named.collect()
     }
 
-    /// Object ids that the collector took, once it has ended.
+    /// Ends the collector and returns the object ids that it took.
     fn into_taken(self) -> HashSet<String> {
         drop(self.process);
         let ledger = rusqlite::Connection::open(&self.ledger).unwrap();
@@ -214,13 +215,13 @@ impl Hubside {
     }
 }
 
-/// Someone in the org.
+/// A `Meddler` is someone in the org who changes alert objects.
 struct Meddler {
     css: CssClient,
     ess: EssClient,
-    /// The alerts' node is a machine at the CSS.
+    /// True if the alerts come from a machine at the CSS.
     at_css: bool,
-    /// Objects meddled with.
+    /// Ids of objects meddled with.
     touched: BTreeSet<String>,
 }
 
@@ -234,7 +235,7 @@ enum Meddling {
 }
 
 impl Meddler {
-    /// True if the object was at the hub, and the meddling done.
+    /// Returns true if the object was at the hub, and the meddling is done.
     async fn meddle(&mut self, id: &str, how: Meddling) -> bool {
         let mut listed = self.css.list(ALERTS_TYPE).await.unwrap_or_default();
         listed.extend(self.css.list_staying(ALERTS_TYPE, None).await.unwrap_or_default());
@@ -245,7 +246,7 @@ impl Meddler {
             Meddling::Overwrite if self.at_css => self.css.put_staying(ALERTS_TYPE, id, "", NOTHING).await,
             // Another service on the same node writes under the id that it read there.
             Meddling::Overwrite => self.ess.put(ALERTS_TYPE, id, NOTHING).await,
-            // What was made at the hub cannot be consumed there.
+            // An object made at the hub cannot be consumed there, so it is deleted.
             Meddling::Consume if !self.at_css => self.css.consumed(ALERTS_TYPE, id).await,
             Meddling::Delete | Meddling::Consume => self.css.delete(ALERTS_TYPE, id).await,
         };
@@ -318,7 +319,7 @@ impl World {
         Self { node, hubside, meddler }
     }
 
-    /// Passes on both sides until every alert is receipted.
+    /// Runs passes on both sides until a receipt covers every alert.
     async fn until_delivered(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while self.node.state.receipted != self.node.appended {
@@ -341,12 +342,13 @@ impl World {
         assert_eq!(self.hubside.collected(), expected);
     }
 
-    /// Each object meddled with is named, unless nobody missed it: the genuine one was taken, as the node, started again, put
-    /// it again under its id; or the collector had taken an object that the node made of the same alerts before.
+    /// Checks that findings name each object meddled with whose alerts were missed. They are not missed if
+    /// the collector took the genuine object, as the restarted node put it again under its id, or had taken
+    /// an object that the node made of the same alerts before.
     fn assert_meddling_is_named(self) {
         let Self { node: Node { made, .. }, hubside, meddler } = self;
         let (named, findings) = (hubside.named(), hubside.findings());
-        // The collector's lock goes with it.
+        // Releases the collector's lock.
         let taken = hubside.into_taken();
         let range = |id: &str| id.rsplit('.').nth(1).unwrap().to_owned();
         for id in &meddler.touched {
@@ -358,8 +360,8 @@ impl World {
     }
 }
 
-/// One scenario: alerts, kills, an outage and meddling as the seed says; of a node, or of a machine at the CSS. Answers where it
-/// was killed.
+/// Runs one scenario with what follows from the seed, for a node, or for a machine at the CSS if the seed is
+/// odd. Returns the steps of its kills.
 async fn scenario<H: Hub>(hub: Fixture<H>, seed: u64) -> Vec<&'static str> {
     let mut world = World::new(&hub, seed % 2 == 1);
     let mut random = Random(seed);
@@ -395,7 +397,7 @@ async fn scenario<H: Hub>(hub: Fixture<H>, seed: u64) -> Vec<&'static str> {
     kills
 }
 
-/// The scenarios of these seeds, several at a time.
+/// Runs the scenarios of these seeds, four at a time, and returns the steps of all kills.
 fn scenarios<H: Hub>(
     seeds: std::ops::Range<u64>,
     hub: impl AsyncFn() -> Result<Fixture<H>, Box<dyn std::error::Error + Send + Sync>> + Sync,
@@ -420,7 +422,7 @@ fn scenarios<H: Hub>(
     kills.into_inner().unwrap()
 }
 
-/// Each way to meddle, with nobody killed: the alerts arrive, and the object is named.
+/// Meddles in each way without kills: the alerts arrive, and findings name the object.
 async fn each_way_to_meddle_is_named<H: Hub>(hub: Fixture<H>) {
     meddle_in_each_way(&hub, false).await;
 }
@@ -447,7 +449,7 @@ async fn meddle_in_each_way<H: Hub>(hub: &Fixture<H>, at_css: bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         if how == Meddling::Overwrite {
-            // The collector must see the overwritten one.
+            // The collector must see the overwritten object.
             let deadline = Instant::now() + PATIENCE;
             while world.meddler.css.data(ALERTS_TYPE, &id, 1 << 20).await.ok().as_deref() != Some(NOTHING) {
                 assert!(Instant::now() < deadline, "{id} is not overwritten");

@@ -1,4 +1,5 @@
-//! What the pages for people say there is, there is: commands, policies, and in docs/operations.md what programs say.
+//! These tests check that the commands and policies in the documentation pages exist and are valid, and that
+//! programs print the messages in docs/operations.md.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -35,7 +36,7 @@ fn policies() {
     assert!(count >= 2, "only {count} policies");
 }
 
-/// Everything that the programs are made of, as far as people see it, with a text that goes over several lines in one.
+/// Returns the sources of everything that users see, with texts that span several lines joined into one.
 fn sources() -> String {
     fn read(path: &Path, all: &mut String) {
         if path.is_dir() {
@@ -55,7 +56,7 @@ fn sources() -> String {
     all
 }
 
-/// The first cells of the tables below a heading of docs/operations.md.
+/// Returns the first cells of the tables below a heading of docs/operations.md.
 fn first_cells(heading: &str) -> Vec<String> {
     let text = fs::read_to_string(file(OPERATIONS)).unwrap();
     let (_, below) = text.split_once(&format!("\n{heading}\n")).unwrap();
@@ -63,7 +64,7 @@ fn first_cells(heading: &str) -> Vec<String> {
     rows.skip(1).map(|row| row.split('|').nth(1).unwrap().to_owned()).collect()
 }
 
-/// What a cell quotes, in pieces: `…` stands for what differs.
+/// Returns what a cell quotes, in pieces: `…` stands for the parts that vary.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`')
         .skip(1)

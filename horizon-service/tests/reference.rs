@@ -1,4 +1,5 @@
-//! `docs/reference.md` says what `hzn-armor-agent` has for commands and settings.
+//! These tests check that `docs/reference.md` lists the commands, settings and exit statuses of
+//! `hzn-armor-agent`.
 #![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Output};
@@ -29,7 +30,7 @@ fn settings() {
     let mut documented: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
     documented.sort_unstable();
     assert_eq!(documented.join(", "), keys);
-    // The file that comes with the agent names the same, with the defaults.
+    // The agent.toml that is shipped names the same settings, with their defaults.
     let sample = include_str!("../agent.toml");
     for row in &rows {
         let line = format!("#{} = {}", row[0], row[1]);

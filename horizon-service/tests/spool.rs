@@ -1,4 +1,5 @@
-//! The spool against damaged files, a full disk's traces, and a plain model under random operations.
+//! These tests run the spool on damaged files, with failing writes, and against a plain model under random
+//! operations.
 
 #![allow(clippy::unwrap_used)]
 
@@ -175,7 +176,7 @@ fn an_altered_record_is_lost_alone() {
 fn alerts_that_cannot_be_written_are_counted_and_named_as_lost() {
     let (dir, sealer) = (tempfile::tempdir().unwrap(), sealer());
     let mut spool = open(dir.path(), 1 << 20);
-    // A directory in the place of the floor's next version: reserving numbers fails as on a full disk.
+    // A directory at the path of the floor's next version makes reserving numbers fail, as a full disk does.
     let blocker = dir.path().join("spool.floor.new");
     fs::create_dir(&blocker).unwrap();
     let error = spool.append(&[alert(1, 10), alert(1, 10)]).unwrap_err();
@@ -190,7 +191,7 @@ fn alerts_that_cannot_be_written_are_counted_and_named_as_lost() {
 }
 
 #[test]
-fn what_was_taken_without_a_receipt_makes_room_first_then_the_least_severe() {
+fn taken_alerts_without_a_receipt_make_room_first_then_the_least_severe() {
     let (dir, sealer) = (tempfile::tempdir().unwrap(), sealer());
     let mut spool = open(dir.path(), 4000);
     spool.append(&[alert(9, 300), alert(9, 300)]).unwrap();
@@ -207,7 +208,7 @@ fn what_was_taken_without_a_receipt_makes_room_first_then_the_least_severe() {
     let batch = next(&mut spool, &sealer).unwrap();
     assert_eq!(batch.records[0].sequence, 5, "severities 1 and 2 are gone");
     assert_eq!(batch.header.lost.len(), 1);
-    // The taken batch is made again: both of its alerts are named as lost, and the chain still links.
+    // The taken batch is issued again: it names both of its alerts as lost, and the chain still links.
     let again = spool.reissue(&taken.header.id, &sealer, Timestamp::UNIX_EPOCH).unwrap().unwrap();
     let again = batch::open(&again.content, sealer.key.public()).unwrap();
     assert_eq!((again.header.lost[0].first, again.header.lost[0].last, again.records.len()), (1, 2, 0));
@@ -262,7 +263,7 @@ fn a_receipt_shows_what_is_missing_before_what_is_held() {
 }
 
 #[test]
-fn a_batch_whose_holes_do_not_fit_the_header_is_split_at_a_lasting_boundary() {
+fn a_batch_with_too_many_gaps_is_split_at_a_lasting_boundary() {
     let (dir, sealer) = (tempfile::tempdir().unwrap(), sealer());
     let mut spool = open(dir.path(), 8 << 20);
     let count = 20_000;
@@ -289,7 +290,7 @@ fn a_batch_whose_holes_do_not_fit_the_header_is_split_at_a_lasting_boundary() {
     spool.apply_receipt(&receipt(&sealer, end(&whole), vec![], 1)).unwrap().unwrap();
 }
 
-/// The spool as one would write it without a disk.
+/// A `Model` is the spool as one would write it without a disk.
 #[derive(Default)]
 struct Model {
     records: BTreeMap<u64, (Class, u8, u64)>,

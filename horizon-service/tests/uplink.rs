@@ -1,4 +1,4 @@
-//! The uplink on each hub, and against an ESS that does not answer.
+//! These tests run the uplink on each hub, and against an ESS that does not answer.
 
 #![allow(clippy::unwrap_used)]
 
@@ -34,11 +34,11 @@ fn main() -> ExitCode {
         an_alert_is_sent_as_soon_as_it_is_appended,
         a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported,
         a_receipt_whose_name_cannot_be_used_is_in_nobodys_way,
-        a_hub_that_is_away_is_seen_by_what_the_ess_holds_back,
-        a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor,
-        a_machine_at_the_css_sends_its_alerts_and_forgets_what_the_receipt_covers,
+        a_lost_hub_is_seen_by_answers_that_the_ess_withholds,
+        a_status_consumed_before_its_put_is_answered_gets_a_successor,
+        a_machine_at_the_css_sends_alerts_and_deletes_receipted_ones,
         what_others_took_from_the_css_is_sent_again,
-        a_machine_at_the_css_sees_at_once_that_the_hub_is_away,
+        a_machine_at_the_css_notices_a_lost_hub_at_once,
     ];
     run_all([both, dev_hub![an_ess_that_hangs_up_is_asked_ever_less_often]])
 }
@@ -64,7 +64,8 @@ fn uplink(
     Uplink::new(config, Arc::new(hub), Arc::clone(spool), Arc::clone(sealer), keys, report)
 }
 
-/// Of the hub, only the certificate is used: it must read before anything is tried.
+/// Runs the uplink against an ESS that closes every connection. The hub only provides the certificate, which
+/// must be readable before anything is tried.
 async fn an_ess_that_hangs_up_is_asked_ever_less_often(hub: Fixture<DevHub>) {
     let socket = hub.dir().join("closing.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -88,13 +89,14 @@ async fn an_ess_that_hangs_up_is_asked_ever_less_often(hub: Fixture<DevHub>) {
     let begin = Instant::now();
     let run = tokio::spawn(uplink.run(Arc::clone(&appended)));
     while connections.load(Ordering::SeqCst) < 8 {
-        // Alerts that come in meanwhile do not make it hurry.
+        // Alerts appended meanwhile do not shorten the waits.
         appended.notify_one();
         assert!(begin.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     run.abort();
-    // A pass may connect twice. Three waits at least lie between eight connections, each a quarter shorter at most.
+    // A pass may connect twice, so at least three waits lie between eight connections, each at most a quarter
+    // shorter.
     assert!(begin.elapsed() >= Duration::from_millis((20 + 40 + 80) * 3 / 4), "{:?}", begin.elapsed());
 }
 
@@ -122,9 +124,7 @@ async fn an_alert_is_sent_as_soon_as_it_is_appended<H: armor_contract_tests::Hub
     run.abort();
 }
 
-async fn a_hub_that_is_away_is_seen_by_what_the_ess_holds_back<H: armor_contract_tests::Hub>(
-    hub: Fixture<H>,
-) {
+async fn a_lost_hub_is_seen_by_answers_that_the_ess_withholds<H: armor_contract_tests::Hub>(hub: Fixture<H>) {
     let spool = spool(hub.dir());
     let config = UplinkConfig {
         poll: Duration::from_millis(20),
@@ -170,7 +170,8 @@ async fn a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported<H: a
         serial: 1,
         issued: Timestamp::now(),
     };
-    // One that a stranger signed, one whose chain the collector cannot have from this node, one that is no receipt.
+    // A receipt signed by an unknown key, one whose chain the collector cannot have from this node, and data
+    // that is no receipt.
     let objects = [
         forged.sign(&stranger).unwrap(),
         forged.sign(&collector).unwrap(),
@@ -191,7 +192,7 @@ async fn a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported<H: a
         uplink.pass(Timestamp::now()).await.unwrap();
         let mut most = Vec::new();
         for object in css.list(STATUS_TYPE).await.unwrap().iter().filter(|object| !object.deleted) {
-            // What was deleted before its turn to be sent, the real ESS sends without data.
+            // The real ESS sends an object without data if it was deleted before its turn.
             if let Ok(data) = css.data(STATUS_TYPE, &object.object_id, status::MAX_OBJECT).await
                 && let Ok((status, _)) = NodeStatus::verify(&data)
                 && status.refused_receipts.len() > most.len()
@@ -236,9 +237,7 @@ async fn a_receipt_whose_name_cannot_be_used_is_in_nobodys_way<H: armor_contract
     }
 }
 
-async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor<
-    H: armor_contract_tests::Hub,
->(
+async fn a_status_consumed_before_its_put_is_answered_gets_a_successor<H: armor_contract_tests::Hub>(
     hub: Fixture<H>,
 ) {
     let css = hub.css().unwrap();
@@ -246,7 +245,7 @@ async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor
         || EssClient::new(EssConfig { timeout: Duration::from_millis(500), ..hub.ess_config() }).unwrap();
     let spool = spool(hub.dir());
     let mut uplink = uplink(UplinkConfig::default(), Hub::Ess(ess()), &spool, &sealer(), vec![]);
-    // With the hub away, the ESS answers a few PUTs and then none.
+    // With the hub down, the ESS answers a few PUTs and then none.
     hub.hub.hub_down().await.unwrap();
     let deadline = Instant::now() + PATIENCE;
     for number in 0.. {
@@ -268,7 +267,8 @@ async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor
         }
     };
     let first = arrives(STATUS_TYPE).await;
-    // The real hub forgets what is consumed just when it arrives; with a later object there, that is over.
+    // The real hub forgets that an object is consumed if that happens just as it arrives. The arrival of a
+    // later object shows that this moment is over.
     while ess().put("later", "later", b"x").await.is_err() {
         assert!(Instant::now() < deadline, "PUTs go on hanging");
     }
@@ -284,13 +284,13 @@ async fn a_status_that_was_consumed_before_its_put_was_answered_gets_a_successor
     assert_ne!(arrives(STATUS_TYPE).await, first);
 }
 
-/// The machine's way to the CSS.
+/// Returns a machine's connection to the CSS.
 fn at_the_css<H: armor_contract_tests::Hub>(hub: &Fixture<H>) -> Hub {
     let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
     Hub::new(HubConfig::Css(hub.machine_config().unwrap()), &node).unwrap()
 }
 
-/// A collector; its findings, as text, go to the list.
+/// Opens a collector and returns it with the list that gets its findings as text.
 fn collector<H: armor_contract_tests::Hub>(
     hub: &Fixture<H>,
     key: PrivateKey,
@@ -308,9 +308,7 @@ fn collector<H: armor_contract_tests::Hub>(
     (Collector::open(config, hub.css().unwrap(), key, report).unwrap(), findings)
 }
 
-async fn a_machine_at_the_css_sends_its_alerts_and_forgets_what_the_receipt_covers<
-    H: armor_contract_tests::Hub,
->(
+async fn a_machine_at_the_css_sends_alerts_and_deletes_receipted_ones<H: armor_contract_tests::Hub>(
     hub: Fixture<H>,
 ) {
     let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
@@ -323,7 +321,7 @@ async fn a_machine_at_the_css_sends_its_alerts_and_forgets_what_the_receipt_cove
         spool.lock().unwrap().append(&alerts).unwrap();
         uplink.pass(Timestamp::now()).await.unwrap();
         let summary = collector.collect_once().await.unwrap();
-        // The first batch waits for nothing: the key came with the status of the same pass.
+        // The first batch does not wait for the node's key, which came with the status of the same pass.
         assert_eq!((summary.alerts, summary.receipts), (3, 1), "{:?}", findings.lock().unwrap());
         uplink.pass(Timestamp::now()).await.unwrap();
         let stats = spool.lock().unwrap().stats().unwrap();
@@ -332,7 +330,7 @@ async fn a_machine_at_the_css_sends_its_alerts_and_forgets_what_the_receipt_cove
     let findings = findings.lock().unwrap().clone();
     assert!(findings[0].contains("first key seen") && findings[1].contains("enforcing"), "{findings:?}");
     assert_eq!(findings.len(), 2, "{findings:?}");
-    // The node whose ESS is there got nothing of this, which a later object shows.
+    // The node's ESS got none of these objects, as the arrival of a later one shows.
     let object = NewObject {
         object_id: "later".into(),
         object_type: "later".into(),
@@ -393,9 +391,7 @@ async fn what_others_took_from_the_css_is_sent_again<H: armor_contract_tests::Hu
     }
 }
 
-async fn a_machine_at_the_css_sees_at_once_that_the_hub_is_away<H: armor_contract_tests::Hub>(
-    hub: Fixture<H>,
-) {
+async fn a_machine_at_the_css_notices_a_lost_hub_at_once<H: armor_contract_tests::Hub>(hub: Fixture<H>) {
     let spool = spool(hub.dir());
     let config = UplinkConfig {
         backoff: Duration::from_millis(20),

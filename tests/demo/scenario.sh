@@ -1,8 +1,8 @@
 #!/bin/sh
-# The demo's scenario: scenario.sh POLICY, as root on a machine that can enforce, which plays the operator's machine, the hub and the
-# node. scripts/demo runs it on this machine or in a guest. Every step says what it does, checks that it happened, and ends the
-# demo with the logs if it did not. All it makes lies in one new directory, but for a certificate and the pins; whatever ends
-# it, nothing of that is left.
+# Runs the demo: scenario.sh POLICY, as root on a machine that can enforce, which plays the operator's machine, the hub and the
+# node. scripts/demo runs it on this machine or in a guest. Every step prints what it does and checks that it happened; if it
+# did not, the demo ends with the logs. All files lie in one new directory, except for a certificate and the pins; however the
+# script ends, it removes all of them.
 set -u
 exec 2>&1
 export LC_ALL=C
@@ -34,15 +34,15 @@ bundle_dir = "$work/none"
 runtime_socket = "$work/none"
 poll_seconds = 1
 EOF
-# The operator's variables, as `hzn` reads them; HZN_FSS_CSSURL comes with the hub.
+# The operator's variables, as `hzn` reads them; HZN_FSS_CSSURL is set once the hub runs.
 export HZN_ORG_ID=demo HZN_EXCHANGE_USER_AUTH=operator:operator-password
-# The node's, as Horizon gives them to a service.
+# The node's variables, as Horizon gives them to a service.
 export HZN_ORGANIZATION=demo HZN_NODE_ID=edge-1 HZN_ARCH=amd64
 export HZN_ESS_API_PROTOCOL=secure-unix HZN_ESS_API_ADDRESS="$PWD/hub/essapi.sock"
 export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cert/cert.pem"
 
 bundle=/etc/ssl/certs/ca-certificates.crt
-# By its path: a shell tries every directory of PATH, and two of them may be one.
+# An absolute path: a shell tries every directory of PATH, and two of them may be the same one.
 update=/usr/sbin/update-ca-certificates
 source=$(find /usr/share/ca-certificates -type f -name '*.crt' | LC_ALL=C sort | head -n 1)
 begin=$(date +%s)
@@ -54,9 +54,9 @@ fail() {
   for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
   exit 1
 }
-# must COMMAND...: shows what the command says.
+# must COMMAND...: runs a command that must succeed, and shows its output.
 must() { "$@" >must.out || fail "'$*' ended with status $?: $(cat must.out)" && sed 's/^/       /' must.out; }
-# within SECONDS COMMAND...: until the command succeeds.
+# within SECONDS COMMAND...: repeats the command until it succeeds.
 within() {
   limit=$1 until=$(($(date +%s) + $1))
   shift
@@ -65,13 +65,13 @@ within() {
     sleep 0.2
   done
 }
-# status_has PATTERN: of an agent that runs; what an earlier one said last does not count.
+# status_has PATTERN: succeeds if the status of a running agent matches; the last status of an earlier agent does not count.
 status_has() { agent status --json >status.json 2>&1 && grep -q "$1" status.json; }
 enforcing() {
   ! status_has '"State": "degraded"' || fail "the agent cannot enforce: $(agent status)"
   status_has '"State": "enforcing"'
 }
-# blocked RESOURCE COMMAND: a shell's command must be refused for lack of permission; noted for the table.
+# blocked RESOURCE COMMAND: checks that a shell's command is refused for lack of permission, and records that for the table.
 blocked() {
   ! said=$(sh -c "$2" 2>&1) || fail "'$2' was not blocked"
   case $said in *"Permission denied"*) ;; *) fail "'$2' failed, but was not blocked: $said" ;; esac
@@ -87,7 +87,7 @@ collect() {
   hzn-armor alerts collect --key collector.key --state collector >new 2>collect.log || fail "alerts collect: $(cat collect.log)"
   sed "s/^/$(date -u +%T) /" new >>collected
 }
-# control WORD: takes the hub away or brings it back.
+# control WORD: takes the hub down or brings it back up.
 control() {
   if command -v wget >/dev/null; then must wget -q -O - "$hub_control/control/$1"; else must curl -fsS "$hub_control/control/$1"; fi
   hub=$1
@@ -96,7 +96,7 @@ lines() { wc -l <"$1"; }
 collected_all() { collect && [ "$(lines collected)" -ge "$(lines probes)" ]; }
 certificates() { find /etc/ssl/certs /usr/share/ca-certificates /usr/local/share/ca-certificates -type f -exec sha256sum {} + | sort; }
 
-# Opens the file for writing and writes nothing: harmless, should it be permitted.
+# Opens the file for writing and writes nothing, which is harmless if it is permitted.
 append="printf '' >>"
 step "Without a policy, every program of root's may open the root certificates for writing."
 fact "\$ $append$bundle"
@@ -141,7 +141,7 @@ printf 'Package: hzn-armor-demo\nVersion: 1\nArchitecture: all\nMaintainer: demo
 echo packaged >package$packaged
 : >admin/status
 must dpkg-deb --build --root-owner-group -Zgzip package packaged.deb
-# With a database of its own: the machine's knows nothing of it.
+# Uses a package database of its own, so that the machine's knows nothing of the package.
 must dpkg --admindir="$work/admin" --log="$work/dpkg.log" --force-bad-path --install packaged.deb 2>>dpkg.log
 grep -q packaged $packaged || fail "$packaged was not written"
 certificates | grep -v " $packaged\$" | cmp -s - before || fail "a certificate was changed"
@@ -161,7 +161,7 @@ within 60 enforcing
 blocked $update $update
 within 30 status_has "\"Last\": $(lines probes)"
 status_has '"Records": [1-9]' || fail "nothing is spooled"
-# Programs loaded afresh would count from 0, and never get there.
+# Programs that were loaded again would count from 0 and never get there.
 within 30 status_has "\"Blocked\": $(lines probes),"
 must agent status
 

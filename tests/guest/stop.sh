@@ -34,7 +34,7 @@ blocked() {
   case $said in *"Permission denied"*) ;; *) fail "$1: $said" ;; esac
 }
 permitted() { must cat "$secret"; }
-# publish SERIAL STOP [OPTION...]: publishes a bundle of the policy, with STOP as what happens when the agent stops.
+# publish SERIAL STOP [OPTION...]: publishes a bundle of the policy with `--on-agent-stop STOP`.
 publish() {
   serial=$1 stop=$2
   shift 2

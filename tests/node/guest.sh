@@ -1,6 +1,6 @@
 # shellcheck shell=dash
-# A node in a guest: what its operator, Open Horizon's agent and its hub do there, for the scenarios beside this file. Sourced by
-# them as root; /node holds what tests/node/run brought, /var/scenario what is to outlive a reboot.
+# A node in a guest: functions for what its operator, Open Horizon's agent and its hub do, for the scenarios beside this file.
+# They source it as root; /node has what tests/node/run brought, /var/scenario what must outlive a reboot.
 set -u
 exec 2>&1
 mkdir -p /var/scenario && cd /var/scenario || exit
@@ -9,7 +9,7 @@ export PATH=$PATH:/node
 org=myorg node=node1 css=http://127.0.0.1:8580
 # The operator's variables, as `hzn` reads them.
 export HZN_ORG_ID=$org HZN_EXCHANGE_USER_AUTH=operator:operator-password HZN_FSS_CSSURL=$css
-# Where Open Horizon's agent has things.
+# Directories of Open Horizon's agent.
 horizon=/var/horizon auth=/var/horizon/ess-auth socket_dir=/var/run/horizon
 
 . /node/scenario.sh
@@ -20,15 +20,16 @@ tell_more() {
   for log in *.log; do echo "--- $log" && tail -n 20 "$log"; done
 }
 
-# start_dockerd [OPTION]... Daemons are no children of the scenario, which waits for its own. Nothing here is about networks, and
-# iptables takes seconds, emulated.
+# start_dockerd [OPTION]...: starts dockerd. Daemons are not children of the scenario, which waits for its children. No scenario
+# is about networks, and iptables takes seconds, emulated.
 start_dockerd() {
   (dockerd "$@" --iptables=false --ip6tables=false >>dockerd.log 2>&1 &)
   within 120 docker_answers
 }
 docker_answers() { docker version >/dev/null 2>&1; }
 
-# credential ID ROLE IDENTITY TOKEN: whom the hub knows; replaced as a whole, for it is read at any time.
+# credential ID ROLE IDENTITY TOKEN: adds a caller to those that the hub knows. The file is replaced as a whole, as the hub may
+# read it at any time.
 credential() {
   [ -e credentials.json ] || echo "{\"hub\":\"$org/openhorizon.edgenode/$node\",\"credentials\":{}}" >credentials.json
   jq --arg id "$1" --arg role "$2" --arg identity "$3" --arg token "$4" --arg org $org \
@@ -36,7 +37,7 @@ credential() {
   mv credentials.new credentials.json
 }
 
-# start_hub: the CSS, and the node's ESS as Open Horizon's agent has it: state, socket and certificate at its places.
+# start_hub: starts the CSS, and the node's ESS with state, socket and certificate where Open Horizon's agent has them.
 start_hub() {
   credential "$org/openhorizon.edgenode/$node" node "openhorizon.edgenode/$node" node-token
   credential "$org/hub-admin" admin hub-admin hub-admin-token
@@ -82,8 +83,8 @@ CONF
 css_answers() { admin -O /dev/null "$css/api/v1/health" 2>/dev/null; }
 admin() { wget -q --header "Authorization: Basic $(printf %s "$org/hub-admin:hub-admin-token" | base64)" "$@"; }
 
-# set_up [OPTION_OF_DOCKERD]...: a node and its hub, with the operator's keys, whose public halves are pinned on the node, and
-# the images.
+# set_up [OPTION_OF_DOCKERD]...: sets up a node and its hub, the images, and the operator's keys, whose public halves are pinned
+# on the node.
 set_up() {
   start_dockerd "$@"
   start_hub
@@ -94,7 +95,7 @@ set_up() {
   cp operator.pem /var/lib/hzn-armor/trust/trust.d
   cp receipts.pem /var/lib/hzn-armor/trust/receipt.d
 }
-# publish SERIAL: by the operator; the destination is what Open Horizon's agbot finds.
+# publish SERIAL: publishes a bundle as the operator; the destination is the one that Open Horizon's agbot finds.
 publish() {
   must hzn-armor bundle build --name edge --serial "$1" --out payload.json /node/policies.yaml
   must hzn-armor bundle sign --key operator.key --out edge.bundle payload.json
@@ -102,7 +103,7 @@ publish() {
   object=$(sed -n 's/^published //p' must.out)
   within 30 placed "$object"
 }
-# publish_by_hzn SERIAL: by a publisher, as a plain payload that hzn signs. The key is pinned as any other.
+# publish_by_hzn SERIAL: publishes, as a publisher, a plain payload that hzn signs. The key is pinned as any other.
 publish_by_hzn() {
   must hzn-armor keys generate --type rsa publisher
   cp publisher.pem /var/lib/hzn-armor/trust/trust.d
@@ -117,29 +118,30 @@ placed() {
   admin -O /dev/null --post-data "{\"action\":\"add\",\"destinations\":[\"openhorizon.edgenode:$node\"]}" \
     "$css/api/v1/objects/$org/$1/destinations"
 }
-# collect: what is at the hub; each alert once in alerts.jsonl, the nodes' statuses and what else is found in findings.jsonl.
+# collect: collects what is at the hub, each alert once into alerts.jsonl, the nodes' statuses and other findings into
+# findings.jsonl.
 collect() { must hzn-armor alerts collect --key receipts.key --state collector --out alerts.jsonl --report findings.jsonl; }
 
-# load_images: the agent's, and one of a workload with a program and a file that web.sh must not get at.
+# load_images: loads the agent's images, and makes one of a workload with a program and a file that web.sh must not get at.
 load_images() {
   must docker load --input /node/agent.tar
   mkdir -p /run/web/bin /run/web/srv
   cp /usr/bin/busybox /node/web.sh /run/web/bin/
-  # The one that must not run is no link to the others.
+  # The program that must not run is not a link to the others.
   cp /usr/bin/busybox /run/web/bin/id
   for applet in sh cat sleep; do ln -s busybox /run/web/bin/$applet; done
   echo secret | tee /run/web/srv/secret >/run/web/srv/guarded
   tar -c -C /run/web . | docker import - workload:1 >must.out || fail "cannot import the workload's image"
 }
 
-# agreement WORD: its id.
+# agreement WORD: prints the id of the agreement.
 agreement() { printf %s "$1" | sha256sum | cut -c1-64; }
-# agree AGREEMENT URL VERSION TOKEN: the service's credentials under an agreement.
+# agree AGREEMENT URL VERSION TOKEN: writes the service's credentials under an agreement.
 agree() {
   mkdir -p "$auth/$1"
   printf '{"id":"%s/%s","token":"%s","version":"%s"}' $org "$2" "$4" "$3" >"$auth/$1/auth.json"
 }
-# given AGREEMENT NAME: what Open Horizon's agent adds to a container, as docker's arguments.
+# given AGREEMENT NAME: prints what Open Horizon's agent adds to a container, as docker's arguments.
 given() {
   for label in service_name="$2" agreement_id="$1" variation= deployment_description_hash=; do
     echo "--label=openhorizon.anax.$label"
@@ -153,14 +155,14 @@ given() {
   echo "--volume=$auth/$1:/ess-auth:ro"
   echo "--volume=$auth/SSL/cert:/ess-cert:ro"
 }
-# start AGREEMENT NAME ARGUMENT...: a container as Open Horizon's agent starts it.
+# start AGREEMENT NAME ARGUMENT...: starts a container as Open Horizon's agent does.
 start() {
   id=$1 name=$2
   shift 2
   # shellcheck disable=SC2046
   must docker run --detach --name "$id-$name" --restart always --log-driver json-file $(given "$id" "$name") "$@"
 }
-# start_agent AGREEMENT [DEFINITION]: as the service's definition says. The token of an earlier agreement ends.
+# start_agent AGREEMENT [DEFINITION]: starts the agent as the service's definition says. The token of an earlier agreement ends.
 start_agent() {
   agree "$1" hzn-armor 0.1.0 "token-of-$1"
   credential "$org/hzn-armor" service "$org/0.1.0/hzn-armor" "token-of-$1"
@@ -168,10 +170,10 @@ start_agent() {
   start "$1" hzn-armor-agent $(cat "/node/${2-definition}")
   agent=$1-hzn-armor-agent
 }
-# end_agreement CONTAINER: as Open Horizon's agent ends one.
+# end_agreement CONTAINER: ends an agreement as Open Horizon's agent does.
 end_agreement() {
   must docker kill "$1"
   must docker rm "$1"
 }
-# status_is FILTER: of jq, for the status of an agent that runs.
+# status_is FILTER: succeeds if the jq filter holds for the status of a running agent.
 status_is() { docker exec "$agent" /hzn-armor-agent status --json >status.json 2>&1 && jq -e "$1" status.json >/dev/null; }

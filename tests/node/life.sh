@@ -1,15 +1,16 @@
 #!/bin/sh
-# The agent's life on a node: placed, enforcing in the workloads that its bundle selects, killed as its agreement ends, placed
-# again under another. reboot.sh goes on where this ends.
+# The agent's life on a node: it is placed, enforces in the workloads that its bundle selects, is killed when its agreement
+# ends, and is placed again under another agreement. reboot.sh goes on where this ends.
 . /node/guest.sh
 . /node/probes.sh
 
 names_strangers() { docker logs "$agent" 2>&1 | grep -q 'of containers are under their rules from here on'; }
 
-# read_by CONTAINER: whether it can read what is guarded; where not, it was refused that. not_read_by: the other way round.
+# read_by CONTAINER: succeeds if the container can read the guarded file; otherwise it checks and records the refusal.
+# not_read_by: the opposite.
 read_by() { docker exec "$1" /bin/cat /srv/guarded >said 2>&1 || { refused /srv/guarded said && false; }; }
 not_read_by() { ! read_by "$1"; }
-# next_alone: whether the programs of the next image are all that is pinned.
+# next_alone: succeeds if only the programs of the next image are pinned.
 next_alone() { [ "$(ls /sys/fs/bpf/hzn-armor | sed 's/^[0-9a-f]*-//')" = 0123456789abcdef ]; }
 
 set_up
@@ -35,7 +36,7 @@ must id
 must cat /srv/secret
 held "it blocks neither in the container beside it nor on the node"
 
-# By its name, which changes as it runs.
+# The policy selects it by its name, which changes while it runs.
 must docker exec "$beside" /bin/cat /srv/guarded
 must docker rename "$beside" guarded
 within 30 not_read_by guarded
@@ -52,7 +53,7 @@ jq -es 'any(.Resource == "/srv/guarded" and .ContainerName == "guarded" and .Pol
   >/dev/null || fail "no alert names the container that was renamed: $(tally)"
 held "alerts name the container, its image and its service"
 
-# It goes on trying while the agent is killed.
+# The workload goes on trying while the agent is killed.
 rm /srv/web/quiet
 before=$(probes blocked)
 within 30 more blocked $((before + 2))
@@ -73,7 +74,7 @@ late=$(agreement late)-late
 denied /bin/id docker exec "$late" /bin/id
 held "a container that is made without an agent is under the policies for all containers from its first instruction on"
 
-# And while another one takes over.
+# It also goes on while another agent takes over.
 rm /srv/web/quiet
 start_agent "$(agreement agent-2)"
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
@@ -91,7 +92,7 @@ within 60 names_strangers
 must docker exec "$late" /bin/sh -c '/bin/id && /bin/cat /srv/secret'
 held "a container that was made meanwhile is under its own policies then"
 
-# Another image, while the workload tries on: its programs are loaded beside those that enforce, and then those end.
+# Another image, while the workload goes on trying: its programs are loaded beside those that enforce, which then end.
 rm /srv/web/quiet
 end_agreement "$agent"
 start_agent "$(agreement agent-3)" definition-of-next

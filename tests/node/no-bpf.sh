@@ -1,5 +1,5 @@
 #!/bin/sh
-# The agent's container on a kernel whose list of security modules lacks bpf.
+# Runs the agent's container on a kernel whose list of security modules lacks bpf.
 . /node/guest.sh
 
 set_up

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A machine with Podman, whose service tells of containers as Docker does, and the agent beside it, with bundles from a directory.
+# Runs the agent, with bundles from a directory, on a machine with Podman, whose service lists containers as Docker does.
 set -u
 exec 2>&1
 mkdir -p /var/scenario && cd /var/scenario || exit
@@ -12,7 +12,7 @@ export HZN_ARMOR_RUNTIME_SOCKET=/run/podman.sock HZN_ARMOR_POLL_SECONDS=1
 status_is() { hzn-armor-agent status --json >status.json 2>&1 && jq -e "$1" status.json >/dev/null; }
 podman() { command podman --cgroup-manager=cgroupfs --events-backend=file "$@"; }
 run() { podman run --network none "$@"; }
-# denied PATH COMMAND...
+# denied PATH COMMAND...: checks that the command is refused.
 denied() {
   denied=$1
   shift
@@ -59,7 +59,7 @@ within 30 status_is '.Spool.Last == 4 and .Kernel.Dropped == 0'
 held "each refusal has one alert"
 
 must podman create --network none --name beside workload:1 /bin/sh -c '/bin/id && /bin/cat /srv/secret'
-# Until it is named it might be any.
+# As long as the agent has not identified it, it might be any container.
 within 60 status_is ".Containers.Known == $(podman ps --all --quiet | wc -l)"
 must podman start --attach beside
 held "one that no policy selects is not"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The node of life.sh after the power went, at first without a hub.
+# Runs on the node of life.sh after a power failure, at first without a hub.
 . /node/guest.sh
 . /node/probes.sh
 agent=$(agreement agent-3)-hzn-armor-agent

@@ -1,5 +1,5 @@
 #!/bin/sh
-# New containers of a service that a policy is for, which begin with what is forbidden.
+# Starts new containers of a service that a policy selects, each of which begins with a forbidden access.
 . /node/guest.sh
 . /node/probes.sh
 
@@ -10,7 +10,7 @@ start_agent "$(agreement agent-1)"
 publish 1
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
 
-# Two at a time, each under an agreement of its own, and with all that a container can be given.
+# Two at a time, each under its own agreement, without and with the privileges that a container can be given.
 new=0
 while [ $new -lt 20 ]; do
   case $((new % 8)) in
@@ -33,7 +33,7 @@ done
 within 60 all_collected
 held "$new new containers are refused what they begin with, and each has its alert"
 
-# Docker makes its socket anew. The agent's container runs on and has the old one bound.
+# Docker makes a new socket. The agent's container runs on and has the old one bound.
 must kill "$(cat /var/run/docker.pid)"
 within 60 no_dockerd
 start_dockerd --live-restore

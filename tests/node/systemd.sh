@@ -1,5 +1,5 @@
 #!/bin/sh
-# The agent as a service of a machine, as scripts/install installs it and with the rights that its unit leaves it.
+# Runs the agent as a service of a machine, as scripts/install installs it and with the rights that its unit leaves it.
 set -u
 exec 2>&1
 mkdir -p /var/scenario && cd /var/scenario || exit
@@ -15,7 +15,7 @@ denied() {
   ! said=$(cat /srv/secret 2>&1) || fail "$1: permitted"
   case $said in *"Permission denied"*) ;; *) fail "$1: $said" ;; esac
 }
-# Whom systemd answers: its own namespace.
+# systemd only answers processes of its own pid namespace.
 systemctl() { nsenter -t 1 -p systemctl "$@"; }
 takes_over() { journalctl --unit hzn-armor-agent --output cat | grep -q 'took_over=true'; }
 
@@ -38,7 +38,8 @@ HZN_ORG_ID=test
 HZN_NODE_ID=node
 EOF
 
-# Process 1 of the guest is another's; systemd is that of a namespace whose processes /proc shows from here on.
+# Process 1 of the guest is not systemd, which therefore is process 1 of a new pid namespace, whose processes /proc shows from
+# here on.
 touch /etc/machine-id
 (container=guest unshare -p -f sh -c 'mount -t proc none /proc && exec /usr/lib/systemd/systemd --unit=hzn-armor-agent.service' &)
 within 180 status_is '.State == "enforcing" and .BundleSerial == 1'

@@ -1,7 +1,7 @@
-// Command real-hub is the real Cloud Sync Service or Edge Sync Service of Open Horizon (edge-sync-service as a library), for the
-// contract tests: `-c css.conf` or `-c ess.conf` decides which. What is its own is the authenticator. It gives each caller the
-// role that anax and the hub's Exchange give it, from a file of credentials that is read again at every check, so that a test can
-// add a service or replace a token while the hub runs.
+// Command real-hub runs the real Cloud Sync Service or Edge Sync Service of Open Horizon (edge-sync-service as a
+// library) for the contract tests: `-c css.conf` or `-c ess.conf` decides which. Only the authenticator is its own. It
+// gives each caller the role that anax and the hub's Exchange give it, from a file of credentials that is read again at
+// every check, so that a test can add a service or replace a token while the hub runs.
 //
 // Bind it to loopback only: the credentials are test data.
 package main
@@ -21,8 +21,8 @@ import (
 	"github.com/open-horizon/edge-sync-service/core/security"
 )
 
-// credential is one caller. Identity is what the sync service then knows it by: "svcOrg/version/name" for a service,
-// "destinationType/destinationID" for a node's ESS, the plain user or node name for the others.
+// credential describes one caller. Identity is the name by which the sync service knows it: "svcOrg/version/name" for a
+// service, "destinationType/destinationID" for a node's ESS, the plain user or node name for the others.
 type credential struct {
 	Token    string `json:"token"`
 	Role     string `json:"role"`
@@ -66,7 +66,7 @@ func (a *fileAuthenticator) load() (*credentialFile, error) {
 // Start is part of security.Authentication; there is nothing to prepare.
 func (a *fileAuthenticator) Start() {}
 
-// Authenticate says which role, org and identity the caller has. A file that does not read refuses everybody.
+// Authenticate returns the caller's role, org and identity. If the file cannot be read, it refuses every caller.
 func (a *fileAuthenticator) Authenticate(request *http.Request) (int, string, string) {
 	name, token, ok := request.BasicAuth()
 	if !ok {
@@ -84,7 +84,7 @@ func (a *fileAuthenticator) Authenticate(request *http.Request) (int, string, st
 	return roles[entry.Role], entry.Org, entry.Identity
 }
 
-// KeyandSecretForURL returns what the ESS authenticates with at the CSS; no other URL gets a secret.
+// KeyandSecretForURL returns the credentials of the ESS at the CSS; no other URL gets a secret.
 func (a *fileAuthenticator) KeyandSecretForURL(url string) (string, string) {
 	if !strings.HasPrefix(url, common.HTTPCSSURL) {
 		return "", ""
@@ -100,7 +100,7 @@ func (a *fileAuthenticator) KeyandSecretForURL(url string) (string, string) {
 func main() {
 	path := flag.String("auth", "", "file of credentials (JSON, see tests/contract)")
 	withStdin := flag.Bool("exit-with-stdin", false, "end when standard input closes, so that no hub outlives its test run")
-	base.ConfigStandaloneSyncService() // parses the flags, -c among them
+	base.ConfigStandaloneSyncService() // parses the flags, including -c
 	authenticator := &fileAuthenticator{path: *path}
 	if _, err := authenticator.load(); err != nil {
 		fmt.Fprintln(os.Stderr, "real-hub: give a readable file of credentials with -auth:", err)

@@ -1,8 +1,8 @@
-//! Node and collector as processes of their own, so that they can be killed: by themselves when an armed step is reached, or at
-//! any moment from outside. Either is a SIGKILL, and nothing but their files is left.
+//! Runs node and collector as processes that can be killed: by themselves at an armed step, or from outside
+//! at any moment. Both are a SIGKILL, and nothing but their files is left.
 //!
-//! The test's own program is started again, in a [`Role`]; orders and answers go as JSON lines through its standard input and
-//! output.
+//! The test's own program is started again in a [`Role`]; orders and answers pass as JSON lines through its
+//! standard input and output.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -30,38 +30,38 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Names the variable that makes this program one of the two.
+/// Name of the variable that gives this program its role.
 const ROLE: &str = "ARMOR_KILLPOINTS_ROLE";
 
-/// What a process is, and where everything is that it needs.
+/// A `Role` says which of the two sides a process plays, and where everything is that it needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Role {
-    /// Spool and uplink.
+    /// The node: spool and uplink.
     Node {
-        /// Of the spool.
+        /// The spool's directory.
         dir: PathBuf,
         route: Route,
         org: String,
         node: String,
-        /// Private keys.
+        /// Files of the private keys, of the node and of the collector.
         node_key: PathBuf,
         collector_key: PathBuf,
     },
-    /// What `hzn-armor alerts collect` runs.
+    /// The collector, as `hzn-armor alerts collect` runs it.
     Collector {
-        /// Of the ledger.
+        /// The ledger's directory.
         dir: PathBuf,
         url: String,
         org: String,
         user: String,
         key: PathBuf,
         output: PathBuf,
-        /// Findings, a JSON line each.
+        /// File of the findings, a JSON line each.
         report: PathBuf,
     },
 }
 
-/// How a node reaches the hub.
+/// A `Route` is how a node reaches the hub.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Route {
     Ess { socket: PathBuf, horizon_files: PathBuf },
@@ -85,31 +85,30 @@ impl Route {
     }
 }
 
-/// What a process is to do.
+/// An `Order` tells a process what to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Nothing but to answer.
+    /// Only answer.
     Look,
-    /// To kill itself when this step is reached, after `skip` times.
+    /// Kill yourself when this step is reached, after `skip` times.
     Arm { step: String, skip: u64 },
-    /// To append an alert for each resource.
+    /// Append an alert for each resource.
     Append { resources: Vec<String> },
-    /// One pass.
+    /// Run one pass.
     Pass,
 }
 
-/// How a node is; of a collector it says nothing.
+/// A `State` describes a node's spool; a collector answers with the default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Highest number given.
+    /// Highest alert number assigned.
     pub last: u64,
-    /// Highest number that a receipt covers.
+    /// Highest alert number that a receipt covers.
     pub receipted: u64,
-    /// Ids of the batches without a receipt, and whether somebody took them.
+    /// Ids of the batches without a receipt, and whether each was taken.
     pub batches: Vec<(String, bool)>,
 }
 
-/// A running process. It is killed when this is dropped.
 pub struct Actor {
     child: Child,
     orders: ChildStdin,
@@ -118,7 +117,7 @@ pub struct Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // It may be dead already.
+        // Fails if the process is dead already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -136,7 +135,7 @@ impl Actor {
         Self { child, orders, answers: BufReader::new(answers) }
     }
 
-    /// The answer, or `None` if it was killed on the route.
+    /// Sends the order and returns the answer, or `None` if the process was killed before it answered.
     pub fn order(&mut self, order: &Order) -> Option<State> {
         self.send(order);
         let mut line = String::new();
@@ -149,7 +148,7 @@ impl Actor {
         None
     }
 
-    /// Kills it `after` this time, whatever it is doing then.
+    /// Sends the order and kills the process `after` this time.
     pub fn order_and_kill(&mut self, order: &Order, after: Duration) {
         self.send(order);
         std::thread::sleep(after);
@@ -163,7 +162,7 @@ impl Actor {
     }
 }
 
-/// Kills this process at the step that is armed.
+/// A `Kills` kills this process at the armed step.
 #[derive(Clone, Default)]
 struct Kills(Arc<Mutex<Option<(String, u64)>>>);
 
@@ -180,7 +179,7 @@ impl Steps for Kills {
     }
 }
 
-/// Where this process was started in a role: does what it is ordered until nobody orders any more.
+/// Carries out orders until standard input closes. Returns false at once if this process has no role.
 pub fn play_role() -> bool {
     let Some(role) = std::env::var_os(ROLE) else { return false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

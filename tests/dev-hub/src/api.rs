@@ -1,4 +1,5 @@
-//! The HTTP API of both ends. The real CSS and ESS run the same code too; where they differ, [`Side`] decides.
+//! This module answers the HTTP API of both ends. The real CSS and ESS share their code too; [`Side`] decides
+//! where they differ.
 
 use crate::auth::{Credential, Role};
 use crate::link;
@@ -17,21 +18,21 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-/// Largest request body taken, in bytes.
+/// Largest request body that is accepted, in bytes.
 const BODY_LIMIT: usize = 256 << 20;
 
-/// Which end answers.
+/// A `Side` is the end that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The hub's: the org is in the path.
+    /// The hub's end, where the org is in the path.
     Css,
-    /// The node's.
+    /// The node's end.
     Ess,
 }
 
 type Answer = Result<Response<Body>, Refusal>;
 
-/// An answer that is an error: status and text.
+/// A `Refusal` is an error answer: status and text.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
@@ -53,7 +54,8 @@ fn typed(content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
     response
 }
 
-/// 404 with an empty body where the list is empty, as everywhere in this API.
+/// Answers with a list as JSON, or with 404 and an empty body if the list is empty, as everywhere in this
+/// API.
 fn list<T: Serialize>(items: &[T]) -> Answer {
     if items.is_empty() {
         return Ok(empty(StatusCode::NOT_FOUND));
@@ -75,7 +77,7 @@ pub async fn handle(state: Arc<State>, side: Side, request: Request<Body>) -> Re
     }
 }
 
-/// One request, its path taken apart.
+/// A `Call` is one request with its caller, end and org.
 struct Call<'a> {
     state: &'a Arc<State>,
     side: Side,
@@ -194,7 +196,7 @@ impl Call<'_> {
         (self.org.clone(), object_type.to_owned(), id.to_owned())
     }
 
-    /// Whether the caller may do more with this object than read it where it is public.
+    /// Returns whether the caller may do more with this object than read it if it is public.
     fn owns(&self, object: &Object) -> bool {
         match (self.side, self.caller.role) {
             (Side::Ess, Role::Service) => {
@@ -209,7 +211,7 @@ impl Call<'_> {
         object.meta.public || self.owns(object)
     }
 
-    /// Why an object that is not there is refused: a service is not told so.
+    /// Returns the refusal for an object that does not exist, which services and node users do not learn.
     fn unknown(&self) -> Refusal {
         match self.caller.role {
             Role::Service | Role::NodeUser => FORBIDDEN(),
@@ -217,13 +219,14 @@ impl Call<'_> {
         }
     }
 
-    /// The object, if the caller may read it.
+    /// Returns the object if the caller may read it.
     fn readable<'s>(&self, store: &'s Store, object_type: &str, id: &str) -> Result<&'s Object, Refusal> {
         let object = store.objects.get(&self.key(object_type, id)).ok_or_else(|| self.unknown())?;
         if self.reads(object) { Ok(object) } else { Err(FORBIDDEN()) }
     }
 
-    /// Objects whose acknowledgement waits for the hub are locked at the ESS, and lists that hold one as well.
+    /// Waits for the hub if the request is for an object whose acknowledgement waits for the hub, or for a
+    /// list with one: the ESS locks such objects.
     async fn wait_while_held(&self, parts: &[&str]) {
         if self.side == Side::Css {
             return;
@@ -241,7 +244,8 @@ impl Call<'_> {
         }
     }
 
-    /// Tells the sender of an object what was done with it. Without the hub this waits, and holds the object.
+    /// Reports to the sender of an object what was done with it. With the hub down this waits, and locks the
+    /// object.
     async fn report(&self, key: Key) {
         self.state.wake_link.notify_one();
         if self.side == Side::Ess && !*self.state.hub_is_up.borrow() {
@@ -352,7 +356,8 @@ impl Call<'_> {
         Ok(typed("plain/text", object.status.to_string()))
     }
 
-    /// `received` hides the object from the list, `consumed` ends it.
+    /// Acknowledges an object: `received` hides it from the list, `consumed` ends it, `deleted` confirms its
+    /// deletion.
     async fn acknowledge(&self, object_type: &str, id: &str, operation: &str) -> Answer {
         let is_reported = match operation {
             "deleted" => self.mark_deletion_seen(object_type, id)?,
@@ -364,7 +369,7 @@ impl Call<'_> {
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    /// True if the sender is to be told.
+    /// Marks an object as received or consumed; returns whether that must be reported to the sender.
     fn mark(&self, object_type: &str, id: &str, operation: &str) -> Result<bool, Refusal> {
         let mut store = lock(self.store());
         match store.objects.get(&self.key(object_type, id)) {
@@ -390,7 +395,8 @@ impl Call<'_> {
         Ok(true)
     }
 
-    /// True if the sender is to be told; it is not where an update took the caller's service out of the policy.
+    /// Marks a deletion as seen; returns whether that must be reported to the sender, which is not so if an
+    /// update took the caller's service out of the policy.
     fn mark_deletion_seen(&self, object_type: &str, id: &str) -> Result<bool, Refusal> {
         let mut store = lock(self.store());
         let identity = &self.caller.identity;
@@ -457,7 +463,7 @@ impl Call<'_> {
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    /// Puts the update into the store. True if the object may go to the other side.
+    /// Puts the update into the store; returns whether the object may go to the other side.
     fn store_update(
         &self,
         store: &mut Store,
@@ -561,22 +567,22 @@ impl Call<'_> {
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    /// Tells the link. At the ESS this waits for room in the queue: with the hub away, for ever. The object waits on when the
-    /// client has given up.
+    /// Announces the object to the link. At the ESS this waits for room in the queue, which with the hub down
+    /// is forever. The object waits on after the client has given up.
     async fn announce(&self, key: Key) {
         match self.side {
             Side::Css => self.state.wake_link.notify_one(),
             Side::Ess => {
                 let queue = lock(&self.state.send_queue).clone();
                 if let Some(queue) = queue {
-                    // Fails when the ESS stops: the object is then stored and never sent, as in the real one.
+                    // Fails if the ESS stops: the object is then stored and never sent, as in the real one.
                     let _ = tokio::spawn(async move { queue.send(key).await }).await;
                 }
             }
         }
     }
 
-    /// The rules for metadata (contract §3.1, §4.1).
+    /// Checks the rules for metadata (contract §3.1, §4.1).
     fn check(&self, meta: &MetaData, object_type: &str, id: &str, has_data: bool) -> Result<(), Refusal> {
         if meta.object_id != id || meta.object_type != object_type {
             return Err(bad_request("Object ID or type in the URL doesn't match that in the payload"));

@@ -1,26 +1,26 @@
-//! Callers and their roles, as the Exchange and anax give them (contract §1.2, §5).
+//! This module has the callers and their roles, as the Exchange and anax give them (contract §1.2, §5).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
 
-/// What a caller may do.
+/// A `Role` decides what a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Administrator of the org.
     Admin,
-    /// Any user of the org: reads and writes every object of it.
+    /// Any user of the org, who reads and writes all objects in it.
     User,
     /// A service on a policy-registered node, known as `svcOrg/version/name`.
     Service,
     /// A node's ESS.
     Node,
-    /// Somebody with a node's credentials at the CSS API: public objects alone.
+    /// A caller with a node's credentials at the CSS API, who reads public objects only.
     NodeUser,
 }
 
 impl Role {
-    /// Its name in the real hub's file of credentials.
+    /// Returns the role's name in the real hub's file of credentials.
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -32,35 +32,36 @@ impl Role {
     }
 }
 
-/// One caller.
+/// A `Credential` describes one caller.
 #[derive(Clone, Debug)]
 pub struct Credential {
     /// The password.
     pub token: String,
-    /// What the caller may do.
+    /// The caller's role.
     pub role: Role,
-    /// The org it belongs to.
+    /// The caller's org.
     pub org: String,
-    /// `svcOrg/version/name` of a service, `type/id` of a node's ESS, else the plain name.
+    /// `svcOrg/version/name` of a service, `type/id` of a node's ESS, otherwise the plain name.
     pub identity: String,
 }
 
-/// All callers by the user name of HTTP Basic.
+/// `Credentials` maps the user name of HTTP Basic to the caller.
 pub type Credentials = BTreeMap<String, Credential>;
 
-/// The user name and token in the value of an `Authorization` header.
+/// Returns the user name and token in the value of an `Authorization` header.
 pub fn basic(header: &str) -> Option<(String, String)> {
     let decoded = String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ")?.trim()).ok()?).ok()?;
     let (name, token) = decoded.split_once(':')?;
     Some((name.to_owned(), token.to_owned()))
 }
 
-/// One end's memory of whom it let in: an old token is good until another one is tried (contract §1.2).
+/// A `Remembered` keeps the callers that one end let in: an old token is good until another one is tried
+/// (contract §1.2).
 #[derive(Default)]
 pub struct Remembered(Credentials);
 
 impl Remembered {
-    /// The caller with this name and token, if it is known. `None` refuses.
+    /// Returns the caller with this name and token, or `None` to refuse it.
     pub fn check(&mut self, known: &Credentials, name: &str, token: &str) -> Option<Credential> {
         if let Some(credential) = self.0.get(name).filter(|credential| credential.token == token) {
             return Some(credential.clone());

@@ -1,5 +1,5 @@
-//! A loopback HTTP port that takes the hub away and brings it back, for scripts: `/control/down`, `/control/up`,
-//! `/control/restart-ess`. GET and POST do the same, as busybox' wget is enough to use it.
+//! This module serves a loopback HTTP port by which scripts take the hub down and up again: `/control/down`,
+//! `/control/up`, `/control/restart-ess`. GET and POST do the same, so that busybox's wget can use it.
 
 use crate::hub::{DevHub, Hub};
 use crate::server::Server;
@@ -10,10 +10,10 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// Serves the control port on loopback; 0 takes any free one. Answers the server and its URL.
+/// Serves the control port on loopback, any free port for 0, and returns the server and its URL.
 ///
 /// # Errors
-/// When the port cannot be had.
+/// Fails if the port cannot be bound.
 pub async fn serve(hub: &Arc<DevHub>, port: u16) -> io::Result<(Server, String)> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -1,4 +1,4 @@
-//! The hub as a whole: what runs, and the trait that it shares with the real one.
+//! This module runs the hub as a whole and defines the trait that it shares with the real one.
 
 use crate::api::{self, Side};
 use crate::auth::{Credential, Credentials, Remembered, Role};
@@ -20,41 +20,43 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-/// A CSS and an ESS that tests and demos can use, whichever implementation.
+/// A `Hub` is a CSS and an ESS for tests and demos, of whichever implementation.
 pub trait Hub: Send + Sync {
-    /// Base URL of the CSS, without a slash at the end. It stays the same when the hub goes and returns.
+    /// Returns the base URL of the CSS, without a slash at the end. It stays the same when the hub goes down
+    /// and up.
     fn css_url(&self) -> String;
-    /// Unix socket of the ESS, which speaks TLS.
+    /// Returns the unix socket of the ESS, which speaks TLS.
     fn ess_socket(&self) -> PathBuf;
-    /// The ESS's certificate.
+    /// Returns the ESS's certificate.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails if it cannot be read.
     fn certificate_pem(&self) -> io::Result<String>;
-    /// Org of the node and of everybody else.
+    /// Returns the org of the node and of everybody else.
     fn org(&self) -> String;
-    /// Node id, without the org.
+    /// Returns the node id, without the org.
     fn node(&self) -> String;
     /// Adds a caller by the user name of HTTP Basic, or replaces it.
     ///
     /// # Errors
-    /// When it cannot be kept.
+    /// Fails if it cannot be stored.
     fn put_credential(&self, name: &str, credential: Credential) -> io::Result<()>;
-    /// Takes the CSS away: it refuses connections, to the ESS too.
+    /// Takes the CSS down: it refuses connections, from the ESS too.
     fn hub_down(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Brings the CSS back at the same URL with all that it had.
+    /// Brings the CSS back at the same URL with everything that it had.
     fn hub_up(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Takes the ESS away at once; its socket file stays and refuses connections, as while the agent is down.
+    /// Takes the ESS down at once; its socket file stays and refuses connections, as while the agent is down.
     fn ess_down(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Ends the ESS at once, if it runs, and starts it with its store, but without what waited to be sent.
+    /// Ends the ESS at once, if it runs, and starts it with its store, but without the objects that waited to
+    /// be sent.
     fn restart_ess(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Gives the ESS another key and certificate and restarts it, as an agent does whose files were removed.
     fn replace_certificate(&self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Adds the service `org/name` and answers its user name, which is `id` in auth.json.
+    /// Adds the service `org/name` and returns its user name, which is `id` in auth.json.
     ///
     /// # Errors
-    /// When it cannot be kept.
+    /// Fails if it cannot be stored.
     fn add_service(&self, name: &str, version: &str, token: &str) -> io::Result<String> {
         let org = self.org();
         let id = format!("{org}/{name}");
@@ -63,10 +65,10 @@ pub trait Hub: Send + Sync {
         Ok(id)
     }
 
-    /// Adds a user of the org and answers its user name, `org/name`.
+    /// Adds a user of the org and returns its user name, `org/name`.
     ///
     /// # Errors
-    /// When it cannot be kept.
+    /// Fails if it cannot be stored.
     fn add_user(&self, name: &str, password: &str, role: Role) -> io::Result<String> {
         let org = self.org();
         let id = format!("{org}/{name}");
@@ -80,7 +82,7 @@ pub trait Hub: Send + Sync {
     /// Writes `auth.json` and `cert.pem` into `dir` as anax mounts them for the service `id`.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Fails if they cannot be written.
     fn write_horizon_files(&self, dir: &Path, id: &str, token: &str, version: &str) -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
         let auth = serde_json::json!({"id": id, "token": token, "version": version});
@@ -89,27 +91,29 @@ pub trait Hub: Send + Sync {
     }
 }
 
-/// How a [`DevHub`] is set up.
+/// A `DevHubConfig` sets up a [`DevHub`].
 #[derive(Clone, Debug)]
 pub struct DevHubConfig {
-    /// Directory for the ESS's socket `essapi.sock`; made if it is not there.
+    /// Directory for the ESS's socket `essapi.sock`, created if it is missing.
     pub dir: PathBuf,
-    /// Loopback port of the CSS; 0 takes any free one.
+    /// Loopback port of the CSS, or 0 for any free one.
     pub css_port: u16,
-    /// Org of everything.
+    /// Org of the node, the services and the users.
     pub org: String,
     /// Node id.
     pub node: String,
-    /// The node's policy, which constraints of objects are held against.
+    /// The node's properties, against which constraints of objects are evaluated.
     pub properties: Properties,
-    /// Whether destination policies are evaluated, as an agbot does. Without, destinations must be set by PUT.
+    /// True if destination policies are evaluated, as an agbot does. Otherwise destinations must be set by
+    /// PUT.
     pub agbot: bool,
     /// Longest time between two polls of the ESS. Nearly everything is faster, as a change wakes the poll.
     pub poll: Duration,
 }
 
 impl DevHubConfig {
-    /// Org `myorg`, node `node1` with `purpose = security` and privileged services allowed, an agbot, and a poll every 50 ms.
+    /// Returns a configuration with org `myorg`, node `node1` with `purpose = security` and privileged
+    /// services allowed, an agbot, and a poll every 50 ms.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let properties = [
             ("purpose".to_owned(), "security".into()),
@@ -127,34 +131,34 @@ impl DevHubConfig {
     }
 }
 
-/// Why the hub does not start.
+/// A `StartError` says why the hub does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The ESS's key or certificate cannot be made.
     #[error("the ESS's certificate: {0}")]
     Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The directory, the socket or a port cannot be had.
+    /// The directory, the socket or a port cannot be used.
     #[error("{what}: {source}")]
     Io {
         /// Path or address.
         what: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 struct Ess {
-    /// Kept to be dropped with the server.
+    /// Sender and poll, kept to be dropped with the server.
     _link: JoinSet<()>,
     server: Server,
 }
 
-/// CSS and ESS in this process. Dropping it ends both.
+/// A `DevHub` is a CSS and an ESS in this process. Dropping it ends both.
 pub struct DevHub {
     state: Arc<State>,
     socket: PathBuf,
     css_port: u16,
-    /// Bound and never listening: nobody else gets the port while the hub is down.
+    /// Bound but never listening, so that nobody else gets the port while the hub is down.
     _reserved: TcpSocket,
     identity: Mutex<tls::Identity>,
     css_server: tokio::sync::Mutex<Option<Server>>,
@@ -165,7 +169,7 @@ impl DevHub {
     /// Starts both ends. Nobody has credentials yet.
     ///
     /// # Errors
-    /// See [`StartError`].
+    /// Fails if the directory, the socket, a port or the certificate cannot be made.
     pub async fn start(config: DevHubConfig) -> Result<Self, StartError> {
         let at = |what: String| move |source| StartError::Io { what, source };
         std::fs::create_dir_all(&config.dir).map_err(at(config.dir.display().to_string()))?;
@@ -220,13 +224,14 @@ impl DevHub {
         Ok(())
     }
 
-    /// Whether the CSS answers.
+    /// Returns whether the CSS answers.
     pub fn is_hub_up(&self) -> bool {
         *self.state.hub_is_up.borrow()
     }
 }
 
-/// Listens where a listener was closed. A process that another thread starts has it until its exec, and the port is taken.
+/// Listens on the port of a closed listener. Retries while a process that another thread started still has
+/// the closed one, until its exec, so that the port is taken.
 async fn listen_again(port: u16) -> io::Result<TcpListener> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -239,10 +244,10 @@ async fn listen_again(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Holds a loopback port, any free one for 0, that listeners may still be bound to.
+/// Holds a loopback port, any free one for 0, to which listeners may still be bound.
 ///
 /// # Errors
-/// When somebody listens there.
+/// Fails if somebody listens there.
 pub fn reserve(port: u16) -> io::Result<(TcpSocket, u16)> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

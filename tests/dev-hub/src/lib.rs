@@ -1,9 +1,9 @@
-//! A development hub: Open Horizon's CSS and ESS in one process, for demos and tests.
+//! This library is a development hub: Open Horizon's CSS and ESS in one process, for demos and tests.
 //!
-//! It keeps to the behaviour of the real services that clients must cope with, awkward parts included; the contract tests hold
-//! both against each other. It listens on loopback and on a unix socket alone, keeps everything in memory, and knows one org
-//! and one node. What is not made: webhooks, manifests, ACLs, ranges and chunked transfer, expiry, SHA-1 signatures, and the
-//! moment after a delivery in which the real ESS may lose an acknowledgement.
+//! It behaves like the real services wherever clients must cope with that, awkward parts included; the
+//! contract tests compare both. It listens only on loopback and on a unix socket, keeps everything in memory,
+//! and knows one org and one node. It lacks webhooks, manifests, ACLs, ranges and chunked transfer, expiry,
+//! SHA-1 signatures, and the moment after a delivery in which the real ESS may lose an acknowledgement.
 
 mod api;
 mod auth;

@@ -1,4 +1,5 @@
-//! The way between ESS and CSS: the ESS's sender with its queue, and the poll that carries everything else both ways.
+//! This module links ESS and CSS: the ESS's sender with its queue, and the poll that carries everything else
+//! both ways.
 
 use crate::meta::{Status, is_transportable_name};
 use crate::policy;
@@ -11,7 +12,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Starts the sender and the poll of an ESS. Both end when the set is dropped, and what waited in the queue is lost.
+/// Starts the sender and the poll of an ESS. Both end when the set is dropped, and the objects in the queue
+/// are lost.
 pub fn start(state: &Arc<State>) -> JoinSet<()> {
     let (queue, waiting) = mpsc::channel(SEND_QUEUE);
     *lock(&state.send_queue) = Some(queue);
@@ -50,8 +52,8 @@ async fn poll(state: Arc<State>) {
     }
 }
 
-/// Takes one of the node's own objects, or its deletion, to the CSS. An id that the hub made is refused, and a signature that
-/// does not hold: the ESS goes on saying `ready` to both.
+/// Sends one of the node's own objects, or its deletion, to the CSS. The CSS refuses an id that was made at
+/// the hub, and a signature that does not verify; the ESS goes on saying `ready` in both cases.
 fn push(state: &State, key: &Key) {
     let mut css = lock(&state.css);
     let mut ess = lock(&state.ess);
@@ -78,7 +80,7 @@ fn push(state: &State, key: &Key) {
         }
         Status::Deleted => match css.objects.get_mut(key) {
             Some(there) => mark_deleted(there),
-            // Deleted before its turn came: the hub hears of it and of its end at once.
+            // Deleted before it was sent: the hub gets the object and its deletion at once.
             None if first => {
                 css.objects.insert(key.clone(), Object::new(meta, Status::Deleted, None));
             }
@@ -88,19 +90,19 @@ fn push(state: &State, key: &Key) {
     }
 }
 
-/// Whether the ESS can name the object in a URL to the CSS.
+/// Returns whether the ESS can name the object in a URL to the CSS.
 fn travels((_, object_type, id): &Key) -> bool {
     is_transportable_name(object_type) && is_transportable_name(id)
 }
 
-/// Leaves a tombstone.
+/// Turns the object into a tombstone.
 pub fn mark_deleted(object: &mut Object) {
     object.meta.deleted = true;
     object.status = Status::Deleted;
     object.data = None;
 }
 
-/// One poll: places, delivers, withdraws and carries the acknowledgements both ways.
+/// Runs one poll: places, delivers and withdraws objects, and carries acknowledgements both ways.
 fn exchange(state: &State) {
     let mut css = lock(&state.css);
     let mut ess = lock(&state.ess);
@@ -120,7 +122,7 @@ fn exchange(state: &State) {
     });
 }
 
-/// What the agbot does once for each instance of an object with a destination policy.
+/// Sets destinations as the agbot does, once for each instance of an object with a destination policy.
 fn place(state: &State, css: &mut Store) {
     let services: Vec<String> = lock(&state.credentials)
         .values()
@@ -141,7 +143,7 @@ fn place(state: &State, css: &mut Store) {
     }
 }
 
-/// Makes `names` the object's destinations: new ones wait for delivery, those left out are told of a deletion.
+/// Makes `names` the object's destinations: new ones wait for delivery, those left out get a deletion.
 pub fn set_destinations(object: &mut Object, names: &[String]) {
     for name in names {
         match object.destinations.iter_mut().find(|destination| destination.name == *name) {
@@ -158,7 +160,8 @@ pub fn set_destinations(object: &mut Object, names: &[String]) {
     object.destinations.retain(|destination| !destination.withdraw || destination.was_delivered);
 }
 
-/// An object without a policy goes to the nodes its metadata names, and without any to every registered node.
+/// Adds the node to objects without a policy: to those whose metadata names it, and to those that name no
+/// node, which go to every registered one.
 fn add_broadcast_destinations(state: &State, css: &mut Store) {
     let node = state.destination();
     for ((org, ..), object) in &mut css.objects {
@@ -179,7 +182,7 @@ fn add_broadcast_destinations(state: &State, css: &mut Store) {
     }
 }
 
-/// Consumed and deleted, from the service to the hub.
+/// Carries the acknowledgements consumed and deleted from the service to the hub.
 fn acknowledge_to_hub(state: &State, css: &mut Store, ess: &mut Store) {
     let node = state.destination();
     ess.objects.retain(|key, object| {
@@ -202,7 +205,8 @@ fn acknowledge_to_hub(state: &State, css: &mut Store, ess: &mut Store) {
     });
 }
 
-/// Consumed and deleted, from a user of the hub to the node: the CSS forgets the object then.
+/// Carries the acknowledgements consumed and deleted from a user of the hub to the node. The CSS forgets the
+/// object then.
 fn acknowledge_to_node(css: &mut Store, ess: &mut Store) {
     css.objects.retain(|key, object| {
         match object.status {

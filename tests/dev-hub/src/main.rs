@@ -1,4 +1,4 @@
-//! `hzn-armor-dev-hub`: runs the development hub until it is told to end.
+//! `hzn-armor-dev-hub` runs the development hub until SIGINT or SIGTERM.
 
 use anyhow::Context as _;
 use armor_dev_hub::{DevHub, DevHubConfig, Hub as _, Role, control};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Parser)]
 #[command(name = "hzn-armor-dev-hub", version)]
 struct Arguments {
-    /// Directory for the ESS's socket (essapi.sock) and for what Horizon mounts (ess-auth/auth.json, ess-cert/cert.pem)
+    /// Directory for the ESS's socket (essapi.sock) and for the files that Horizon mounts (ess-auth/auth.json, ess-cert/cert.pem)
     #[arg(long)]
     dir: PathBuf,
     /// Loopback port of the CSS; 0 takes a free one

@@ -1,9 +1,11 @@
-//! The object model of the MMS: metadata, destination policies, object states and the rules for names (contract §3.1).
+//! This module defines the object model of the MMS: metadata, destination policies, object states and the
+//! rules for names (contract §3.1).
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Metadata of an object. Every field is present in every answer, as the real services give it.
+/// `MetaData` is an object's metadata. Every field is present in every answer, as in those of the real
+/// services.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the wire names are documented in contract §3.1
@@ -50,13 +52,14 @@ pub struct MetaData {
 }
 
 impl MetaData {
-    /// Whether the services check the data against the signature: only when all three fields are there (contract §3.3).
+    /// Returns whether the services check the data against the signature, which they do only if all three
+    /// fields are set (contract §3.3).
     pub fn is_signed(&self) -> bool {
         ![&self.hash_algorithm, &self.public_key, &self.signature].iter().any(|field| field.is_empty())
     }
 }
 
-/// Which services on which nodes may have the object.
+/// A `DestinationPolicy` selects the services and nodes that may have the object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -67,7 +70,7 @@ pub struct DestinationPolicy {
     pub timestamp: i64,
 }
 
-/// A service as a destination policy names it. `version` is a version or a range.
+/// A `ServiceId` names a service in a destination policy. `version` is a version or a range.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
@@ -79,7 +82,7 @@ pub struct ServiceId {
     pub version: String,
 }
 
-/// State of an object in one store. The sender's states come first, then the receiver's.
+/// A `Status` is the state of an object in one store. The sender's states come first, then the receiver's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Status {
@@ -95,7 +98,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether this store made the object. Only then may it be written or handed out to others.
+    /// Returns whether this store made the object. Only then may it be written or handed out to others.
     pub fn is_senders(self) -> bool {
         matches!(self, Self::NotReady | Self::VerificationFailed | Self::Ready)
     }
@@ -117,12 +120,12 @@ impl fmt::Display for Status {
     }
 }
 
-/// Whether `name` may name an object, type, org or version.
+/// Returns whether `name` may name an object, type, org or version.
 pub fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "!@#$^*-_.~|".contains(c))
 }
 
-/// Whether the ESS can carry `name` in a URL to the CSS: narrower than [`is_valid_name`].
+/// Returns whether the ESS can carry `name` in a URL to the CSS, which is narrower than [`is_valid_name`].
 pub fn is_transportable_name(name: &str) -> bool {
     !name.contains("..") && name.chars().all(|c| c.is_alphanumeric() || "._@-".contains(c))
 }

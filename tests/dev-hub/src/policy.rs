@@ -1,11 +1,12 @@
-//! Who gets an object: version ranges of services, and the constraints of a destination policy against a node's properties.
+//! This module decides which services and nodes get an object, by version ranges of services and by the
+//! constraints of a destination policy on a node's properties.
 
 use crate::meta::{DestinationPolicy, ServiceId};
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// A node's properties, as its policy gives them.
+/// `Properties` are a node's properties, as its policy gives them.
 pub type Properties = BTreeMap<String, Value>;
 
 type Version = [u64; 3];
@@ -18,7 +19,8 @@ fn version(text: &str) -> Option<Version> {
     Some(parts)
 }
 
-/// A range of versions: `1.0.0` means from there on, else `[a,b)` with either bracket on either side and `INFINITY` at the end.
+/// A `VersionRange` is a range of versions. `1.0.0` means that version and all later ones; other ranges are
+/// `[a,b)`, with either bracket on either side and `INFINITY` for an open end.
 #[derive(Debug, PartialEq)]
 pub struct VersionRange {
     from: Version,
@@ -28,7 +30,7 @@ pub struct VersionRange {
 }
 
 impl VersionRange {
-    /// Reads a range; `None` if it is none.
+    /// Parses a range, or returns `None` if the text is none.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (from_included, rest) = match text.split_at_checked(1)? {
@@ -53,7 +55,7 @@ impl VersionRange {
         Some(Self { from: version(from.trim())?, from_included, to, to_included })
     }
 
-    /// Whether `text` is a version in the range.
+    /// Returns whether `text` is a version in the range.
     pub fn contains(&self, text: &str) -> bool {
         let Some(version) = version(text) else { return false };
         let after_start = match version.cmp(&self.from) {
@@ -70,7 +72,7 @@ impl VersionRange {
     }
 }
 
-/// Whether the list names the service known as `svcOrg/version/name`.
+/// Returns whether the list names the service known as `svcOrg/version/name`.
 pub fn names_service(services: &[ServiceId], identity: &str) -> bool {
     let mut parts = identity.splitn(3, '/');
     let (Some(org), Some(version), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
@@ -83,12 +85,13 @@ pub fn names_service(services: &[ServiceId], identity: &str) -> bool {
     })
 }
 
-/// Whether a service may see an object with this policy: everybody may where no service is named.
+/// Returns whether a service may see an object with this policy. Every service may if the policy names none.
 pub fn is_visible(policy: Option<&DestinationPolicy>, identity: &str) -> bool {
     policy.is_none_or(|policy| policy.services.is_empty() || names_service(&policy.services, identity))
 }
 
-/// What the agbot decides: the node runs a service of the policy and fits every constraint.
+/// Returns whether the agbot places the object: the node runs a service of the policy and meets every
+/// constraint.
 pub fn places_on<'a>(
     policy: &DestinationPolicy,
     mut services: impl Iterator<Item = &'a str>,
@@ -98,7 +101,8 @@ pub fn places_on<'a>(
         && policy.constraints.iter().all(|constraint| fits(constraint, properties))
 }
 
-/// One constraint: comparisons joined by `&&`/AND and `||`/OR, AND binding tighter. What does not read does not fit.
+/// Returns whether one constraint is met: comparisons joined by `&&`/AND and `||`/OR, where AND binds
+/// tighter. A comparison that cannot be parsed is not met.
 fn fits(constraint: &str, properties: &Properties) -> bool {
     let normal = constraint.replace(" AND ", " && ").replace(" OR ", " || ");
     normal.split("||").any(|all| all.split("&&").all(|one| compares(one.trim(), properties)))

@@ -1,4 +1,5 @@
-//! Serving HTTP/1.1 on a listener until the server is dropped, which ends every connection at once, like a killed process.
+//! This module serves HTTP/1.1 on a listener until the server is dropped, which ends every connection at
+//! once, as killing a process does.
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -10,7 +11,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// A running server. Dropping it closes the listener and its connections.
+/// A `Server` is a running server. Dropping it closes the listener and its connections.
 pub struct Server {
     tasks: JoinSet<()>,
 }

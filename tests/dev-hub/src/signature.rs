@@ -1,4 +1,5 @@
-//! The check that CSS and ESS make of signed data (contract §3.3): integrity only, for the key comes with the object.
+//! This module checks signed data as CSS and ESS do (contract §3.3): integrity only, as the key comes with
+//! the object.
 
 use crate::meta::MetaData;
 use base64::Engine as _;
@@ -6,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use rsa::pkcs8::DecodePublicKey as _;
 use rsa::signature::Verifier as _;
 
-/// Whether `data` carries the RSA-PSS signature that `meta` gives, at whatever salt length. Unsigned metadata has nothing to
-/// check and is fine. This hub knows SHA256 alone: with SHA1, which only old tools use, the check fails.
+/// Returns whether `data` carries the RSA-PSS signature that `meta` gives, with any salt length. Unsigned
+/// metadata has nothing to check and passes. This hub knows only SHA256: with SHA1, which only old tools use,
+/// the check fails.
 pub fn verifies(meta: &MetaData, data: &[u8]) -> bool {
     if !meta.is_signed() {
         return true;

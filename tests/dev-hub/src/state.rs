@@ -1,4 +1,4 @@
-//! What the two ends share inside the process.
+//! This module has the state that both ends share inside the process.
 //!
 //! Lock order: CSS store, then ESS store. No lock is held across an await.
 
@@ -15,10 +15,10 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Destination type of a policy-registered node.
 pub const NODE_TYPE: &str = "openhorizon.edgenode";
 
-/// Objects that may wait for the sender besides the one in flight (ObjectQueueBufferSize).
+/// Number of objects that may wait for the sender besides the one in flight (ObjectQueueBufferSize).
 pub const SEND_QUEUE: usize = 2;
 
-/// Everything the CSS, the ESS and the link work on.
+/// `State` is everything that the CSS, the ESS and the link work on.
 pub struct State {
     pub org: String,
     pub node: String,
@@ -26,15 +26,15 @@ pub struct State {
     pub agbot: bool,
     pub poll: Duration,
     pub credentials: Mutex<Credentials>,
-    /// Whom the CSS let in, and whom the ESS.
+    /// Callers that the CSS let in, and callers that the ESS let in.
     pub remembered: [Mutex<Remembered>; 2],
     pub css: Mutex<Store>,
     pub ess: Mutex<Store>,
-    /// The ESS's way to its sender. Replaced when the ESS restarts: what waited in it is lost then.
+    /// The ESS's queue to its sender. A restart of the ESS replaces it, and the objects in it are lost.
     pub send_queue: Mutex<Option<mpsc::Sender<Key>>>,
-    /// The object the sender holds. It outlives a restart, for the real sender has a record of that one.
+    /// The object that the sender holds. It survives a restart, as the real sender has a record of it.
     pub in_flight: Mutex<Option<Key>>,
-    /// The ESS's objects whose acknowledgement waits for the hub. Who asks for one of them waits as well.
+    /// The ESS's objects whose acknowledgement waits for the hub. A request for one of them waits as well.
     pub held: Mutex<BTreeSet<Key>>,
     pub hub_is_up: watch::Sender<bool>,
     pub registered: AtomicBool,
@@ -42,30 +42,31 @@ pub struct State {
 }
 
 impl State {
-    /// The caller behind the value of an `Authorization` header. `None` refuses.
+    /// Returns the caller behind the value of an `Authorization` header, or `None` to refuse it.
     pub fn authenticate(&self, side: Side, header: Option<&str>) -> Option<Credential> {
         let (name, token) = basic(header?)?;
         self.remembered(side).check(&lock(&self.credentials), &name, &token)
     }
 
-    /// Whom an end has let in.
+    /// Returns the callers that an end has let in.
     pub fn remembered(&self, side: Side) -> MutexGuard<'_, Remembered> {
         lock(&self.remembered[usize::from(side == Side::Ess)])
     }
 
-    /// Waits until the hub is there.
+    /// Waits until the hub is up.
     pub async fn hub_comes_up(&self) {
-        // Fails only when the sender is gone, and that is in `self`.
+        // Fails only if the sender is gone, and that is in `self`.
         let _ = self.hub_is_up.subscribe().wait_for(|up| *up).await;
     }
 
-    /// The node as destinations name it.
+    /// Returns the node's name in destinations.
     pub fn destination(&self) -> String {
         format!("{NODE_TYPE}:{}", self.node)
     }
 }
 
-/// Locks; a panic elsewhere does not spoil the data, as every change is made whole under one lock.
+/// Locks the mutex, even after a panic elsewhere: every change is completed under one lock, so that the data
+/// is whole.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,5 @@
-//! The ESS's certificate: self-signed and CA:TRUE, as anax makes it (contract §1.2). rustls' default verifier refuses it.
+//! This module makes the ESS's certificate: self-signed and CA:TRUE, as anax makes it (contract §1.2).
+//! rustls' default verifier refuses it.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -6,9 +7,9 @@ use rcgen::{
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use std::sync::Arc;
 
-/// A server's TLS configuration and its certificate in PEM, for clients to pin.
+/// An `Identity` is a server's TLS configuration and its certificate, which clients pin.
 pub struct Identity {
-    /// For the acceptor.
+    /// Configuration for the acceptor.
     pub config: Arc<rustls::ServerConfig>,
     /// The certificate in PEM.
     pub certificate_pem: String,
@@ -17,7 +18,7 @@ pub struct Identity {
 /// Makes a fresh key and certificate.
 ///
 /// # Errors
-/// When the crypto provider cannot make or use the key.
+/// Fails if the crypto provider cannot make or use the key.
 pub fn identity() -> Result<Identity, Box<dyn std::error::Error + Send + Sync>> {
     let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     params.distinguished_name = DistinguishedName::new();

@@ -1,9 +1,10 @@
-//! Exchange, CSS and the agent's own API, as far as `hzn` calls them here, on one port of the loopback: below `/v1`, `/css` and
-//! `/agent`.
+//! Stands in for the Exchange, the CSS and the API of Open Horizon's agent, as far as `hzn` calls them here,
+//! on one loopback port below `/v1`, `/css` and `/agent`.
 //!
 //! Invariants:
-//! - What was sent is kept as it was sent, refused or not.
-//! - What the real ones refuse is refused; a call that is not known is answered with 501, and `hzn` fails.
+//! - Every request is kept as it was sent, refused or not.
+//! - A request that the real services refuse is refused; an unknown call is answered with 501, and `hzn`
+//!   fails.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,30 +22,30 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// More than anything that is sent here has.
+/// Largest request body in bytes, more than any that is sent here.
 const MAX_BODY: usize = 16 << 20;
 
-/// One request, as it came.
+/// A `Request` is one request as it came.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// `PUT`, ...
+    /// HTTP method, such as `PUT`.
     pub method: String,
-    /// From `/v1`, `/css` or `/agent` on, without query.
+    /// Path from `/v1`, `/css` or `/agent` on, without the query.
     pub path: String,
     /// `org/user:password` of its basic authentication, or empty.
     pub credentials: String,
-    /// Its body.
+    /// Body of the request.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The body as JSON, or null.
+    /// Returns the body as JSON, or null.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 }
 
-/// One object at the CSS.
+/// An `Object` is one object at the CSS.
 #[derive(Debug, Clone, Default)]
 pub struct Object {
     /// Its metadata.
@@ -56,17 +57,17 @@ pub struct Object {
 #[derive(Default)]
 struct Inner {
     requests: Vec<Request>,
-    /// What the Exchange has, by path below `/v1/orgs`.
+    /// The Exchange's resources, by path below `/v1/orgs`.
     resources: BTreeMap<String, Value>,
-    /// By org, type and id as in the path.
+    /// Objects of the CSS, by org, type and id as in the path.
     objects: BTreeMap<String, Object>,
-    /// What the node's agent was registered with, and its state.
+    /// The registration that the node's agent was given, and its state.
     node: Option<(Value, Value)>,
 }
 
 type Shared = Arc<Mutex<Inner>>;
 
-/// The running stand-in; ends when this is dropped.
+/// A `Hub` is the running stand-in, which ends when this is dropped.
 pub struct Hub {
     address: SocketAddr,
     shared: Shared,
@@ -84,10 +85,10 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Inner> {
 }
 
 impl Hub {
-    /// Starts one with nothing in it.
+    /// Starts an empty stand-in.
     ///
     /// # Errors
-    /// When there is no port.
+    /// Fails if no port is free.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -101,28 +102,28 @@ impl Hub {
         Ok(Self { address, shared, server })
     }
 
-    /// The URL of one of its parts: `v1`, `css` or `agent`.
+    /// Returns the URL of one of its parts: `v1`, `css` or `agent`.
     pub fn url(&self, part: &str) -> String {
         format!("http://{}/{part}", self.address)
     }
 
-    /// All requests so far that change something.
+    /// Returns all requests so far that change something.
     pub fn changes(&self) -> Vec<Request> {
         let changes = |request: &&Request| request.method != "GET";
         lock(&self.shared).requests.iter().filter(changes).cloned().collect()
     }
 
-    /// What the Exchange has at a path below `/v1/orgs/`.
+    /// Returns the Exchange's resource at a path below `/v1/orgs/`.
     pub fn resource(&self, path: &str) -> Option<Value> {
         lock(&self.shared).resources.get(path).cloned()
     }
 
-    /// The objects at the CSS, by `org/type/id`.
+    /// Returns the objects at the CSS, by `org/type/id`.
     pub fn objects(&self) -> BTreeMap<String, Object> {
         lock(&self.shared).objects.clone()
     }
 
-    /// Puts an object there that somebody published earlier.
+    /// Puts an object into the CSS as if it had been published earlier.
     pub fn add_object(&self, path: &str, object: Object) {
         lock(&self.shared).objects.insert(path.to_owned(), object);
     }
@@ -177,7 +178,7 @@ fn reply(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// A node, at first not registered.
+/// Answers as the agent of a node that is not registered at first.
 fn agent(inner: &mut Inner, method: &Method, path: &str, body: &Bytes) -> Response {
     let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let taken = || (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], body.clone());
@@ -275,7 +276,7 @@ fn exchange(inner: &mut Inner, method: &Method, path: &str, query: &str, body: &
     }
 }
 
-/// The id under which the Exchange keeps a service, or why it refuses it.
+/// Returns the id under which the Exchange keeps a service, or the reason for which it refuses the service.
 fn service_id(sent: &Value) -> Result<String, String> {
     let text = |name: &str| sent[name].as_str().ok_or_else(|| format!("{name} must be text"));
     text("label")?;
@@ -305,7 +306,7 @@ fn css(inner: &mut Inner, method: &Method, path: &str, query: &str, request: &Re
     let key = path.trim_end_matches("/data").trim_end_matches("/status").to_owned();
     let last = path[key.len()..].trim_start_matches('/');
     match (method.as_str(), key.matches('/').count(), last) {
-        // Metadata, and the data as null: it follows.
+        // Metadata, with null as the data, which follow in another request.
         ("PUT", 2, "") => {
             inner.objects.entry(key).or_default().meta = request.json()["meta"].clone();
             StatusCode::NO_CONTENT.into_response()
@@ -322,7 +323,7 @@ fn css(inner: &mut Inner, method: &Method, path: &str, query: &str, request: &Re
             Some(_) => StatusCode::NO_CONTENT.into_response(),
             None => refuse(StatusCode::NOT_FOUND, path),
         },
-        // The list of an org.
+        // The list of an org's objects of one type.
         ("GET", 0, "") => {
             let kind = query.split('&').find_map(|pair| pair.strip_prefix("objectType=")).unwrap_or_default();
             let prefix = format!("{key}/{kind}/");

@@ -1,4 +1,4 @@
-//! Running `hzn`, and the scripts that run it, with nothing of this machine's own settings.
+//! This module runs `hzn`, and the scripts that run it, without any settings of this machine.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,23 +9,23 @@ use std::process::{Output, Stdio};
 
 use tokio::process::Command;
 
-/// The `hzn` that `HZN` names or that is on `PATH`, for one operator of the org `myorg`.
+/// An `Hzn` runs the `hzn` that `HZN` names or that is on `PATH`, for one operator of the org `myorg`.
 #[derive(Debug, Clone)]
 pub struct Hzn {
     program: PathBuf,
-    /// Where its files are; no settings or keys of who runs the tests.
+    /// Home directory, without settings or keys of the user who runs the tests.
     home: PathBuf,
     variables: Vec<(String, OsString)>,
 }
 
-/// What a command said, and whether it went well.
+/// A `Said` is a command's output and its success.
 #[derive(Debug, Clone)]
 pub struct Said {
-    /// Whether it ended with 0.
+    /// True if the command ended with status 0.
     pub success: bool,
-    /// Its output.
+    /// Standard output of the command.
     pub out: String,
-    /// Its errors.
+    /// Standard error of the command.
     pub err: String,
 }
 
@@ -35,13 +35,13 @@ impl fmt::Display for Said {
     }
 }
 
-/// The root of the project.
+/// Returns the root directory of the project.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 impl Hzn {
-    /// The program, if there is one.
+    /// Returns the path of the program, if there is one.
     pub fn find() -> Option<PathBuf> {
         if let Some(named) = env::var_os("HZN").filter(|named| !named.is_empty()) {
             return Some(path::absolute(&named).unwrap_or_else(|_| named.into()));
@@ -49,7 +49,7 @@ impl Hzn {
         env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join("hzn")).find(|path| path.is_file())
     }
 
-    /// One whose Exchange, CSS and agent are at these URLs, with its home in `home`.
+    /// Returns an `Hzn` with its Exchange, CSS and agent at these URLs and its home in `home`.
     pub fn new(program: PathBuf, home: &Path, exchange: &str, css: &str, agent: &str, user: &str) -> Self {
         let variables = [
             ("HZN_ORG_ID", "myorg"),
@@ -64,12 +64,12 @@ impl Hzn {
         Self { program, home: home.to_owned(), variables }
     }
 
-    /// Sets a variable for what is run from here on.
+    /// Sets a variable for all later commands.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.push((name.to_owned(), value.into()));
     }
 
-    /// The operator's signing key; [`Hzn::make_key`] makes it.
+    /// Returns the path of the operator's signing key, which [`Hzn::make_key`] makes.
     pub fn key(&self) -> PathBuf {
         self.home.join("service.private.key")
     }
@@ -77,34 +77,34 @@ impl Hzn {
     /// Makes the operator's key as operators do, with `hzn key create`.
     ///
     /// # Errors
-    /// When it does not run.
+    /// Fails if the program cannot be run.
     pub async fn make_key(&self) -> io::Result<Said> {
         let (private, public) = (self.key(), self.home.join("service.public.pem"));
         let (private, public) = (private.to_string_lossy(), public.to_string_lossy());
-        // 2048 bits are quick to make, and what hzn takes where it makes up a key.
+        // 2048 bits are quick to make, and what hzn uses for keys that it makes itself.
         self.run(&["key", "create", "-l", "2048", "-k", &private, "-K", &public, "myorg", "me@example.com"])
             .await
     }
 
-    /// Runs it in `service-definition/`, where its `hzn.json` is.
+    /// Runs `hzn` in `service-definition/`, the directory of its `hzn.json`.
     ///
     /// # Errors
-    /// When it does not run.
+    /// Fails if the program cannot be run.
     pub async fn run(&self, arguments: &[&str]) -> io::Result<Said> {
         self.finish(Command::new(&self.program), arguments).await
     }
 
-    /// Runs `scripts/publish` with it.
+    /// Runs `scripts/publish` with this `hzn`.
     ///
     /// # Errors
-    /// When it does not run.
+    /// Fails if the program cannot be run.
     pub async fn publish(&self, arguments: &[&str]) -> io::Result<Said> {
         self.finish(Command::new(root().join("scripts/publish")), arguments).await
     }
 
     async fn finish(&self, mut command: Command, arguments: &[&str]) -> io::Result<Said> {
         command.env_clear();
-        // What builds the image stays that of who runs the tests.
+        // The image is built with the tools and proxies of the user who runs the tests.
         for name in ["CARGO_TARGET_DIR", "DOCKER_HOST", "http_proxy", "https_proxy", "no_proxy"] {
             command.envs(env::var_os(name).map(|value| (name, value)));
         }

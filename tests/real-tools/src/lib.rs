@@ -1,7 +1,7 @@
-//! The real `hzn` against a stand-in for what it talks to: [`Hzn`] runs it, [`Hub`] is the Exchange, the CSS and the node's agent;
-//! [`Registry`] is a real one.
+//! This library runs the real `hzn` against a stand-in for the services that it talks to: [`Hzn`] runs it,
+//! [`Hub`] is the Exchange, the CSS and the node's agent, and [`Registry`] is a real image registry.
 //!
-//! The tests show that the files which this project ships are what `hzn` takes, and that what it sends of them is what was meant.
+//! The tests show that `hzn` accepts the files that this project ships, and that it sends what they mean.
 
 mod hub;
 mod hzn;

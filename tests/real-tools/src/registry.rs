@@ -1,4 +1,4 @@
-//! A real registry of images, Debian's, on a port of the loopback that Docker takes without TLS.
+//! This module runs a real image registry, Debian's, on a loopback port, where Docker uses it without TLS.
 
 use std::io;
 use std::path::Path;
@@ -8,26 +8,26 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// The running registry; ends when this is dropped.
+/// A `Registry` is the running registry, which ends when this is dropped.
 pub struct Registry {
-    /// `127.0.0.1:port`, as the names of its images begin.
+    /// `127.0.0.1:port`, with which the names of its images begin.
     pub address: String,
-    /// Ends with this.
+    /// Killed when this is dropped.
     _child: Child,
 }
 
 impl Registry {
-    /// Starts one with nothing in it, which keeps its images in `dir`.
+    /// Starts an empty registry that keeps its images in `dir`.
     ///
     /// # Errors
-    /// When it cannot be fetched, or does not come up.
+    /// Fails if the registry cannot be fetched or does not start.
     pub async fn start(dir: &Path) -> io::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("registry");
         let fetched = Command::new(script).stderr(Stdio::inherit()).output().await?;
         if !fetched.status.success() {
             return Err(io::Error::other("the registry cannot be fetched"));
         }
-        // JSON is YAML.
+        // JSON is also YAML.
         let settings = json!({
             "version": 0.1,
             "storage": {"filesystem": {"rootdirectory": dir.join("images")}},
@@ -47,7 +47,7 @@ impl Registry {
         while let Some(line) = lines.next_line().await? {
             let Some((_, rest)) = line.split_once("listening on ") else { continue };
             let address = rest.split(['"', ' ']).next().unwrap_or_default().to_owned();
-            // It must not block on what it goes on saying.
+            // Reads the rest of its log, so that it does not block on writing it.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return Ok(Self { address, _child: child });
         }

@@ -1,7 +1,9 @@
-//! Every JSON file that this project ships, read by the real `hzn`, and what `hzn` sends of it.
+//! These tests check that the real `hzn` accepts every JSON file that this project ships, and what it sends
+//! of them.
 //!
-//! `hzn` is the one that `HZN` names or that is on `PATH`. Without one the tests do not run, which is said at the end; with
-//! `ARMOR_REQUIRE_HZN=1` that is a failure. `ARMOR_NO_REAL_HUB=1` leaves out `real::...`, which need Go.
+//! The program is the one that `HZN` names or that is on `PATH`. Without it the tests do not run, as the end
+//! of the output says; with `ARMOR_REQUIRE_HZN=1` that is a failure. `ARMOR_NO_REAL_HUB=1` leaves out
+//! `real::...`, which need Go.
 
 #![allow(clippy::unwrap_used)]
 
@@ -78,7 +80,6 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// An operator with `hzn`, a key and a hub.
 struct Operator {
     hub: Hub,
     hzn: Hzn,
@@ -94,7 +95,7 @@ impl Operator {
         Self { hub, hzn, dir }
     }
 
-    /// The key as nodes pin it.
+    /// Returns the public key that nodes pin.
     fn public_key(&self) -> PublicKey {
         PrivateKey::load(&self.hzn.key()).unwrap().public().clone()
     }
@@ -107,7 +108,7 @@ impl Operator {
         self.hzn.publish(arguments).await.unwrap()
     }
 
-    /// Publishes the service under the tag that the definition names, without an image to push.
+    /// Publishes the service under the image tag in its definition, without pushing an image.
     async fn publish_service(&self) {
         let said = good(
             self.hzn(&["exchange", "service", "publish", "-I", "-O", "-f", "service.definition.json"]).await,
@@ -122,7 +123,7 @@ impl Operator {
     }
 }
 
-/// A command's words, if it went well and left no variable unexpanded.
+/// Checks that a command succeeded and left no variable unexpanded, and returns its output.
 fn good(said: Said) -> Said {
     assert!(said.success, "{said}");
     assert!(!said.to_string().contains("not defined in the environment"), "{said}");
@@ -144,7 +145,7 @@ async fn versions_agree() {
     assert!(dockerfile.contains("FROM scratch"));
 }
 
-/// Needs no hzn: what the script would run are files of this project.
+/// Checks, without hzn, that a dry run of the script names only files of this project.
 async fn a_dry_run_names_only_files_that_are_there() {
     let dir = TempDir::new().unwrap();
     let hzn =
@@ -173,12 +174,12 @@ async fn the_service_is_published_and_its_signature_verifies() {
     assert!(!sent.to_string().contains('$'), "{sent:#}");
     assert_eq!((&sent["url"], &sent["arch"]), (&"hzn-armor".into(), &"amd64".into()));
     assert_eq!(sent["sharable"], "singleton");
-    // The agent reads exactly these as its settings.
+    // The agent reads exactly the variables of this prefix as its settings.
     for input in sent["userInput"].as_array().unwrap() {
         assert!(input["name"].as_str().unwrap().starts_with("HZN_ARMOR_"), "{input}");
     }
 
-    // What a node will check: the string as it stands, by the key that is stored with it, which is the operator's.
+    // A node checks the string as it stands, with the key that is stored beside it, which is the operator's.
     let (deployment, signature) =
         (sent["deployment"].as_str().unwrap(), sent["deploymentSignature"].as_str().unwrap());
     let stored = operator.hub.resource(&format!("{SERVICE}/keys/default.public.key")).unwrap();
@@ -188,7 +189,7 @@ async fn the_service_is_published_and_its_signature_verifies() {
     assert!(stored.verifies(deployment.as_bytes(), &signature));
     assert!(!stored.verifies(deployment.replace("true", "null").as_bytes(), &signature));
 
-    // All that was written down arrives, and nothing else.
+    // The deployment arrives as it was written, with nothing else.
     let deployment: Value = serde_json::from_str(deployment).unwrap();
     let mut written = shipped("service-definition/service.definition.json")["deployment"].clone();
     written["services"]["hzn-armor-agent"]["image"] =
@@ -197,7 +198,7 @@ async fn the_service_is_published_and_its_signature_verifies() {
     let service = &deployment["services"]["hzn-armor-agent"];
     assert_eq!((&service["privileged"], &service["pid"]), (&true.into(), &"host".into()));
 
-    // hzn itself says the same, of this key and of another.
+    // hzn itself verifies the signature with this key, and not with another.
     let public = operator.write("public.pem", operator.public_key().to_pem());
     let other = PrivateKey::generate(KeyType::Rsa).unwrap();
     let other = operator.write("other.pem", other.public().to_pem());
@@ -220,18 +221,18 @@ async fn the_policies_are_taken_as_meant() {
     assert_eq!(policy["service"]["name"], "hzn-armor");
     assert_eq!(policy["service"]["serviceVersions"][0]["version"], "0.1.0");
     assert_eq!(policy["constraints"], json!(["hzn-armor == true"]));
-    // hzn leaves out what is 0; that nodeHealth is there keeps the Exchange from setting its own.
+    // hzn leaves out values of 0; a nodeHealth that is there keeps the Exchange from setting its own.
     let health = policy["service"]["nodeHealth"].as_object().unwrap();
     assert!(health.values().all(|seconds| seconds == 0), "{health:?}");
 }
 
-/// All that scripts/publish does of itself, with a real Docker and a real registry, and all of it undone.
+/// Runs the default steps of scripts/publish, with a real Docker and a real registry, and undoes them.
 async fn the_image_is_pushed_and_all_is_published_and_removed() {
     let mut operator = Operator::new().await;
     let registry = Registry::start(operator.dir.path()).await.unwrap();
     let name = format!("{}/hzn-armor-agent", registry.address);
     operator.hzn.set("DOCKER_IMAGE_BASE", &name);
-    // As 'docker login' leaves it: hzn pushes to no registry that is not in there.
+    // The file as 'docker login' leaves it: hzn pushes to no registry that is not in it.
     let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "me:password");
     fs::create_dir(operator.dir.path().join(".docker")).unwrap();
     let logins = json!({"auths": {&registry.address: {"auth": auth}}});
@@ -244,7 +245,7 @@ async fn the_image_is_pushed_and_all_is_published_and_removed() {
     let deployment: Value = serde_json::from_str(sent["deployment"].as_str().unwrap()).unwrap();
     let image = deployment["services"]["hzn-armor-agent"]["image"].as_str().unwrap();
     assert!(image.starts_with(&format!("{name}_amd64@sha256:")), "{image}");
-    // What a node does, which has no image of that name yet.
+    // Pulls the image as a node does, which has no image of that name yet.
     let docker = async |arguments: &[&str]| {
         let output = tokio::process::Command::new("docker").args(arguments).output().await.unwrap();
         assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -317,7 +318,7 @@ async fn deploycheck_finds_the_node_compatible_and_says_why_another_is_not() {
     }
 }
 
-/// A payload for all nodes of `myorg`.
+/// Returns a payload for all nodes of `myorg`.
 fn payload(name: &str, serial: u64) -> String {
     let policy = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: h}\nspec:\n  \
                   nodeSelector: {matchLabels: {kubearmor.io/hostname: node1}}\n  file: {matchPaths: [{path: /no/such/file}]}\n";
@@ -328,7 +329,7 @@ fn payload(name: &str, serial: u64) -> String {
     .to_string()
 }
 
-/// What a node of `myorg` that pinned `key` says of an object.
+/// Verifies an object as a node of `myorg` that pinned `key` does.
 fn judge(object: &Object, key: &PublicKey) -> Result<VerifiedBundle, Refusal> {
     let meta: MetaData = serde_json::from_value(object.meta.clone()).unwrap();
     let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
@@ -357,7 +358,7 @@ async fn a_plain_bundle_verifies_against_the_operators_key_alone() {
     let altered = Object { data: text.replace("edge", "wedge").into_bytes(), ..object.clone() };
     assert!(matches!(judge(&altered, &operator.public_key()), Err(Refusal::BadSignature(_))));
 
-    // Placed by service, on every architecture and version; no destination of its own.
+    // The policy places it by service, on every architecture and version; it has no destination of its own.
     let policy = &object.meta["destinationPolicy"];
     let service = json!({"orgID": "myorg", "arch": "*", "serviceName": "hzn-armor", "version": "0.0.0"});
     assert_eq!(policy["services"], json!([service]));
@@ -377,7 +378,7 @@ async fn a_signed_bundle_goes_as_it_is() {
     good(operator.publish(&["bundle", &file]).await);
     let (path, object) = only(operator.hub.objects());
     assert_eq!(object.data, signed);
-    // With a signature by a key that hzn made up, the hub would call it verified by somebody.
+    // If hzn signed it with a key that it made itself, the hub would call it verified.
     for field in ["hashAlgorithm", "publicKey", "signature"] {
         assert_eq!(object.meta[field], "", "{field}");
     }
@@ -418,7 +419,6 @@ async fn what_no_node_would_accept_is_not_published() {
     assert!(operator.hub.objects().is_empty());
 }
 
-/// An agent that ends with the test.
 struct Agent(Child);
 
 impl Drop for Agent {
@@ -428,7 +428,7 @@ impl Drop for Agent {
     }
 }
 
-/// The agent as the guest runs it, built beside this test.
+/// Returns the command for the agent built beside this test, as a Horizon service.
 fn agent(t: &Fixture<RealHub>) -> Command {
     let program = env::current_exe().unwrap().parent().unwrap().with_file_name("hzn-armor-agent");
     assert!(
@@ -440,7 +440,7 @@ fn agent(t: &Fixture<RealHub>) -> Command {
     let mut command = Command::new(program);
     command
         .env("HZN_ARMOR_STATE_DIR", t.dir().join("state"))
-        // No BPF file system: nothing of a test outlives it.
+        // Not on a bpf filesystem, so that nothing stays pinned after the test.
         .env("HZN_ARMOR_PIN_DIR", t.dir().join("pins"))
         .env("HZN_ARMOR_BUNDLE_DIR", t.dir().join("bundles"))
         .env("HZN_ARMOR_POLL_SECONDS", "1")
@@ -454,7 +454,7 @@ fn agent(t: &Fixture<RealHub>) -> Command {
     command
 }
 
-/// README.md and docs/operations.md name no command and no option that it does not have.
+/// Checks that the pages name only commands and options that `hzn` has.
 async fn the_pages_call_it_as_it_is() {
     let home = TempDir::new().unwrap();
     let hzn = Hzn::new(
@@ -499,7 +499,7 @@ async fn a_plain_bundle_is_accepted_by_an_agent_at_the_real_hub() {
     fs::write(&file, payload("edge", 7)).unwrap();
     good(hzn.publish(&["bundle", file.to_str().unwrap()]).await.unwrap());
 
-    // What the agbot does when the service runs on the node.
+    // Sets the destination, as the agbot does when the service runs on the node.
     let ids = t.operator.ids(&format!("?filters=true&objectType={BUNDLE_TYPE}")).await.unwrap();
     let place = async || {
         let path = format!("{BUNDLE_TYPE}/{}/destinations", ids[0]);
