@@ -96,6 +96,8 @@ hooks! {
     BpfProg = BPF_PROGRAM, "lsm=BPF_PROG";
     FsContextParseParam = FS_CONTEXT_PARSE_PARAM, "lsm=FS_CONTEXT_PARSE_PARAM";
     TaskPrctl = TASK_PRCTL, "lsm=TASK_PRCTL";
+    SbRemount = SB_REMOUNT, "lsm=SB_REMOUNT";
+    TaskSetioprio = TASK_SETIOPRIO, "lsm=TASK_SETIOPRIO";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.

@@ -20,6 +20,7 @@
 #include "socket.h"
 #include "helpers.h"
 #include "ptrace.h"
+#include "trust.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -152,8 +153,15 @@ int judge_access(__u32 slot)
 SEC("lsm/bprm_check_security")
 int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
 {
+	struct file *executable = PLAIN(bprm->executable);
+	struct dentry *dentry = ADDRESS(file, executable, f_path.dentry);
 	/* For a script this runs twice: with the script, then with its interpreter. */
-	return check_file(bprm->file, BPRM_CHECK_SECURITY, 1u << EXEC);
+	int verdict = check_file(bprm->file, BPRM_CHECK_SECURITY, 1u << EXEC);
+
+	/* An interpreter of binfmt_misc may get a descriptor to read the file with. */
+	if (verdict || !dentry)
+		return verdict;
+	return check_path(dentry, ADDRESS(file, executable, f_path.mnt), FILE_RECEIVE, 1u << READ, false);
 }
 
 /*
@@ -169,6 +177,26 @@ static __always_inline bool is_started(struct file *file)
 	       file->f_inode->i_sb->s_magic != MQUEUE_MAGIC;
 }
 
+/*
+ * Guards the memory of programs with rights by fromSource, of which the kernel writes a core dump as the
+ * program itself (do_coredump(), fs/coredump.c).
+ */
+static __noinline int guard_core(struct file *file)
+{
+	struct label label = label_of(bpf_get_current_task_btf());
+	const struct image_domain *rules = label.generation && label.subject ? head_of(label.domain) : 0;
+
+	if (!rules || !(rules->flags & DOMAIN_RULED))
+		return 0;
+	return refuse_name((__u64)PLAIN(file->f_path.dentry), (__u64)PLAIN(file->f_path.mnt), FILE_OPEN, guard_verdict(rules),
+			   RULE_SOURCE);
+}
+
+static __always_inline bool dumps_core(struct task_struct *task)
+{
+	return ADDRESS(signal_struct, ADDRESS(task_struct, task, signal), core_state);
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file)
 {
@@ -180,7 +208,8 @@ int BPF_PROG(file_open, struct file *file)
 		return 0;
 	rights = rights_of(file);
 	if (rights & 1u << WRITE)
-		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN);
+		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN) ?:
+			  dumps_core(bpf_get_current_task_btf()) ? guard_core(file) : 0;
 	else if (file->f_inode->i_sb->s_magic == NSFS_MAGIC)
 		verdict = guard_namespace((__u64)PLAIN(file->f_inode), FILE_OPEN);
 	return verdict ?: check_file(file, FILE_OPEN, rights);
@@ -329,28 +358,36 @@ int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry,
 	       check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
 }
 
+/* Checks a mount at a path. The kernel puts it on top of all that is mounted there already. */
+static __noinline int mounts_at(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, enum mounting mounting)
+{
+	struct topmost top = { .mount = (__u64)mount_of(PLAIN(mnt)), .dentry = (__u64)PLAIN(dentry) };
+
+	find_topmost(&top);
+	dentry = (void *)top.dentry;
+	mnt = (void *)top.mount + bpf_core_field_offset(struct mount, mnt);
+	return guard_write(dentry, mnt, hook) ?: check_mounting(dentry, mnt, hook, mounting);
+}
+
 SEC("lsm/sb_mount")
 int BPF_PROG(sb_mount, const char *dev_name, const struct path *path, const char *type, unsigned long flags, void *data)
 {
-	struct vfsmount *mnt = path->mnt;
-
 	/* In the order of path_mount(), fs/namespace.c: with MS_BIND no later flag counts. */
 	if (flags & MS_REMOUNT || (!(flags & MS_BIND) && flags & MS_CHANGES_PROPAGATION))
 		return 0;
 	/* What is moved is known only by a name in user memory, so it might be any name that rules block. */
-	return guard_write(path->dentry, mnt, SB_MOUNT) ?:
-	       check_mounting(path->dentry, mnt, SB_MOUNT, flags & MS_MOVE && !(flags & MS_BIND) ? MOVES_ALL : MOUNTS_OVER);
+	return mounts_at(path->dentry, path->mnt, SB_MOUNT, flags & MS_MOVE && !(flags & MS_BIND) ? MOVES_ALL : MOUNTS_OVER);
 }
 
 SEC("lsm/move_mount")
 int BPF_PROG(move_mount, const struct path *from, const struct path *to)
 {
 	struct vfsmount *mnt = from->mnt;
-	int verdict = guard_write(to->dentry, to->mnt, MOVE_MOUNT);
+	int verdict = 0;
 
-	if (!verdict && is_named(place_of(mount_of(PLAIN(mnt)))))
+	if (is_named(place_of(mount_of(PLAIN(mnt)))))
 		verdict = check_mounting(from->dentry, mnt, MOVE_MOUNT, TAKES_AWAY);
-	return verdict ?: check_mounting(to->dentry, to->mnt, MOVE_MOUNT, MOUNTS_OVER);
+	return verdict ?: mounts_at(to->dentry, to->mnt, MOVE_MOUNT, MOUNTS_OVER);
 }
 
 SEC("lsm/sb_pivotroot")
@@ -373,7 +410,13 @@ static __always_inline int check_pathless(struct dentry *dentry, __u32 hook, boo
 {
 	if (!is_acted_for(bpf_get_current_task_btf()) && !is_queue(dentry))
 		return 0;
-	return check_path(dentry, 0, hook, 1u << WRITE, making_directory);
+	return guard_write(dentry, 0, hook) ?: check_path(dentry, 0, hook, 1u << WRITE, making_directory);
+}
+
+/* The same for what is mounted in another mount tree on a name that goes so. */
+static __always_inline int check_detaching_pathless(struct dentry *dentry, __u32 hook)
+{
+	return is_acted_for(bpf_get_current_task_btf()) ? check_detaching(dentry, 0, hook) : 0;
 }
 
 SEC("lsm/inode_create")
@@ -385,7 +428,7 @@ int BPF_PROG(inode_create, struct inode *dir, struct dentry *dentry)
 SEC("lsm/inode_unlink")
 int BPF_PROG(inode_unlink, struct inode *dir, struct dentry *dentry)
 {
-	return check_pathless(dentry, INODE_UNLINK, false);
+	return check_pathless(dentry, INODE_UNLINK, false) ?: check_detaching_pathless(dentry, INODE_UNLINK);
 }
 
 SEC("lsm/inode_symlink")
@@ -411,13 +454,33 @@ int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, str
 {
 	if (!is_acted_for(bpf_get_current_task_btf()))
 		return 0;
-	return check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
+	return guard_two(old_dentry, 0, new_dentry, 0, INODE_RENAME) ?: check_detaching(new_dentry, 0, INODE_RENAME) ?:
+	       check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
+}
+
+/* Guards the agent against a watcher who has its opens wait for his permission (fanotify(7)). */
+static __noinline int guard_openers(__u64 dentry, __u64 mnt)
+{
+	struct label label = label_of(bpf_get_current_task_btf());
+	struct guarded_key device = {
+		.kind = GUARDED_DEVICE,
+		.device = FIELD(super_block, ADDRESS(vfsmount, mnt, mnt_sb), s_dev),
+	};
+
+	if (!in_a_domain(&label) || is_exempt(&label) || !bpf_map_lookup_elem(&guarded, &device))
+		return 0;
+	return refuse_name(dentry, mnt, PATH_NOTIFY, VERDICT_BLOCK, RULE_AGENT);
 }
 
 /* Watching a file or directory is reading it. */
 SEC("lsm/path_notify")
-int BPF_PROG(path_notify, const struct path *path)
+int BPF_PROG(path_notify, const struct path *path, __u64 mask)
 {
+	struct dentry *dentry = path->dentry;
+	struct vfsmount *mnt = path->mnt;
+
+	if (mask & FS_PERMISSION_EVENTS && guard_openers((__u64)PLAIN(dentry), (__u64)PLAIN(mnt)))
+		return -EACCES;
 	return check_path(path->dentry, path->mnt, PATH_NOTIFY, 1u << READ, false);
 }
 
@@ -498,7 +561,8 @@ int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct de
 	if (!inode)
 		return 0;
 	if (is_acted_for(bpf_get_current_task_btf())) {
-		int verdict = check_two(old_dentry, 0, new_dentry, 0, INODE_LINK, false);
+		int verdict = guard_two(old_dentry, 0, new_dentry, 0, INODE_LINK) ?:
+			      check_two(old_dentry, 0, new_dentry, 0, INODE_LINK, false);
 
 		if (verdict)
 			return verdict;
@@ -516,7 +580,7 @@ SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *dentry)
 {
 	__sync_fetch_and_add(&removals, 1);
-	return check_pathless(dentry, INODE_RMDIR, false);
+	return check_pathless(dentry, INODE_RMDIR, false) ?: check_detaching_pathless(dentry, INODE_RMDIR);
 }
 
 SEC("lsm/task_alloc")
@@ -619,22 +683,26 @@ int release_unidentified(struct bpf_iter__task *ctx)
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 {
-	struct label *label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct scope scope;
+	bool needs_subject = enter_scope(&scope, task) && scope.rules->flags & DOMAIN_SUBJECTS;
+	bool distrusted = needs_subject && is_distrusted(&scope, task);
+	struct label *label = bpf_task_storage_get(&labels, task, 0, distrusted ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
 
 	if (label) {
 		label->generation = 0;
+		label->entered = (label->entered & ~DISTRUSTED) | (distrusted ? DISTRUSTED : 0);
 		/* By now the descriptors that end with an exec are closed. */
 		if (label->entered & ENTERING) {
 			label->entered &= ~ENTERING;
 			count(COUNT_ENTERED);
 		}
-	} else if (label_of(bpf_get_current_task_btf()).generation) {
-		/* The label cannot be written, and would give the program the rights of the one before. */
+	} else if (distrusted || label_of(task).generation) {
+		/* The label cannot be written. It would give the program rights that it shall not have. */
 		bpf_send_signal(SIGKILL);
 	}
-	if (enter_scope(&scope, bpf_get_current_task_btf()) && scope.rules->flags & DOMAIN_SUBJECTS)
-		ask_subject(bpf_get_current_task_btf(), &scope);
+	if (needs_subject)
+		ask_subject(task, &scope);
 	return 0;
 }
 

@@ -9,12 +9,16 @@
 #define ARMOR_ATTRIBUTES_H
 
 #include "check.h"
+#include "helpers.h"
 
 static __noinline int check_attributes(struct dentry *dentry, __u32 hook)
 {
 	struct classes classes = {};
 	struct scope scope;
+	int verdict = guard_write(dentry, 0, hook);
 
+	if (verdict)
+		return verdict;
 	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
 	/* What the canonical paths and a mount path allow, the canonical paths alone allow. */
@@ -32,8 +36,13 @@ static __noinline int check_attributes(struct dentry *dentry, __u32 hook)
  */
 static __always_inline int check_setattr(struct dentry *dentry, struct iattr *attr)
 {
-	if (!(attr->ia_valid & (ATTR_ATIME_SET | ATTR_MTIME_SET | ATTR_TIMES_SET | ATTR_TOUCH)) &&
-	    !is_acted_for(bpf_get_current_task_btf()))
+	__u64 magic = FIELD(super_block, ADDRESS(dentry, PLAIN(dentry), d_sb), s_magic);
+	__u32 counts = ATTR_ATIME_SET | ATTR_MTIME_SET | ATTR_TIMES_SET | ATTR_TOUCH;
+
+	/* Their attributes, which are changed by ioctl, come as a mode. */
+	if (magic == MSDOS_SUPER_MAGIC || magic == EXFAT_SUPER_MAGIC)
+		counts |= ATTR_MODE;
+	if (!(attr->ia_valid & counts) && !is_acted_for(bpf_get_current_task_btf()))
 		return 0;
 	return check_attributes(dentry, INODE_SETATTR);
 }

@@ -291,7 +291,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	if (domain == HOST_DOMAIN || domain == UNIDENTIFIED_DOMAIN) {
 		if (!is_unidentified)
 			return 0;
-		if (release && seconds() - (label.entered & ~ENTERING) > UNIDENTIFIED_LIMIT) {
+		if (release && seconds() - (label.entered & ~ENTERED_FLAGS) > UNIDENTIFIED_LIMIT) {
 			set_domain(task, HOST_DOMAIN);
 			return 0;
 		}

@@ -135,6 +135,8 @@ enum hook {
 	BPF_PROGRAM,
 	FS_CONTEXT_PARSE_PARAM,
 	TASK_PRCTL,
+	SB_REMOUNT,
+	TASK_SETIOPRIO,
 };
 
 enum domain_flag {
@@ -184,6 +186,12 @@ struct label {
 
 /* Set while the program starts by which the task enters its container: some descriptors are yet to close. */
 #define ENTERING (1u << 31)
+/*
+ * Set while a program runs that another task could make run its own code as it started: in a mount tree or
+ * below a root of that task's making, or under its seccomp filter. It has no rights by fromSource.
+ */
+#define DISTRUSTED (1u << 30)
+#define ENTERED_FLAGS (ENTERING | DISTRUSTED)
 
 /* A container's id from its control group's name. */
 struct container_id {

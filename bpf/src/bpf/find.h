@@ -114,7 +114,7 @@ static __always_inline void begin_object(const struct scope *scope, struct scrat
 	if (place == PLACE_BACKING && name->mnt)
 		name->is_layer = 1;
 	if (place == PLACE_BACKING || (place == PLACE_DETACHED && own_namespace(scope, 0, place)) ||
-	    (place == PLACE_ANONYMOUS && is_the_kernels(magic))) {
+	    (place == PLACE_ANONYMOUS && (is_the_kernels(magic) || magic == NSFS_MAGIC))) {
 		name->mnt = 0;
 		scratch->found = 1;
 	}

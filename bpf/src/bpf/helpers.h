@@ -42,6 +42,8 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 		       IS(EIGHT('i', 'n', 'h', 'e', 'r', 'i', 't', 'a'), EIGHT('b', 'l', 'e', 0, 0, 0, 0, 0)) ||
 		       /* fs/ocfs2/nm/hb_ctl_path */
 		       IS(EIGHT('h', 'b', '_', 'c', 't', 'l', '_', 'p'), EIGHT('a', 't', 'h', 0, 0, 0, 0, 0)) ||
+		       /* net/rpc/CACHE/channel: what NFS exports */
+		       IS(EIGHT('c', 'h', 'a', 'n', 'n', 'e', 'l', 0), 0) ||
 		       IS(EIGHT('s', 'y', 's', 'r', 'q', '-', 't', 'r'), EIGHT('i', 'g', 'g', 'e', 'r', 0, 0, 0));
 	if (magic != SYSFS_MAGIC)
 		return false;
@@ -61,6 +63,18 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 }
 
 /*
+ * Returns whether an agent that is started later may see what is mounted on a mount. Where not, the mount
+ * leaves the directory that it covers in place.
+ */
+static __always_inline bool is_seen_by_agents(__u64 mnt)
+{
+	struct mount *mount = mount_of((void *)mnt);
+	__u32 host = host_mount_namespace();
+
+	return !host || place_of(mount) == host || FIELD(mount, mount, mnt_group_id);
+}
+
+/*
  * Checks, besides the rules, every name that a hook gets and that is written, removed or given to another
  * object. Returns nonzero if that is refused. Global like write_path().
  */
@@ -68,8 +82,7 @@ __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
 	__u64 magic = FIELD(super_block, ADDRESS(dentry, (void *)dentry, d_sb), s_magic);
-	/* A mount leaves the directory that it covers in place. */
-	bool only_below = hook == SB_MOUNT || hook == MOVE_MOUNT;
+	bool only_below = (hook == SB_MOUNT || hook == MOVE_MOUNT) && !is_seen_by_agents(mnt);
 	const struct image_domain *rules;
 
 	if (is_exempt(&label))

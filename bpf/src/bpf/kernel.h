@@ -111,6 +111,7 @@ struct mnt_namespace {
 	struct ns_common ns;
 	struct mount *root;
 	__u64 seq; /* the same, before 6.18 */
+	struct user_namespace *user_ns;
 };
 
 struct mount {
@@ -121,6 +122,7 @@ struct mount {
 	struct list_head mnt_child;  /* its link in the parent's list */
 	struct mnt_namespace *mnt_ns;
 	int mnt_group_id; /* group that mounts are propagated to; 0: none */
+	struct mount *mnt_master; /* of the group that mounts are propagated from; 0: none */
 };
 
 struct path {
@@ -161,6 +163,7 @@ struct vm_area_struct {
 };
 
 struct linux_binprm {
+	struct file *executable; /* the program starts with a descriptor of this file (AT_EXECFD); 0: with none */
 	struct file *file;
 };
 
@@ -203,6 +206,7 @@ struct upid {
 
 struct pid {
 	unsigned int level;
+	struct hlist_head tasks[1]; /* by enum pid_type */
 	struct upid numbers[1];
 };
 
@@ -229,6 +233,7 @@ struct cgroup_subsys_state {
 enum dentry_flags {
 	DCACHE_PAR_LOOKUP = 1,
 	DCACHE_MOUNTED,
+	DCACHE_DISCONNECTED,
 };
 
 enum cgroup_subsys_id {
@@ -246,6 +251,7 @@ struct nsproxy {
 };
 
 struct fs_struct {
+	int users; /* tasks that share it */
 	struct path root;
 };
 
@@ -255,14 +261,29 @@ struct seqcount {
 };
 
 enum pid_type {
-	PIDTYPE_TGID = 1,
+	PIDTYPE_PID,
+	PIDTYPE_TGID,
 };
+
+struct core_state;
 
 struct signal_struct {
 	struct {
 		int counter;
 	} live;
 	struct pid *pids[PIDTYPE_TGID + 1];
+	struct core_state *core_state; /* while the process dumps core */
+};
+
+struct notification;
+
+struct seccomp_filter {
+	struct seccomp_filter *prev; /* installed before; 0: none */
+	struct notification *notif;  /* a listener decides in its place; 0: none */
+};
+
+struct seccomp {
+	struct seccomp_filter *filter; /* installed last; 0: none */
 };
 
 struct task_struct {
@@ -273,6 +294,8 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct hlist_node pid_links[1]; /* by enum pid_type */
+	struct seccomp seccomp;
 	const struct cred *real_cred;
 	const struct cred *cred;
 	struct css_set *cgroups;
@@ -407,6 +430,9 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define TMPFS_MAGIC 0x01021994
 #define RAMFS_MAGIC 0x858458f6
+#define MSDOS_SUPER_MAGIC 0x4d44
+#define EXFAT_SUPER_MAGIC 0x2011bab0
+#define ECRYPTFS_SUPER_MAGIC 0xf15f
 /*
  * Filesystems that the kernel fills: include/uapi/linux/magic.h, ipc/mqueue.c, fs/configfs, fs/binfmt_misc.c,
  * fs/nfsd.
@@ -430,6 +456,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define RDTGROUP_SUPER_MAGIC 0x7655821
 #define NFSD_MAGIC 0x6e667364
 #define NSFS_MAGIC 0x6e736673
+#define AAFS_MAGIC 0x5a3c69f0
 #define SB_RDONLY 1ul /* include/linux/fs.h */
 #define SB_KERNMOUNT (1ul << 22)
 #define FMODE_READ (1u << 0)
@@ -438,8 +465,12 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 /* __FMODE_EXEC in f_flags: opened for execution; open() cannot ask for it, mq_open() can. */
 #define FLAG_EXEC 0x20
 #define O_ACCMODE 3u
+#define O_TRUNC 01000u
+/* include/linux/fsnotify_backend.h: events that wait for the watcher to permit them */
+#define FS_PERMISSION_EVENTS (0xful << 16 | 1ul << 20)
 #define PF_FORKNOEXEC 0x40u /* include/linux/sched.h: forked, and no program started since */
 /* include/linux/fs.h: bits of an iattr's ia_valid for times that a task sets */
+#define ATTR_MODE (1u << 0)
 #define ATTR_ATIME_SET (1u << 7)
 #define ATTR_MTIME_SET (1u << 8)
 #define ATTR_TIMES_SET (1u << 16)
@@ -447,6 +478,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
 #define PF_KTHREAD 0x00200000u
 /* include/linux/dcache.h: the bits before and in 6.15, where there is no enum dentry_flags. */
 #define DCACHE_PAR_LOOKUP_BEFORE_ENUM (1u << 28 | 1u << 24)
+/* The same. */
+#define DCACHE_DISCONNECTED_BEFORE_ENUM (1u << 5)
 /* The same; the second bit until 6.7, then the first. */
 #define DCACHE_MOUNTED_BEFORE_ENUM (1u << 15 | 1u << 16)
 #define PR_SET_MM 35 /* include/uapi/linux/prctl.h */

@@ -336,6 +336,8 @@ struct name {
 	__u32 several; /* it is a file with other names too */
 	__u32 device;  /* it is a device node */
 	__u32 outcome; /* enum find_outcome */
+	/* Of a mount's root: the mount tree has another mount at the same mountpoint, which goes with this one. */
+	__u32 has_twin;
 	__u32 is_layer; /* file that the kernel opened in a layer: judged only if a rule names it */
 	struct directory directory;
 };
@@ -454,8 +456,8 @@ struct scratch {
 	/* find_shown(): the mount it is at, whether it returns to that mount, and what it searches for. */
 	__u64 tree_at, tree_root;
 	__u32 tree_returns, tree_done;
-	__u64 tree_filesystem;
-	__u32 tree_by_type;
+	__u64 tree_wanted; /* what it looks for, by enum tree_search */
+	__u32 tree_search;
 	struct shown shown;
 	/* domain_of_container(): a group's name, the id in it, the reading position, the container found. */
 	char group_name[GROUP_NAME];

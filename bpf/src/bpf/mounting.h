@@ -16,16 +16,26 @@
 #define ARMOR_MOUNTING_H
 
 #include "check.h"
+#include "guard.h"
 #include "undecided.h"
 
-/* Returns whether a change to a mount happens in the domain's own mount tree. */
-static __always_inline bool is_own(const struct scope *scope, struct mount *mount)
+enum mounting { MOUNTS_OVER, TAKES_AWAY, DETACHES, MOVES_ALL, ELSEWHERE };
+
+/*
+ * Returns whether a change to a mount happens in the domain's own mount tree, too. What is mounted on a mount
+ * is propagated in that mount's group, what is unmounted in that of its parent (fs/pnode.c).
+ */
+static __always_inline bool is_own(const struct scope *scope, struct scratch *scratch, struct mount *mount, __u32 mounting)
 {
 	__u32 place = place_of(mount), number = own_namespace(scope, 0, place);
 
-	/* Mounting on it propagates by its own group, unmounting it by its parent's group. */
-	return !number || place == number || FIELD(mount, mount, mnt_group_id) ||
-	       FIELD(mount, ADDRESS(mount, mount, mnt_parent), mnt_group_id);
+	if (!number || place == number)
+		return true;
+	if (scratch->access.hook == SB_PIVOTROOT)
+		return false;
+	if (mounting == TAKES_AWAY)
+		mount = ADDRESS(mount, mount, mnt_parent);
+	return is_propagated(scratch, FIELD(mount, mount, mnt_group_id), number);
 }
 
 /* Returns whether every path leads to this state. Global like write_path(). */
@@ -98,19 +108,17 @@ static __always_inline void find_below_root(struct scope *scope, struct scratch 
 	set_class(below, state == NO_STATE ? OBJECT_UNRESOLVED : classes_at(scope->image, &scope->rules->objects, state) >> 16);
 }
 
-enum mounting { MOUNTS_OVER, TAKES_AWAY, DETACHES, MOVES_ALL, ELSEWHERE };
-
 /* Sets up the names to find: none if the change is not in the domain's own mount tree. */
 static __always_inline void begin_mounting(const struct scope *scope, struct scratch *scratch)
 {
 	struct access *access = &scratch->access;
 	__u32 mounting = scratch->question.mounting;
 
-	if (mounting != DETACHES && !is_own(scope, mount_of((void *)access->name.mnt))) {
+	if (mounting != DETACHES && !is_own(scope, scratch, mount_of((void *)access->name.mnt), mounting)) {
 		scratch->question.mounting = ELSEWHERE;
 	} else if (mounting != MOVES_ALL) {
 		want_object(scratch, NAME);
-		if (mounting == MOUNTS_OVER && scope->rules->flags & DOMAIN_SUBJECTS) {
+		if (scope->rules->flags & DOMAIN_SUBJECTS) {
 			access->other_program = access->name;
 			want_program(scratch, OTHER_PROGRAM, 0);
 		}
@@ -122,6 +130,7 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 	struct name *name = &scratch->access.name;
 	struct classes *classes = name->is_dir ? &name->below : &name->classes;
 	__u32 mounting = scratch->question.mounting, permissions = ANY_PERMISSION;
+	bool alone;
 
 	if (mounting == ELSEWHERE)
 		return 0;
@@ -129,7 +138,15 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 		find_below_root(scope, scratch, &name->below);
 		return conclude_blocked(scope, scratch, &name->below, permissions);
 	}
-	if (mounting == MOUNTS_OVER && leads_to_source(scope, scratch)) {
+	/*
+	 * What goes from the domain's own mount tree goes by this path alone, unless it is mounted at that
+	 * mountpoint by another path too. Elsewhere the mounts that go with it count too, with all their paths.
+	 */
+	alone = mounting != MOUNTS_OVER && is_named(name->place) &&
+		name->place == own_namespace(scope, name->mnt, name->place) && !name->has_twin;
+	if (alone)
+		scratch->access.other_program.names = 1;
+	if (leads_to_source(scope, scratch)) {
 		scratch->access.permission = WRITE;
 		/* Rules that only audit refuse nothing. */
 		return conclude(scope, scratch, (scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT) << VERDICT_SHIFT | RULE_SOURCE);
@@ -138,11 +155,7 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 		return 0;
 	if (mounting == MOUNTS_OVER) {
 		permissions = 1u << WRITE;
-	} else if (is_named(name->place) && name->place == own_namespace(scope, name->mnt, name->place)) {
-		/*
-		 * In the domain's own mount tree only the path that goes counts. Elsewhere the mounts that go
-		 * with it count too, with all their paths.
-		 */
+	} else if (alone) {
 		__u32 state = name->states[0], both = OBJECT_UNRESOLVED << 16 | OBJECT_UNRESOLVED;
 
 		if (state != NO_STATE)
@@ -181,11 +194,7 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
  */
 static __always_inline int check_detaching(struct dentry *dentry, struct vfsmount *mnt, __u32 hook)
 {
-	__u32 flag = DCACHE_MOUNTED_BEFORE_ENUM;
-
-	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_MOUNTED))
-		flag = bpf_core_enum_value(enum dentry_flags, DCACHE_MOUNTED);
-	return FIELD(dentry, PLAIN(dentry), d_flags) & flag ? check_mounting(dentry, mnt, hook, DETACHES) : 0;
+	return is_mountpoint((__u64)PLAIN(dentry)) ? check_mounting(dentry, mnt, hook, DETACHES) : 0;
 }
 
 static __always_inline int judge_device(struct scope *scope, struct scratch *scratch)
@@ -199,9 +208,8 @@ static __always_inline int judge_device(struct scope *scope, struct scratch *scr
 	return conclude(scope, scratch, decide(scope, scratch, classes, scratch->question.permissions, 0));
 }
 
-/* Checks whether the device of a filesystem may be read, and written, before the filesystem has a place. */
-SEC("lsm/sb_kern_mount")
-int BPF_PROG(sb_kern_mount, struct super_block *sb)
+/* Checks whether the device of a filesystem may be used with these permissions, by its number. */
+static __noinline int check_device(struct super_block *sb, __u32 hook, __u32 permissions)
 {
 	struct block_device *device = PLAIN(sb->s_bdev);
 	struct scratch *scratch;
@@ -213,14 +221,53 @@ int BPF_PROG(sb_kern_mount, struct super_block *sb)
 	scratch = claim_scratch();
 	if (!scratch)
 		return refuse_without_scratch();
-	begin(scratch, bpf_get_current_task_btf(), SB_KERN_MOUNT);
+	begin(scratch, bpf_get_current_task_btf(), hook);
 	__builtin_memcpy(scratch->access.object, "/dev/", 5);
 	bpf_probe_read_kernel_str(&scratch->access.object[5], OBJECT_NAME - 5, PLAIN(&sb->s_id));
 	scratch->question.device = FIELD(block_device, device, bd_dev);
-	scratch->question.permissions = sb->s_flags & SB_RDONLY ? 1u << READ : 1u << READ | 1u << WRITE;
+	scratch->question.permissions = permissions;
 	verdict = ask(scratch, &scope, ASK_DEVICE);
 	release_scratch(scratch);
 	return verdict;
+}
+
+/*
+ * Guards against eCryptfs, which has a thread of the kernel open what a task is refused
+ * (ecryptfs_privileged_open()), and removes and renames in the directory below it by no path.
+ */
+static __always_inline int guard_stacking(struct super_block *sb)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct scratch *scratch;
+	struct scope scope;
+	int verdict;
+
+	if (sb->s_magic != ECRYPTFS_SUPER_MAGIC || !enter_scope(&scope, task))
+		return 0;
+	scratch = claim_scratch();
+	if (!scratch)
+		return refuse_without_scratch();
+	begin(scratch, task, SB_KERN_MOUNT);
+	__builtin_memcpy(scratch->access.object, "ecryptfs", sizeof("ecryptfs"));
+	scratch->access.permission = WRITE;
+	verdict = refuse(scratch, scope.domain, guard_verdict(scope.rules), RULE_HELPER);
+	release_scratch(scratch);
+	return verdict;
+}
+
+/* Before a new filesystem has a place. */
+SEC("lsm/sb_kern_mount")
+int BPF_PROG(sb_kern_mount, struct super_block *sb)
+{
+	return guard_stacking(sb) ?:
+	       check_device(sb, SB_KERN_MOUNT, sb->s_flags & SB_RDONLY ? 1u << READ : 1u << READ | 1u << WRITE);
+}
+
+/* What becomes of the filesystem, and so of its device, is not known here: it may be made writable. */
+SEC("lsm/sb_remount")
+int BPF_PROG(sb_remount, struct super_block *sb)
+{
+	return check_device(sb, SB_REMOUNT, 1u << READ | 1u << WRITE);
 }
 
 #endif

@@ -52,7 +52,13 @@ static __always_inline bool unchanged_since(struct epochs before)
 	return quiet(before) && now.renames == before.renames && now.mounts == before.mounts;
 }
 
-enum walk_end { WALK_UNTOLD, WALK_ROOT, WALK_OUTSIDE };
+enum walk_end {
+	WALK_UNTOLD,
+	WALK_ROOT,
+	WALK_OUTSIDE,
+	/* Not at an end: in AppArmor's own filesystem, which is in no mount tree but linked to by securityfs. */
+	WALK_APPARMORS,
+};
 
 struct walk {
 	char *path;
@@ -62,6 +68,34 @@ struct walk {
 	__u32 start; /* start of the path so far */
 	__u32 end;   /* enum walk_end */
 };
+
+/* Returns whether the kernel has found no parent of a dentry yet (reconnect_path(), fs/exportfs/expfs.c). */
+static __always_inline bool is_disconnected(struct dentry *dentry)
+{
+	__u32 flag = DCACHE_DISCONNECTED_BEFORE_ENUM;
+
+	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_DISCONNECTED))
+		flag = bpf_core_enum_value(enum dentry_flags, DCACHE_DISCONNECTED);
+	return FIELD(dentry, dentry, d_flags) & flag;
+}
+
+/* Where securityfs has the link to AppArmor's own filesystem (security/apparmor/apparmorfs.c). */
+#define APPARMORS_PLACE "/apparmor/policy"
+
+/* Puts the place of AppArmor's filesystem in securityfs before a path in it. Returns false if there is no room. */
+static __always_inline bool prefix_apparmors(struct walk *walk)
+{
+	__u32 start = walk->start, length = sizeof(APPARMORS_PLACE) - 1;
+
+	if (start > PATH_CAPACITY || start < length)
+		return false;
+	start -= length;
+	asm volatile("" : "+r"(start)); /* or clang drops the mask that the verifier asks for */
+	__builtin_memcpy(&walk->path[start & (PATH_CAPACITY - 1)], APPARMORS_PLACE, sizeof(APPARMORS_PLACE) - 1);
+	walk->start = start;
+	walk->end = WALK_UNTOLD;
+	return true;
+}
 
 /* Goes up by one name. Returns true at the end. */
 static __always_inline bool climb(struct walk *walk)
@@ -79,12 +113,17 @@ static __always_inline bool climb(struct walk *walk)
 			walk->end = WALK_ROOT;
 			return true;
 		}
+		if (walk->end == WALK_APPARMORS && !prefix_apparmors(walk))
+			return true;
 		walk->dentry = ADDRESS(mount, mount, mnt_mountpoint);
 		walk->mount = above;
 		walk->root = ADDRESS(mount, above, mnt.mnt_root);
 		return false;
 	}
 	if (dentry == parent) {
+		/* Opened by a handle. It has a path, but the kernel has not looked for it. */
+		if (is_disconnected(dentry))
+			return true;
 		/* Not below the mount's root: elsewhere in the filesystem, moved out, or never connected. */
 		walk->end = WALK_OUTSIDE;
 		return true;
@@ -135,6 +174,7 @@ __noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 	struct walk walk = {
 		.dentry = (struct dentry *)dentry,
 		.start = PATH_CAPACITY - (is_dir & 1),
+		.end = FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) == AAFS_MAGIC ? WALK_APPARMORS : WALK_UNTOLD,
 	};
 	struct super_block *sb = ADDRESS(dentry, dentry, d_sb), *shown = mnt ? ADDRESS(vfsmount, mnt, mnt_sb) : 0;
 

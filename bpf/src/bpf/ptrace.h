@@ -304,6 +304,12 @@ int BPF_PROG(task_setscheduler, struct task_struct *target)
 	return guard_agent(target, TASK_SETSCHEDULER);
 }
 
+SEC("lsm/task_setioprio")
+int BPF_PROG(task_setioprio, struct task_struct *target)
+{
+	return guard_agent(target, TASK_SETIOPRIO);
+}
+
 SEC("lsm/task_setnice")
 int BPF_PROG(task_setnice, struct task_struct *target, int nice)
 {

@@ -123,15 +123,6 @@ __noinline int is_null_device(__u64 dentry)
 	return (FIELD(inode, inode, i_mode) & S_IFMT) == S_IFCHR && FIELD(inode, inode, i_rdev) == NULL_DEVICE;
 }
 
-/*
- * Returns whether only the mount path counts. It does for the null device, and for namespaces, which are
- * files of one filesystem, mounted once for each that has a name.
- */
-static __always_inline bool has_mount_path_alone(__u64 dentry)
-{
-	return is_null_device(dentry) || FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) == NSFS_MAGIC;
-}
-
 static __always_inline bool is_in_layer(const struct resolution *resolution)
 {
 	return resolution->scratch->resolve_layer;
@@ -175,6 +166,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	name->names = name->classes.count = name->below.count = 0;
 	name->first_canonical = name->other_canonical = NO_CLASS;
 	name->shown_by = 0;
+	name->has_twin = 0;
 	if (directory->known && directory->renames == before.renames && directory->mounts == before.mounts) {
 		scratch->resolve_last = write_last(scratch, name->dentry, name->is_dir);
 		if (scratch->resolve_last < PATH_CAPACITY) {
@@ -188,7 +180,7 @@ static __always_inline void begin_resolve(struct resolution *resolution)
 	number = own_namespace(resolution->scope, name->mnt, name->place);
 	if (!number)
 		return;
-	if (has_mount_path_alone(name->dentry)) {
+	if (is_null_device(name->dentry)) {
 		directory->others = OTHERS_MANY;
 		return;
 	}
@@ -251,6 +243,9 @@ static __always_inline bool write_name(struct resolution *resolution)
 			add_canonical(name, name->classes.of[0]);
 			return false;
 		}
+		if (scratch->question.asked == ASK_MOUNTING &&
+		    ADDRESS(mount, mount, mnt_mountpoint) == ADDRESS(mount, mount_of((void *)name->mnt), mnt_mountpoint))
+			name->has_twin = 1;
 	}
 	start = write_path(scratch, scratch->resolve_dentry, (__u64)mnt, name->is_dir);
 	if (is_in_layer(resolution)) {
@@ -295,7 +290,7 @@ static __always_inline void end_names(struct resolution *resolution)
 	} else if (name->mnt && directory->others == OTHERS_NONE) {
 		add_canonical(name, name->classes.of[0]);
 	}
-	if (name->mnt && name->first_canonical == NO_CLASS && !has_mount_path_alone(name->dentry)) {
+	if (name->mnt && name->first_canonical == NO_CLASS && !is_null_device(name->dentry)) {
 		add_class(&name->classes, OBJECT_NONE);
 		add_class(&name->below, OBJECT_NONE);
 	}

@@ -219,11 +219,11 @@ static long search_guarded(__u32 step, struct guarded_search *search)
 
 	if (search->is_process) {
 		struct pid *pid = ADDRESS(proc_inode, inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
-		int number = 0;
+		__u64 links = (__u64)ADDRESS(pid, pid, tasks[PIDTYPE_PID].first);
 
-		bpf_core_read(&number, sizeof(number), &pid->numbers[0].nr);
+		/* A directory of a thread shows its process's files too. */
 		key.kind = GUARDED_PROCESS;
-		key.number = number;
+		key.number = links ? FIELD(task_struct, links - bpf_core_field_offset(struct task_struct, pid_links), tgid) : 0;
 	} else {
 		key.kind = GUARDED_FILE;
 		key.device = search->device;

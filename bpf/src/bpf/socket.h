@@ -52,10 +52,48 @@ static __always_inline void remember_peer(const struct scratch *scratch, struct 
 	bpf_spin_unlock(&cache->lock);
 }
 
+/* Names of one socket that are looked at, most recent first. */
+#define ALIASES 16
+
+/* The same, in the dentry itself since 7.2. */
+struct dentry___flat {
+	struct hlist_node d_alias;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 dentry_of_alias(__u64 alias)
+{
+	if (bpf_core_field_exists(((struct dentry *)0)->d_u))
+		return alias - bpf_core_field_offset(struct dentry, d_u.d_alias);
+	return alias - bpf_core_field_offset(struct dentry___flat, d_alias);
+}
+
+/*
+ * Returns the name of a socket: the one it was bound to or, if that is gone, another that it has now (link(2)
+ * and unlink(2) give a socket its name in one step).
+ */
+static __always_inline struct dentry *name_of_peer(struct sock *peer)
+{
+	struct dentry *bound = ADDRESS(unix_sock, peer, path.dentry);
+	struct inode *inode;
+	__u64 alias, dentry;
+
+	if (!bound || FIELD(dentry, bound, d_hash.pprev))
+		return bound;
+	inode = ADDRESS(dentry, bound, d_inode);
+	alias = (__u64)ADDRESS(inode, inode, i_dentry.first);
+	for (int step = 0; step < ALIASES && alias; step++) {
+		dentry = dentry_of_alias(alias);
+		if (FIELD(dentry, dentry, d_hash.pprev))
+			return (void *)dentry;
+		alias = (__u64)ADDRESS(hlist_node, alias, next);
+	}
+	return bound;
+}
+
 static __noinline int check_peer(struct sock *peer, __u32 hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct dentry *dentry = ADDRESS(unix_sock, peer, path.dentry);
+	struct dentry *dentry = name_of_peer(peer);
 	struct scratch *scratch;
 	struct epochs before;
 	struct scope scope;

@@ -27,6 +27,8 @@ do METHOD...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read
 append, trunc, creat, excl, path, directory, tmpfile
   open PATH FLAGS                  openat2 PATH FLAGS             uring-open PATH FLAGS
   handle-open PATH FLAGS           by a file handle instead of a name
+  uncached-open PATH FLAGS         the same through a detached copy of the mount, when the kernel has forgotten the name
+  uncached-exec PATH...     uncached-set-times PATH   the same through the mount itself
   path-reopen PATH FLAGS           O_PATH first, then through /proc/self/fd
   tree-open FOLDER NAME FLAGS      NAME below a detached copy of FOLDER's mount
   new-mount-open TYPE NAME FLAGS   NAME in a new mount of that type, which is attached nowhere
@@ -44,6 +46,9 @@ append, trunc, creat, excl, path, directory, tmpfile
   receive SOCKET FD WAY...         takes it as FD, then does WAY
   thread WAY...                    does WAY on a second thread
   as UID COMMAND...                runs COMMAND as that user, without any capability
+  root-exec ROOT FOLDER PROGRAM...     starts PROGRAM of FOLDER, with ROOT as the root
+  shared-root-exec PROGRAM...      starts PROGRAM with a root that this process could still change
+  supervised-exec PROGRAM...       starts PROGRAM under a seccomp filter that has a listener
   prepare PROCS FIFO PATH [PROGRAM]   holds PATH; a child enters that control group and a mount namespace of its own, gives
                                    up its capabilities, tries to start PROGRAM, waits at FIFO, and opens PATH
   is-secure                        whether this program was started as if it were setuid
@@ -74,6 +79,24 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["uring-open", path, how] => read(crate::uring::open(&c_string(path)?, flags(how)?)?, how),
         ["handle-open", path, how] => read(open_by_handle(path, flags(how)?)?, how),
+        ["uncached-open", path, how] => read(open_uncached(path, flags(how)?, true)?, how),
+        ["uncached-exec", program] => exec_fd(&open_uncached(program, OFlags::PATH, true)?, &words[1..]),
+        ["uncached-set-times", path] => {
+            let time = rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            let file = open_uncached(path, OFlags::PATH, false)?;
+            Ok(rustix::fs::utimensat(CWD, proc_name(&file), &times, AtFlags::empty())?)
+        }
+        ["root-exec", root, directory, program, ..] => {
+            let directory = rustix::fs::open(*directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+            rustix::process::chroot(*root)?;
+            exec_at(directory.as_fd(), program, &words[3..], 0)
+        }
+        ["shared-root-exec", program, ..] => shared_root_exec(program, &words[1..]),
+        ["supervised-exec", program, ..] => {
+            let _listener = listen_to_calls()?;
+            Ok(exec(program, &words[1..])?)
+        }
         ["path-reopen", path, how] => {
             let name = rustix::fs::open(*path, OFlags::PATH, Mode::empty())?;
             read(rustix::fs::open(proc_name(&name), flags(how)?, Mode::empty())?, how)
@@ -286,51 +309,121 @@ fn exec(program: &str, words: &[&str]) -> io::Result<()> {
 }
 
 pub(crate) fn exec_fd(fd: &impl AsFd, words: &[&str]) -> anyhow::Result<()> {
+    exec_at(fd.as_fd(), "", words, libc::AT_EMPTY_PATH)
+}
+
+/// Starts a program below a directory, or the file itself, with an empty environment.
+fn exec_at(directory: BorrowedFd<'_>, name: &str, words: &[&str], flags: i32) -> anyhow::Result<()> {
     let words = words.iter().map(|word| c_string(word)).collect::<Result<Vec<_>, _>>()?;
     let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
     argv.push(ptr::null());
-    let environment = [ptr::null::<libc::c_char>()];
-    let fd = fd.as_fd().as_raw_fd();
+    let (environment, name) = ([ptr::null::<libc::c_char>()], c_string(name)?);
     // SAFETY: both arrays end in a null pointer and their strings outlive the call.
-    unsafe {
+    check(unsafe {
         libc::syscall(
             libc::SYS_execveat,
-            fd,
-            c"".as_ptr(),
+            directory.as_raw_fd(),
+            name.as_ptr(),
             argv.as_ptr(),
             environment.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        );
-    }
-    Err(io::Error::last_os_error().into())
+            flags,
+        )
+    } as i32)
 }
 
 /// Opens a file by `name_to_handle_at` and `open_by_handle_at`, so that the open names no path.
-fn open_by_handle(path: &str, flags: OFlags) -> anyhow::Result<OwnedFd> {
-    #[repr(C)]
-    struct Handle {
-        bytes: u32,
-        kind: i32,
-        data: [u8; 128],
-    }
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    data: [u8; 128],
+}
+
+fn handle_of(path: &str) -> anyhow::Result<Handle> {
     let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
     let (name, mut mount) = (c_string(path)?, 0i32);
-    let handle = &raw mut handle;
+    let pointer = &raw mut handle;
     // SAFETY: the handle says how much room it has, and the path is a C string.
     let named = unsafe {
-        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, name.as_ptr(), handle, &mut mount, 0)
+        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, name.as_ptr(), pointer, &mut mount, 0)
     };
     check(named as i32).context("name_to_handle_at")?;
-    let root = rustix::fs::open(
-        std::path::Path::new(path).parent().context("no directory")?,
-        OFlags::RDONLY,
-        Mode::empty(),
-    )?;
-    // SAFETY: the handle was filled in above.
-    let fd = unsafe { libc::syscall(libc::SYS_open_by_handle_at, root.as_raw_fd(), handle, flags.bits()) };
+    Ok(handle)
+}
+
+/// Opens a handle of the filesystem that `directory` is in.
+fn open_handle(directory: BorrowedFd<'_>, mut handle: Handle, flags: OFlags) -> anyhow::Result<OwnedFd> {
+    let handle = &raw mut handle;
+    // SAFETY: the handle was filled in by the kernel.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_open_by_handle_at, directory.as_raw_fd(), handle, flags.bits()) };
     check(fd as i32)?;
     // SAFETY: a descriptor that the kernel has just handed over.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn parent(path: &str) -> anyhow::Result<&std::path::Path> {
+    std::path::Path::new(path).parent().context("no directory")
+}
+
+fn open_by_handle(path: &str, flags: OFlags) -> anyhow::Result<OwnedFd> {
+    let directory = rustix::fs::open(parent(path)?, OFlags::RDONLY, Mode::empty())?;
+    open_handle(directory.as_fd(), handle_of(path)?, flags)
+}
+
+/// Opens a file by a handle, after the kernel has dropped every name that nobody uses.
+fn open_uncached(path: &str, flags: OFlags, detached: bool) -> anyhow::Result<OwnedFd> {
+    let directory = if detached {
+        let tree = rustix::mount::open_tree(CWD, parent(path)?, OpenTreeFlags::OPEN_TREE_CLONE)?;
+        rustix::fs::openat(tree, ".", OFlags::RDONLY, Mode::empty())?
+    } else {
+        rustix::fs::open(parent(path)?, OFlags::RDONLY, Mode::empty())?
+    };
+    let handle = handle_of(path)?;
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3")?;
+    open_handle(directory.as_fd(), handle, flags)
+}
+
+/// Starts a program in a child that shares the filesystem root with this process.
+fn shared_root_exec(program: &str, words: &[&str]) -> anyhow::Result<()> {
+    // SAFETY: like fork(), as no memory is shared; the child starts a program or ends.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FS | libc::SIGCHLD, 0, 0, 0, 0) };
+    if child == 0 {
+        let error = exec(program, words).err().and_then(|error| error.raw_os_error());
+        std::process::exit(error.unwrap_or(120));
+    }
+    check(child as i32)?;
+    let mut status = 0;
+    // SAFETY: the child is this process's own, and the status outlives the call.
+    check(unsafe { libc::waitpid(child as i32, &mut status, 0) })?;
+    std::process::exit(libc::WEXITSTATUS(status))
+}
+
+/// Installs a seccomp filter that asks a listener about acct(2), and returns the listener.
+fn listen_to_calls() -> anyhow::Result<OwnedFd> {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_acct as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: only numbers are passed.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: the kernel copies the filter, which lives until then.
+    let listener = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    };
+    check(listener as i32)?;
+    // SAFETY: a descriptor that the kernel has just handed over.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener as i32) })
 }
 
 fn socket(path: &str) -> anyhow::Result<(OwnedFd, SocketAddrUnix)> {

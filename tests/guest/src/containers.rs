@@ -908,6 +908,12 @@ fn agents_own(node: &mut Node) -> anyhow::Result<()> {
             "access truncate /t/c/agent/state/trust/key",
             "cp /usr/bin/busybox /t/c/agent/program",
             "mkdir -p /t/c/over; mount --bind /t/c/over /t/c/agent/state && umount /t/c/agent/state",
+            "access set-xattr /t/c/agent/state/trust/key trusted.a",
+            "access set-times /t/c/agent/state/trust/key",
+            "access fanotify-permission /t/c/agent/state/trust",
+            "mkdir -p /t/c/w /t/c/l /t/c/m && \
+             mount -t overlay -o lowerdir=/t/c/l,upperdir=/t/c/agent,workdir=/t/c/w none /t/c/m && \
+             touch /t/c/m/state/new && rm /t/c/m/state/new && umount /t/c/m",
         ] {
             only_outside(node, domain, script)?;
         }
@@ -917,6 +923,7 @@ fn agents_own(node: &mut Node) -> anyhow::Result<()> {
             format!("access pidfd-getfd {pid} 0"),
             format!("access prlimit {pid}"),
             format!("renice -n 1 -p {pid}"),
+            format!("access ioprio {pid}"),
             format!(
                 "echo 10 >/proc/{own}/oom_score_adj && echo 0 >/proc/{own}/oom_score_adj",
                 own = std::process::id()

@@ -18,6 +18,7 @@ pub const USAGE: &str = "\
   leave-tree FIFO    for a byte from FIFO goes to a new mount namespace, and ends with it
   namespaces-open    opens every mount namespace that can be had from the own one
   prlimit PID        gives PID's own limit of open files back to it
+  ioprio PID         has PID's disk accesses wait for everybody else's
   trace PROGRAM...   starts it with PTRACE_TRACEME, and lets it go on
   bpf-id map|program|link NAME|ANY     a descriptor, for writing, of the first one that has the name, or at all
   bpf-pin PATH NEW   a descriptor of what is pinned at PATH, pinned again at NEW";
@@ -35,6 +36,7 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["leave-tree", fifo] => leave_tree(fifo),
         ["namespaces-open"] => open_namespaces(),
         ["prlimit", pid] => prlimit(pid),
+        ["ioprio", pid] => ioprio(pid),
         ["trace", program @ ..] if !program.is_empty() => trace(program),
         ["bpf-id", kind, name] => bpf_id(kind, name),
         ["bpf-pin", path, new] => bpf_pin(path, new),
@@ -179,6 +181,15 @@ fn setns(pid: &str) -> anyhow::Result<()> {
     let process = pidfd(pid)?;
     // SAFETY: this process has one thread, and does nothing after it.
     check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWNS) }.into()).map(drop)
+}
+
+fn ioprio(pid: &str) -> anyhow::Result<()> {
+    // include/uapi/linux/ioprio.h: IOPRIO_WHO_PROCESS, and IOPRIO_CLASS_IDLE above IOPRIO_CLASS_SHIFT.
+    const WHO_PROCESS: i32 = 1;
+    const IDLE: i32 = 3 << 13;
+    let pid: i32 = pid.parse()?;
+    // SAFETY: only numbers are passed.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, IDLE) }).map(drop)
 }
 
 fn prlimit(pid: &str) -> anyhow::Result<()> {

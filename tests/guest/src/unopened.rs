@@ -26,7 +26,7 @@ KIND of a socket is stream, dgram or seqpacket; @NAME is an abstract one
   mq-open NAME FLAGS     mq-unlink NAME
   quota-on DEVICE PATH             has the filesystem of DEVICE keep its users' quotas in PATH
   swapon PATH      acct PATH       path-exec PATH...        fallocate PATH FLAGS
-  inotify PATH     fanotify PATH
+  inotify PATH     fanotify PATH     fanotify-permission PATH   whose opens wait for this process
   set-times PATH   set-times-now PATH   fd-set-times FD
   set-xattr PATH NAME    remove-xattr PATH NAME    get-xattr PATH NAME    set-acl PATH    remove-acl PATH
   uring-set-xattr PATH NAME        with credentials that were registered before
@@ -78,7 +78,8 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
             Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, 1 << 16)?)
         }),
         ["inotify", path] => inotify(path),
-        ["fanotify", path] => fanotify(path),
+        ["fanotify", path] => fanotify(path, libc::FAN_CLASS_NOTIF, libc::FAN_OPEN),
+        ["fanotify-permission", path] => fanotify(path, libc::FAN_CLASS_CONTENT, libc::FAN_OPEN_PERM),
         ["set-times", path] => set_times(path, 1),
         ["set-times-now", path] => set_times(path, UTIME_NOW),
         ["fd-set-times", fd] => inherited(fd).and_then(|file| Ok(rustix::fs::futimens(file, &times(1))?)),
@@ -197,14 +198,14 @@ fn inotify(path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn fanotify(path: &str) -> anyhow::Result<()> {
+fn fanotify(path: &str, class: u32, event: u64) -> anyhow::Result<()> {
     let path = c_string(path)?;
     // SAFETY: only numbers are passed.
-    let group = unsafe { libc::fanotify_init(libc::FAN_CLASS_NOTIF, libc::O_RDONLY as u32) };
+    let group = unsafe { libc::fanotify_init(class, libc::O_RDONLY as u32) };
     check(group)?;
     // SAFETY: a descriptor that the kernel has just handed over.
     let group = unsafe { OwnedFd::from_raw_fd(group) };
-    let mask = libc::FAN_OPEN | libc::FAN_EVENT_ON_CHILD;
+    let mask = event | libc::FAN_EVENT_ON_CHILD;
     // SAFETY: the path is a C string.
     check(unsafe {
         libc::fanotify_mark(group.as_raw_fd(), libc::FAN_MARK_ADD, mask, libc::AT_FDCWD, path.as_ptr())
