@@ -22,11 +22,11 @@ pub const MAX_NESTING: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     text: String,
-    pub(crate) tokens: Vec<Token>,
+    tokens: Vec<Token>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
+enum Token {
     Byte(u8),
     /// `?`
     One,
@@ -120,7 +120,7 @@ impl Glob {
 
     /// Returns the least number of literal bytes in a matching path. The glob with more of them is more
     /// specific.
-    pub fn literal_bytes(&self) -> usize {
+    pub(crate) fn literal_bytes(&self) -> usize {
         literal_bytes(&self.tokens)
     }
 

@@ -1,9 +1,8 @@
 //! This crate validates KubeArmor policy documents and compiles them to the tables that the kernel side
 //! reads.
 //!
-//! It does no I/O and uses no kernel interface. [`parse()`] reads documents, [`compile()`] resolves every
-//! question of precedence, inheritance, posture and ownership into a [`tables::Domain`], and
-//! [`mod@reference`] gives the same answers slowly, for tests.
+//! It does no I/O and uses no kernel interface. [`parse()`] reads documents, and [`compile()`] resolves every
+//! question of precedence, inheritance, posture and ownership into a [`tables::Domain`].
 
 mod comb;
 pub mod compile;
@@ -13,7 +12,6 @@ pub mod glob;
 pub mod model;
 pub mod names;
 pub mod parse;
-pub mod reference;
 pub mod tables;
 pub mod text;
 pub mod yaml;

@@ -1,13 +1,16 @@
-//! Compares the compiled tables with `armor_policy::reference`, over random policies and paths.
+//! Compares the compiled tables with the oracle's answers, over random policies and paths.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod oracle;
 
 use armor_policy::glob::Glob;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, Section, Selector, Target};
-use armor_policy::reference::{By, Object, evaluate};
 use armor_policy::tables::{
     Automaton, Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, Permission, Slot, Verdict,
 };
 use armor_policy::{CompileOptions, Posture, compile, literal_paths};
+use oracle::By;
+use oracle::path::{Object, evaluate};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -236,7 +239,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn tables_say_what_the_reference_says(
+    fn tables_say_what_the_oracle_says(
         policies in policies(1..6), options in options(), paths in paths(), reversed in any::<bool>(),
     ) {
         let mut policies: Vec<&Policy> = policies.iter().collect();

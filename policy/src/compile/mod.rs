@@ -1,6 +1,6 @@
 //! Compiles the policies of one domain to the tables of [`crate::tables`].
 //!
-//! Rules have the following meaning, which [`crate::reference`] implements too:
+//! Rules have the following meaning:
 //!
 //! - **Sections.** `process` rules decide [`Permission::Exec`] and [`Permission::Map`], `file` rules decide
 //!   [`Permission::Read`] and [`Permission::Write`]. In each section, the first matching rule in the order
