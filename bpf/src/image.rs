@@ -1,6 +1,9 @@
 //! Lays out a generation as the kernel side reads it. `contract.h` describes the layout of its words.
 
-use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
+use armor_policy::Domain;
+use armor_policy::automaton::{Automaton, Jump};
+use armor_policy::decision::Verdict;
+use armor_policy::path::Vector;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 

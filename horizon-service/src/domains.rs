@@ -14,10 +14,11 @@ use armor_bpf::{DEVICE_BLOCK, DEVICE_CHARACTER, LinkedFile};
 use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::bundle::constraint::Properties;
 use armor_hub_client::file;
+use armor_policy::decision::Verdict;
 use armor_policy::model::{Kind, Section, Target};
 use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
-use armor_policy::tables::{Domain, OBJECT_NONE, Verdict};
-use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
+use armor_policy::path::OBJECT_NONE;
+use armor_policy::{CompileError, CompileOptions, Domain, Policy, Posture, compile, literal_paths};
 use serde_json::Value;
 
 use crate::effect::without_effect;

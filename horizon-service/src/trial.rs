@@ -21,8 +21,9 @@ use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountT
 use armor_hub_client::alert::Alert;
 use armor_hub_client::console;
 use armor_hub_client::file::{self, FileError};
-use armor_policy::tables::{Decision, Domain, Verdict};
-use armor_policy::{Policy, Posture, escaped, escaped_path, text, yaml};
+use armor_policy::decision::{Decision, Verdict};
+use armor_policy::document::{text, yaml};
+use armor_policy::{Domain, Policy, Posture, escaped, escaped_path};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};

@@ -2,22 +2,22 @@
 //! reads.
 //!
 //! It does no I/O and uses no kernel interface. [`parse()`] reads documents, and [`compile()`] resolves every
-//! question of precedence, inheritance, posture and ownership into a [`tables::Domain`].
+//! question of precedence, inheritance, posture and ownership into a [`Domain`].
 
-mod comb;
+pub mod automaton;
 pub mod compile;
-pub mod diagnostics;
+pub mod decision;
+pub mod document;
+mod domain;
 mod escape;
-pub mod glob;
 pub mod model;
 pub mod names;
-pub mod parse;
-pub mod tables;
-pub mod text;
-pub mod yaml;
+pub mod path;
 
-pub use compile::{CompileError, CompileOptions, Posture, compile, literal_paths};
-pub use diagnostics::{Diagnostic, Diagnostics};
+pub use compile::{CompileError, CompileOptions, compile, literal_paths};
+pub use decision::Posture;
+pub use document::diagnostics::{Diagnostic, Diagnostics};
+pub use document::{Checked, check, parse};
+pub use domain::{Domain, SUBJECT_NONE};
 pub use escape::{escaped, escaped_path};
 pub use model::Policy;
-pub use parse::{Checked, check, parse};

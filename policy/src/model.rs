@@ -1,13 +1,13 @@
 //! Defines the content of a policy document, validated and with every inherited value filled in.
 //!
 //! The parser establishes these invariants:
-//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH)
+//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::path::glob::MAX_PATH)
 //!   bytes. Only paths of directories end in `/`.
 //! - Every rule carries an action, severity, tags and message; what it does not give, its section or the spec
 //!   gives.
 //! - A policy has at least one rule.
 
-use crate::glob::Glob;
+use crate::path::glob::Glob;
 
 /// A `Location` is a place in a policy file; line and column count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

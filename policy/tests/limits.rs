@@ -1,8 +1,8 @@
 //! Measures large and hostile rule sets, and checks that the too costly are refused with the policy named.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use armor_policy::tables::{Domain, Slot};
-use armor_policy::{CompileError, CompileOptions, Policy, compile, parse};
+use armor_policy::automaton::Slot;
+use armor_policy::{CompileError, CompileOptions, Domain, Policy, compile, parse};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
 use std::sync::Mutex;

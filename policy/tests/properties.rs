@@ -3,12 +3,12 @@
 
 mod oracle;
 
-use armor_policy::glob::Glob;
+use armor_policy::automaton::{Automaton, Slot};
+use armor_policy::decision::Verdict;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, Section, Selector, Target};
-use armor_policy::tables::{
-    Automaton, Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, Permission, Slot, Verdict,
-};
-use armor_policy::{CompileOptions, Posture, compile, literal_paths};
+use armor_policy::path::glob::Glob;
+use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
+use armor_policy::{CompileOptions, Domain, Posture, compile, literal_paths};
 use oracle::By;
 use oracle::path::{Object, evaluate};
 use proptest::prelude::*;

@@ -3,8 +3,9 @@
 
 use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
-use armor_policy::tables::{Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission, Verdict};
-use armor_policy::{CompileOptions, Policy, Posture, compile, parse};
+use armor_policy::decision::Verdict;
+use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
+use armor_policy::{CompileOptions, Domain, Policy, Posture, compile, parse};
 
 /// Returns a host policy made from the lines of its spec.
 fn policy(name: &str, spec: &str) -> Policy {

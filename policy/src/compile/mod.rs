@@ -1,4 +1,4 @@
-//! Compiles the policies of one domain to the tables of [`crate::tables`].
+//! Compiles the policies of one domain to the tables of a [`Domain`].
 //!
 //! Rules have the following meaning:
 //!
@@ -28,40 +28,26 @@
 //!   Reading and writing a file without a path is always permitted. Mapping it is permitted too, unless
 //!   `process` is an allow-list with the posture Block.
 
-mod classes;
-mod globs;
-mod objects;
-mod rules;
-mod states;
-mod subjects;
-mod trie;
+pub(crate) mod rules;
+pub(crate) mod subjects;
 
-use crate::comb;
+use crate::automaton::comb;
+use crate::decision::Posture;
+use crate::domain::Domain;
 use crate::model::{Location, Policy, Target};
-use crate::tables::{Domain, OBJECT_FIRST};
-use classes::Classes;
+use crate::path::OBJECT_FIRST;
+use crate::path::compile::classes::Classes;
+use crate::path::compile::objects;
 use rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(doc)]
-use crate::tables::Permission;
+use crate::path::Permission;
 
 /// Largest number of slots of one automaton, which take 32 MiB in the kernel.
 pub const MAX_SLOTS: usize = 4 << 20;
 /// Largest number of pairs of a subject class and an object class.
 pub const MAX_CELLS: usize = 4 << 20;
-
-/// A `Posture` says what happens to accesses that no rule of an allow-list matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Posture {
-    /// The access is permitted silently.
-    Allow,
-    /// The access is permitted, with an alert. This is KubeArmor's default.
-    #[default]
-    Audit,
-    /// The access is refused, with an alert.
-    Block,
-}
 
 /// A `CompileOptions` holds what a compilation depends on besides the policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

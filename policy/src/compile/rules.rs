@@ -1,42 +1,42 @@
 //! Orders all rules of a domain, and their targets by precedence.
 
 use super::{CompileError, CompileOptions, place, trimmed};
-use crate::glob::MAX_PATH;
+use crate::decision::{RuleInfo, Verdict};
 use crate::model::{Action, Policy, Rule, Target};
-use crate::tables::{RuleInfo, Verdict};
+use crate::path::glob::MAX_PATH;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Index in [`crate::tables::Domain::rules`] of the first rule that comes from a policy.
+/// Index in [`crate::domain::Domain::rules`] of the first rule that comes from a policy.
 const FIRST_RULE: u32 = 2;
 
-pub(super) struct Rules<'a> {
+pub(crate) struct Rules<'a> {
     /// The rules in the order of policy name and place, so that the order of documents does not matter.
-    pub(super) rules: Vec<Ruled<'a>>,
+    pub(crate) rules: Vec<Ruled<'a>>,
     /// The entries in the order of precedence, sources aside. An entry's index is its rank.
-    pub(super) entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
 }
 
-pub(super) struct Ruled<'a> {
-    pub(super) policy: &'a Policy,
-    pub(super) rule: &'a Rule,
+pub(crate) struct Ruled<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) rule: &'a Rule,
     /// The verdicts for the section's first and second permission, each for others and for the owner.
-    pub(super) effect: [Verdict; 4],
+    pub(crate) effect: [Verdict; 4],
     /// The paths of `fromSource`, and the paths that they resolve to.
-    pub(super) sources: Vec<String>,
+    pub(crate) sources: Vec<String>,
     /// True if the rule makes its section an allow-list for the programs that it applies to.
-    pub(super) restricts: bool,
+    pub(crate) restricts: bool,
 }
 
 /// An `Entry` is one target of a rule: the target as written, or one that it resolves to.
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The index in [`Rules::rules`].
-    pub(super) rule: u32,
-    pub(super) target: Target,
+    pub(crate) rule: u32,
+    pub(crate) target: Target,
 }
 
 impl<'a> Rules<'a> {
-    pub(super) fn new(policies: &[&'a Policy], options: &CompileOptions) -> Result<Self, CompileError> {
+    pub(crate) fn new(policies: &[&'a Policy], options: &CompileOptions) -> Result<Self, CompileError> {
         let mut ordered: Vec<(&Policy, &Rule)> =
             policies.iter().flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule))).collect();
         ordered.sort_by_key(|(policy, rule)| {
@@ -66,16 +66,16 @@ impl<'a> Rules<'a> {
     }
 
     /// Returns the rule's index in the tables.
-    pub(super) fn table_index(rule: u32) -> u32 {
+    pub(crate) fn table_index(rule: u32) -> u32 {
         FIRST_RULE + rule
     }
 
-    pub(super) fn of_entry(&self, entry: u32) -> &Ruled<'a> {
+    pub(crate) fn of_entry(&self, entry: u32) -> &Ruled<'a> {
         &self.rules[self.entries[entry as usize].rule as usize]
     }
 
     /// Returns the policy to name in an error that no single rule causes.
-    pub(super) fn largest_policy(&self) -> String {
+    pub(crate) fn largest_policy(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for ruled in &self.rules {
             *counts.entry(&ruled.policy.name).or_default() += 1;
@@ -87,7 +87,7 @@ impl<'a> Rules<'a> {
     }
 
     /// Returns the error for patterns that make too many states, alone or with directories.
-    pub(super) fn most_complex_pattern(&self) -> CompileError {
+    pub(crate) fn most_complex_pattern(&self) -> CompileError {
         let patterns = self.rules.iter().filter_map(|ruled| match &ruled.rule.target {
             Target::Glob(glob) => Some((glob.complexity(), ruled, glob)),
             Target::Path(_) | Target::Directory { .. } | Target::Name(_) => None,
@@ -104,7 +104,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    pub(super) fn infos(&self) -> Vec<RuleInfo> {
+    pub(crate) fn infos(&self) -> Vec<RuleInfo> {
         let reserved = |name: &str| RuleInfo { policy: name.to_owned(), ..RuleInfo::default() };
         let mut infos = vec![reserved("DefaultPosture"), reserved("UnresolvedPath")];
         infos.extend(self.rules.iter().map(|Ruled { policy, rule, .. }| RuleInfo {

@@ -1,14 +1,14 @@
 //! Groups the programs that `fromSource` names into subject classes, by the rules that name them.
 
 use super::rules::Rules;
-use super::states::States;
-use super::trie::{ROOT, Trie};
-use crate::comb;
+use crate::automaton::states::States;
+use crate::automaton::trie::{ROOT, Trie};
+use crate::automaton::{Automaton, comb};
+use crate::domain::SUBJECT_NONE;
 use crate::model::Section;
-use crate::tables::{Automaton, SUBJECT_NONE};
 use std::collections::{BTreeMap, HashMap};
 
-pub(super) struct Subjects {
+pub(crate) struct Subjects {
     /// The class of each path.
     paths: Vec<(String, u32)>,
     /// For each rule with sources, the classes that it applies to.
@@ -18,7 +18,7 @@ pub(super) struct Subjects {
 }
 
 impl Subjects {
-    pub(super) fn new(rules: &Rules<'_>) -> Self {
+    pub(crate) fn new(rules: &Rules<'_>) -> Self {
         let mut rules_of: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
         for (index, ruled) in rules.rules.iter().enumerate() {
             for source in &ruled.sources {
@@ -56,21 +56,21 @@ impl Subjects {
     }
 
     /// Returns the number of classes, [`SUBJECT_NONE`] included.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.allow_lists.len()
     }
 
     /// Returns the classes that a rule with sources applies to.
-    pub(super) fn of_rule(&self, rule: u32) -> &[u32] {
+    pub(crate) fn of_rule(&self, rule: u32) -> &[u32] {
         &self.of_rule[rule as usize]
     }
 
-    pub(super) fn is_allow_list(&self, subject: usize, section: Section) -> bool {
+    pub(crate) fn is_allow_list(&self, subject: usize, section: Section) -> bool {
         self.allow_lists[subject][section as usize]
     }
 
     /// Returns the automaton from paths to classes, or `None` if it takes more than `limit` slots.
-    pub(super) fn automaton(&self, limit: usize) -> Option<Automaton> {
+    pub(crate) fn automaton(&self, limit: usize) -> Option<Automaton> {
         let mut trie = Trie::new();
         let mut labels: HashMap<u32, u32> = HashMap::new();
         for (path, class) in &self.paths {

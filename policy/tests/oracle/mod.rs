@@ -6,8 +6,8 @@
 pub mod path;
 mod pattern;
 
+use armor_policy::decision::Verdict;
 use armor_policy::model::{Action, Policy, Rule};
-use armor_policy::tables::Verdict;
 use armor_policy::{CompileOptions, Posture};
 use std::cmp::Reverse;
 

@@ -2,8 +2,9 @@
 
 use super::pattern::Pattern;
 use super::{By, SectionRules};
+use armor_policy::decision::Verdict;
 use armor_policy::model::{Action, Policy, Rule, Section, Target};
-use armor_policy::tables::{Permission, Verdict};
+use armor_policy::path::Permission;
 use armor_policy::{CompileOptions, Posture};
 use std::cmp::Reverse;
 

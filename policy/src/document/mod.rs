@@ -2,15 +2,18 @@
 //!
 //! It skips nothing: a field that it does not understand is an error, whatever KubeArmor does with it.
 
+pub mod diagnostics;
 mod fields;
 mod paths;
 mod selectors;
+pub mod text;
+pub mod yaml;
 
-use crate::diagnostics::{Diagnostic, Diagnostics, Sink};
-use crate::glob::Glob;
 use crate::model::{Action, Expression, Kind, Operator, Policy, Rule, Section, Selector, Target};
-use crate::yaml::{self, Node};
+use crate::path::glob::Glob;
+use diagnostics::{Diagnostic, Diagnostics, Sink};
 use fields::Fields;
+use yaml::Node;
 
 /// The `apiVersion` of policies of every kind.
 pub const API_VERSION: &str = "security.kubearmor.com/v1";

@@ -9,10 +9,10 @@
 
 use super::classes::Classes;
 use super::globs::Globs;
-use super::rules::Rules;
-use super::states::{NONE, Row, States, minimise};
-use super::trie::{ROOT, Trie};
-use super::{CompileError, MAX_SLOTS, trimmed};
+use crate::automaton::states::{NONE, Row, States, minimise};
+use crate::automaton::trie::{ROOT, Trie};
+use crate::compile::rules::Rules;
+use crate::compile::{CompileError, MAX_SLOTS, trimmed};
 use crate::model::Target;
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ struct Off {
 
 const DEAD: u32 = 0;
 
-pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<States, CompileError> {
+pub(crate) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<States, CompileError> {
     let globs = Globs::new(rules)?;
     let literals = Literals::new(rules)?;
     let mut off = OffStates::new(rules, &literals, &globs);

@@ -4,16 +4,18 @@
 //! equal outcomes have one number; number 0 is the column of objects that no rule matches. The object classes
 //! are the columns that the finished automaton uses.
 
-use super::rules::Rules;
-use super::states::States;
-use super::subjects::Subjects;
-use super::{MAX_CELLS, Posture};
+use crate::automaton::states::States;
+use crate::compile::MAX_CELLS;
+use crate::compile::rules::Rules;
+use crate::compile::subjects::Subjects;
+use crate::decision::{Decision, Posture, Verdict};
+use crate::domain::Domain;
 use crate::model::{Action, Section};
-use crate::tables::{Decision, Domain, OBJECT_FIRST, Permission, Vector, Verdict};
+use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-pub(super) struct Classes<'r> {
+pub(crate) struct Classes<'r> {
     rules: &'r Rules<'r>,
     subjects: &'r Subjects,
     posture: Posture,
@@ -46,7 +48,7 @@ const fn permissions(section: Section) -> [Permission; 2] {
 const ALLOW: Decision = Decision::new(Verdict::Allow, Domain::RULE_DEFAULT);
 
 impl<'r> Classes<'r> {
-    pub(super) fn new(rules: &'r Rules<'r>, subjects: &'r Subjects, posture: Posture) -> Self {
+    pub(crate) fn new(rules: &'r Rules<'r>, subjects: &'r Subjects, posture: Posture) -> Self {
         let mut classes = Self {
             rules,
             subjects,
@@ -91,7 +93,7 @@ impl<'r> Classes<'r> {
     }
 
     /// Returns the column of objects that match exactly these entries, and sorts the entries by rank.
-    pub(super) fn column(&mut self, entries: &mut Vec<u32>) -> u32 {
+    pub(crate) fn column(&mut self, entries: &mut Vec<u32>) -> u32 {
         if self.overflow {
             return 0;
         }
@@ -173,7 +175,7 @@ impl<'r> Classes<'r> {
 
     /// Returns the column with the stricter decision of two columns for each subject class, permission and
     /// ownership.
-    pub(super) fn join(&mut self, a: u32, b: u32) -> u32 {
+    pub(crate) fn join(&mut self, a: u32, b: u32) -> u32 {
         if a == b || self.overflow {
             return a;
         }
@@ -227,7 +229,7 @@ impl<'r> Classes<'r> {
 
     /// Numbers the columns that a finished automaton uses, or returns `None` if there are too many for
     /// classes or cells.
-    pub(super) fn number(&self, objects: &States) -> Option<Numbered> {
+    pub(crate) fn number(&self, objects: &States) -> Option<Numbered> {
         let mut numbered =
             Numbered { class_of: vec![0; self.columns.len()], columns: Vec::new(), assigned: 0 };
         let mut known = vec![false; self.columns.len()];
@@ -248,7 +250,7 @@ impl<'r> Classes<'r> {
         (!self.overflow && subjects_fit && cells <= MAX_CELLS).then_some(numbered)
     }
 
-    pub(super) fn into_vectors(self) -> Vec<Vector> {
+    pub(crate) fn into_vectors(self) -> Vec<Vector> {
         self.vectors
     }
 }
@@ -260,20 +262,20 @@ fn stricter(a: Decision, b: Decision) -> Decision {
 }
 
 /// A `Numbered` says which columns are object classes.
-pub(super) struct Numbered {
+pub(crate) struct Numbered {
     class_of: Vec<u16>,
     columns: Vec<u32>,
     /// Number of object classes without the reserved ones.
-    pub(super) assigned: u32,
+    pub(crate) assigned: u32,
 }
 
 impl Numbered {
-    pub(super) fn class(&self, column: u32) -> u16 {
+    pub(crate) fn class(&self, column: u32) -> u16 {
         self.class_of[column as usize]
     }
 
     /// Returns [`Domain::cells`].
-    pub(super) fn cells(&self, classes: &Classes<'_>) -> Vec<u32> {
+    pub(crate) fn cells(&self, classes: &Classes<'_>) -> Vec<u32> {
         let mut cells = Vec::with_capacity(classes.subjects.count() * (self.columns.len() + 3));
         for subject in 0..classes.subjects.count() {
             cells.push(classes.columns[0][subject]);

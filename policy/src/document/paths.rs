@@ -1,9 +1,9 @@
 //! Checks the paths, directories and names of programs in rules.
 
+use super::diagnostics::Sink;
 use super::fields::Text;
-use crate::diagnostics::Sink;
-use crate::glob::MAX_PATH;
 use crate::model::Location;
+use crate::path::glob::MAX_PATH;
 
 pub(super) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
     normal(path, sink)?;

@@ -1,7 +1,7 @@
 //! Finds keys and values of selectors that could never select anything.
 
+use super::diagnostics::Sink;
 use super::fields::nearest;
-use crate::diagnostics::Sink;
 use crate::model::{Kind, Location};
 use crate::names::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names};
 

@@ -1,8 +1,8 @@
 //! Reads the fields of a mapping by type, and reports each value of a wrong type at its place.
 
-use crate::diagnostics::Sink;
+use super::diagnostics::Sink;
+use super::yaml::{Key, Node, Value};
 use crate::model::{Action, Location};
-use crate::yaml::{Key, Node, Value};
 
 /// A `Fields` is a mapping, and its name in messages.
 pub(super) struct Fields<'a> {

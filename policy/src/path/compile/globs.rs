@@ -1,8 +1,8 @@
 //! Builds one DFA for all patterns of a domain.
 
-use super::CompileError;
-use super::rules::Rules;
-use super::states::{Row, minimise};
+use crate::automaton::states::{Row, minimise};
+use crate::compile::CompileError;
+use crate::compile::rules::Rules;
 use crate::model::Target;
 use regex_automata::dfa::{Automaton as _, StartKind, dense};
 use regex_automata::nfa::thompson;
