@@ -5,9 +5,11 @@ mod oracle;
 
 use armor_policy::automaton::{Automaton, Slot};
 use armor_policy::decision::Verdict;
-use armor_policy::model::{Action, Kind, Location, Policy, Rule, Section, Selector, Target};
+use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector};
 use armor_policy::path::glob::Glob;
-use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
+use armor_policy::path::{
+    OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
+};
 use armor_policy::{CompileOptions, Domain, Posture, compile, literal_paths};
 use oracle::By;
 use oracle::path::{Object, evaluate};
@@ -78,16 +80,20 @@ fn rule() -> impl Strategy<Value = Rule> {
         move |(section, target)| {
             (sources.clone(), action.clone(), prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(
                 move |(sources, action, owner_only, read_only)| Rule {
-                    section,
-                    target: target.clone(),
-                    sources,
-                    owner_only,
-                    read_only: read_only && section == Section::File,
-                    action,
-                    severity: 0,
-                    tags: Vec::new(),
-                    message: String::new(),
-                    location: Location::default(),
+                    common: RuleCommon {
+                        sources,
+                        action,
+                        severity: 0,
+                        tags: Vec::new(),
+                        message: String::new(),
+                        location: Location::default(),
+                    },
+                    body: RuleBody::Path(PathRule {
+                        section,
+                        target: target.clone(),
+                        owner_only,
+                        read_only: read_only && section == Section::File,
+                    }),
                 },
             )
         },
@@ -103,7 +109,7 @@ fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>>
     prop::collection::vec((names, prop::collection::vec(rule(), rules)), 1..4).prop_map(|list| {
         let policy = |(file, (name, mut rules)): (usize, (&str, Vec<Rule>))| {
             for (line, rule) in rules.iter_mut().enumerate() {
-                rule.location = Location { line: line as u32 + 1, column: 1 };
+                rule.common.location = Location { line: line as u32 + 1, column: 1 };
             }
             Policy {
                 kind: Kind::Host,
@@ -160,7 +166,7 @@ fn compare(
                 By::Nobody | By::Posture => ("DefaultPosture".to_owned(), String::new()),
                 By::Unresolved => ("UnresolvedPath".to_owned(), String::new()),
                 By::Rule(policy, rule) => {
-                    (policy.name.clone(), format!("{}:{}", policy.file, rule.location.line))
+                    (policy.name.clone(), format!("{}:{}", policy.file, rule.common.location.line))
                 }
             };
             let found = (decision.verdict(), (info.policy.clone(), info.location.clone()));

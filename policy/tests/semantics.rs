@@ -322,6 +322,7 @@ fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
     let all: Vec<_> = inherited
         .rules
         .iter()
+        .map(|rule| &rule.common)
         .map(|r| (r.severity, r.tags.join(","), r.message.as_str(), r.action))
         .collect();
     assert_eq!(
@@ -333,7 +334,7 @@ fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
             (2, "section".into(), "section", Action::Allow),
         ]
     );
-    let plain = policy("p", "  file: {matchPaths: [{path: /a}]}\n").rules.remove(0);
+    let plain = policy("p", "  file: {matchPaths: [{path: /a}]}\n").rules.remove(0).common;
     assert_eq!(
         (plain.severity, plain.tags.len(), plain.message.as_str(), plain.action),
         (0, 0, "", Action::Block)

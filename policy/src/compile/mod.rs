@@ -34,10 +34,10 @@ pub(crate) mod subjects;
 use crate::automaton::comb;
 use crate::decision::Posture;
 use crate::domain::Domain;
-use crate::model::{Location, Policy, Target};
-use crate::path::OBJECT_FIRST;
+use crate::model::{Location, Policy, RuleBody};
 use crate::path::compile::classes::Classes;
 use crate::path::compile::objects;
+use crate::path::{OBJECT_FIRST, Target};
 use rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,8 +108,9 @@ pub enum CompileError {
 pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
-        paths.extend(rule.sources.iter().cloned());
-        match &rule.target {
+        paths.extend(rule.common.sources.iter().cloned());
+        let RuleBody::Path(path) = &rule.body;
+        match &path.target {
             Target::Path(path) | Target::Directory { path, .. } => paths.insert(trimmed(path).to_owned()),
             Target::Glob(glob) => paths.insert(trimmed(&glob.directory()).to_owned()),
             Target::Name(_) => false,

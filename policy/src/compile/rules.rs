@@ -2,8 +2,8 @@
 
 use super::{CompileError, CompileOptions, place, trimmed};
 use crate::decision::{RuleInfo, Verdict};
-use crate::model::{Action, Policy, Rule, Target};
-use crate::path::glob::MAX_PATH;
+use crate::model::{Action, MAX_PATH, Policy, Rule, RuleBody};
+use crate::path::{PathRule, Target};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ pub(crate) struct Rules<'a> {
 pub(crate) struct Ruled<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) rule: &'a Rule,
+    pub(crate) path: &'a PathRule,
     /// The verdicts for the section's first and second permission, each for others and for the owner.
     pub(crate) effect: [Verdict; 4],
     /// The paths of `fromSource`, and the paths that they resolve to.
@@ -40,26 +41,27 @@ impl<'a> Rules<'a> {
         let mut ordered: Vec<(&Policy, &Rule)> =
             policies.iter().flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule))).collect();
         ordered.sort_by_key(|(policy, rule)| {
-            (&policy.name, &policy.namespace, policy.kind, &policy.file, rule.location)
+            (&policy.name, &policy.namespace, policy.kind, &policy.file, rule.common.location)
         });
 
         let mut rules = Vec::with_capacity(ordered.len());
         let mut ranked = Vec::with_capacity(ordered.len());
         for (index, (policy, rule)) in ordered.into_iter().enumerate() {
             let index = index as u32;
-            let effect = effect(rule);
+            let RuleBody::Path(path) = &rule.body;
+            let effect = effect(rule.common.action, path);
             let strictness: u32 = effect.iter().map(|verdict| *verdict as u32).sum();
-            let resolved = resolved_targets(&rule.target, &options.links)?;
-            for target in std::iter::once(rule.target.clone()).chain(resolved) {
-                let key = (specificity(&target), rule.action, Reverse(strictness), index);
+            let resolved = resolved_targets(&path.target, &options.links)?;
+            for target in std::iter::once(path.target.clone()).chain(resolved) {
+                let key = (specificity(&target), rule.common.action, Reverse(strictness), index);
                 ranked.push((key, Entry { rule: index, target }));
             }
-            let mut sources = rule.sources.clone();
-            for source in &rule.sources {
+            let mut sources = rule.common.sources.clone();
+            for source in &rule.common.sources {
                 sources.extend(resolve(source, &options.links)?.into_iter().map(str::to_owned));
             }
-            let restricts = rule.action == Action::Allow && !policy.is_exception(rule);
-            rules.push(Ruled { policy, rule, effect, sources, restricts });
+            let restricts = rule.common.action == Action::Allow && !policy.is_exception(rule);
+            rules.push(Ruled { policy, rule, path, effect, sources, restricts });
         }
         ranked.sort_by_key(|(key, _)| *key);
         Ok(Self { rules, entries: ranked.into_iter().map(|(_, entry)| entry).collect() })
@@ -88,7 +90,7 @@ impl<'a> Rules<'a> {
 
     /// Returns the error for patterns that make too many states, alone or with directories.
     pub(crate) fn most_complex_pattern(&self) -> CompileError {
-        let patterns = self.rules.iter().filter_map(|ruled| match &ruled.rule.target {
+        let patterns = self.rules.iter().filter_map(|ruled| match &ruled.path.target {
             Target::Glob(glob) => Some((glob.complexity(), ruled, glob)),
             Target::Path(_) | Target::Directory { .. } | Target::Name(_) => None,
         });
@@ -98,7 +100,7 @@ impl<'a> Rules<'a> {
                 policy: policy.name.clone(),
                 pattern: glob.text().to_owned(),
                 file: policy.file.clone(),
-                location: rule.location,
+                location: rule.common.location,
             },
             None => CompileError::Slots { policy: self.largest_policy() },
         }
@@ -109,10 +111,10 @@ impl<'a> Rules<'a> {
         let mut infos = vec![reserved("DefaultPosture"), reserved("UnresolvedPath")];
         infos.extend(self.rules.iter().map(|Ruled { policy, rule, .. }| RuleInfo {
             policy: policy.name.clone(),
-            location: place(&policy.file, rule.location),
-            severity: rule.severity,
-            tags: rule.tags.clone(),
-            message: rule.message.clone(),
+            location: place(&policy.file, rule.common.location),
+            severity: rule.common.severity,
+            tags: rule.common.tags.clone(),
+            message: rule.common.message.clone(),
         }));
         infos
     }
@@ -129,8 +131,8 @@ fn specificity(target: &Target) -> (u8, Reverse<usize>) {
     }
 }
 
-fn effect(rule: &Rule) -> [Verdict; 4] {
-    let plain = match rule.action {
+fn effect(action: Action, rule: &PathRule) -> [Verdict; 4] {
+    let plain = match action {
         Action::Block => Verdict::Block,
         Action::Allow => Verdict::Allow,
         Action::Audit => Verdict::Audit,

@@ -5,7 +5,7 @@ use crate::automaton::states::States;
 use crate::automaton::trie::{ROOT, Trie};
 use crate::automaton::{Automaton, comb};
 use crate::domain::SUBJECT_NONE;
-use crate::model::Section;
+use crate::path::Section;
 use std::collections::{BTreeMap, HashMap};
 
 pub(crate) struct Subjects {
@@ -30,7 +30,7 @@ impl Subjects {
         }
         let mut for_all = [false; 2];
         for ruled in rules.rules.iter().filter(|ruled| ruled.restricts && ruled.sources.is_empty()) {
-            for_all[ruled.rule.section as usize] = true;
+            for_all[ruled.path.section as usize] = true;
         }
         let mut subjects = Self {
             paths: Vec::new(),
@@ -45,7 +45,7 @@ impl Subjects {
                 for &rule in list {
                     subjects.of_rule[rule as usize].push(next);
                     let ruled = &rules.rules[rule as usize];
-                    allow_lists[ruled.rule.section as usize] |= ruled.restricts;
+                    allow_lists[ruled.path.section as usize] |= ruled.restricts;
                 }
                 subjects.allow_lists.push(allow_lists);
                 next

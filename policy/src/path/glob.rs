@@ -11,10 +11,9 @@
 //!
 //! A pattern must match the whole path. It may spell a directory's path with or without the last `/`.
 
+use crate::model::MAX_PATH;
 use std::fmt::Write as _;
 
-/// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
-pub const MAX_PATH: usize = 4095;
 /// Deepest nesting of `{...}`.
 pub const MAX_NESTING: usize = 4;
 

@@ -3,8 +3,11 @@
 
 pub(crate) mod compile;
 pub mod glob;
+mod model;
+pub(crate) mod parse;
 mod tables;
 
+pub use model::{PathRule, Section, Target};
 pub use tables::{
     OBJECT_ANONYMOUS, OBJECT_FIRST, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission, Vector,
 };

@@ -35,7 +35,7 @@ impl<'a> SectionRules<'a, '_> {
     /// Returns whether the section is an allow-list for the program.
     fn is_allow_list(&self) -> bool {
         self.rules.iter().any(|(policy, rule)| {
-            rule.action == Action::Allow && self.applies(rule) && !policy.is_exception(rule)
+            rule.common.action == Action::Allow && self.applies(rule) && !policy.is_exception(rule)
         })
     }
 
@@ -45,7 +45,7 @@ impl<'a> SectionRules<'a, '_> {
             let mut ends = self.options.links.get(source).into_iter().flatten();
             source == self.program || ends.any(|end| end == self.program)
         };
-        rule.sources.is_empty() || rule.sources.iter().any(is_program)
+        rule.common.sources.is_empty() || rule.common.sources.iter().any(is_program)
     }
 
     /// Returns the deciding rule. `matching` says how specific (the least first) and how strict a rule is, or
@@ -56,7 +56,7 @@ impl<'a> SectionRules<'a, '_> {
     ) -> Option<(&'a Policy, &'a Rule)> {
         let rank = |policy: &'a Policy, rule: &Rule| {
             let (specificity, strictness) = matching(rule)?;
-            let action = match rule.action {
+            let action = match rule.common.action {
                 Action::Block => 0,
                 Action::Allow => 1,
                 Action::Audit => 2,
@@ -65,10 +65,10 @@ impl<'a> SectionRules<'a, '_> {
                 policy.name.as_str(),
                 policy.namespace.as_deref(),
                 policy.file.as_str(),
-                rule.location.line,
-                rule.location.column,
+                rule.common.location.line,
+                rule.common.location.column,
             );
-            Some((rule.sources.is_empty(), specificity, action, Reverse(strictness), place))
+            Some((rule.common.sources.is_empty(), specificity, action, Reverse(strictness), place))
         };
         self.rules
             .iter()

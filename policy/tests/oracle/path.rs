@@ -3,8 +3,8 @@
 use super::pattern::Pattern;
 use super::{By, SectionRules};
 use armor_policy::decision::Verdict;
-use armor_policy::model::{Action, Policy, Rule, Section, Target};
-use armor_policy::path::Permission;
+use armor_policy::model::{Action, Policy, Rule};
+use armor_policy::path::{PathRule, Permission, Section, Target};
 use armor_policy::{CompileOptions, Posture};
 use std::cmp::Reverse;
 
@@ -36,7 +36,7 @@ pub fn evaluate<'a>(
     let rules = policies
         .iter()
         .flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule)))
-        .filter(|(_, rule)| rule.section == section)
+        .filter(|(_, rule)| rule.body.as_path().is_some_and(|rule| rule.section == section))
         .collect();
     let rules = SectionRules { rules, program, options };
 
@@ -51,13 +51,14 @@ pub fn evaluate<'a>(
             return (Verdict::Allow, By::Nobody);
         }
         Object::Anonymous | Object::Unresolved => {
-            let only_audits = rules.rules.iter().all(|(_, rule)| rule.action == Action::Audit);
+            let only_audits = rules.rules.iter().all(|(_, rule)| rule.common.action == Action::Audit);
             return (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved);
         }
     };
 
     let matching = |rule: &Rule| {
-        let found = shapes(&rule.target, options).iter().filter_map(|shape| shape.matches(path)).min()?;
+        let found =
+            shapes(&of_path(rule).target, options).iter().filter_map(|shape| shape.matches(path)).min()?;
         Some((found, strictness(rule)))
     };
     let (verdict, by) = match rules.first(matching) {
@@ -68,9 +69,14 @@ pub fn evaluate<'a>(
     (verdict, if verdict == Verdict::Allow { By::Nobody } else { by })
 }
 
+/// Returns what a rule that is for paths says.
+fn of_path(rule: &Rule) -> &PathRule {
+    rule.body.as_path().unwrap()
+}
+
 /// Returns how much a rule refuses. Of rules with the same action, the stricter one comes first.
 fn strictness(rule: &Rule) -> usize {
-    let permissions = match rule.section {
+    let permissions = match of_path(rule).section {
         Section::Process => [Permission::Exec, Permission::Map],
         Section::File => [Permission::Read, Permission::Write],
     };
@@ -135,11 +141,12 @@ impl Shape {
 }
 
 fn outcome(rule: &Rule, permission: Permission, owner: bool) -> Verdict {
-    let beyond_read_only = rule.read_only && permission != Permission::Read;
-    let not_the_owner = rule.owner_only && !owner;
-    match rule.action {
+    let PathRule { owner_only, read_only, .. } = *of_path(rule);
+    let beyond_read_only = read_only && permission != Permission::Read;
+    let not_the_owner = owner_only && !owner;
+    match rule.common.action {
         // An access that readOnly and ownerOnly permit gets no alert from Audit and no refusal from Block.
-        _ if (rule.read_only || rule.owner_only) && !beyond_read_only && !not_the_owner => Verdict::Allow,
+        _ if (read_only || owner_only) && !beyond_read_only && !not_the_owner => Verdict::Allow,
         Action::Audit => Verdict::Audit,
         Action::Allow if !beyond_read_only && !not_the_owner => Verdict::Allow,
         Action::Allow | Action::Block => Verdict::Block,

@@ -10,7 +10,8 @@ use crate::compile::rules::Rules;
 use crate::compile::subjects::Subjects;
 use crate::decision::{Decision, Posture, Verdict};
 use crate::domain::Domain;
-use crate::model::{Action, Section};
+use crate::model::Action;
+use crate::path::Section;
 use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -83,9 +84,9 @@ impl<'r> Classes<'r> {
 
     /// Returns the decision of a section for objects without a path, which no rule can match.
     fn without_path(&self, section: Section) -> Decision {
-        let rules = self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
+        let rules = self.rules.rules.iter().filter(|ruled| ruled.path.section == section);
         // Rules other than Audit are meant to refuse accesses, so an access that cannot be judged is refused.
-        let strictest = rules.map(|rule| match rule.action {
+        let strictest = rules.map(|ruled| match ruled.rule.common.action {
             Action::Audit => Verdict::Audit,
             Action::Allow | Action::Block => Verdict::Block,
         });
@@ -103,13 +104,13 @@ impl<'r> Classes<'r> {
         for &entry in entries.iter() {
             let ruled = self.rules.of_entry(entry);
             if ruled.sources.is_empty() {
-                for_all[ruled.rule.section as usize].get_or_insert(self.rules.entries[entry as usize].rule);
+                for_all[ruled.path.section as usize].get_or_insert(self.rules.entries[entry as usize].rule);
             }
         }
         let mut special: HashMap<u32, Deciding> = HashMap::new();
         for &entry in entries.iter() {
             let rule = self.rules.entries[entry as usize].rule;
-            let section = self.rules.rules[rule as usize].rule.section as usize;
+            let section = self.rules.rules[rule as usize].path.section as usize;
             for &subject in self.subjects.of_rule(rule) {
                 special.entry(subject).or_default()[section].get_or_insert(rule);
             }

@@ -3,7 +3,7 @@
 use crate::automaton::states::{Row, minimise};
 use crate::compile::CompileError;
 use crate::compile::rules::Rules;
-use crate::model::Target;
+use crate::path::Target;
 use regex_automata::dfa::{Automaton as _, StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_automata::util::primitives::StateID;

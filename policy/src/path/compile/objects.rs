@@ -13,7 +13,7 @@ use crate::automaton::states::{NONE, Row, States, minimise};
 use crate::automaton::trie::{ROOT, Trie};
 use crate::compile::rules::Rules;
 use crate::compile::{CompileError, MAX_SLOTS, trimmed};
-use crate::model::Target;
+use crate::path::Target;
 use std::collections::HashMap;
 
 /// Largest number of off states before they are minimised.
