@@ -274,7 +274,8 @@ impl Enforcer {
         tree: &MountTree,
     ) -> Result<(), BpfError> {
         for file in &tree.linked {
-            let class = domain.objects.class(domain.objects.walk(file.path.as_os_str().as_encoded_bytes()));
+            let objects = &domain.path.objects;
+            let class = objects.class(objects.walk(file.path.as_os_str().as_encoded_bytes()));
             let key = linked_key {
                 generation: id,
                 domain: number,

@@ -403,7 +403,8 @@ fn note(
     found: &mut BTreeMap<(u32, u64), LinkedFile>,
 ) {
     let Ok(metadata) = fs::symlink_metadata(outside) else { return };
-    let class_of = |path: &Path| domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
+    let objects = &domain.path.objects;
+    let class_of = |path: &Path| objects.class(objects.walk(path.as_os_str().as_bytes()));
     let (kind, number) = (metadata.file_type(), metadata.rdev());
     let (device, inode) = match () {
         () if class_of(path) == OBJECT_NONE || kind.is_dir() || kind.is_symlink() => return,
@@ -428,7 +429,7 @@ fn note(
 /// Returns how many decisions on objects of a class refuse, and how many only audit, over all subjects.
 fn strictness(domain: &Domain, class: u16) -> (usize, usize) {
     let decisions = (0..domain.subject_count)
-        .filter_map(|subject| Some(domain.vector(u16::try_from(subject).ok()?, class).0))
+        .filter_map(|subject| Some(domain.path.vector(u16::try_from(subject).ok()?, class).0))
         .flatten();
     decisions.fold((0, 0), |(refused, told), decision| match decision.verdict() {
         Verdict::Block => (refused + 1, told),

@@ -1,5 +1,6 @@
 //! Defines decisions on accesses, and the descriptions of the rules that make them.
 
+use crate::model::Action;
 use serde::{Deserialize, Serialize};
 
 /// A `Verdict` says what happens to an access. The order, from mildest to strictest, defines "more
@@ -27,18 +28,52 @@ pub enum Posture {
     Block,
 }
 
-/// A `Decision` holds a verdict in bits 30..=31 and, in the bits below, the index in [`Domain::rules`](crate::Domain::rules) of the
-/// rule that decided.
+impl From<Action> for Verdict {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Audit => Self::Audit,
+            Action::Block => Self::Block,
+        }
+    }
+}
+
+impl From<Posture> for Verdict {
+    fn from(posture: Posture) -> Self {
+        match posture {
+            Posture::Allow => Self::Allow,
+            Posture::Audit => Self::Audit,
+            Posture::Block => Self::Block,
+        }
+    }
+}
+
+/// A `Decision` holds a verdict in bits 30..=31 and, in the bits below, the index in
+/// [`Domain::rules`](crate::Domain::rules) of the rule that decided.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision(pub u32);
 
 impl Decision {
     /// Largest rule index that a decision can hold.
     pub const MAX_RULE: u32 = (1 << 30) - 1;
+    /// Rule index of a decision that the posture made, and no rule.
+    pub const RULE_DEFAULT: u32 = 0;
+    /// Rule index of a refusal because the object has no path.
+    pub const RULE_UNRESOLVED: u32 = 1;
+    /// Rule index of the first rule that comes from a policy.
+    pub(crate) const FIRST_RULE: u32 = 2;
+    /// Permits silently. All silent permissions are equal, because which rule permits an access makes no
+    /// difference, and must not make classes differ.
+    pub(crate) const ALLOW: Self = Self::new(Verdict::Allow, Self::RULE_DEFAULT);
 
     /// Packs a verdict and a rule index, which is at most [`Self::MAX_RULE`].
     pub const fn new(verdict: Verdict, rule: u32) -> Self {
         Self((verdict as u32) << 30 | (rule & Self::MAX_RULE))
+    }
+
+    /// Returns the decision with this verdict of a rule or the posture, or [`Self::ALLOW`].
+    pub(crate) fn of(verdict: Verdict, rule: u32) -> Self {
+        if verdict == Verdict::Allow { Self::ALLOW } else { Self::new(verdict, rule) }
     }
 
     /// Returns the verdict.

@@ -153,13 +153,13 @@ fn compare(
 ) {
     let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
     let class = match object {
-        Object::Path(path) => domain.objects.class(domain.objects.walk(path)),
+        Object::Path(path) => domain.path.objects.class(domain.path.objects.walk(path)),
         Object::Anonymous => OBJECT_ANONYMOUS,
         Object::Unresolved => OBJECT_UNRESOLVED,
     };
     for permission in PERMISSIONS {
         for owner in [false, true] {
-            let decision = domain.vector(subject, class).decision(permission, owner);
+            let decision = domain.path.vector(subject, class).decision(permission, owner);
             let info = &domain.rules[decision.rule() as usize];
             let (verdict, by) = evaluate(policies, options, program, object, permission, owner);
             let expected = match by {
@@ -190,7 +190,7 @@ fn reachable(automaton: &Automaton, state: u32) -> BTreeSet<u32> {
 }
 
 fn check_below(domain: &Domain) {
-    let automaton = &domain.objects;
+    let automaton = &domain.path.objects;
     let mut strictest: HashMap<(u32, u16), [Verdict; 8]> = HashMap::new();
     for state in reachable(automaton, automaton.walk(b"")) {
         let after_slash = automaton.step(state, b'/');
@@ -203,11 +203,11 @@ fn check_below(domain: &Domain) {
                     .collect();
                 std::array::from_fn(|cell| {
                     let verdicts =
-                        classes.iter().map(|&class| domain.vector(subject, class).0[cell].verdict());
+                        classes.iter().map(|&class| domain.path.vector(subject, class).0[cell].verdict());
                     verdicts.max().unwrap()
                 })
             });
-            let found = domain.vector(subject, below).0.map(|decision| decision.verdict());
+            let found = domain.path.vector(subject, below).0.map(|decision| decision.verdict());
             assert_eq!(found, expected, "below state {after_slash}, subject {subject}");
         }
     }
@@ -215,7 +215,7 @@ fn check_below(domain: &Domain) {
 
 /// Asserts the properties of the tables on which the kernel side relies without checking them.
 fn check_shape(domain: &Domain) {
-    for automaton in [&domain.objects, &domain.subjects] {
+    for automaton in [&domain.path.objects, &domain.subjects] {
         for (index, slot) in automaton.slots.iter().enumerate() {
             if slot.check == Slot::FREE.check {
                 continue;
@@ -234,10 +234,11 @@ fn check_shape(domain: &Domain) {
         assert_eq!((automaton.slots[0].check, automaton.slots[0].next), (Slot::RECORD, 0), "state 0 is dead");
         assert!((1..=255).all(|byte| automaton.step(0, byte) == 0));
     }
-    let cells = domain.object_count as usize * domain.subject_count as usize;
-    assert_eq!(domain.cells.len(), cells);
-    assert!(domain.cells.iter().all(|&vector| (vector as usize) < domain.vectors.len()));
-    let rules = domain.vectors.iter().flat_map(|vector| vector.0).map(|decision| decision.rule() as usize);
+    let cells = domain.path.object_count as usize * domain.subject_count as usize;
+    assert_eq!(domain.path.cells.len(), cells);
+    assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
+    let rules =
+        domain.path.vectors.iter().flat_map(|vector| vector.0).map(|decision| decision.rule() as usize);
     assert!(rules.max().unwrap() < domain.rules.len());
 }
 
@@ -262,8 +263,8 @@ proptest! {
         }
         for program in PROGRAMS {
             for path in &paths {
-                let walked = path.bytes().fold(domain.objects.walk(b""), |state, byte| domain.objects.step(state, byte));
-                prop_assert_eq!(domain.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
+                let walked = path.bytes().fold(domain.path.objects.walk(b""), |state, byte| domain.path.objects.step(state, byte));
+                prop_assert_eq!(domain.path.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
                 compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
             }
             compare(&policies, &options, &domain, program, Object::Anonymous);
@@ -303,6 +304,6 @@ fn paths_longer_than_any_rule_still_have_a_class() {
     let options = CompileOptions { links: BTreeMap::new(), ..CompileOptions::default() };
     let domain = compile(&policies, &options).unwrap();
     let deep = "/a".repeat(2047);
-    let class = domain.objects.class(domain.objects.walk(deep.as_bytes()));
-    assert_eq!(domain.vector(0, class).decision(Permission::Read, true).verdict(), Verdict::Block);
+    let class = domain.path.objects.class(domain.path.objects.walk(deep.as_bytes()));
+    assert_eq!(domain.path.vector(0, class).decision(Permission::Read, true).verdict(), Verdict::Block);
 }

@@ -159,8 +159,8 @@ fn is_dns_name(text: &str) -> bool {
         && text.chars().all(|c| alphanumeric(c) || c == '-' || c == '.')
 }
 
-/// A `ReadSection` reads a section of a spec, appends its rules, and reports its errors. The rules inherit the
-/// given values.
+/// A `ReadSection` reads a section of a spec, appends its rules, and reports its errors. The rules inherit
+/// the given values.
 type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
 
 /// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.

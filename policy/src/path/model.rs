@@ -52,6 +52,15 @@ impl PathRule {
 }
 
 impl Target {
+    /// Returns the literal path that the target names: for a pattern its directory, for a name `None`.
+    pub(crate) fn literal_path(&self) -> Option<String> {
+        match self {
+            Self::Path(path) | Self::Directory { path, .. } => Some(path.clone()),
+            Self::Glob(glob) => Some(glob.directory()),
+            Self::Name(_) => None,
+        }
+    }
+
     /// Returns whether this target obviously covers `other`. Patterns are only compared as written.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {

@@ -6,6 +6,7 @@
 //!   kernel side never resolves precedence, ownership or postures.
 //! - A directory's path is walked with a trailing `/`; no other path ends in one.
 
+use crate::automaton::Automaton;
 use crate::decision::Decision;
 use serde::{Deserialize, Serialize};
 
@@ -48,5 +49,25 @@ impl Vector {
     /// Returns the decision for one permission.
     pub const fn decision(&self, permission: Permission, owner: bool) -> Decision {
         self.0[2 * permission as usize + owner as usize]
+    }
+}
+
+/// A `PathTables` holds the tables of one domain that decide accesses to paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathTables {
+    /// The automaton from a path to its object class.
+    pub objects: Automaton,
+    /// Number of object classes, the reserved ones included.
+    pub object_count: u32,
+    /// Indices into `vectors`, at `[subject * object_count + object]`.
+    pub cells: Vec<u32>,
+    /// The distinct access vectors.
+    pub vectors: Vec<Vector>,
+}
+
+impl PathTables {
+    /// Returns the vector for a subject class and an object class.
+    pub fn vector(&self, subject: u16, object: u16) -> &Vector {
+        &self.vectors[self.cells[subject as usize * self.object_count as usize + object as usize] as usize]
     }
 }
