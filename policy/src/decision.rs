@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A `Verdict` says what happens to an access. The order, from mildest to strictest, defines "more
 /// restrictive".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Verdict {
     /// The access is permitted silently.
@@ -50,7 +50,7 @@ impl From<Posture> for Verdict {
 
 /// A `Decision` holds a verdict in bits 30..=31 and, in the bits below, the index in
 /// [`Domain::rules`](crate::Domain::rules) of the rule that decided.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Decision(pub u32);
 
 impl Decision {

@@ -6,13 +6,12 @@
 use crate::automaton::Automaton;
 use crate::decision::RuleInfo;
 use crate::path::PathTables;
-use serde::{Deserialize, Serialize};
 
 /// The subject class of a program that no `fromSource` names.
 pub const SUBJECT_NONE: u16 = 0;
 
 /// A `Domain` holds everything that the kernel side needs to know about one domain, and `rules` for alerts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
     /// The automaton from a program's path to its subject class.
     pub subjects: Automaton,

@@ -1,12 +1,10 @@
 //! Defines automata over bytes in the form in which the kernel side walks them.
 //!
-//! An automaton is made from a [`trie`] or from rows, merged as [`states`], and packed by [`comb`].
+//! An automaton is made from a `trie` or from rows, merged as `states`, and packed by `comb`.
 
 pub(crate) mod comb;
 pub(crate) mod states;
 pub(crate) mod trie;
-
-use serde::{Deserialize, Serialize};
 
 /// An `Automaton` is a DFA over bytes, stored as a comb: one array in which the rows of all states
 /// interleave.
@@ -17,7 +15,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Long stretches of a path that rules name literally are walked eight bytes at a time: a transition to a
 /// state that begins such a stretch names a [`Jump`] instead of the state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Automaton {
     /// The slots of the comb.
     pub slots: Vec<Slot>,
@@ -32,7 +30,7 @@ pub struct Automaton {
 /// A record holds `check = Slot::RECORD | default state` and `next = below class << 16 | class`. A transition
 /// holds `check = the state it belongs to` and `next = the state it leads to`, or [`Slot::JUMP`] with the
 /// index of the jump that begins there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// A transition's own state, or a record's default state.
     pub check: u32,
@@ -50,7 +48,7 @@ impl Slot {
 }
 
 /// A `Jump` leads from the state `from` to `to` if the next eight bytes of the path are exactly `bytes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jump {
     /// The bytes with which the path must continue.
     pub bytes: [u8; 8],

@@ -8,7 +8,6 @@
 
 use crate::automaton::Automaton;
 use crate::decision::Decision;
-use serde::{Deserialize, Serialize};
 
 /// The object class of a path that no rule matches.
 pub const OBJECT_NONE: u16 = 0;
@@ -22,7 +21,7 @@ pub const OBJECT_UNRESOLVED: u16 = 2;
 pub const OBJECT_FIRST: u16 = 3;
 /// A `Permission` is a kind of access of a task to an object. Its discriminant is the index of its pair of
 /// decisions in a [`Vector`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Permission {
     /// Opening for reading, listing a directory, or receiving a readable descriptor.
@@ -42,7 +41,7 @@ pub const PERMISSIONS: [Permission; 4] =
 
 /// A `Vector` holds the decisions for one subject class and one object class: at `[2 * permission + owner]`,
 /// where `owner` is 1 if the task's filesystem uid owns the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector(pub [Decision; 8]);
 
 impl Vector {
@@ -53,7 +52,7 @@ impl Vector {
 }
 
 /// A `PathTables` holds the tables of one domain that decide accesses to paths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathTables {
     /// The automaton from a path to its object class.
     pub objects: Automaton,
