@@ -1,10 +1,10 @@
 //! Ties the two sides of `contract.h` together: enums and structs reach Rust from the object's type information,
 //! and what the policy compiler defines is asserted to be what the kernel side believes.
 
-use armor_policy::tables::{
-    Decision, Domain, Jump, OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, Permission, SUBJECT_NONE, Slot,
-    Verdict,
-};
+use armor_policy::SUBJECT_NONE;
+use armor_policy::automaton::{Jump, Slot};
+use armor_policy::decision::{Decision, Verdict};
+use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
 use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
@@ -19,15 +19,15 @@ const _: () = {
     assert!(permission::WRITE.0 == Permission::Write as u32);
     assert!(permission::EXEC.0 == Permission::Exec as u32);
     assert!(permission::MAP.0 == Permission::Map as u32);
-    assert!(permission::PERMISSIONS.0 as usize == armor_policy::tables::PERMISSIONS.len());
+    assert!(permission::PERMISSIONS.0 as usize == PERMISSIONS.len());
 
     assert!(verdict::VERDICT_ALLOW.0 == Verdict::Allow as u32);
     assert!(verdict::VERDICT_AUDIT.0 == Verdict::Audit as u32);
     assert!(verdict::VERDICT_BLOCK.0 == Verdict::Block as u32);
     assert!(Decision::new(Verdict::Block, 0).0 == verdict::VERDICT_BLOCK.0 << table_bit::VERDICT_SHIFT.0);
     assert!(Decision::MAX_RULE == (1 << table_bit::VERDICT_SHIFT.0) - 1);
-    assert!(Domain::RULE_DEFAULT == reserved_rule::RULE_POSTURE.0);
-    assert!(Domain::RULE_UNRESOLVED == reserved_rule::RULE_UNRESOLVED.0);
+    assert!(Decision::RULE_DEFAULT == reserved_rule::RULE_POSTURE.0);
+    assert!(Decision::RULE_UNRESOLVED == reserved_rule::RULE_UNRESOLVED.0);
     assert!(reserved_rule::RULE_AGENT.0 == Decision::MAX_RULE);
 
     assert!(object_class::OBJECT_NONE.0 == OBJECT_NONE as u32);

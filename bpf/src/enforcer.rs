@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use armor_policy::Domain;
 use armor_policy::escaped_path;
-use armor_policy::tables::Domain;
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject};
@@ -274,7 +274,8 @@ impl Enforcer {
         tree: &MountTree,
     ) -> Result<(), BpfError> {
         for file in &tree.linked {
-            let class = domain.objects.class(domain.objects.walk(file.path.as_os_str().as_encoded_bytes()));
+            let objects = &domain.path.objects;
+            let class = objects.class(objects.walk(file.path.as_os_str().as_encoded_bytes()));
             let key = linked_key {
                 generation: id,
                 domain: number,

@@ -5,8 +5,9 @@ use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use armor_policy::decision::Decision;
 use armor_policy::escaped;
-use armor_policy::tables::{Decision, PERMISSIONS, Permission};
+use armor_policy::path::{PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;

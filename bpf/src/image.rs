@@ -1,6 +1,9 @@
 //! Lays out a generation as the kernel side reads it. `contract.h` describes the layout of its words.
 
-use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
+use armor_policy::Domain;
+use armor_policy::automaton::{Automaton, Jump};
+use armor_policy::decision::Verdict;
+use armor_policy::path::Vector;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
@@ -67,12 +70,12 @@ impl Generation<'_> {
                 flags: flags(domain)
                     | if self.secure_sources { domain_flag::DOMAIN_SECURE_SOURCES.0 } else { 0 },
                 generation: self.id,
-                object_count: domain.object_count,
+                object_count: domain.path.object_count,
                 cells: tables.cells,
                 vectors: tables.vectors,
                 mount_namespace: if *number == HOST_DOMAIN { tree.mount_namespace } else { 0 },
                 alerts_per_second: self.alerts_per_second,
-                elsewhere: domain.objects.walk(ELSEWHERE),
+                elsewhere: domain.path.objects.walk(ELSEWHERE),
                 no_subject: 0,
                 objects: tables.objects,
                 subjects: tables.subjects,
@@ -92,7 +95,7 @@ impl Generation<'_> {
 }
 
 fn flags(domain: &Domain) -> u32 {
-    let mut decisions = domain.vectors.iter().flat_map(|vector| vector.0);
+    let mut decisions = domain.path.vectors.iter().flat_map(|vector| vector.0);
     let refuses = decisions.any(|decision| decision.verdict() == Verdict::Block);
     let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
     domain_flag::DOMAIN_RULED.0
@@ -114,9 +117,9 @@ impl Tables {
         let decisions =
             |vector: &Vector| vector.0.chunks(2).map(|of| pair(of[0].0, of[1].0)).collect::<Vec<_>>();
         Self {
-            cells: append(words, domain.cells.iter().map(|&vector| cell(vector, domain))),
-            vectors: append(words, domain.vectors.iter().flat_map(decisions)),
-            objects: append_automaton(words, &domain.objects),
+            cells: append(words, domain.path.cells.iter().map(|&vector| cell(vector, domain))),
+            vectors: append(words, domain.path.vectors.iter().flat_map(decisions)),
+            objects: append_automaton(words, &domain.path.objects),
             subjects: append_automaton(words, &domain.subjects),
         }
     }
@@ -133,7 +136,7 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
         })
     };
     // The kernel side refuses where a cell has no vector, so such a cell must not look like a silent allow.
-    pair(vector, domain.vectors.get(vector as usize).map_or(u32::MAX, mask))
+    pair(vector, domain.path.vectors.get(vector as usize).map_or(u32::MAX, mask))
 }
 
 fn pair(low: u32, high: u32) -> u64 {

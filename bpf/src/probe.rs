@@ -8,8 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use armor_policy::escaped_path;
-use armor_policy::tables::Domain;
+use armor_policy::{Domain, escaped_path};
 use libbpf_rs::skel::OpenSkel;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;

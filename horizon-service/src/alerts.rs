@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use armor_bpf::{Event, Guard, HOST_DOMAIN, Hook};
 use armor_hub_client::alert::{ALERT_THRESHOLD, Alert};
-use armor_policy::tables::{Domain, Permission, RuleInfo, Verdict};
+use armor_policy::Domain;
+use armor_policy::decision::{RuleInfo, Verdict};
+use armor_policy::path::Permission;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -320,7 +322,7 @@ fn of_node(origin: &Origin, at: Timestamp) -> Alert {
 pub(crate) mod tests {
     use super::*;
     use armor_bpf::{Hook, UNIDENTIFIED_DOMAIN};
-    use armor_policy::tables::Decision;
+    use armor_policy::decision::Decision;
 
     use crate::workload::{HorizonService, ServiceName};
 

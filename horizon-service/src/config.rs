@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use armor_hub_client::file::{self, FileError};
-use armor_policy::escaped_path;
-use armor_policy::{Diagnostics, text};
+use armor_policy::document::text;
+use armor_policy::{Diagnostics, escaped_path};
 use config::{Config, ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;

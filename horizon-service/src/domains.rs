@@ -14,10 +14,11 @@ use armor_bpf::{DEVICE_BLOCK, DEVICE_CHARACTER, LinkedFile};
 use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::bundle::constraint::Properties;
 use armor_hub_client::file;
-use armor_policy::model::{Kind, Section, Target};
+use armor_policy::decision::Verdict;
+use armor_policy::model::Kind;
 use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
-use armor_policy::tables::{Domain, OBJECT_NONE, Verdict};
-use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
+use armor_policy::path::{OBJECT_NONE, PathRule, Section, Target};
+use armor_policy::{CompileError, CompileOptions, Domain, Policy, Posture, compile, literal_paths};
 use serde_json::Value;
 
 use crate::effect::without_effect;
@@ -128,10 +129,14 @@ pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Comp
     Ok(CompiledPolicies { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
 }
 
+/// Returns the rules for paths of all policies.
+fn path_rules<'a>(policies: &[&'a Policy]) -> impl Iterator<Item = &'a PathRule> {
+    policies.iter().flat_map(|policy| &policy.rules).filter_map(|rule| rule.body.as_path())
+}
+
 /// Warns if `readOnly` cannot protect a file's flags and project id on this kernel.
 fn warn_of_flags(policies: &[&Policy]) {
-    let mut rules = policies.iter().flat_map(|policy| &policy.rules);
-    if !armor_bpf::sees_file_attributes() && rules.any(|rule| rule.read_only) {
+    if !armor_bpf::sees_file_attributes() && path_rules(policies).any(|rule| rule.read_only) {
         tracing::warn!("flags and project ids of files are {}", crate::probe::FLAGS_UNSEEN);
     }
 }
@@ -292,7 +297,9 @@ impl ContainerPolicies {
 pub(crate) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Vec<String>> {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
-        followed.extend(rule.sources.iter().map(String::as_str));
+        followed.extend(rule.common.sources.iter().map(String::as_str));
+    }
+    for rule in path_rules(policies) {
         if let (Section::File, Target::Path(path)) = (rule.section, &rule.target) {
             followed.insert(path);
         }
@@ -342,7 +349,7 @@ fn linked_files_within(
     let outside = |path: &Path| directory.join(path.strip_prefix("/").unwrap_or(path));
     let mut found = BTreeMap::new();
     let mut pending: VecDeque<(PathBuf, bool)> = VecDeque::new();
-    for rule in policies.iter().flat_map(|policy| &policy.rules) {
+    for rule in path_rules(policies) {
         let (path, recursive) = match &rule.target {
             Target::Path(path) => (path.clone(), false),
             Target::Directory { path, recursive } => (path.clone(), *recursive),
@@ -396,7 +403,8 @@ fn note(
     found: &mut BTreeMap<(u32, u64), LinkedFile>,
 ) {
     let Ok(metadata) = fs::symlink_metadata(outside) else { return };
-    let class_of = |path: &Path| domain.objects.class(domain.objects.walk(path.as_os_str().as_bytes()));
+    let objects = &domain.path.objects;
+    let class_of = |path: &Path| objects.class(objects.walk(path.as_os_str().as_bytes()));
     let (kind, number) = (metadata.file_type(), metadata.rdev());
     let (device, inode) = match () {
         () if class_of(path) == OBJECT_NONE || kind.is_dir() || kind.is_symlink() => return,
@@ -421,7 +429,7 @@ fn note(
 /// Returns how many decisions on objects of a class refuse, and how many only audit, over all subjects.
 fn strictness(domain: &Domain, class: u16) -> (usize, usize) {
     let decisions = (0..domain.subject_count)
-        .filter_map(|subject| Some(domain.vector(u16::try_from(subject).ok()?, class).0))
+        .filter_map(|subject| Some(domain.path.vector(u16::try_from(subject).ok()?, class).0))
         .flatten();
     decisions.fold((0, 0), |(refused, told), decision| match decision.verdict() {
         Verdict::Block => (refused + 1, told),

@@ -11,9 +11,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_policy::Policy;
-use armor_policy::model::{Rule, Section, Target};
-use armor_policy::{escaped, escaped_path};
+use armor_policy::path::{PathRule, Section, Target};
+use armor_policy::{Policy, escaped, escaped_path};
 
 use crate::root::Root;
 use interpreter::Runs;
@@ -34,11 +33,14 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
     let mut said = Vec::new();
     for policy in policies {
         for rule in &policy.rules {
-            let place = format!("policy {} ({}:{})", policy.name, policy.file, rule.location.line);
-            said.extend(program_link(root, policy, rule).map(|text| format!("{place}: {text}")));
-            said.extend(folding::advice(root, &rule.target).map(|text| format!("{place}: {text}")));
+            let place = format!("policy {} ({}:{})", policy.name, policy.file, rule.common.location.line);
+            if let Some(rule) = rule.body.as_path() {
+                said.extend(program_link(root, policy, rule).map(|text| format!("{place}: {text}")));
+                said.extend(folding::advice(root, &rule.target).map(|text| format!("{place}: {text}")));
+            }
             said.extend(
-                rule.sources
+                rule.common
+                    .sources
                     .iter()
                     .filter_map(|source| script_source(root, source))
                     .map(|text| format!("{place}: {text}")),
@@ -55,7 +57,7 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
 
 /// Returns the note on a `process` rule for a symlink; the program that runs has the path of the symlink's
 /// target.
-fn program_link(root: &Root, policy: &Policy, rule: &Rule) -> Option<String> {
+fn program_link(root: &Root, policy: &Policy, rule: &PathRule) -> Option<String> {
     if rule.section != Section::Process {
         return None;
     }
@@ -122,7 +124,8 @@ fn link_out_of(root: &Root, policy: &Policy, directory: &str, recursive: bool) -
     }
     // Compared as written in the rules, because the user may have followed the note.
     let is_named = |program: &Path| {
-        policy.rules.iter().filter(|rule| rule.section == Section::Process).any(|rule| match &rule.target {
+        let rules = policy.rules.iter().filter_map(|rule| rule.body.as_path());
+        rules.filter(|rule| rule.section == Section::Process).any(|rule| match &rule.target {
             Target::Path(path) => program == Path::new(path),
             Target::Directory { path, recursive } => holds(Path::new(path), *recursive, program),
             Target::Name(name) => program.ends_with(name),

@@ -9,8 +9,7 @@ use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, MountTree, ProofErr
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
-use armor_policy::tables::Domain;
-use armor_policy::{CompileError, Policy, Posture};
+use armor_policy::{CompileError, Domain, Policy, Posture};
 use jiff::Timestamp;
 
 use crate::alerts::{DomainNames, RuleTable};

@@ -481,7 +481,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use armor_hub_client::bundle::dsse::Envelope;
-    use armor_policy::tables::RuleInfo;
+    use armor_policy::decision::RuleInfo;
     use serde_json::json;
 
     /// Makes a bundle in an unsigned envelope; a stored bundle is not verified again.

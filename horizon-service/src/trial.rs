@@ -21,8 +21,9 @@ use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountT
 use armor_hub_client::alert::Alert;
 use armor_hub_client::console;
 use armor_hub_client::file::{self, FileError};
-use armor_policy::tables::{Decision, Domain, Verdict};
-use armor_policy::{Policy, Posture, escaped, escaped_path, text, yaml};
+use armor_policy::decision::{Decision, Verdict};
+use armor_policy::document::{text, yaml};
+use armor_policy::{Domain, Policy, Posture, escaped, escaped_path};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
@@ -275,7 +276,7 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
 
 /// Turns every refusal into an audit.
 fn audit_only(domain: &mut Domain) {
-    for decision in domain.vectors.iter_mut().flat_map(|vector| &mut vector.0) {
+    for decision in domain.path.vectors.iter_mut().flat_map(|vector| &mut vector.0) {
         if decision.verdict() == Verdict::Block {
             *decision = Decision::new(Verdict::Audit, decision.rule());
         }
@@ -320,7 +321,7 @@ fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event
     let mut found = Vec::new();
     enforcer.preexisting(|event| {
         let is_standard = descriptor(&event).is_some_and(|number| number <= LAST_STANDARD);
-        let is_by_posture = event.decision.rule() == Domain::RULE_DEFAULT;
+        let is_by_posture = event.decision.rule() == Decision::RULE_DEFAULT;
         if event.hook == Hook::PreexistingFile
             && event.ns_pid == entry.id()
             && !(is_standard && is_by_posture)
@@ -426,7 +427,7 @@ mod tests {
         let before = domain.clone();
         audit_only(&mut domain);
         let decisions =
-            |domain: &Domain| -> Vec<Decision> { domain.vectors.iter().flat_map(|v| v.0).collect() };
+            |domain: &Domain| -> Vec<Decision> { domain.path.vectors.iter().flat_map(|v| v.0).collect() };
         assert!(decisions(&before).iter().any(|decision| decision.verdict() == Verdict::Block));
         for (was, is) in decisions(&before).into_iter().zip(decisions(&domain)) {
             assert_ne!(is.verdict(), Verdict::Block);

@@ -12,8 +12,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_policy::document::text::foreign_encoding;
 use armor_policy::escaped_path;
-use armor_policy::text::foreign_encoding;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use armor_policy::text::foreign_encoding;
+use armor_policy::document::text::foreign_encoding;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;

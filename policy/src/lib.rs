@@ -1,25 +1,23 @@
 //! This crate validates KubeArmor policy documents and compiles them to the tables that the kernel side
 //! reads.
 //!
-//! It does no I/O and uses no kernel interface. [`parse()`] reads documents, [`compile()`] resolves every
-//! question of precedence, inheritance, posture and ownership into a [`tables::Domain`], and
-//! [`mod@reference`] gives the same answers slowly, for tests.
+//! It does no I/O and uses no kernel interface. [`parse()`] reads documents, and [`compile()`] resolves every
+//! question of precedence, inheritance, posture and ownership into a [`Domain`].
 
-mod comb;
+pub mod automaton;
 pub mod compile;
-pub mod diagnostics;
+pub mod decision;
+pub mod document;
+mod domain;
 mod escape;
-pub mod glob;
 pub mod model;
 pub mod names;
-pub mod parse;
-pub mod reference;
-pub mod tables;
-pub mod text;
-pub mod yaml;
+pub mod path;
 
-pub use compile::{CompileError, CompileOptions, Posture, compile, literal_paths};
-pub use diagnostics::{Diagnostic, Diagnostics};
+pub use compile::{CompileError, CompileOptions, compile, literal_paths};
+pub use decision::Posture;
+pub use document::diagnostics::{Diagnostic, Diagnostics};
+pub use document::{Checked, check, parse};
+pub use domain::{Domain, SUBJECT_NONE};
 pub use escape::{escaped, escaped_path};
 pub use model::Policy;
-pub use parse::{Checked, check, parse};

@@ -1,13 +1,20 @@
 //! Defines the content of a policy document, validated and with every inherited value filled in.
 //!
 //! The parser establishes these invariants:
-//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`](crate::glob::MAX_PATH)
-//!   bytes. Only paths of directories end in `/`.
+//! - Paths are absolute and normal: no `//`, `.` or `..`, no NUL, at most [`MAX_PATH`] bytes. Only paths of
+//!   directories end in `/`.
 //! - Every rule carries an action, severity, tags and message; what it does not give, its section or the spec
 //!   gives.
 //! - A policy has at least one rule.
 
-use crate::glob::Glob;
+use crate::path::PathRule;
+
+/// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
+pub const MAX_PATH: usize = 4095;
+
+/// Largest number of bytes of tags and messages in the rules of a file or of a bundle. An inherited tag or
+/// message counts once for each rule that inherits it.
+pub const MAX_DESCRIPTIONS: usize = 4 << 20;
 
 /// A `Location` is a place in a policy file; line and column count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,29 +94,20 @@ pub enum Action {
     Audit,
 }
 
-/// A `Section` of a policy determines the kind of access that its rules govern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Section {
-    /// `process`: starting a program, and mapping it executable.
-    Process,
-    /// `file`: reading and changing files.
-    File,
-}
-
 /// A `Rule` is one rule of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The section that the rule belongs to.
-    pub section: Section,
-    /// The paths that the rule matches.
-    pub target: Target,
+    /// The part that rules of all kinds have.
+    pub common: RuleCommon,
+    /// The part that depends on the kind of the rule.
+    pub body: RuleBody,
+}
+
+/// A `RuleCommon` holds what rules of all kinds have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleCommon {
     /// The exact paths of the programs that the rule applies to (`fromSource`); empty for all.
     pub sources: Vec<String>,
-    /// Permits only the file's owner. Block and Allow refuse others, Audit permits them with an alert.
-    pub owner_only: bool,
-    /// Permits only reads. Block and Allow refuse writes, Audit permits them with an alert. Always false in
-    /// `process`.
-    pub read_only: bool,
     /// The action.
     pub action: Action,
     /// The severity from 1 (least) to 10, or 0 if the policy gives none.
@@ -122,34 +120,36 @@ pub struct Rule {
     pub location: Location,
 }
 
-/// Largest number of bytes of tags and messages in the rules of a file or of a bundle. An inherited tag or
-/// message counts once for each rule that inherits it.
-pub const MAX_DESCRIPTIONS: usize = 4 << 20;
+/// A `RuleBody` says what a rule is about. Each kind of rule has a variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleBody {
+    /// A rule for paths.
+    Path(PathRule),
+}
 
 impl Rule {
     /// Returns the number of bytes that the tags and the message take in memory.
     #[must_use]
     pub fn description_bytes(&self) -> usize {
-        self.message.len() + self.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>()
+        self.common.message.len()
+            + self.common.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>()
     }
 }
 
-/// A `Target` describes the paths that a rule matches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// `path`: the file of this path, or the directory itself.
-    Path(String),
-    /// `dir`: the directory itself, its direct entries, and if recursive everything below it.
-    Directory {
-        /// The directory's path, which ends in `/`.
-        path: String,
-        /// Matches everything below the directory, at any depth.
-        recursive: bool,
-    },
-    /// `pattern`: every path that the pattern matches.
-    Glob(Glob),
-    /// `execname`: every program whose path has this last component.
-    Name(String),
+impl RuleBody {
+    /// Returns the rule for paths, or `None` if it is of another kind.
+    pub fn as_path(&self) -> Option<&PathRule> {
+        match self {
+            Self::Path(rule) => Some(rule),
+        }
+    }
+
+    /// Returns whether this body is in the same section as `other`, and obviously covers it.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Path(rule), Self::Path(other)) => rule.covers(other),
+        }
+    }
 }
 
 impl Policy {
@@ -159,33 +159,12 @@ impl Policy {
     /// covers its target: names the same target, a directory above it, or its `execname`. An exception lifts
     /// that other rule for its sources and restricts them in nothing else.
     pub fn is_exception(&self, rule: &Rule) -> bool {
-        rule.action == Action::Allow
-            && !rule.sources.is_empty()
+        rule.common.action == Action::Allow
+            && !rule.common.sources.is_empty()
             && self.rules.iter().any(|other| {
-                other.section == rule.section
-                    && other.action != Action::Allow
-                    && other.sources.is_empty()
-                    && other.target.covers(&rule.target)
+                other.common.action != Action::Allow
+                    && other.common.sources.is_empty()
+                    && other.body.covers(&rule.body)
             })
-    }
-}
-
-impl Target {
-    /// Returns whether this target obviously covers `other`. Patterns are only compared as written.
-    fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Directory { path, recursive: true },
-                Self::Path(inner) | Self::Directory { path: inner, .. },
-            ) => inner.starts_with(path.as_str()),
-            (Self::Directory { path, recursive: true }, Self::Glob(glob)) => {
-                glob.directory().starts_with(path.as_str())
-            }
-            (Self::Directory { path, recursive: false }, Self::Path(inner)) => {
-                inner.strip_prefix(path.as_str()).is_some_and(|rest| !rest.contains('/'))
-            }
-            (Self::Name(name), Self::Path(path)) => path.rsplit('/').next() == Some(name.as_str()),
-            _ => self == other,
-        }
     }
 }

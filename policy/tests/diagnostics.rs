@@ -4,7 +4,8 @@
 //! difference.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use armor_policy::{check, diagnostics::MAX_DIAGNOSTICS, parse, text, yaml};
+use armor_policy::document::{diagnostics::MAX_DIAGNOSTICS, text, yaml};
+use armor_policy::{check, parse};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;

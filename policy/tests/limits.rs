@@ -1,8 +1,8 @@
 //! Measures large and hostile rule sets, and checks that the too costly are refused with the policy named.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use armor_policy::tables::{Domain, Slot};
-use armor_policy::{CompileError, CompileOptions, Policy, compile, parse};
+use armor_policy::automaton::Slot;
+use armor_policy::{CompileError, CompileOptions, Domain, Policy, compile, parse};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
 use std::sync::Mutex;
@@ -76,10 +76,16 @@ fn ten_thousand_paths_stay_small() {
     let policies = [parsed("paths", &paths(5_000)), parsed("directories", &directories(5_000))];
     let (domain, memory, _) = measured(&policies.each_ref());
     let domain = domain.unwrap();
-    println!("{} KiB, {} slots, {} classes", memory >> 10, domain.objects.slots.len(), domain.object_count);
+    println!(
+        "{} KiB, {} slots, {} classes",
+        memory >> 10,
+        domain.path.objects.slots.len(),
+        domain.path.object_count
+    );
     assert!(memory < 64 << 20, "{memory} bytes");
-    let kernel =
-        size_of::<Slot>() * domain.objects.slots.len() + 4 * domain.cells.len() + 32 * domain.vectors.len();
+    let kernel = size_of::<Slot>() * domain.path.objects.slots.len()
+        + 4 * domain.path.cells.len()
+        + 32 * domain.path.vectors.len();
     assert!(kernel < 8 << 20, "{kernel} bytes of tables");
 }
 
@@ -87,8 +93,9 @@ fn ten_thousand_paths_stay_small() {
 fn a_hundred_rules_take_little_of_the_kernels_memory() {
     let policies = [parsed("paths", &paths(50)), parsed("directories", &directories(50))];
     let domain = compile(&policies.each_ref(), &CompileOptions::default()).unwrap();
-    let kernel =
-        size_of::<Slot>() * domain.objects.slots.len() + 4 * domain.cells.len() + 32 * domain.vectors.len();
+    let kernel = size_of::<Slot>() * domain.path.objects.slots.len()
+        + 4 * domain.path.cells.len()
+        + 32 * domain.path.vectors.len();
     assert!(kernel < 64 << 10, "{kernel} bytes of tables");
 }
 
@@ -173,9 +180,9 @@ fn programs_times_paths_are_refused() {
 #[test]
 fn no_rules_permit_everything() {
     let domain = compile(&[], &CompileOptions::default()).unwrap();
-    let class = domain.objects.class(domain.objects.walk(b"/bin/sh"));
+    let class = domain.path.objects.class(domain.path.objects.walk(b"/bin/sh"));
     assert_eq!((class, domain.subject_count, domain.rules.len()), (0, 1, 2));
-    assert!(domain.vectors.iter().flat_map(|vector| vector.0).all(|decision| decision.0 == 0));
+    assert!(domain.path.vectors.iter().flat_map(|vector| vector.0).all(|decision| decision.0 == 0));
 }
 
 #[test]

@@ -1,13 +1,18 @@
-//! Compares the compiled tables with `armor_policy::reference`, over random policies and paths.
+//! Compares the compiled tables with the oracle's answers, over random policies and paths.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use armor_policy::glob::Glob;
-use armor_policy::model::{Action, Kind, Location, Policy, Rule, Section, Selector, Target};
-use armor_policy::reference::{By, Object, evaluate};
-use armor_policy::tables::{
-    Automaton, Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, Permission, Slot, Verdict,
+mod oracle;
+
+use armor_policy::automaton::{Automaton, Slot};
+use armor_policy::decision::Verdict;
+use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector};
+use armor_policy::path::glob::Glob;
+use armor_policy::path::{
+    OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
-use armor_policy::{CompileOptions, Posture, compile, literal_paths};
+use armor_policy::{CompileOptions, Domain, Posture, compile, literal_paths};
+use oracle::By;
+use oracle::path::{Object, evaluate};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -75,16 +80,20 @@ fn rule() -> impl Strategy<Value = Rule> {
         move |(section, target)| {
             (sources.clone(), action.clone(), prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(
                 move |(sources, action, owner_only, read_only)| Rule {
-                    section,
-                    target: target.clone(),
-                    sources,
-                    owner_only,
-                    read_only: read_only && section == Section::File,
-                    action,
-                    severity: 0,
-                    tags: Vec::new(),
-                    message: String::new(),
-                    location: Location::default(),
+                    common: RuleCommon {
+                        sources,
+                        action,
+                        severity: 0,
+                        tags: Vec::new(),
+                        message: String::new(),
+                        location: Location::default(),
+                    },
+                    body: RuleBody::Path(PathRule {
+                        section,
+                        target: target.clone(),
+                        owner_only,
+                        read_only: read_only && section == Section::File,
+                    }),
                 },
             )
         },
@@ -100,7 +109,7 @@ fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>>
     prop::collection::vec((names, prop::collection::vec(rule(), rules)), 1..4).prop_map(|list| {
         let policy = |(file, (name, mut rules)): (usize, (&str, Vec<Rule>))| {
             for (line, rule) in rules.iter_mut().enumerate() {
-                rule.location = Location { line: line as u32 + 1, column: 1 };
+                rule.common.location = Location { line: line as u32 + 1, column: 1 };
             }
             Policy {
                 kind: Kind::Host,
@@ -144,20 +153,20 @@ fn compare(
 ) {
     let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
     let class = match object {
-        Object::Path(path) => domain.objects.class(domain.objects.walk(path)),
+        Object::Path(path) => domain.path.objects.class(domain.path.objects.walk(path)),
         Object::Anonymous => OBJECT_ANONYMOUS,
         Object::Unresolved => OBJECT_UNRESOLVED,
     };
     for permission in PERMISSIONS {
         for owner in [false, true] {
-            let decision = domain.vector(subject, class).decision(permission, owner);
+            let decision = domain.path.vector(subject, class).decision(permission, owner);
             let info = &domain.rules[decision.rule() as usize];
             let (verdict, by) = evaluate(policies, options, program, object, permission, owner);
             let expected = match by {
                 By::Nobody | By::Posture => ("DefaultPosture".to_owned(), String::new()),
                 By::Unresolved => ("UnresolvedPath".to_owned(), String::new()),
                 By::Rule(policy, rule) => {
-                    (policy.name.clone(), format!("{}:{}", policy.file, rule.location.line))
+                    (policy.name.clone(), format!("{}:{}", policy.file, rule.common.location.line))
                 }
             };
             let found = (decision.verdict(), (info.policy.clone(), info.location.clone()));
@@ -181,7 +190,7 @@ fn reachable(automaton: &Automaton, state: u32) -> BTreeSet<u32> {
 }
 
 fn check_below(domain: &Domain) {
-    let automaton = &domain.objects;
+    let automaton = &domain.path.objects;
     let mut strictest: HashMap<(u32, u16), [Verdict; 8]> = HashMap::new();
     for state in reachable(automaton, automaton.walk(b"")) {
         let after_slash = automaton.step(state, b'/');
@@ -194,11 +203,11 @@ fn check_below(domain: &Domain) {
                     .collect();
                 std::array::from_fn(|cell| {
                     let verdicts =
-                        classes.iter().map(|&class| domain.vector(subject, class).0[cell].verdict());
+                        classes.iter().map(|&class| domain.path.vector(subject, class).0[cell].verdict());
                     verdicts.max().unwrap()
                 })
             });
-            let found = domain.vector(subject, below).0.map(|decision| decision.verdict());
+            let found = domain.path.vector(subject, below).0.map(|decision| decision.verdict());
             assert_eq!(found, expected, "below state {after_slash}, subject {subject}");
         }
     }
@@ -206,7 +215,7 @@ fn check_below(domain: &Domain) {
 
 /// Asserts the properties of the tables on which the kernel side relies without checking them.
 fn check_shape(domain: &Domain) {
-    for automaton in [&domain.objects, &domain.subjects] {
+    for automaton in [&domain.path.objects, &domain.subjects] {
         for (index, slot) in automaton.slots.iter().enumerate() {
             if slot.check == Slot::FREE.check {
                 continue;
@@ -225,10 +234,11 @@ fn check_shape(domain: &Domain) {
         assert_eq!((automaton.slots[0].check, automaton.slots[0].next), (Slot::RECORD, 0), "state 0 is dead");
         assert!((1..=255).all(|byte| automaton.step(0, byte) == 0));
     }
-    let cells = domain.object_count as usize * domain.subject_count as usize;
-    assert_eq!(domain.cells.len(), cells);
-    assert!(domain.cells.iter().all(|&vector| (vector as usize) < domain.vectors.len()));
-    let rules = domain.vectors.iter().flat_map(|vector| vector.0).map(|decision| decision.rule() as usize);
+    let cells = domain.path.object_count as usize * domain.subject_count as usize;
+    assert_eq!(domain.path.cells.len(), cells);
+    assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
+    let rules =
+        domain.path.vectors.iter().flat_map(|vector| vector.0).map(|decision| decision.rule() as usize);
     assert!(rules.max().unwrap() < domain.rules.len());
 }
 
@@ -236,7 +246,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn tables_say_what_the_reference_says(
+    fn tables_say_what_the_oracle_says(
         policies in policies(1..6), options in options(), paths in paths(), reversed in any::<bool>(),
     ) {
         let mut policies: Vec<&Policy> = policies.iter().collect();
@@ -253,8 +263,8 @@ proptest! {
         }
         for program in PROGRAMS {
             for path in &paths {
-                let walked = path.bytes().fold(domain.objects.walk(b""), |state, byte| domain.objects.step(state, byte));
-                prop_assert_eq!(domain.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
+                let walked = path.bytes().fold(domain.path.objects.walk(b""), |state, byte| domain.path.objects.step(state, byte));
+                prop_assert_eq!(domain.path.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
                 compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
             }
             compare(&policies, &options, &domain, program, Object::Anonymous);
@@ -294,6 +304,6 @@ fn paths_longer_than_any_rule_still_have_a_class() {
     let options = CompileOptions { links: BTreeMap::new(), ..CompileOptions::default() };
     let domain = compile(&policies, &options).unwrap();
     let deep = "/a".repeat(2047);
-    let class = domain.objects.class(domain.objects.walk(deep.as_bytes()));
-    assert_eq!(domain.vector(0, class).decision(Permission::Read, true).verdict(), Verdict::Block);
+    let class = domain.path.objects.class(domain.path.objects.walk(deep.as_bytes()));
+    assert_eq!(domain.path.vector(0, class).decision(Permission::Read, true).verdict(), Verdict::Block);
 }

@@ -3,8 +3,9 @@
 
 use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
-use armor_policy::tables::{Domain, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission, Verdict};
-use armor_policy::{CompileOptions, Policy, Posture, compile, parse};
+use armor_policy::decision::Verdict;
+use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
+use armor_policy::{CompileOptions, Domain, Policy, Posture, compile, parse};
 
 /// Returns a host policy made from the lines of its spec.
 fn policy(name: &str, spec: &str) -> Policy {
@@ -31,8 +32,8 @@ fn decide<'d>(
     owner: bool,
 ) -> (Verdict, &'d str) {
     let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
-    let object = domain.objects.class(domain.objects.walk(path.as_bytes()));
-    let decision = domain.vector(subject, object).decision(permission, owner);
+    let object = domain.path.objects.class(domain.path.objects.walk(path.as_bytes()));
+    let decision = domain.path.vector(subject, object).decision(permission, owner);
     let rule = &domain.rules[decision.rule() as usize];
     (decision.verdict(), if rule.message.is_empty() { &rule.policy } else { &rule.message })
 }
@@ -321,6 +322,7 @@ fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
     let all: Vec<_> = inherited
         .rules
         .iter()
+        .map(|rule| &rule.common)
         .map(|r| (r.severity, r.tags.join(","), r.message.as_str(), r.action))
         .collect();
     assert_eq!(
@@ -332,7 +334,7 @@ fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
             (2, "section".into(), "section", Action::Allow),
         ]
     );
-    let plain = policy("p", "  file: {matchPaths: [{path: /a}]}\n").rules.remove(0);
+    let plain = policy("p", "  file: {matchPaths: [{path: /a}]}\n").rules.remove(0).common;
     assert_eq!(
         (plain.severity, plain.tags.len(), plain.message.as_str(), plain.action),
         (0, 0, "", Action::Block)
@@ -349,7 +351,7 @@ fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
 #[test]
 fn what_has_no_path_is_refused_where_rules_could_refuse() {
     let of = |domain: &Domain, object: u16| -> Vec<Verdict> {
-        let vector = domain.vector(0, object);
+        let vector = domain.path.vector(0, object);
         [Read, Write, Exec, Map].map(|permission| vector.decision(permission, false).verdict()).to_vec()
     };
     use Verdict::{Allow as A, Audit as W, Block as B};
@@ -408,8 +410,8 @@ fn a_directory_knows_what_lies_below_it() {
 "],
     );
     let below = |path: &str| {
-        let state = domain.objects.walk(path.as_bytes());
-        domain.vector(0, domain.objects.below(state)).decision(Write, false).verdict()
+        let state = domain.path.objects.walk(path.as_bytes());
+        domain.path.vector(0, domain.path.objects.below(state)).decision(Write, false).verdict()
     };
     assert_eq!(below("/"), Verdict::Block);
     assert_eq!(below("/srv/"), Verdict::Block);
@@ -417,6 +419,6 @@ fn a_directory_knows_what_lies_below_it() {
     assert_eq!(below("/srv/b/log/"), Verdict::Audit);
     assert_eq!(below("/srv/c/"), Verdict::Allow);
     // Directories that no rule tells apart are in the same state, so that a rename between them is permitted.
-    assert_eq!(domain.objects.walk(b"/srv/c/"), domain.objects.walk(b"/home/"));
-    assert_ne!(domain.objects.walk(b"/srv/a/"), domain.objects.walk(b"/srv/b/"));
+    assert_eq!(domain.path.objects.walk(b"/srv/c/"), domain.path.objects.walk(b"/home/"));
+    assert_ne!(domain.path.objects.walk(b"/srv/a/"), domain.path.objects.walk(b"/srv/b/"));
 }

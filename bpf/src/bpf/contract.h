@@ -7,9 +7,9 @@
  *   MAX_DOMAIN. A domain without DOMAIN_RULED has no rules.
  *   Automata, cells and vectors follow in any order. The offsets in struct image_domain lead to them.
  *
- * A word of an automaton is a policy::tables::Slot, with `check` in the low half. A policy::tables::Jump is
- * two words, aligned to two: its bytes as they lie in memory, then `from` in the low half and `to` in the
- * high half. A vector is four words, one per permission: the decision for tasks that do not own the file in
+ * A word of an automaton is a policy::automaton::Slot, with `check` in the low half. A
+ * policy::automaton::Jump is two words, aligned to two: its bytes as they lie in memory, then `from` in the low
+ * half and `to` in the high half. A vector is four words, one per permission: the decision for tasks that do not own the file in
  * the low half, for its owner in the high half. A cell has a vector's index in its low half. In its high
  * half, bit 2 * permission + owner is set if that decision is not a silent allow, and bit CELL_BLOCKED + 2 *
  * permission + owner if it is a refusal.
@@ -35,7 +35,7 @@ enum image_size {
 	IMAGE_PAGE_WORDS = 4096,
 	/* A power of two, so that no head lies across two pages. */
 	IMAGE_DOMAIN_WORDS = 8,
-	/* Bytes of a policy::tables::Jump. */
+	/* Bytes of a policy::automaton::Jump. */
 	JUMP_BYTES = 8,
 };
 
@@ -47,7 +47,7 @@ enum event_size {
 	EVENT_STRINGS = 4 * PATH_CAPACITY + CONTAINER_ID_BYTES,
 };
 
-/* Bits of policy::tables::Slot and Decision, and of a cell. */
+/* Bits of policy::automaton::Slot, of policy::decision::Decision, and of a cell. */
 enum table_bit {
 	CELL_BLOCKED = 8,
 	VERDICT_SHIFT = 30,
@@ -268,7 +268,7 @@ struct event_header {
 	__u64 cgroup;
 	__u32 generation;
 	__u32 domain;
-	__u32 decision; /* policy::tables::Decision */
+	__u32 decision; /* policy::decision::Decision */
 	__u32 pid, tgid, parent_tgid;
 	__u32 ns_pid, ns_parent;
 	__u32 uid;

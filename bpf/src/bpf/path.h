@@ -220,7 +220,7 @@ struct scan {
 };
 
 /*
- * Does one step of policy::tables::Automaton::walk. Returns true at the end. The position is kept in a map
+ * Does one step of policy::automaton::Automaton::walk. Returns true at the end. The position is kept in a map
  * and not in registers: the verifier would follow every register value through every step, but knows nothing
  * of values from a map and is done after one step.
  */

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use armor_policy::escaped_path;
-use armor_policy::model::Target;
+use armor_policy::path::Target;
 
 use crate::root::Root;
 

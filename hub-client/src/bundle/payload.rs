@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use armor_policy::diagnostics::Diagnostic;
+use armor_policy::document::diagnostics::MAX_DIAGNOSTICS;
 use armor_policy::model::{MAX_DESCRIPTIONS, Rule};
-use armor_policy::{Diagnostics, Policy};
+use armor_policy::{Diagnostic, Diagnostics, Policy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -280,9 +280,9 @@ impl Payload {
                 }
             }
         }
-        if findings.list.len() > armor_policy::diagnostics::MAX_DIAGNOSTICS {
-            findings.more += findings.list.len() - armor_policy::diagnostics::MAX_DIAGNOSTICS;
-            findings.list.truncate(armor_policy::diagnostics::MAX_DIAGNOSTICS);
+        if findings.list.len() > MAX_DIAGNOSTICS {
+            findings.more += findings.list.len() - MAX_DIAGNOSTICS;
+            findings.list.truncate(MAX_DIAGNOSTICS);
         }
         if findings.list.is_empty() { Ok(policies) } else { Err(findings) }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use armor_policy::text::foreign_encoding;
+use armor_policy::document::text::foreign_encoding;
 use armor_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,67 +1,36 @@
-//! Compiles the policies of one domain to the tables of [`crate::tables`].
+//! Compiles the policies of one domain to the tables of a [`Domain`].
 //!
-//! Rules have the following meaning, which [`crate::reference`] implements too:
+//! Rules of every kind have the following meaning. Each kind says which objects a rule matches, which
+//! permissions its sections decide, and what its own fields mean: for paths, [`crate::path`] does.
 //!
-//! - **Sections.** `process` rules decide [`Permission::Exec`] and [`Permission::Map`], `file` rules decide
-//!   [`Permission::Read`] and [`Permission::Write`]. In each section, the first matching rule in the order
-//!   below decides both permissions of an object.
+//! - **Sections.** In each section of a spec, the first matching rule in the order below decides all of the
+//!   section's permissions of an object.
 //! - **Order.** Rules whose `fromSource` names the program come before rules without `fromSource`. Then come
-//!   exact paths; patterns, those with more literal bytes first; `execname`; directories, the deepest first.
-//!   At equal specificity, Block comes before Allow and Allow before Audit, then the rule that ownerOnly and
-//!   readOnly make stricter. Last, the name of the policy and the place of the rule decide, so that the order
-//!   of documents never matters.
-//! - **Outcome.** Block refuses, Audit permits with an alert, Allow permits. With `readOnly`, reads are
-//!   permitted silently, and writes are refused, or under Audit permitted with an alert. With `ownerOnly`,
-//!   the file's owner is permitted silently, and others are refused, or under Audit permitted with an alert.
-//!   With both, only reads by the owner are permitted silently. So Audit never refuses, and raises alerts
-//!   exactly where Block would refuse.
+//!   those with the more specific target. At equal specificity, Block comes before Allow and Allow before
+//!   Audit, then the rule that its kind's fields make stricter. Last, the name of the policy and the place of
+//!   the rule decide, so that the order of documents never matters.
+//! - **Outcome.** Block refuses, Audit permits with an alert, Allow permits.
 //! - **Allow-list.** An Allow rule without `fromSource` makes its section an allow-list for every program, a
 //!   rule with `fromSource` for these programs, unless it is an exception ([`Policy::is_exception`]).
-//!   Accesses that no rule matches then get the posture. `Map` never does, because otherwise no library could
-//!   be loaded.
-//! - **Paths.** A path rule matches the file or the directory of that path. A directory rule matches the
-//!   directory itself and its direct entries, a recursive one everything below it.
-//! - **Links.** If [`CompileOptions::links`] says that a rule's path resolves to another path in the
-//!   workload's root, the rule matches both.
-//! - **No path.** An access to a file without a path (a memfd), or to a file whose path cannot be determined,
-//!   is refused if the section has any rule other than Audit rules, and audited if it has only Audit rules.
-//!   Reading and writing a file without a path is always permitted. Mapping it is permitted too, unless
-//!   `process` is an allow-list with the posture Block.
+//!   Accesses that no rule matches then get the posture.
 
-mod classes;
-mod globs;
-mod objects;
-mod rules;
-mod states;
-mod subjects;
-mod trie;
+pub(crate) mod links;
+pub(crate) mod rules;
+pub(crate) mod subjects;
 
-use crate::comb;
-use crate::model::{Location, Policy, Target};
-use crate::tables::{Domain, OBJECT_FIRST};
-use classes::Classes;
+use crate::decision::Posture;
+use crate::domain::Domain;
+use crate::model::{Location, Policy};
+use crate::path;
+use links::trimmed;
 use rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
-
-#[cfg(doc)]
-use crate::tables::Permission;
+use subjects::Subjects;
 
 /// Largest number of slots of one automaton, which take 32 MiB in the kernel.
 pub const MAX_SLOTS: usize = 4 << 20;
 /// Largest number of pairs of a subject class and an object class.
 pub const MAX_CELLS: usize = 4 << 20;
-
-/// A `Posture` says what happens to accesses that no rule of an allow-list matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Posture {
-    /// The access is permitted silently.
-    Allow,
-    /// The access is permitted, with an alert. This is KubeArmor's default.
-    #[default]
-    Audit,
-    /// The access is refused, with an alert.
-    Block,
-}
 
 /// A `CompileOptions` holds what a compilation depends on besides the policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,25 +86,17 @@ pub enum CompileError {
     },
 }
 
-/// Returns all paths that [`CompileOptions::links`] may resolve, without a last `/`: those of rules and
-/// sources, and the directory of each pattern.
+/// Returns all paths that [`CompileOptions::links`] may resolve, without a last `/`: those of sources, and
+/// those that rules name.
 pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
-        paths.extend(rule.sources.iter().cloned());
-        match &rule.target {
-            Target::Path(path) | Target::Directory { path, .. } => paths.insert(trimmed(path).to_owned()),
-            Target::Glob(glob) => paths.insert(trimmed(&glob.directory()).to_owned()),
-            Target::Name(_) => false,
-        };
+        paths.extend(rule.common.sources.iter().cloned());
+        let path = rule.body.as_path().and_then(|rule| rule.target.literal_path());
+        paths.extend(path.map(|path| trimmed(&path).to_owned()));
     }
     paths.remove("");
     paths
-}
-
-/// Returns the path without its last `/`; the root directory becomes the empty string.
-pub(crate) fn trimmed(path: &str) -> &str {
-    path.strip_suffix('/').unwrap_or(path)
 }
 
 /// Compiles the policies of one domain.
@@ -144,34 +105,12 @@ pub(crate) fn trimmed(path: &str) -> &str {
 /// Fails if the tables would be too large, naming the policy to blame, or if a link leads to an invalid path.
 pub fn compile(policies: &[&Policy], options: &CompileOptions) -> Result<Domain, CompileError> {
     let rules = Rules::new(policies, options)?;
-    let subjects = subjects::Subjects::new(&rules);
-    let mut classes = Classes::new(&rules, &subjects, options.posture);
-    let objects = objects::build(&rules, &mut classes)?;
-
-    let too_many = || CompileError::Classes { policy: rules.largest_policy() };
-    let numbered = classes.number(&objects).ok_or_else(too_many)?;
-    let states: Vec<comb::State<'_>> = objects
-        .iter()
-        .map(|state| comb::State {
-            class: numbered.class(state.label),
-            below: if state.after_slash { numbered.class(state.below) } else { 0 },
-            default: state.default,
-            transitions: state.transitions,
-        })
-        .collect();
-    let too_large = || CompileError::Slots { policy: rules.largest_policy() };
-    let automaton = comb::pack(&states, objects.start(), MAX_SLOTS).ok_or_else(too_large)?;
-    let subject_automaton = subjects.automaton(MAX_SLOTS).ok_or_else(too_large)?;
-
-    let object_count = u32::from(OBJECT_FIRST) + numbered.assigned;
-    let cells = numbered.cells(&classes);
+    let subjects = Subjects::new(&rules);
+    let path = path::compile::compile(&rules, &subjects, options)?;
     Ok(Domain {
-        objects: automaton,
-        subjects: subject_automaton,
-        object_count,
-        subject_count: subjects.count() as u32,
-        cells,
-        vectors: classes.into_vectors(),
+        subjects: subjects.automaton(MAX_SLOTS).ok_or_else(|| rules.too_many_slots())?,
+        subject_count: subjects.count(),
+        path,
         rules: rules.infos(),
     })
 }

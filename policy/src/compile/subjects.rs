@@ -1,76 +1,88 @@
 //! Groups the programs that `fromSource` names into subject classes, by the rules that name them.
 
 use super::rules::Rules;
-use super::states::States;
-use super::trie::{ROOT, Trie};
-use crate::comb;
-use crate::model::Section;
-use crate::tables::{Automaton, SUBJECT_NONE};
+use crate::automaton::states::States;
+use crate::automaton::trie::{ROOT, Trie};
+use crate::automaton::{Automaton, comb};
+use crate::domain::SUBJECT_NONE;
 use std::collections::{BTreeMap, HashMap};
 
-pub(super) struct Subjects {
+pub(crate) struct Subjects {
     /// The class of each path.
     paths: Vec<(String, u32)>,
-    /// For each rule with sources, the classes that it applies to.
-    of_rule: Vec<Vec<u32>>,
-    /// For each class, true for `process` and for `file` if the section is an allow-list.
-    allow_lists: Vec<[bool; 2]>,
+    /// For each rule, the classes that it applies to, or `None` for all.
+    of_rule: Vec<Option<Vec<u32>>>,
+    /// Number of classes, [`SUBJECT_NONE`] included.
+    count: u32,
 }
 
 impl Subjects {
-    pub(super) fn new(rules: &Rules<'_>) -> Self {
+    pub(crate) fn new(rules: &Rules<'_>) -> Self {
         let mut rules_of: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-        for (index, ruled) in rules.rules.iter().enumerate() {
-            for source in &ruled.sources {
+        for (index, rule) in (0..).zip(&rules.list) {
+            for source in &rule.sources {
                 let list = rules_of.entry(source).or_default();
-                if list.last() != Some(&(index as u32)) {
-                    list.push(index as u32);
+                if list.last() != Some(&index) {
+                    list.push(index);
                 }
             }
         }
-        let mut for_all = [false; 2];
-        for ruled in rules.rules.iter().filter(|ruled| ruled.restricts && ruled.sources.is_empty()) {
-            for_all[ruled.rule.section as usize] = true;
-        }
-        let mut subjects = Self {
-            paths: Vec::new(),
-            of_rule: vec![Vec::new(); rules.rules.len()],
-            allow_lists: vec![for_all],
-        };
+        let mut of_rule: Vec<Option<Vec<u32>>> =
+            rules.list.iter().map(|rule| (!rule.sources.is_empty()).then(Vec::new)).collect();
+        let mut count = u32::from(SUBJECT_NONE) + 1;
         let mut classes: HashMap<Vec<u32>, u32> = HashMap::new();
+        let mut paths = Vec::with_capacity(rules_of.len());
         for (path, list) in rules_of {
-            let next = subjects.allow_lists.len() as u32;
             let class = *classes.entry(list).or_insert_with_key(|list| {
-                let mut allow_lists = for_all;
                 for &rule in list {
-                    subjects.of_rule[rule as usize].push(next);
-                    let ruled = &rules.rules[rule as usize];
-                    allow_lists[ruled.rule.section as usize] |= ruled.restricts;
+                    of_rule[rule as usize].get_or_insert_default().push(count);
                 }
-                subjects.allow_lists.push(allow_lists);
-                next
+                count += 1;
+                count - 1
             });
-            subjects.paths.push((path.to_owned(), class));
+            paths.push((path.to_owned(), class));
         }
-        subjects
+        Self { paths, of_rule, count }
     }
 
     /// Returns the number of classes, [`SUBJECT_NONE`] included.
-    pub(super) fn count(&self) -> usize {
-        self.allow_lists.len()
+    pub(crate) fn count(&self) -> u32 {
+        self.count
     }
 
-    /// Returns the classes that a rule with sources applies to.
-    pub(super) fn of_rule(&self, rule: u32) -> &[u32] {
-        &self.of_rule[rule as usize]
+    /// Returns for each class whether a section is an allow-list for it, given the rules of the section that
+    /// restrict ([`DomainRule::restricts`](super::rules::DomainRule::restricts)).
+    pub(crate) fn allow_lists(&self, restricting: impl Iterator<Item = u32>) -> Vec<bool> {
+        let mut lists = vec![false; self.count as usize];
+        for rule in restricting {
+            match &self.of_rule[rule as usize] {
+                Some(classes) => classes.iter().for_each(|&class| lists[class as usize] = true),
+                None => lists.fill(true),
+            }
+        }
+        lists
     }
 
-    pub(super) fn is_allow_list(&self, subject: usize, section: Section) -> bool {
-        self.allow_lists[subject][section as usize]
+    /// Returns which of some entries decides for each class. The entries, each with its rule, match the same
+    /// object in the same section and come in the order of their
+    /// [`Precedence`](super::rules::Precedence).
+    pub(crate) fn deciding(&self, entries: impl Iterator<Item = (u32, u32)>) -> Deciding {
+        let mut deciding = Deciding { for_all: None, by_class: HashMap::new() };
+        for (entry, rule) in entries {
+            match &self.of_rule[rule as usize] {
+                Some(classes) => classes.iter().for_each(|&class| {
+                    deciding.by_class.entry(class).or_insert(entry);
+                }),
+                None => {
+                    deciding.for_all.get_or_insert(entry);
+                }
+            }
+        }
+        deciding
     }
 
     /// Returns the automaton from paths to classes, or `None` if it takes more than `limit` slots.
-    pub(super) fn automaton(&self, limit: usize) -> Option<Automaton> {
+    pub(crate) fn automaton(&self, limit: usize) -> Option<Automaton> {
         let mut trie = Trie::new();
         let mut labels: HashMap<u32, u32> = HashMap::new();
         for (path, class) in &self.paths {
@@ -98,5 +110,23 @@ impl Subjects {
             })
             .collect();
         comb::pack(&packed, states.start(), limit)
+    }
+}
+
+/// A `Deciding` says which entry decides on an object for each subject class. An entry whose `fromSource`
+/// names the class's programs comes before one for all programs, whatever their precedence.
+pub(crate) struct Deciding {
+    for_all: Option<u32>,
+    by_class: HashMap<u32, u32>,
+}
+
+impl Deciding {
+    pub(crate) fn for_class(&self, class: u32) -> Option<u32> {
+        self.by_class.get(&class).copied().or(self.for_all)
+    }
+
+    /// Returns the entry for the classes that no matching entry's `fromSource` names.
+    pub(crate) fn for_others(&self) -> Option<u32> {
+        self.for_all
     }
 }

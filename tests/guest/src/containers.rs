@@ -21,8 +21,8 @@ use armor_bpf::{
     ContainerId, EXEMPT_DOMAIN, Enforcer, Events, Generation, Guard, HOST_DOMAIN, MountTree,
     UNIDENTIFIED_DOMAIN,
 };
-use armor_policy::tables::{Domain, Verdict};
-use armor_policy::{CompileOptions, Policy, compile};
+use armor_policy::decision::Verdict;
+use armor_policy::{CompileOptions, Domain, Policy, compile};
 use libtest_mimic::{Arguments, ColorSetting, Failed, Trial};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};

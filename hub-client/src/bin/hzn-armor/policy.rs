@@ -79,7 +79,7 @@ impl Source {
         let name = escaped_path(path);
         let (text, outcome) = match file::read(path, MAX_PAYLOAD) {
             Err(error) => (String::new(), Outcome::Unusable(format!("{name}: {error}"))),
-            Ok(bytes) => match armor_policy::text::decode(&name, bytes) {
+            Ok(bytes) => match armor_policy::document::text::decode(&name, bytes) {
                 Err(diagnostics) => (String::new(), Outcome::Invalid(diagnostics)),
                 Ok(text) => {
                     let outcome = match (Outcome::of(&name, &text), bundled_name(path)) {

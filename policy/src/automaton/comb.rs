@@ -1,6 +1,6 @@
 //! Packs the states of a DFA into the comb of an [`Automaton`].
 
-use crate::tables::{Automaton, Jump, Slot};
+use super::{Automaton, Jump, Slot};
 
 /// A `State` is a state to pack. Other states refer to it by its index.
 #[derive(Clone, Copy, Debug)]

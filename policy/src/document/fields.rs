@@ -1,26 +1,26 @@
 //! Reads the fields of a mapping by type, and reports each value of a wrong type at its place.
 
-use crate::diagnostics::Sink;
+use super::diagnostics::Sink;
+use super::yaml::{Key, Node, Value};
 use crate::model::{Action, Location};
-use crate::yaml::{Key, Node, Value};
 
 /// A `Fields` is a mapping, and its name in messages.
-pub(super) struct Fields<'a> {
-    pub(super) at: Location,
-    pub(super) entries: &'a [(Key<'a>, Node<'a>)],
+pub(crate) struct Fields<'a> {
+    pub(crate) at: Location,
+    pub(crate) entries: &'a [(Key<'a>, Node<'a>)],
     what: String,
 }
 
 /// A `Text` is a string and its place.
 #[derive(Clone, Copy)]
-pub(super) struct Text<'a> {
-    pub(super) at: Location,
-    pub(super) text: &'a str,
+pub(crate) struct Text<'a> {
+    pub(crate) at: Location,
+    pub(crate) text: &'a str,
 }
 
 impl<'a> Fields<'a> {
     /// Returns the fields of a node, or `None` with an error if the node is not a mapping.
-    pub(super) fn new(node: &'a Node<'a>, what: &str, sink: &mut Sink) -> Option<Self> {
+    pub(crate) fn new(node: &'a Node<'a>, what: &str, sink: &mut Sink) -> Option<Self> {
         match &node.value {
             Value::Map(entries) => Some(Self { at: node.at, entries, what: what.to_owned() }),
             Value::Scalar { .. } | Value::List(_) => {
@@ -35,7 +35,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reports each field that is not `known`; `refused` has better reasons than "unknown".
-    pub(super) fn only(&self, known: &[&str], refused: &[(&str, &str)], sink: &mut Sink) {
+    pub(crate) fn only(&self, known: &[&str], refused: &[(&str, &str)], sink: &mut Sink) {
         for (key, _) in self.entries {
             if known.contains(&key.name.as_ref()) {
                 continue;
@@ -52,11 +52,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'a Node<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Node<'a>> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
-    pub(super) fn required(&self, name: &str, help: &str, sink: &mut Sink) -> Option<&'a Node<'a>> {
+    pub(crate) fn required(&self, name: &str, help: &str, sink: &mut Sink) -> Option<&'a Node<'a>> {
         let node = self.get(name);
         if node.is_none() {
             sink.error(self.at, format!("{} has no `{name}`", self.what), help);
@@ -64,16 +64,16 @@ impl<'a> Fields<'a> {
         node
     }
 
-    pub(super) fn string(&self, name: &str, sink: &mut Sink) -> Option<Text<'a>> {
+    pub(crate) fn string(&self, name: &str, sink: &mut Sink) -> Option<Text<'a>> {
         self.get(name).and_then(|node| text(node, &format!("`{name}`"), sink))
     }
 
-    pub(super) fn required_string(&self, name: &str, help: &str, sink: &mut Sink) -> Option<Text<'a>> {
+    pub(crate) fn required_string(&self, name: &str, help: &str, sink: &mut Sink) -> Option<Text<'a>> {
         self.required(name, help, sink).and_then(|node| text(node, &format!("`{name}`"), sink))
     }
 
     /// Returns a boolean field, or false if it is missing.
-    pub(super) fn boolean(&self, name: &str, sink: &mut Sink) -> bool {
+    pub(crate) fn boolean(&self, name: &str, sink: &mut Sink) -> bool {
         let Some(node) = self.get(name) else { return false };
         match &node.value {
             Value::Scalar { text, plain: true } if matches!(text.as_ref(), "true" | "True" | "TRUE") => true,
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Returns the entries of a list: none if the field is missing, an error if it is empty.
-    pub(super) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node<'a>] {
+    pub(crate) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node<'a>] {
         let Some(node) = self.get(name) else { return &[] };
         match &node.value {
             Value::List(items) if items.is_empty() => {
@@ -111,7 +111,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn severity(&self, sink: &mut Sink) -> Option<u8> {
+    pub(crate) fn severity(&self, sink: &mut Sink) -> Option<u8> {
         let node = self.get("severity")?;
         let number = match &node.value {
             Value::Scalar { text, plain: true } => text.parse().ok(),
@@ -133,7 +133,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Returns the tags, or `None` if they are missing or empty: both inherit.
-    pub(super) fn tags(&self, sink: &mut Sink) -> Option<Vec<String>> {
+    pub(crate) fn tags(&self, sink: &mut Sink) -> Option<Vec<String>> {
         let node = self.get("tags")?;
         let Value::List(items) = &node.value else {
             sink.error(node.at, format!("`tags` is {}, not a list", node.kind()), "write [\"a\", \"b\"]");
@@ -144,7 +144,7 @@ impl<'a> Fields<'a> {
         (!tags.is_empty()).then_some(tags)
     }
 
-    pub(super) fn action(&self, sink: &mut Sink) -> Option<Action> {
+    pub(crate) fn action(&self, sink: &mut Sink) -> Option<Action> {
         let action = self.string("action", sink)?;
         let known = [("Block", Action::Block), ("Allow", Action::Allow), ("Audit", Action::Audit)];
         let found = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(action.text));
@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Returns a node's string, or `None` with an error if the node is something else.
-pub(super) fn text<'a>(node: &'a Node<'_>, what: &str, sink: &mut Sink) -> Option<Text<'a>> {
+pub(crate) fn text<'a>(node: &'a Node<'_>, what: &str, sink: &mut Sink) -> Option<Text<'a>> {
     match (&node.value, node.kind()) {
         (Value::Scalar { text, .. }, "a string") => Some(Text { at: node.at, text }),
         (Value::Scalar { .. }, kind @ ("a number" | "a boolean")) => {
@@ -172,7 +172,7 @@ pub(super) fn text<'a>(node: &'a Node<'_>, what: &str, sink: &mut Sink) -> Optio
 }
 
 /// Returns the known name that `name` most likely stands for.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let lower = name.to_lowercase();
     known
         .iter()

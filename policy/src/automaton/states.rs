@@ -5,21 +5,21 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The index of no state and of no node.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A transition is a byte, which is never 0, and the state that it leads to.
-pub(super) type Transition = (u8, u32);
+pub(crate) type Transition = (u8, u32);
 
 /// A `Row` says where each byte leads: to `default`, except for the transitions, which are sorted by byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Row {
-    pub(super) default: u32,
-    pub(super) transitions: Box<[Transition]>,
+pub(crate) struct Row {
+    pub(crate) default: u32,
+    pub(crate) transitions: Box<[Transition]>,
 }
 
 impl Row {
     /// Returns the row with the fewest transitions for these targets, of which there is one for each symbol.
-    pub(super) fn new(targets: impl Iterator<Item = Transition> + Clone) -> Self {
+    pub(crate) fn new(targets: impl Iterator<Item = Transition> + Clone) -> Self {
         let mut counts: Vec<(u32, u32)> = Vec::new();
         for (_, target) in targets.clone() {
             match counts.iter_mut().find(|(t, _)| *t == target) {
@@ -36,7 +36,7 @@ impl Row {
     }
 
     /// Returns the same row with its states replaced by those in `to`. `symbols` is the whole alphabet.
-    pub(super) fn map(&self, to: &[u32], symbols: std::ops::RangeInclusive<u8>) -> Self {
+    pub(crate) fn map(&self, to: &[u32], symbols: std::ops::RangeInclusive<u8>) -> Self {
         let default = to[self.default as usize];
         let others = self.transitions.iter().map(|&(byte, target)| (byte, to[target as usize]));
         let defaults = symbols.clone().count() - self.transitions.len();
@@ -59,7 +59,7 @@ const MINIMISE_BUDGET: usize = 20_000_000;
 ///
 /// This is Moore's algorithm. If it would take too long, every state is its own block, which is correct but
 /// larger.
-pub(super) fn minimise(labels: &[u32], rows: &[&Row], symbols: &std::ops::RangeInclusive<u8>) -> Vec<u32> {
+pub(crate) fn minimise(labels: &[u32], rows: &[&Row], symbols: &std::ops::RangeInclusive<u8>) -> Vec<u32> {
     let mut blocks: Vec<u32> = number(labels.iter());
     let mut count = 0;
     let round: usize = rows.iter().map(|row| row.transitions.len() + 4).sum();
@@ -94,15 +94,15 @@ fn number<T: Hash + Eq>(items: impl Iterator<Item = T>) -> Vec<u32> {
 }
 
 /// A `State` is one state of a finished automaton.
-pub(super) struct State<'a> {
+pub(crate) struct State<'a> {
     /// The label of paths that end here.
-    pub(super) label: u32,
+    pub(crate) label: u32,
     /// The join of all labels that can be reached.
-    pub(super) below: u32,
+    pub(crate) below: u32,
     /// True if a `/` leads here.
-    pub(super) after_slash: bool,
-    pub(super) default: u32,
-    pub(super) transitions: &'a [Transition],
+    pub(crate) after_slash: bool,
+    pub(crate) default: u32,
+    pub(crate) transitions: &'a [Transition],
 }
 
 struct Record {
@@ -120,7 +120,7 @@ fn hash(label: u32, default: u32, row: &[Transition]) -> u64 {
 }
 
 /// A `States` is an automaton under construction. Equal states are merged; state 0 is dead.
-pub(super) struct States {
+pub(crate) struct States {
     records: Vec<Record>,
     transitions: Vec<Transition>,
     /// The states by their hash. If two collide, the earlier one is not found again, which only costs a
@@ -130,28 +130,28 @@ pub(super) struct States {
 }
 
 impl States {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { records: Vec::new(), transitions: Vec::new(), known: HashMap::new(), start: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.records.len()
     }
 
-    pub(super) fn transition_count(&self) -> usize {
+    pub(crate) fn transition_count(&self) -> usize {
         self.transitions.len()
     }
 
-    pub(super) fn start(&self) -> u32 {
+    pub(crate) fn start(&self) -> u32 {
         self.start
     }
 
-    pub(super) fn below(&self, state: u32) -> u32 {
+    pub(crate) fn below(&self, state: u32) -> u32 {
         self.records[state as usize].below
     }
 
     /// Returns the known or new state with this label and row, from which `below` follows.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         label: u32,
         default: u32,
@@ -172,7 +172,7 @@ impl States {
     }
 
     /// Adds a state that differs from all known ones, and may lead to states that are added later.
-    pub(super) fn append(&mut self, label: u32, default: u32, row: &[Transition], below: u32) {
+    pub(crate) fn append(&mut self, label: u32, default: u32, row: &[Transition], below: u32) {
         let hash = hash(label, default, row);
         let new = self.push(label, default, row, below);
         self.known.insert(hash, new);
@@ -192,12 +192,12 @@ impl States {
         State { label, below, after_slash, default, transitions: &self.transitions[first as usize..end] }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = State<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = State<'_>> {
         (0..self.records.len() as u32).map(|state| self.get(state))
     }
 
     /// Returns only state 0 and those reachable from `start`, in the order of a breadth-first walk.
-    pub(super) fn reachable(&self, start: u32) -> Self {
+    pub(crate) fn reachable(&self, start: u32) -> Self {
         let mut numbers = vec![NONE; self.len()];
         let mut order = vec![0];
         numbers[0] = 0;

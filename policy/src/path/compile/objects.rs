@@ -8,12 +8,13 @@
 //! minimisation.
 
 use super::classes::Classes;
+use super::entries::Entries;
 use super::globs::Globs;
-use super::rules::Rules;
-use super::states::{NONE, Row, States, minimise};
-use super::trie::{ROOT, Trie};
-use super::{CompileError, MAX_SLOTS, trimmed};
-use crate::model::Target;
+use crate::automaton::states::{NONE, Row, States, minimise};
+use crate::automaton::trie::{ROOT, Trie};
+use crate::compile::links::trimmed;
+use crate::compile::{CompileError, MAX_SLOTS};
+use crate::path::Target;
 use std::collections::HashMap;
 
 /// Largest number of off states before they are minimised.
@@ -47,10 +48,10 @@ struct Off {
 
 const DEAD: u32 = 0;
 
-pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<States, CompileError> {
-    let globs = Globs::new(rules)?;
-    let literals = Literals::new(rules)?;
-    let mut off = OffStates::new(rules, &literals, &globs);
+pub(super) fn build(entries: &Entries<'_>, classes: &mut Classes<'_>) -> Result<States, CompileError> {
+    let globs = Globs::new(entries)?;
+    let literals = Literals::new(entries)?;
+    let mut off = OffStates::new(entries, &literals, &globs);
 
     // Top down: the place of each node, its column, and the row of paths that leave the trie there.
     let nodes = literals.trie.len() as usize;
@@ -89,7 +90,7 @@ pub(super) fn build(rules: &Rules<'_>, classes: &mut Classes<'_>) -> Result<Stat
             targets.chain(default).fold(label, |below, target| classes.join(below, states.below(target)))
         });
         if states.transition_count() > MAX_TRANSITIONS {
-            return Err(CompileError::Slots { policy: rules.largest_policy() });
+            return Err(entries.rules.too_many_slots());
         }
     }
     Ok(states.reachable(state_of[ROOT as usize]))
@@ -109,7 +110,7 @@ struct Literals {
 }
 
 impl Literals {
-    fn new(rules: &Rules<'_>) -> Result<Self, CompileError> {
+    fn new(entries: &Entries<'_>) -> Result<Self, CompileError> {
         let mut literals = Self {
             trie: Trie::new(),
             exact: HashMap::new(),
@@ -119,7 +120,7 @@ impl Literals {
             names: Trie::new(),
             named: HashMap::new(),
         };
-        for (rank, entry) in rules.entries.iter().enumerate() {
+        for (rank, entry) in entries.list.iter().enumerate() {
             let rank = rank as u32;
             match &entry.target {
                 Target::Path(path) => {
@@ -140,7 +141,8 @@ impl Literals {
                 Target::Glob(_) => {}
             }
             if literals.trie.len().max(literals.names.len()) > MAX_NODES {
-                return Err(CompileError::Slots { policy: rules.of_entry(rank).policy.name.clone() });
+                let policy = entries.rules.list[entry.rule as usize].policy;
+                return Err(CompileError::Slots { policy: policy.name.clone() });
             }
         }
         literals.link_directories();
@@ -212,7 +214,7 @@ struct Matching {
 }
 
 struct OffStates<'a> {
-    rules: &'a Rules<'a>,
+    entries: &'a Entries<'a>,
     literals: &'a Literals,
     globs: &'a Globs,
     states: Vec<Off>,
@@ -227,10 +229,10 @@ struct OffStates<'a> {
 }
 
 impl<'a> OffStates<'a> {
-    fn new(rules: &'a Rules<'a>, literals: &'a Literals, globs: &'a Globs) -> Self {
+    fn new(entries: &'a Entries<'a>, literals: &'a Literals, globs: &'a Globs) -> Self {
         let dead = Course { recursive: NONE, directory: NONE, name: NONE, glob: NONE };
         let mut off = Self {
-            rules,
+            entries,
             literals,
             globs,
             states: Vec::new(),
@@ -309,7 +311,7 @@ impl<'a> OffStates<'a> {
             self.rows.push(row);
             let rows = self.courses.len();
             if self.states.len() > MAX_OFF_STATES || rows > 2 * MAX_SLOTS || transitions > MAX_TRANSITIONS {
-                return Err(self.rules.most_complex_pattern());
+                return Err(self.entries.most_complex_pattern());
             }
         }
         for state in 0..self.states.len() {

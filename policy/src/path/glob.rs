@@ -11,10 +11,9 @@
 //!
 //! A pattern must match the whole path. It may spell a directory's path with or without the last `/`.
 
+use crate::model::MAX_PATH;
 use std::fmt::Write as _;
 
-/// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
-pub const MAX_PATH: usize = 4095;
 /// Deepest nesting of `{...}`.
 pub const MAX_NESTING: usize = 4;
 
@@ -22,11 +21,11 @@ pub const MAX_NESTING: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     text: String,
-    pub(crate) tokens: Vec<Token>,
+    tokens: Vec<Token>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
+enum Token {
     Byte(u8),
     /// `?`
     One,
@@ -120,7 +119,7 @@ impl Glob {
 
     /// Returns the least number of literal bytes in a matching path. The glob with more of them is more
     /// specific.
-    pub fn literal_bytes(&self) -> usize {
+    pub(crate) fn literal_bytes(&self) -> usize {
         literal_bytes(&self.tokens)
     }
 

@@ -3,7 +3,7 @@
 
 use std::str::from_utf8;
 
-use crate::diagnostics::{Diagnostic, Diagnostics};
+use super::diagnostics::{Diagnostic, Diagnostics};
 use crate::model::Location;
 
 /// The byte order mark, with which some editors begin UTF-8 files.

@@ -4,9 +4,9 @@
 //! refused, so that no document can grow beyond its text. Duplicate keys, keys that are lists or mappings,
 //! and tags are errors here. Scalars that need no decoding are borrowed from the text.
 
-use crate::diagnostics::Sink;
+use super::diagnostics::Sink;
+use super::text;
 use crate::model::Location;
-use crate::text;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::borrow::Cow;
 use std::collections::HashSet;

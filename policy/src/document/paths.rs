@@ -1,11 +1,10 @@
 //! Checks the paths, directories and names of programs in rules.
 
+use super::diagnostics::Sink;
 use super::fields::Text;
-use crate::diagnostics::Sink;
-use crate::glob::MAX_PATH;
-use crate::model::Location;
+use crate::model::{Location, MAX_PATH};
 
-pub(super) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
+pub(crate) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
     normal(path, sink)?;
     if path.text.ends_with('/') {
         let help = "a directory goes into matchDirectories as `dir`; without the last '/' it is the directory itself";
@@ -16,7 +15,7 @@ pub(super) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
     Some(path.text.to_owned())
 }
 
-pub(super) fn directory(dir: &Text<'_>, sink: &mut Sink) -> Option<String> {
+pub(crate) fn directory(dir: &Text<'_>, sink: &mut Sink) -> Option<String> {
     normal(dir, sink)?;
     if !dir.text.ends_with('/') {
         sink.error(dir.at, format!("dir `{}` does not end in '/'", dir.text), format!("write {}/", dir.text));
@@ -26,7 +25,7 @@ pub(super) fn directory(dir: &Text<'_>, sink: &mut Sink) -> Option<String> {
     Some(dir.text.to_owned())
 }
 
-pub(super) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
+pub(crate) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
     let help = match name.text {
         "" | "." | ".." => "write the name of a program",
         text if text.contains('/') => "it is the last component of a path; write `path` for a whole one",
@@ -66,7 +65,7 @@ fn beginning(text: &str) -> &str {
 }
 
 /// Warns of a byte as alerts write it (`\xff`), because policies do not read it in that form.
-pub(super) fn warn_byte(text: &Text<'_>, meaning: &str, sink: &mut Sink) {
+pub(crate) fn warn_byte(text: &Text<'_>, meaning: &str, sink: &mut Sink) {
     let is_hex = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
     let is_byte =
         |at: &usize| text.text.as_bytes().get(at + 2..at + 4).is_some_and(|digits| digits.iter().all(is_hex));
@@ -90,7 +89,7 @@ fn warn_literal(path: &Text<'_>, sink: &mut Sink) {
 /// The directories that are symlinks into `/usr` on systems with a merged `/usr`.
 const MERGED: [&str; 6] = ["/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/"];
 
-pub(super) fn warn_merged(path: &str, at: Location, sink: &mut Sink) {
+pub(crate) fn warn_merged(path: &str, at: Location, sink: &mut Sink) {
     if let Some(directory) = MERGED.iter().find(|directory| path.starts_with(**directory)) {
         let directory = directory.trim_end_matches('/');
         let message = format!("{directory} is a symlink to /usr{directory} on most systems");

@@ -105,7 +105,7 @@ impl Sink {
             return Some(rule);
         }
         if before <= MAX_DESCRIPTIONS {
-            self.error(rule.location, too_described(), SHORTEN);
+            self.error(rule.common.location, too_described(), SHORTEN);
         }
         None
     }

@@ -1,9 +1,9 @@
 //! Builds one DFA for all patterns of a domain.
 
-use super::CompileError;
-use super::rules::Rules;
-use super::states::{Row, minimise};
-use crate::model::Target;
+use super::entries::Entries;
+use crate::automaton::states::{Row, minimise};
+use crate::compile::CompileError;
+use crate::path::Target;
 use regex_automata::dfa::{Automaton as _, StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_automata::util::primitives::StateID;
@@ -33,9 +33,9 @@ impl Globs {
     ///
     /// # Errors
     /// Fails if the patterns need too large a DFA, naming the most complex pattern.
-    pub(super) fn new(rules: &Rules<'_>) -> Result<Self, CompileError> {
+    pub(super) fn new(entries: &Entries<'_>) -> Result<Self, CompileError> {
         let mut by_regex: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for (rank, entry) in rules.entries.iter().enumerate() {
+        for (rank, entry) in entries.list.iter().enumerate() {
             if let Target::Glob(glob) = &entry.target {
                 by_regex.entry(glob.regex()).or_default().push(rank as u32);
             }
@@ -51,7 +51,7 @@ impl Globs {
             });
         }
         let regexes: Vec<&str> = by_regex.keys().map(String::as_str).collect();
-        let dfa = build(&regexes).ok_or_else(|| rules.most_complex_pattern())?;
+        let dfa = build(&regexes).ok_or_else(|| entries.most_complex_pattern())?;
         let ranks: Vec<Vec<u32>> = by_regex.into_values().collect();
         Ok(Self::convert(&dfa, &ranks))
     }

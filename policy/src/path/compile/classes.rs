@@ -4,19 +4,27 @@
 //! equal outcomes have one number; number 0 is the column of objects that no rule matches. The object classes
 //! are the columns that the finished automaton uses.
 
-use super::rules::Rules;
-use super::states::States;
-use super::subjects::Subjects;
-use super::{MAX_CELLS, Posture};
-use crate::model::{Action, Section};
-use crate::tables::{Decision, Domain, OBJECT_FIRST, Permission, Vector, Verdict};
+use super::entries::Entries;
+use crate::automaton::states::States;
+use crate::compile::MAX_CELLS;
+use crate::compile::rules::Rules;
+use crate::compile::subjects::{Deciding, Subjects};
+use crate::decision::{Decision, Posture, Verdict};
+use crate::model::Action;
+use crate::path::Section;
+use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+#[cfg(doc)]
+use crate::path::PathTables;
+
 pub(super) struct Classes<'r> {
-    rules: &'r Rules<'r>,
+    entries: &'r Entries<'r>,
     subjects: &'r Subjects,
     posture: Posture,
+    /// For each section, whether it is an allow-list for each subject class.
+    allow_lists: [Vec<bool>; 2],
     vectors: Vec<Vector>,
     vector_ids: HashMap<Vector, u32>,
     columns: Vec<Rc<[u32]>>,
@@ -30,9 +38,6 @@ pub(super) struct Classes<'r> {
     overflow: bool,
 }
 
-/// A `Deciding` holds the rules that decide for one subject class, one of `process` and one of `file`.
-type Deciding = [Option<u32>; 2];
-
 const SECTIONS: [Section; 2] = [Section::Process, Section::File];
 
 /// Returns the permissions of a section, in the order of a rule's `effect`.
@@ -43,14 +48,17 @@ const fn permissions(section: Section) -> [Permission; 2] {
     }
 }
 
-const ALLOW: Decision = Decision::new(Verdict::Allow, Domain::RULE_DEFAULT);
-
 impl<'r> Classes<'r> {
-    pub(super) fn new(rules: &'r Rules<'r>, subjects: &'r Subjects, posture: Posture) -> Self {
+    pub(super) fn new(entries: &'r Entries<'r>, subjects: &'r Subjects, posture: Posture) -> Self {
+        let allow_lists = SECTIONS.map(|section| {
+            let restricting = entries.rules_of(section).filter(|(_, rule)| rule.restricts);
+            subjects.allow_lists(restricting.map(|(index, _)| index))
+        });
         let mut classes = Self {
-            rules,
+            entries,
             subjects,
             posture,
+            allow_lists,
             vectors: Vec::new(),
             vector_ids: HashMap::new(),
             columns: Vec::new(),
@@ -67,11 +75,14 @@ impl<'r> Classes<'r> {
         let vector = |read_write: Decision, exec: Decision, map: Decision| {
             Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
         };
-        for subject in 0..subjects.count() {
-            let only_listed = posture == Posture::Block && subjects.is_allow_list(subject, Section::Process);
-            let map =
-                if only_listed { Decision::new(Verdict::Block, Domain::RULE_UNRESOLVED) } else { ALLOW };
-            let anonymous = classes.vector(vector(ALLOW, process, map));
+        for subject in 0..subjects.count() as usize {
+            let only_listed = posture == Posture::Block && classes.is_allow_list(subject, Section::Process);
+            let map = if only_listed {
+                Decision::new(Verdict::Block, Decision::RULE_UNRESOLVED)
+            } else {
+                Decision::ALLOW
+            };
+            let anonymous = classes.vector(vector(Decision::ALLOW, process, map));
             classes.anonymous.push(anonymous);
             let unresolved = classes.vector(vector(file, process, process));
             classes.unresolved.push(unresolved);
@@ -81,13 +92,12 @@ impl<'r> Classes<'r> {
 
     /// Returns the decision of a section for objects without a path, which no rule can match.
     fn without_path(&self, section: Section) -> Decision {
-        let rules = self.rules.rules.iter().map(|ruled| ruled.rule).filter(|rule| rule.section == section);
         // Rules other than Audit are meant to refuse accesses, so an access that cannot be judged is refused.
-        let strictest = rules.map(|rule| match rule.action {
+        let strictest = self.entries.rules_of(section).map(|(_, rule)| match rule.rule.common.action {
             Action::Audit => Verdict::Audit,
             Action::Allow | Action::Block => Verdict::Block,
         });
-        strictest.max().map_or(ALLOW, |verdict| Decision::new(verdict, Domain::RULE_UNRESOLVED))
+        strictest.max().map_or(Decision::ALLOW, |verdict| Decision::new(verdict, Decision::RULE_UNRESOLVED))
     }
 
     /// Returns the column of objects that match exactly these entries, and sorts the entries by rank.
@@ -97,41 +107,29 @@ impl<'r> Classes<'r> {
         }
         entries.sort_unstable();
         entries.dedup();
-        let mut for_all: Deciding = [None; 2];
-        for &entry in entries.iter() {
-            let ruled = self.rules.of_entry(entry);
-            if ruled.sources.is_empty() {
-                for_all[ruled.rule.section as usize].get_or_insert(self.rules.entries[entry as usize].rule);
-            }
-        }
-        let mut special: HashMap<u32, Deciding> = HashMap::new();
-        for &entry in entries.iter() {
-            let rule = self.rules.entries[entry as usize].rule;
-            let section = self.rules.rules[rule as usize].rule.section as usize;
-            for &subject in self.subjects.of_rule(rule) {
-                special.entry(subject).or_default()[section].get_or_insert(rule);
-            }
-        }
+        let deciding = SECTIONS.map(|section| {
+            let of_section = entries.iter().map(|&rank| (rank, self.entries.at(rank)));
+            let of_section = of_section.filter(|(_, entry)| entry.section == section);
+            self.subjects.deciding(of_section.map(|(rank, entry)| (rank, entry.rule)))
+        });
+        let for_others = deciding.each_ref().map(Deciding::for_others);
         // Most subject classes get the same vector as others with the same allow-lists.
         let mut common: [Option<u32>; 4] = [None; 4];
-        let mut column = Vec::with_capacity(self.subjects.count());
+        let mut column = Vec::with_capacity(self.subjects.count() as usize);
         for subject in 0..self.subjects.count() {
-            let vector = match special.get(&(subject as u32)) {
-                Some(own) => {
-                    let vector = self.decide([own[0].or(for_all[0]), own[1].or(for_all[1])], subject);
-                    self.vector(vector)
-                }
-                None => {
-                    let lists =
-                        SECTIONS.map(|section| usize::from(self.subjects.is_allow_list(subject, section)));
-                    let group = lists[0] * 2 + lists[1];
-                    match common[group] {
-                        Some(vector) => vector,
-                        None => {
-                            let vector = self.decide(for_all, subject);
-                            *common[group].insert(self.vector(vector))
-                        }
+            let own = deciding.each_ref().map(|section| section.for_class(subject));
+            let subject = subject as usize;
+            let lists = SECTIONS.map(|section| usize::from(self.is_allow_list(subject, section)));
+            let group = lists[0] * 2 + lists[1];
+            let vector = match common[group] {
+                Some(vector) if own == for_others => vector,
+                _ => {
+                    let vector = self.decide(own, subject);
+                    let vector = self.vector(vector);
+                    if own == for_others {
+                        common[group] = Some(vector);
                     }
+                    vector
                 }
             };
             column.push(vector);
@@ -139,36 +137,30 @@ impl<'r> Classes<'r> {
         self.intern(&column)
     }
 
-    fn decide(&self, deciding: Deciding, subject: usize) -> Vector {
-        let mut vector = Vector([ALLOW; 8]);
+    /// Returns the vector of a subject class, given the entries that decide for it, one for each section.
+    fn decide(&self, deciding: [Option<u32>; 2], subject: usize) -> Vector {
+        let mut vector = Vector([Decision::ALLOW; 8]);
         for section in SECTIONS {
+            let entry = deciding[section as usize].map(|rank| self.entries.at(rank));
             for (nth, permission) in permissions(section).into_iter().enumerate() {
                 for owner in 0..2 {
-                    let verdict = match deciding[section as usize] {
-                        Some(rule) => {
-                            let verdict = self.rules.rules[rule as usize].effect[2 * nth + owner];
-                            (verdict, Rules::table_index(rule))
+                    vector.0[2 * permission as usize + owner] = match entry {
+                        Some(entry) => {
+                            Decision::of(entry.effect[2 * nth + owner], Rules::table_index(entry.rule))
                         }
-                        None if permission != Permission::Map
-                            && self.subjects.is_allow_list(subject, section) =>
-                        {
-                            let verdict = match self.posture {
-                                Posture::Allow => Verdict::Allow,
-                                Posture::Audit => Verdict::Audit,
-                                Posture::Block => Verdict::Block,
-                            };
-                            (verdict, Domain::RULE_DEFAULT)
+                        None if permission != Permission::Map && self.is_allow_list(subject, section) => {
+                            Decision::of(self.posture.into(), Decision::RULE_DEFAULT)
                         }
-                        None => (Verdict::Allow, Domain::RULE_DEFAULT),
+                        None => Decision::ALLOW,
                     };
-                    // Which rule permits an access makes no difference, and must not make classes differ.
-                    let (verdict, rule) = verdict;
-                    vector.0[2 * permission as usize + owner] =
-                        if verdict == Verdict::Allow { ALLOW } else { Decision::new(verdict, rule) };
                 }
             }
         }
         vector
+    }
+
+    fn is_allow_list(&self, subject: usize, section: Section) -> bool {
+        self.allow_lists[section as usize][subject]
     }
 
     /// Returns the column with the stricter decision of two columns for each subject class, permission and
@@ -243,8 +235,8 @@ impl<'r> Classes<'r> {
                 }
             }
         }
-        let cells = self.subjects.count() * (usize::from(OBJECT_FIRST) + numbered.columns.len());
-        let subjects_fit = self.subjects.count() <= usize::from(u16::MAX);
+        let cells = self.subjects.count() as usize * (usize::from(OBJECT_FIRST) + numbered.columns.len());
+        let subjects_fit = self.subjects.count() <= u32::from(u16::MAX);
         (!self.overflow && subjects_fit && cells <= MAX_CELLS).then_some(numbered)
     }
 
@@ -255,7 +247,7 @@ impl<'r> Classes<'r> {
 
 /// Returns the stricter decision; of equally strict ones a rule's before the posture's, and the first rule's.
 fn stricter(a: Decision, b: Decision) -> Decision {
-    let key = |d: Decision| (d.verdict(), d.rule() != Domain::RULE_DEFAULT, std::cmp::Reverse(d.rule()));
+    let key = |d: Decision| (d.verdict(), d.rule() != Decision::RULE_DEFAULT, std::cmp::Reverse(d.rule()));
     if key(b) > key(a) { b } else { a }
 }
 
@@ -272,10 +264,10 @@ impl Numbered {
         self.class_of[column as usize]
     }
 
-    /// Returns [`Domain::cells`].
+    /// Returns [`PathTables::cells`].
     pub(super) fn cells(&self, classes: &Classes<'_>) -> Vec<u32> {
-        let mut cells = Vec::with_capacity(classes.subjects.count() * (self.columns.len() + 3));
-        for subject in 0..classes.subjects.count() {
+        let mut cells = Vec::with_capacity(classes.subjects.count() as usize * (self.columns.len() + 3));
+        for subject in 0..classes.subjects.count() as usize {
             cells.push(classes.columns[0][subject]);
             cells.push(classes.anonymous[subject]);
             cells.push(classes.unresolved[subject]);

@@ -1,0 +1,32 @@
+//! Follows the links of [`CompileOptions::links`].
+
+use super::CompileError;
+use crate::model::MAX_PATH;
+use std::collections::BTreeMap;
+
+#[cfg(doc)]
+use super::CompileOptions;
+
+/// Returns the path without its last `/`; the root directory becomes the empty string.
+pub(crate) fn trimmed(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}
+
+/// Returns the other paths that a path resolves to, without a last `/`.
+pub(crate) fn resolve<'l>(
+    path: &str,
+    links: &'l BTreeMap<String, Vec<String>>,
+) -> Result<Vec<&'l str>, CompileError> {
+    let Some((from, ends)) = links.get_key_value(trimmed(path)) else { return Ok(Vec::new()) };
+    let is_normal = |to: &str| {
+        to.starts_with('/')
+            && to.len() <= MAX_PATH
+            && !to.contains("//")
+            && !to.contains('\0')
+            && to.split('/').all(|component| component != "." && component != "..")
+    };
+    if let Some(to) = ends.iter().find(|to| !is_normal(to)) {
+        return Err(CompileError::Link { from: from.clone(), to: to.clone() });
+    }
+    Ok(ends.iter().map(|to| trimmed(to)).filter(|to| *to != trimmed(path)).collect())
+}

@@ -1,0 +1,205 @@
+//! Turns YAML trees into [`Policy`] documents, and reports every error of a file at its place.
+//!
+//! It skips nothing: a field that it does not understand is an error, whatever KubeArmor does with it.
+
+pub mod diagnostics;
+pub(crate) mod fields;
+pub(crate) mod paths;
+pub(crate) mod rules;
+mod selectors;
+pub mod text;
+pub mod yaml;
+
+use crate::model::{Kind, Policy, Rule, Selector};
+use crate::path;
+use diagnostics::{Diagnostic, Diagnostics, Sink};
+use fields::Fields;
+use rules::{COMMON, Inherited, UNSUPPORTED};
+use yaml::Node;
+
+/// The `apiVersion` of policies of every kind.
+pub const API_VERSION: &str = "security.kubearmor.com/v1";
+
+/// A `Checked` is the content of a file without errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The policies of the file; there is at least one.
+    pub policies: Vec<Policy>,
+    /// Warnings about parts that are valid but may not mean what their author thinks.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads all policies of a file; `name` is the file's name in diagnostics and alerts.
+///
+/// # Errors
+/// Fails if the file has errors, and returns all of them with line and column.
+pub fn parse(name: &str, text: &str) -> Result<Vec<Policy>, Diagnostics> {
+    check(name, text).map(|checked| checked.policies)
+}
+
+/// Reads policies like [`parse`], and returns warnings too.
+///
+/// # Errors
+/// Fails like [`parse`].
+pub fn check(name: &str, text: &str) -> Result<Checked, Diagnostics> {
+    let mut sink = Sink::new(name);
+    let documents = yaml::documents(text, &mut sink);
+    if documents.is_empty() && sink.count() == 0 {
+        let start = crate::model::Location { line: 1, column: 1 };
+        sink.error(
+            start,
+            "the file holds no policy",
+            "write at least one KubeArmorPolicy or KubeArmorHostPolicy",
+        );
+    }
+    let mut policies: Vec<Policy> = Vec::with_capacity(documents.len());
+    for document in &documents {
+        let Some(policy) = read_policy(document, &mut sink) else { continue };
+        let twin = policies
+            .iter()
+            .find(|p| (p.kind, &p.namespace, &p.name) == (policy.kind, &policy.namespace, &policy.name));
+        if let Some(twin) = twin {
+            let message = format!("policy `{}` stands already in line {}", policy.name, twin.location.line);
+            sink.error(policy.location, message, "give one of them another metadata.name");
+        }
+        policies.push(policy);
+    }
+    let (errors, warnings) = sink.finish();
+    if errors.list.is_empty() { Ok(Checked { policies, warnings: warnings.list }) } else { Err(errors) }
+}
+
+/// Reads one document; returns `None` only after an error.
+fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
+    let top = Fields::new(document, "the document", sink)?;
+    top.only(&["apiVersion", "kind", "metadata", "spec", "status"], &[], sink);
+    if let Some(version) =
+        top.required_string("apiVersion", &format!("write apiVersion: {API_VERSION}"), sink)
+        && version.text != API_VERSION
+    {
+        let message = format!("apiVersion `{}` is not known", version.text);
+        sink.error(version.at, message, format!("write {API_VERSION}"));
+    }
+    let kind = top.required_string("kind", "write kind: KubeArmorPolicy or KubeArmorHostPolicy", sink);
+    let kind = kind.and_then(|kind| match kind.text {
+        "KubeArmorPolicy" => Some(Kind::Container),
+        "KubeArmorHostPolicy" => Some(Kind::Host),
+        "KubeArmorClusterPolicy" | "KubeArmorNetworkPolicy" => {
+            let message = format!("kind {} is not supported yet", kind.text);
+            sink.error(kind.at, message, "KubeArmorPolicy and KubeArmorHostPolicy are");
+            None
+        }
+        other => {
+            let help = fields::nearest(other, &["KubeArmorPolicy", "KubeArmorHostPolicy"])
+                .map_or("write KubeArmorPolicy or KubeArmorHostPolicy".to_owned(), |n| {
+                    format!("did you mean {n}?")
+                });
+            sink.error(kind.at, format!("kind `{other}` is not known"), help);
+            None
+        }
+    });
+    let (name, namespace) = read_metadata(&top, sink);
+    let spec = top.required("spec", "a policy needs a spec", sink)?;
+    let kind = kind?;
+    let (selector, rules) = read_spec(spec, kind, sink)?;
+    Some(Policy {
+        kind,
+        name: name?,
+        namespace,
+        selector,
+        rules,
+        file: sink.file().to_owned(),
+        location: document.at,
+    })
+}
+
+/// The fields of `metadata`. Besides `name` and `namespace` they have no meaning here: Kubernetes writes
+/// them, or they are for people.
+const METADATA: [&str; 13] = [
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "uid",
+];
+
+fn read_metadata(top: &Fields<'_>, sink: &mut Sink) -> (Option<String>, Option<String>) {
+    let Some(node) = top.required("metadata", "a policy needs metadata.name", sink) else {
+        return (None, None);
+    };
+    let Some(metadata) = Fields::new(node, "metadata", sink) else { return (None, None) };
+    metadata.only(&METADATA, &[], sink);
+    let named = |field: &str, value: Option<fields::Text<'_>>, sink: &mut Sink| {
+        let value = value?;
+        if is_dns_name(value.text) {
+            return Some(value.text.to_owned());
+        }
+        let message = format!("metadata.{field} `{}` is not a name", value.text);
+        let help = "lower-case letters, digits, '-' and '.', at most 253, beginning and ending with a letter or digit";
+        sink.error(value.at, message, help);
+        None
+    };
+    let name = metadata.required_string("name", "alerts name the policy by it", sink);
+    let namespace = metadata.string("namespace", sink);
+    (named("name", name, sink), named("namespace", namespace, sink))
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=253).contains(&text.len())
+        && text.starts_with(alphanumeric)
+        && text.ends_with(alphanumeric)
+        && text.chars().all(|c| alphanumeric(c) || c == '-' || c == '.')
+}
+
+/// A `ReadSection` reads a section of a spec, appends its rules, and reports its errors. The rules inherit
+/// the given values.
+type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
+
+/// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.
+const SECTIONS: [(&str, ReadSection); 2] =
+    [("process", path::parse::read_process), ("file", path::parse::read_file)];
+
+/// The sections and fields of a spec that KubeArmor has and that are not supported.
+const UNSUPPORTED_SECTIONS: [&str; 9] =
+    ["network", "capabilities", "syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
+
+fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
+    let spec = Fields::new(node, "spec", sink)?;
+    let (selector_field, other_selector, other_kind) = match kind {
+        Kind::Container => ("selector", "nodeSelector", "KubeArmorHostPolicy"),
+        Kind::Host => ("nodeSelector", "selector", "KubeArmorPolicy"),
+    };
+    let misplaced = format!("it belongs to {other_kind}; here it is {selector_field}");
+    let mut refused = UNSUPPORTED_SECTIONS.map(|field| (field, UNSUPPORTED)).to_vec();
+    refused.push((other_selector, &misplaced));
+    let mut known = COMMON.to_vec();
+    known.extend(SECTIONS.map(|(field, _)| field));
+    known.push(selector_field);
+    spec.only(&known, &refused, sink);
+
+    let selector = selectors::read(&spec, selector_field, kind, sink);
+    let inherited = Inherited::default().or_own(&spec, sink);
+    let mut rules = Vec::new();
+    let mut sections = 0;
+    for (field, read) in SECTIONS {
+        if let Some(node) = spec.get(field) {
+            sections += 1;
+            read(node, &inherited, &mut rules, sink);
+        }
+    }
+    // If a policy has only unsupported sections, the error about these is enough.
+    if sections == 0
+        && !refused.iter().any(|(field, _)| *field != other_selector && spec.get(field).is_some())
+    {
+        sink.error(spec.at, "the policy has no rules", "add a `process` or `file` section");
+    }
+    Some((selector?, rules))
+}

@@ -1,0 +1,59 @@
+//! Reads what rules of all kinds have: the fields that they inherit, and `fromSource`.
+
+use super::diagnostics::Sink;
+use super::fields::Fields;
+use super::paths;
+use crate::model::{Action, Location, Rule, RuleBody, RuleCommon};
+
+/// The remedy for parts of KubeArmor's language that are refused because nothing implements them.
+pub(crate) const UNSUPPORTED: &str = "this part of KubeArmor's language is not supported yet";
+
+/// An `Inherited` holds the values of the section or the spec, which rules inherit.
+#[derive(Clone, Default)]
+pub(crate) struct Inherited {
+    severity: u8,
+    tags: Vec<String>,
+    message: String,
+    action: Action,
+}
+
+/// The fields of an [`Inherited`].
+pub(crate) const COMMON: [&str; 4] = ["severity", "tags", "message", "action"];
+
+impl Inherited {
+    /// Returns the values that `fields` gives, and the inherited ones for all others.
+    pub(crate) fn or_own(&self, fields: &Fields<'_>, sink: &mut Sink) -> Self {
+        let severity = fields.severity(sink).unwrap_or(self.severity);
+        let tags = fields.tags(sink).unwrap_or_else(|| self.tags.clone());
+        let message =
+            fields.string("message", sink).map_or_else(|| self.message.clone(), |m| m.text.to_owned());
+        let action = fields.action(sink).unwrap_or(self.action);
+        Self { severity, tags, message, action }
+    }
+
+    /// Returns the rule with these values, or `None` if it exceeds the bound of [`Sink::bounded`].
+    pub(crate) fn rule(
+        self,
+        sources: Vec<String>,
+        body: RuleBody,
+        location: Location,
+        sink: &mut Sink,
+    ) -> Option<Rule> {
+        let Self { severity, tags, message, action } = self;
+        sink.bounded(Rule { common: RuleCommon { sources, action, severity, tags, message, location }, body })
+    }
+}
+
+/// Reads the programs that a rule applies to.
+pub(crate) fn read_sources(fields: &Fields<'_>, sink: &mut Sink) -> Vec<String> {
+    let mut sources = Vec::new();
+    for node in fields.list("fromSource", sink) {
+        let Some(source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
+        let exact = "a source is the exact path of a program";
+        source.only(&["path"], &[("dir", exact), ("recursive", exact), ("pattern", exact)], sink);
+        if let Some(path) = source.required_string("path", "the program it is about", sink) {
+            sources.extend(paths::path(&path, sink));
+        }
+    }
+    sources
+}

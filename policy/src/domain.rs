@@ -1,0 +1,26 @@
+//! Defines the compiled form of one domain: the tables that the kernel side reads, and the descriptions of
+//! rules for alerts.
+//!
+//! Each program's path leads to exactly one subject class. The tables of each kind of rule decide by it.
+
+use crate::automaton::Automaton;
+use crate::decision::RuleInfo;
+use crate::path::PathTables;
+
+/// The subject class of a program that no `fromSource` names.
+pub const SUBJECT_NONE: u16 = 0;
+
+/// A `Domain` holds everything that the kernel side needs to know about one domain, and `rules` for alerts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// The automaton from a program's path to its subject class.
+    pub subjects: Automaton,
+    /// Number of subject classes, [`SUBJECT_NONE`] included.
+    pub subject_count: u32,
+    /// The tables that decide accesses to paths.
+    pub path: PathTables,
+    /// The description of each rule for alerts. The first are reserved:
+    /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
+    /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED).
+    pub rules: Vec<RuleInfo>,
+}

@@ -1,0 +1,89 @@
+//! Evaluates policies slowly, straight from the documents: without automata or classes.
+//!
+//! The property test compares the compiled tables with its answers. It shares only the model and the options
+//! with the library. This module has the precedence that all kinds of rules share; each kind has a module.
+
+pub mod path;
+mod pattern;
+
+use armor_policy::decision::Verdict;
+use armor_policy::model::{Action, Policy, Rule};
+use armor_policy::{CompileOptions, Posture};
+use std::cmp::Reverse;
+
+/// A `By` names the reason for a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By<'a> {
+    /// Nothing forbids the access; the verdict is [`Verdict::Allow`].
+    Nobody,
+    /// The posture decided, because no rule of an allow-list matches.
+    Posture,
+    /// The object has no path, or none that can be determined.
+    Unresolved,
+    /// A rule decided.
+    Rule(&'a Policy, &'a Rule),
+}
+
+/// A `SectionRules` holds the rules of one section with their policies, and who asks.
+struct SectionRules<'a, 'o> {
+    rules: Vec<(&'a Policy, &'a Rule)>,
+    program: &'o str,
+    options: &'o CompileOptions,
+}
+
+impl<'a> SectionRules<'a, '_> {
+    /// Returns whether the section is an allow-list for the program.
+    fn is_allow_list(&self) -> bool {
+        self.rules.iter().any(|(policy, rule)| {
+            rule.common.action == Action::Allow && self.applies(rule) && !policy.is_exception(rule)
+        })
+    }
+
+    /// Returns whether a rule is for the program.
+    fn applies(&self, rule: &Rule) -> bool {
+        let is_program = |source: &String| {
+            let mut ends = self.options.links.get(source).into_iter().flatten();
+            source == self.program || ends.any(|end| end == self.program)
+        };
+        rule.common.sources.is_empty() || rule.common.sources.iter().any(is_program)
+    }
+
+    /// Returns the deciding rule. `matching` says how specific (the least first) and how strict a rule is, or
+    /// `None` if it does not match.
+    fn first<S: Ord>(
+        &self,
+        matching: impl Fn(&Rule) -> Option<(S, usize)>,
+    ) -> Option<(&'a Policy, &'a Rule)> {
+        let rank = |policy: &'a Policy, rule: &Rule| {
+            let (specificity, strictness) = matching(rule)?;
+            let action = match rule.common.action {
+                Action::Block => 0,
+                Action::Allow => 1,
+                Action::Audit => 2,
+            };
+            let place = (
+                policy.name.as_str(),
+                policy.namespace.as_deref(),
+                policy.file.as_str(),
+                rule.common.location.line,
+                rule.common.location.column,
+            );
+            Some((rule.common.sources.is_empty(), specificity, action, Reverse(strictness), place))
+        };
+        self.rules
+            .iter()
+            .filter(|(_, rule)| self.applies(rule))
+            .filter_map(|(policy, rule)| Some((rank(policy, rule)?, (*policy, *rule))))
+            .min_by(|(a, _), (b, _)| a.cmp(b))
+            .map(|(_, found)| found)
+    }
+
+    /// Returns the verdict on an access that no rule matches, and its reason.
+    fn unmatched(&self) -> (Verdict, By<'a>) {
+        match self.options.posture {
+            Posture::Audit if self.is_allow_list() => (Verdict::Audit, By::Posture),
+            Posture::Block if self.is_allow_list() => (Verdict::Block, By::Posture),
+            _ => (Verdict::Allow, By::Nobody),
+        }
+    }
+}

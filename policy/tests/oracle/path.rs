@@ -1,0 +1,154 @@
+//! Evaluates rules for paths.
+
+use super::pattern::Pattern;
+use super::{By, SectionRules};
+use armor_policy::decision::Verdict;
+use armor_policy::model::{Action, Policy, Rule};
+use armor_policy::path::{PathRule, Permission, Section, Target};
+use armor_policy::{CompileOptions, Posture};
+use std::cmp::Reverse;
+
+/// An `Object` is a file that a program accesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object<'a> {
+    /// A file with a path; the path of a directory ends in `/`.
+    Path(&'a [u8]),
+    /// A file without a path.
+    Anonymous,
+    /// A file whose path cannot be determined.
+    Unresolved,
+}
+
+/// Returns the verdict for an access of `program` to `object`, and its reason. `owner` says whether the
+/// task's filesystem uid owns the object.
+pub fn evaluate<'a>(
+    policies: &[&'a Policy],
+    options: &CompileOptions,
+    program: &str,
+    object: Object<'_>,
+    permission: Permission,
+    owner: bool,
+) -> (Verdict, By<'a>) {
+    let section = match permission {
+        Permission::Exec | Permission::Map => Section::Process,
+        Permission::Read | Permission::Write => Section::File,
+    };
+    let rules = policies
+        .iter()
+        .flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule)))
+        .filter(|(_, rule)| rule.body.as_path().is_some_and(|rule| rule.section == section))
+        .collect();
+    let rules = SectionRules { rules, program, options };
+
+    let path = match object {
+        Object::Path(path) => path,
+        Object::Anonymous if permission == Permission::Map => {
+            let blocked = rules.is_allow_list() && options.posture == Posture::Block;
+            return if blocked { (Verdict::Block, By::Unresolved) } else { (Verdict::Allow, By::Nobody) };
+        }
+        Object::Anonymous if section == Section::File => return (Verdict::Allow, By::Nobody),
+        Object::Anonymous | Object::Unresolved if rules.rules.is_empty() => {
+            return (Verdict::Allow, By::Nobody);
+        }
+        Object::Anonymous | Object::Unresolved => {
+            let only_audits = rules.rules.iter().all(|(_, rule)| rule.common.action == Action::Audit);
+            return (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved);
+        }
+    };
+
+    let matching = |rule: &Rule| {
+        let found =
+            shapes(&of_path(rule).target, options).iter().filter_map(|shape| shape.matches(path)).min()?;
+        Some((found, strictness(rule)))
+    };
+    let (verdict, by) = match rules.first(matching) {
+        Some((policy, rule)) => (outcome(rule, permission, owner), By::Rule(policy, rule)),
+        None if permission == Permission::Map => (Verdict::Allow, By::Nobody),
+        None => rules.unmatched(),
+    };
+    (verdict, if verdict == Verdict::Allow { By::Nobody } else { by })
+}
+
+/// Returns what a rule that is for paths says.
+fn of_path(rule: &Rule) -> &PathRule {
+    rule.body.as_path().unwrap()
+}
+
+/// Returns how much a rule refuses. Of rules with the same action, the stricter one comes first.
+fn strictness(rule: &Rule) -> usize {
+    let permissions = match of_path(rule).section {
+        Section::Process => [Permission::Exec, Permission::Map],
+        Section::File => [Permission::Read, Permission::Write],
+    };
+    permissions
+        .iter()
+        .flat_map(|p| [outcome(rule, *p, false), outcome(rule, *p, true)])
+        .map(|v| v as usize)
+        .sum()
+}
+
+/// A `Shape` is a target as written, or one that it resolves to.
+enum Shape {
+    Path(String),
+    Directory { path: String, recursive: bool },
+    Pattern(Pattern),
+    Name(String),
+}
+
+/// Returns the target as written, and the targets that it resolves to.
+fn shapes(target: &Target, options: &CompileOptions) -> Vec<Shape> {
+    let ends = |path: &str| {
+        options.links.get(path.strip_suffix('/').unwrap_or(path)).cloned().unwrap_or_default().into_iter()
+    };
+    let slashed = |path: String| if path.ends_with('/') { path } else { path + "/" };
+    match target {
+        Target::Path(path) => std::iter::once(path.clone()).chain(ends(path)).map(Shape::Path).collect(),
+        Target::Directory { path, recursive } => std::iter::once(path.clone())
+            .chain(ends(path).map(slashed))
+            .map(|path| Shape::Directory { path, recursive: *recursive })
+            .collect(),
+        Target::Glob(glob) => {
+            let pattern = Pattern::new(glob.text());
+            let resolved: Vec<Pattern> =
+                ends(&pattern.directory()).map(|to| pattern.with_directory(&slashed(to))).collect();
+            std::iter::once(pattern).chain(resolved).map(Shape::Pattern).collect()
+        }
+        Target::Name(name) => vec![Shape::Name(name.clone())],
+    }
+}
+
+impl Shape {
+    /// Returns how specific the shape is, the least first, or `None` if it does not match the path.
+    fn matches(&self, path: &[u8]) -> Option<(u8, Reverse<usize>)> {
+        match self {
+            Self::Path(exact) => {
+                let bare = path.strip_suffix(b"/").unwrap_or(path);
+                (exact.trim_end_matches('/').as_bytes() == bare).then_some((0, Reverse(0)))
+            }
+            Self::Pattern(pattern) => pattern.matches(path).then(|| (1, Reverse(pattern.literal_bytes()))),
+            Self::Name(name) => {
+                let last = path.rsplit(|&byte| byte == b'/').next();
+                (last == Some(name.as_bytes())).then_some((2, Reverse(0)))
+            }
+            Self::Directory { path: directory, recursive } => {
+                let inside = path.strip_prefix(directory.as_bytes())?;
+                let inside = inside.strip_suffix(b"/").unwrap_or(inside);
+                let depth = directory.split('/').count();
+                (*recursive || !inside.contains(&b'/')).then_some((3, Reverse(depth)))
+            }
+        }
+    }
+}
+
+fn outcome(rule: &Rule, permission: Permission, owner: bool) -> Verdict {
+    let PathRule { owner_only, read_only, .. } = *of_path(rule);
+    let beyond_read_only = read_only && permission != Permission::Read;
+    let not_the_owner = owner_only && !owner;
+    match rule.common.action {
+        // An access that readOnly and ownerOnly permit gets no alert from Audit and no refusal from Block.
+        _ if (read_only || owner_only) && !beyond_read_only && !not_the_owner => Verdict::Allow,
+        Action::Audit => Verdict::Audit,
+        Action::Allow if !beyond_read_only && !not_the_owner => Verdict::Allow,
+        Action::Allow | Action::Block => Verdict::Block,
+    }
+}
