@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use armor_hub_client::file::{self, FileError, Links};
-use armor_hub_client::mms::check_name;
+use armor_hub_client::name::check_name;
 use armor_policy::escaped_path;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;

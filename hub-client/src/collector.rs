@@ -29,9 +29,8 @@ use serde::Serialize;
 use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
 use crate::css::{CssClient, NewObject};
 use crate::keys::{KeyId, PrivateKey};
-use crate::mms::{
-    ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE, check_name,
-};
+use crate::mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
+use crate::name::check_name;
 use crate::receipt::{MAX_HELD, Range, Receipt};
 use crate::signed::SignedError;
 use crate::status::{self, NodeStatus};
@@ -428,7 +427,7 @@ impl<S: Steps> Collector<S> {
         for object in objects {
             let id = &object.object_id;
             if let Err(error) = check_name(id) {
-                self.out_of_reach(&object, &error);
+                self.out_of_reach(&object, error);
                 continue;
             }
             if object.deleted {
@@ -449,7 +448,7 @@ impl<S: Steps> Collector<S> {
                 }
                 Err(MmsError::UnknownObject { .. }) => continue,
                 Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
-                    self.out_of_reach(&object, &error);
+                    self.out_of_reach(&object, error);
                     continue;
                 }
                 Err(error @ MmsError::TooLarge { .. }) => self.forged(&object, error.to_string()),
@@ -505,7 +504,7 @@ impl<S: Steps> Collector<S> {
 
     /// Reports, once, an object that can be neither read nor removed from here. The pass continues, so that
     /// other objects need not wait.
-    fn out_of_reach(&mut self, object: &MetaData, error: &MmsError) {
+    fn out_of_reach(&mut self, object: &MetaData, error: impl fmt::Display) {
         let (id, owner, reason) = (object.object_id.clone(), object.owner_id.clone(), error.to_string());
         self.find_once(object, &Finding::Forged { object: id, owner, reason });
     }
@@ -524,7 +523,7 @@ impl<S: Steps> Collector<S> {
     async fn take(&mut self, object: &MetaData) -> Result<Verdict, CollectorError> {
         let (id, owner) = (&object.object_id, &object.owner_id);
         if let Err(error) = check_name(id) {
-            self.out_of_reach(object, &error);
+            self.out_of_reach(object, error);
             return Ok(Verdict::Leave);
         }
         let node = self.node_of(owner);
@@ -555,7 +554,7 @@ impl<S: Steps> Collector<S> {
             Err(MmsError::UnknownObject { .. }) if stays(object) => return self.without_data(object),
             Err(MmsError::UnknownObject { .. }) => return Ok(Verdict::Leave),
             Err(error @ (MmsError::BadName(_) | MmsError::Rejected { status: 400..500, .. })) => {
-                self.out_of_reach(object, &error);
+                self.out_of_reach(object, error);
                 return Ok(Verdict::Leave);
             }
             Err(error @ MmsError::TooLarge { .. }) => {

@@ -16,9 +16,8 @@ use tokio::time::Instant;
 use crate::ess::MAX_PUT;
 use crate::file;
 use crate::http::{self, Peer};
-use crate::mms::{
-    Credentials, Destination, DestinationPolicy, HUB_TYPE, MetaData, MmsError, ObjectStatus, check_name,
-};
+use crate::mms::{Credentials, Destination, DestinationPolicy, HUB_TYPE, MetaData, MmsError, ObjectStatus};
+use crate::name::check_name;
 use crate::tls;
 
 /// Default time limit of one request; a bundle of several megabytes is one request.

@@ -19,7 +19,8 @@ use serde::Deserialize;
 
 use crate::file;
 use crate::http::{self, Peer};
-use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus, check_name};
+use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus};
+use crate::name::check_name;
 use crate::tls;
 
 /// Maximum size of a node's object in bytes: some nodes never send an object of more than one 5 MiB chunk.

@@ -15,6 +15,7 @@ pub mod file;
 mod http;
 pub mod keys;
 pub mod mms;
+pub mod name;
 pub mod receipt;
 pub mod signed;
 pub mod status;

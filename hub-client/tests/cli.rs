@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
+use armor_hub_client::bundle::plain::PlainFields;
 use armor_hub_client::bundle::{NodeIdentity, SerialFloor, verify};
 use armor_hub_client::css::CssConfig;
 use armor_hub_client::keys::PrivateKey;
-use armor_hub_client::mms::BUNDLE_TYPE;
+use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
 use armor_hub_client::trust::TrustStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -668,6 +669,12 @@ async fn a_server_that_is_no_sync_service_is_named() {
     }
 }
 
+/// Returns the fields of the metadata that sign a bare payload.
+fn plain(meta: &MetaData) -> PlainFields {
+    let MetaData { hash_algorithm, public_key, signature, .. } = meta.clone();
+    PlainFields { hash_algorithm, public_key, signature }
+}
+
 async fn a_bundle_built_from_files_reaches_the_node_and_replaces_older_ones<H: Hub>(hub: Fixture<H>) {
     let (ess, css) = (hub.ess().unwrap(), hub.css().unwrap());
     let (kind, node) = hub.destination();
@@ -722,7 +729,8 @@ async fn a_bundle_built_from_files_reaches_the_node_and_replaces_older_ones<H: H
     let node = NodeIdentity { org: "myorg".to_owned(), id: "node1".to_owned(), ..NodeIdentity::default() };
     let data = ess.data(BUNDLE_TYPE, &meta.object_id, 1 << 20).await.unwrap();
     let bundle =
-        verify(&data, Some(&meta), &trust, &node, &SerialFloor::new(), jiff::Timestamp::now()).unwrap();
+        verify(&data, Some(&plain(&meta)), &trust, &node, &SerialFloor::new(), jiff::Timestamp::now())
+            .unwrap();
     assert!(bundle.payload.policies[0].text.contains("# the comment stays"));
     assert_eq!(meta.object_id, format!("edge.7.{}", &bundle.digest[..12]));
 
@@ -736,7 +744,7 @@ async fn a_bundle_built_from_files_reaches_the_node_and_replaces_older_ones<H: H
     assert!(published.contains("removed hzn-armor.bundle/edge.7."), "{published}");
     let meta = listed("edge.8.").await;
     let data = ess.data(BUNDLE_TYPE, &meta.object_id, 1 << 20).await.unwrap();
-    verify(&data, Some(&meta), &trust, &node, &SerialFloor::new(), jiff::Timestamp::now()).unwrap();
+    verify(&data, Some(&plain(&meta)), &trust, &node, &SerialFloor::new(), jiff::Timestamp::now()).unwrap();
 
     // A bundle with a lower serial is published, with a warning about the higher one.
     operator.good("bundle build --name edge --serial 6 certs.yaml --out payload.json").await;

@@ -122,11 +122,11 @@ async fn an_alert_reaches_the_hub_and_its_consumption_shows_at_the_node<H: Hub>(
 
 async fn a_signature_that_does_not_fit_is_told_apart<H: Hub>(fixture: Fixture<H>) {
     let key = PrivateKey::generate(KeyType::Rsa).unwrap();
-    let (hash, public, signature) = PlainSignature::make(b"content", &key).unwrap().unwrap().fields();
+    let fields = PlainSignature::make(b"content", &key).unwrap().unwrap().fields();
     let object = NewObject {
-        hash_algorithm: Some(hash),
-        public_key: Some(public),
-        signature: Some(signature),
+        hash_algorithm: Some(fields.hash_algorithm),
+        public_key: Some(fields.public_key),
+        signature: Some(fields.signature),
         ..bundle("edge.1.0123456789ab")
     };
     fixture.css().unwrap().publish(&object, b"content").await.unwrap();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::constraint::{Constraint, ConstraintError};
 use super::version::Version;
-use crate::mms::check_name;
+use crate::name::check_name;
 use crate::trust::TrustChanges;
 
 /// Format that this version reads and writes; no other document by the same signer has it.

@@ -8,9 +8,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::keys::{KeyError, KeyType, PrivateKey};
-use crate::mms::MetaData;
 
-/// A `PlainSignature` contains the signature fields of an object's metadata.
+/// A `PlainFields` contains the three fields of an object's metadata that sign its data; each is empty if the
+/// data is not signed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlainFields {
+    /// `SHA256`, or another hash that `hzn` can use.
+    pub hash_algorithm: String,
+    /// The public key in base64.
+    pub public_key: String,
+    /// The signature in base64.
+    pub signature: String,
+}
+
+/// A `PlainSignature` contains the public key and the signature of [`PlainFields`], decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlainSignature {
     /// The public key as SubjectPublicKeyInfo DER.
@@ -30,14 +41,14 @@ pub enum PlainProblem {
 
 impl PlainSignature {
     /// Reads the signature from an object's metadata.
-    pub fn of(meta: &MetaData) -> Result<Self, PlainProblem> {
-        if meta.hash_algorithm.is_empty() || meta.public_key.is_empty() || meta.signature.is_empty() {
+    pub fn of(fields: &PlainFields) -> Result<Self, PlainProblem> {
+        let PlainFields { hash_algorithm, public_key, signature } = fields;
+        if hash_algorithm.is_empty() || public_key.is_empty() || signature.is_empty() {
             return Err(PlainProblem::Missing);
         }
-        if meta.hash_algorithm != "SHA256" {
+        if hash_algorithm != "SHA256" {
             return Err(PlainProblem::Unsupported(format!(
-                "the hash {:?} is too weak or unknown: publish with `hzn mms object publish -a SHA256`",
-                meta.hash_algorithm
+                "the hash {hash_algorithm:?} is too weak or unknown: publish with `hzn mms object publish -a SHA256`"
             )));
         }
         let decode = |what: &str, text: &str| {
@@ -45,10 +56,7 @@ impl PlainSignature {
                 .decode(text)
                 .map_err(|_| PlainProblem::Unsupported(format!("{what} in the metadata is not base64")))
         };
-        Ok(Self {
-            public_key: decode("publicKey", &meta.public_key)?,
-            signature: decode("signature", &meta.signature)?,
-        })
+        Ok(Self { public_key: decode("publicKey", public_key)?, signature: decode("signature", signature)? })
     }
 
     /// Signs `data`; returns `None` for a key that is not RSA, because such a key crashes the hub's verifier.
@@ -59,9 +67,13 @@ impl PlainSignature {
         Some(key.sign(data).map(|signature| Self { public_key: key.public().spki_der().to_vec(), signature }))
     }
 
-    /// Returns the metadata's three fields: hash algorithm, public key, signature.
+    /// Returns the metadata's three fields.
     #[must_use]
-    pub fn fields(&self) -> (String, String, String) {
-        ("SHA256".to_owned(), STANDARD.encode(&self.public_key), STANDARD.encode(&self.signature))
+    pub fn fields(&self) -> PlainFields {
+        PlainFields {
+            hash_algorithm: "SHA256".to_owned(),
+            public_key: STANDARD.encode(&self.public_key),
+            signature: STANDARD.encode(&self.signature),
+        }
     }
 }

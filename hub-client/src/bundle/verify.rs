@@ -16,10 +16,9 @@ use sha2::{Digest as _, Sha256};
 use super::constraint::Properties;
 use super::dsse::{Envelope, EnvelopeSignature, MAX_SIGNATURES, Message, PAYLOAD_TYPE};
 use super::payload::{Payload, PayloadError};
-use super::plain::{PlainProblem, PlainSignature};
+use super::plain::{PlainFields, PlainProblem, PlainSignature};
 use super::{MAX_BUNDLE, MAX_PAYLOAD};
 use crate::keys::{KeyId, PublicKey};
-use crate::mms::MetaData;
 use crate::trust::{BadChange, TrustStore};
 
 /// A `NodeIdentity` identifies the node, to decide whether a bundle is for it.
@@ -237,8 +236,8 @@ struct Probe {
 }
 
 impl<'b> SignedBundle<'b> {
-    /// Parses the form of an object. `meta` contains the signature of a bare payload.
-    pub fn open(bytes: &'b [u8], meta: Option<&MetaData>) -> Result<Self, Refusal> {
+    /// Parses the form of an object. `plain` contains the signature of a bare payload.
+    pub fn open(bytes: &'b [u8], plain: Option<&PlainFields>) -> Result<Self, Refusal> {
         if bytes.len() > MAX_BUNDLE {
             return Err(Refusal::TooLarge { size: bytes.len(), max: MAX_BUNDLE });
         }
@@ -250,7 +249,7 @@ impl<'b> SignedBundle<'b> {
         match (probe.payload_type, probe.format) {
             (Some(_), _) => Self::open_envelope(bytes),
             (None, Some(_)) => {
-                let signature = meta.map_or(Err(PlainProblem::Missing), PlainSignature::of);
+                let signature = plain.map_or(Err(PlainProblem::Missing), PlainSignature::of);
                 Ok(Self { content: Content::Plain(bytes), signatures: Signatures::Plain(signature) })
             }
             (None, None) => Err(Refusal::NotABundle("neither a DSSE envelope nor a payload".to_owned())),
@@ -381,20 +380,20 @@ impl<'b> SignedBundle<'b> {
     }
 }
 
-/// Decides whether `node` may enforce a bundle. Of `meta`, the object's metadata, only the signature of a
-/// bare payload is used; `floor` records what the node accepted before.
+/// Decides whether `node` may enforce a bundle. `plain`, from the object's metadata, is the signature of a
+/// bare payload; `floor` records what the node accepted before.
 ///
 /// # Errors
 /// Fails with the [`Refusal`]; nothing has changed then.
 pub fn verify(
     bytes: &[u8],
-    meta: Option<&MetaData>,
+    plain: Option<&PlainFields>,
     trust: &TrustStore,
     node: &NodeIdentity,
     floor: &SerialFloor,
     now: Timestamp,
 ) -> Result<VerifiedBundle, Refusal> {
-    let signed = SignedBundle::open(bytes, meta)?;
+    let signed = SignedBundle::open(bytes, plain)?;
     let keys = signed.signers(trust)?;
     let payload = Payload::parse(signed.payload())?;
     check_target(&payload, node)?;

@@ -15,6 +15,7 @@ use std::{env, fs};
 
 use armor_contract_tests::pages::{calls, unknown_option};
 use armor_contract_tests::{Fixture, Hub as _, Outcome, RealHub, eventually, run};
+use armor_hub_client::bundle::plain::PlainFields;
 use armor_hub_client::bundle::{NodeIdentity, Refusal, SerialFloor, VerifiedBundle, verify};
 use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
 use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
@@ -332,9 +333,11 @@ fn payload(name: &str, serial: u64) -> String {
 /// Verifies an object as a node of `myorg` that pinned `key` does.
 fn judge(object: &Object, key: &PublicKey) -> Result<VerifiedBundle, Refusal> {
     let meta: MetaData = serde_json::from_value(object.meta.clone()).unwrap();
+    let MetaData { hash_algorithm, public_key, signature, .. } = meta;
+    let plain = PlainFields { hash_algorithm, public_key, signature };
     let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
     let trust = TrustStore::of_bundle_keys([key.clone()]);
-    verify(&object.data, Some(&meta), &trust, &node, &SerialFloor::new(), Timestamp::now())
+    verify(&object.data, Some(&plain), &trust, &node, &SerialFloor::new(), Timestamp::now())
 }
 
 fn only(objects: BTreeMap<String, Object>) -> (String, Object) {

@@ -11,7 +11,7 @@ use armor_hub_client::bundle::payload::{
 use armor_hub_client::console;
 use armor_hub_client::file::is_same;
 use armor_hub_client::keys::{KeyId, PublicKey};
-use armor_hub_client::mms::check_name;
+use armor_hub_client::name::check_name;
 use armor_hub_client::trust::{KeyChanges, TrustChanges};
 use armor_policy::escaped_path;
 use armor_policy::names::NODE_PROPERTIES;

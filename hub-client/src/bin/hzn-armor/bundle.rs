@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::payload::{Payload, PolicyFile, Settings, Target};
+use armor_hub_client::bundle::plain::PlainFields;
 use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, SerialFloor, verify};
 use armor_hub_client::console;
@@ -123,9 +124,12 @@ fn sign(command: &Sign) -> anyhow::Result<ExitCode> {
 
 fn check(command: &Verify) -> anyhow::Result<ExitCode> {
     let trust = load_trust(&command.trust)?;
-    let meta = match &command.meta {
+    let plain = match &command.meta {
         None => None,
-        Some(path) => Some(read_meta(path)?),
+        Some(path) => {
+            let MetaData { hash_algorithm, public_key, signature, .. } = read_meta(path)?;
+            Some(PlainFields { hash_algorithm, public_key, signature })
+        }
     };
     let node = NodeIdentity {
         org: command.node_org.clone(),
@@ -146,7 +150,8 @@ fn check(command: &Verify) -> anyhow::Result<ExitCode> {
             })
             .collect::<anyhow::Result<_>>()?,
     };
-    match verify(&read(&command.file)?, meta.as_ref(), &trust, &node, &SerialFloor::new(), Timestamp::now()) {
+    match verify(&read(&command.file)?, plain.as_ref(), &trust, &node, &SerialFloor::new(), Timestamp::now())
+    {
         Ok(bundle) => {
             if let Err(error) = policy::compile_as_nodes(&bundle.policies) {
                 console::tell(format_args!("refused (does-not-compile): {error}"));

@@ -68,8 +68,9 @@ pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
             command.hub.org
         );
     }
-    let (hash_algorithm, public_key, signature) =
-        plain.map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
+    let (hash_algorithm, public_key, signature) = plain.map_or((None, None, None), |fields| {
+        (Some(fields.hash_algorithm), Some(fields.public_key), Some(fields.signature))
+    });
     let object = NewObject {
         object_id: object_id(&payload, &bundle.digest()),
         object_type: BUNDLE_TYPE.to_owned(),

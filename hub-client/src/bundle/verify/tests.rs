@@ -49,9 +49,8 @@ fn code(bytes: &[u8], trust: &TrustStore) -> &'static str {
     check(bytes, trust).map_or_else(|refusal| refusal.code(), |_| "accepted")
 }
 
-fn plain_meta(data: &[u8], key: &PrivateKey) -> MetaData {
-    let (hash_algorithm, public_key, signature) = PlainSignature::make(data, key).unwrap().unwrap().fields();
-    MetaData { hash_algorithm, public_key, signature, ..MetaData::default() }
+fn plain(data: &[u8], key: &PrivateKey) -> PlainFields {
+    PlainSignature::make(data, key).unwrap().unwrap().fields()
 }
 
 #[test]
@@ -159,31 +158,31 @@ fn a_bare_payload_is_trusted_only_by_metadata_and_a_pinned_key() {
     let (mine, other) = (key(KeyType::Rsa), key(KeyType::Rsa));
     let data = payload(1).to_bytes().unwrap();
     let trust = trusting(&[&mine]);
-    let with = |meta: &MetaData| {
+    let with = |meta: &PlainFields| {
         verify(&data, Some(meta), &trust, &node(), &SerialFloor::new(), now())
             .map_or_else(|r| r.code(), |_| "accepted")
     };
-    let good = plain_meta(&data, &mine);
+    let good = plain(&data, &mine);
     assert_eq!(with(&good), "accepted");
-    assert_eq!(with(&plain_meta(&data, &other)), "unknown-signer");
-    assert_eq!(with(&plain_meta(b"other data", &mine)), "bad-signature");
+    assert_eq!(with(&plain(&data, &other)), "unknown-signer");
+    assert_eq!(with(&plain(b"other data", &mine)), "bad-signature");
     assert_eq!(
-        with(&MetaData { hash_algorithm: "SHA1".to_owned(), ..good.clone() }),
+        with(&PlainFields { hash_algorithm: "SHA1".to_owned(), ..good.clone() }),
         "unsupported-signature"
     );
-    assert_eq!(with(&MetaData { signature: "?".to_owned(), ..good.clone() }), "unsupported-signature");
-    assert_eq!(with(&MetaData { public_key: "AAAA".to_owned(), ..good.clone() }), "unsupported-signature");
+    assert_eq!(with(&PlainFields { signature: "?".to_owned(), ..good.clone() }), "unsupported-signature");
+    assert_eq!(with(&PlainFields { public_key: "AAAA".to_owned(), ..good.clone() }), "unsupported-signature");
     for missing in [
-        MetaData { hash_algorithm: String::new(), ..good.clone() },
-        MetaData { public_key: String::new(), ..good.clone() },
-        MetaData { signature: String::new(), ..good.clone() },
+        PlainFields { hash_algorithm: String::new(), ..good.clone() },
+        PlainFields { public_key: String::new(), ..good.clone() },
+        PlainFields { signature: String::new(), ..good.clone() },
     ] {
         assert_eq!(with(&missing), "unsigned");
     }
     assert_eq!(code(&data, &trust), "unsigned");
     // The signature in the metadata does not help an envelope.
     let stranger = envelope(&data, &[&other]);
-    let meta = plain_meta(&stranger, &mine);
+    let meta = plain(&stranger, &mine);
     let refusal = verify(&stranger, Some(&meta), &trust, &node(), &SerialFloor::new(), now()).unwrap_err();
     assert_eq!(refusal.code(), "unknown-signer");
 }
