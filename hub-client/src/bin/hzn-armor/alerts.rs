@@ -17,7 +17,7 @@ use armor_policy::escaped_path;
 
 use crate::files::check_output;
 use crate::hub::HubArgs;
-use crate::policy::plural;
+use crate::text::plural;
 
 /// An `AlertsCommand` is a subcommand of `alerts`.
 #[derive(Debug, clap::Subcommand)]

@@ -1,12 +1,16 @@
-//! This module finds the policy files in directories, and checks that an output is not also an input.
+//! This module finds the policy files in directories, reads bundles, and writes outputs that are not also
+//! inputs.
 
 use std::fmt::Display;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
+use armor_hub_client::bundle::MAX_BUNDLE;
 use armor_hub_client::console;
-use armor_hub_client::file::{is_same, other_kind};
+use armor_hub_client::file::{self, is_same, other_kind};
 use armor_policy::escaped_path;
 
 /// Maximum number of policy files that one command reads.
@@ -129,4 +133,21 @@ pub fn check_output<'p, W: Display>(
         );
     }
     Ok(())
+}
+
+/// Reads a bundle's file, up to the maximum size of a bundle.
+pub fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
+    file::read(path, MAX_BUNDLE).with_context(|| escaped_path(path))
+}
+
+/// Writes a command's result to `path`, or to standard output.
+pub fn write_output(path: Option<&Path>, bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    match path {
+        Some(path) => fs::write(path, bytes).with_context(|| escaped_path(path))?,
+        None => {
+            let mut out = console::stdout();
+            out.write_all(bytes).and_then(|()| out.flush())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

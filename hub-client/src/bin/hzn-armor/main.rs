@@ -6,13 +6,13 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod alerts;
-mod build;
 mod bundle;
 mod files;
 mod hub;
 mod keys;
 mod policy;
-mod publish;
+mod sources;
+mod text;
 
 use std::process::ExitCode;
 

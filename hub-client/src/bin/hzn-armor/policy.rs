@@ -1,26 +1,14 @@
 //! `hzn-armor policy` reports errors in policy files before they are signed.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
-use armor_hub_client::bundle::MAX_PAYLOAD;
 use armor_hub_client::console;
-use armor_hub_client::file;
-use armor_policy::escaped_path;
-use armor_policy::model::{Kind, Location};
-use armor_policy::{
-    Checked, CompileError, CompileOptions, Diagnostic, Diagnostics, Policy, Posture, compile,
-};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::build::bundled_name;
 use crate::files;
-
-const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links: BTreeMap::new() };
+use crate::sources::{self, Source};
 
 /// A `PolicyCommand` is a subcommand of `policy`.
 #[derive(Debug, clap::Subcommand)]
@@ -41,135 +29,12 @@ pub struct Check {
     json: bool,
 }
 
-/// A `Source` is a policy file that was read, with the result of checking it.
-pub struct Source {
-    /// The path as the user gave it.
-    pub path: PathBuf,
-    /// The file's content.
-    pub text: String,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Good(Checked),
-    Invalid(Diagnostics),
-    /// Each policy is valid, but its tables would be too large.
-    TooComplex(CompileError),
-    /// The file cannot be read, or has a name that no bundle can contain.
-    Unusable(String),
-}
-
-impl Outcome {
-    fn of(name: &str, text: &str) -> Self {
-        match armor_policy::check(name, text) {
-            Err(diagnostics) => Self::Invalid(diagnostics),
-            Ok(checked) => {
-                if let Some(twin) = twin(&checked.policies) {
-                    return Self::Invalid(Diagnostics { list: vec![twin], more: 0 });
-                }
-                let problem = checked.policies.iter().find_map(|policy| compile(&[policy], &OPTIONS).err());
-                problem.map_or(Self::Good(checked), Self::TooComplex)
-            }
-        }
-    }
-}
-
-impl Source {
-    fn read(path: &Path) -> Self {
-        let name = escaped_path(path);
-        let (text, outcome) = match file::read(path, MAX_PAYLOAD) {
-            Err(error) => (String::new(), Outcome::Unusable(format!("{name}: {error}"))),
-            Ok(bytes) => match armor_policy::text::decode(&name, bytes) {
-                Err(diagnostics) => (String::new(), Outcome::Invalid(diagnostics)),
-                Ok(text) => {
-                    let outcome = match (Outcome::of(&name, &text), bundled_name(path)) {
-                        (Outcome::Good(_), Err(problem)) => Outcome::Unusable(format!("{problem:#}")),
-                        (outcome, _) => outcome,
-                    };
-                    (text, outcome)
-                }
-            },
-        };
-        Self { path: path.to_owned(), text, outcome }
-    }
-
-    /// Returns the file's policies, if they are valid.
-    pub fn policies(&self) -> &[Policy] {
-        match &self.outcome {
-            Outcome::Good(checked) => &checked.policies,
-            _ => &[],
-        }
-    }
-
-    /// Returns whether the file may be signed.
-    pub fn is_good(&self) -> bool {
-        matches!(self.outcome, Outcome::Good(_))
-    }
-
-    /// Returns a text with one line per finding.
-    pub fn report(&self) -> String {
-        let path = escaped_path(&self.path);
-        match &self.outcome {
-            Outcome::Invalid(diagnostics) => format!("{diagnostics}"),
-            Outcome::TooComplex(problem) => problem.to_string(),
-            Outcome::Unusable(problem) => problem.clone(),
-            Outcome::Good(checked) => {
-                let mut report = String::new();
-                for warning in &checked.warnings {
-                    let _ = writeln!(report, "{warning} [warning]");
-                }
-                let _ =
-                    write!(report, "{path}: ok, {}", plural(checked.policies.len(), "policy", "policies"));
-                report
-            }
-        }
-    }
-
-    fn json(&self) -> Value {
-        let (mut policies, mut errors, mut warnings, mut more) = (json!([]), json!([]), json!([]), 0);
-        let findings = |list: &[Diagnostic]| -> Value {
-            list.iter()
-                .map(|d| {
-                    json!({ "line": d.location.line, "column": d.location.column, "message": d.message, "help": d.help })
-                })
-                .collect()
-        };
-        match &self.outcome {
-            Outcome::Invalid(diagnostics) => {
-                errors = findings(&diagnostics.list);
-                more = diagnostics.more;
-            }
-            Outcome::TooComplex(problem) => {
-                errors = match problem {
-                    CompileError::Pattern { location: Location { line, column }, .. } => {
-                        json!([{ "line": line, "column": column, "message": problem.to_string() }])
-                    }
-                    _ => json!([{ "message": problem.to_string() }]),
-                };
-            }
-            Outcome::Unusable(problem) => errors = json!([{ "message": problem }]),
-            Outcome::Good(checked) => {
-                policies = checked.policies.iter().map(|policy| policy.name.clone()).collect();
-                warnings = findings(&checked.warnings);
-            }
-        }
-        json!({
-            "file": escaped_path(&self.path), "ok": self.is_good(), "policies": policies, "errors": errors, "moreErrors": more, "warnings": warnings,
-        })
-    }
-}
-
-/// Reads and checks the files.
-pub fn read(files: &[PathBuf]) -> Vec<Source> {
-    files.iter().map(|path| Source::read(path)).collect()
-}
-
 /// Runs the command.
 pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     let PolicyCommand::Check(Check { files, json }) = command;
     let found = files::find(&files)?;
     found.tell_left_out();
-    let sources = read(&found.files);
+    let sources = sources::read(&found.files);
     let mut out = console::stdout();
     if json {
         writeln!(out, "{:#}", sources.iter().map(Source::json).collect::<Value>())?;
@@ -179,44 +44,4 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if sources.iter().all(Source::is_good) { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// Compiles what a node might compile, for any selection of policies: each policy for hosts by itself, and
-/// all policies for containers together, because all of them might select one container.
-///
-/// # Errors
-/// Fails with the [`CompileError`] for which every node refuses the bundle.
-pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
-    let (containers, hosts): (Vec<_>, Vec<_>) =
-        policies.iter().partition(|policy| policy.kind == Kind::Container);
-    compile(&containers, &OPTIONS)?;
-    hosts.into_iter().try_for_each(|policy| compile(&[policy], &OPTIONS).map(drop))
-}
-
-/// Refuses two policies with the same name.
-pub fn refuse_twins<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> anyhow::Result<()> {
-    twin(policies).map_or(Ok(()), |twin| bail!("{twin}"))
-}
-
-/// Returns the first policy that has the name of an earlier one. Alerts could not distinguish them, because
-/// they do not contain the namespace.
-fn twin<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Option<Diagnostic> {
-    let mut seen = HashMap::new();
-    policies.into_iter().find_map(|policy| {
-        let Policy { kind, name, file, location, .. } = policy;
-        let (other, line) = seen.insert((kind, name), (file, location.line))?;
-        Some(Diagnostic {
-            file: file.clone(),
-            location: *location,
-            message: format!("policy `{name}` stands already in {other}, line {line}"),
-            help:
-                "give one of them another metadata.name: alerts know policies by it, whatever their namespace"
-                    .to_owned(),
-        })
-    })
-}
-
-/// Returns a number with the singular or plural of a word.
-pub fn plural(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }

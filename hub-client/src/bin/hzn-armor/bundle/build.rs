@@ -11,15 +11,13 @@ use armor_hub_client::bundle::payload::{
 use armor_hub_client::console;
 use armor_hub_client::file::is_same;
 use armor_hub_client::keys::{KeyId, PublicKey};
-use armor_hub_client::name::check_name;
 use armor_hub_client::trust::{KeyChanges, TrustChanges};
 use armor_policy::escaped_path;
 use armor_policy::names::NODE_PROPERTIES;
 use jiff::{Timestamp, ToSpan as _};
 
-use crate::bundle::output;
-use crate::files::{self, check_output};
-use crate::policy;
+use crate::files::{self, check_output, write_output};
+use crate::sources::{self, bundled_name};
 
 /// A `Build` contains the arguments of `build`.
 #[derive(Debug, clap::Args)]
@@ -112,14 +110,14 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
     check_output("--out", command.out.as_deref(), policies.chain(keys))?;
     let names = bundled_names(&found.files)?;
     found.tell_left_out();
-    let sources = policy::read(&found.files);
+    let sources = sources::read(&found.files);
     for source in sources.iter().filter(|source| !source.is_good()) {
         console::tell(source.report());
     }
-    if !sources.iter().all(policy::Source::is_good) {
+    if !sources.iter().all(sources::Source::is_good) {
         bail!("nothing built: correct the policies first");
     }
-    policy::refuse_twins(sources.iter().flat_map(policy::Source::policies)).context("nothing built")?;
+    sources::refuse_twins(sources.iter().flat_map(sources::Source::policies)).context("nothing built")?;
     let policies =
         names.into_iter().zip(sources).map(|(file, source)| PolicyFile { file, text: source.text }).collect();
     // Whole seconds are precise enough, and the payload stays readable.
@@ -177,7 +175,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
             );
         }
     }
-    policy::compile_as_nodes(&payload.parse_policies()?)
+    sources::compile_as_nodes(&payload.parse_policies()?)
         .context("nothing built: together, the policies are too complex")?;
     if let Some(moment) = ahead(&payload) {
         console::tell(format_args!(
@@ -186,26 +184,13 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
             payload.serial
         ));
     }
-    output(command.out.as_deref(), &bytes)
+    write_output(command.out.as_deref(), &bytes)
 }
 
 /// Returns the time until which default serials are lower than this one, if it is above the current time.
 fn ahead(payload: &Payload) -> Option<Timestamp> {
     let moment = Timestamp::from_second(i64::try_from(payload.serial).ok()?).ok()?;
     (moment > payload.created).then_some(moment)
-}
-
-/// Returns the name that a file has in a bundle: its name without directories.
-///
-/// # Errors
-/// Fails if a bundle cannot contain that name.
-pub fn bundled_name(path: &Path) -> anyhow::Result<&str> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name =
-        name.with_context(|| format!("{}: the name is not text: rename the file", escaped_path(path)))?;
-    check_name(name)
-        .with_context(|| format!("{}: rename the file, a bundle knows it by its name", escaped_path(path)))?;
-    Ok(name)
 }
 
 /// Returns the names of files in a bundle.

@@ -15,7 +15,7 @@ use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId}
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 
-use crate::bundle::read;
+use crate::files::read_bundle;
 use crate::hub::HubArgs;
 
 /// A `Publish` contains the arguments of `publish`.
@@ -46,7 +46,7 @@ pub struct Publish {
 pub async fn run(command: Publish) -> anyhow::Result<ExitCode> {
     console::expect_reader()?;
     let file = escaped_path(&command.file);
-    let data = read(&command.file)?;
+    let data = read_bundle(&command.file)?;
     let bundle = SignedBundle::open(&data, None).with_context(|| file.clone())?;
     let payload = Payload::parse(bundle.payload()).with_context(|| file.clone())?;
     let plain = match (&command.plain_key, &bundle.signatures) {
