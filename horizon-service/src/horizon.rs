@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
+use armor_base::file;
+use armor_base::name::check_name;
 use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::css::CssConfig;
 use armor_hub_client::ess::EssConfig;
-use armor_hub_client::file;
 use armor_hub_client::mms::MmsError;
-use armor_hub_client::name::check_name;
 use serde_json::Value;
 
 use crate::hub::HubConfig;

@@ -26,8 +26,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use armor_base::file::{self, FileError};
 use armor_hub_client::bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
-use armor_hub_client::file::{self, FileError};
 use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
 use armor_hub_client::trust::TrustChanges;
 use armor_policy::escaped_path;

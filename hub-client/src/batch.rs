@@ -562,7 +562,7 @@ mod tests {
     #[test]
     fn object_ids_hold_only_what_travels() {
         let id = object_id("no de/ü..x", 1, 2);
-        assert!(crate::name::check_name(&id).is_ok(), "{id}");
+        assert!(armor_base::name::check_name(&id).is_ok(), "{id}");
         assert_ne!(id, object_id("no de/ü..x", 1, 2));
     }
 }

@@ -23,6 +23,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use armor_base::name::check_name;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -30,7 +31,6 @@ use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
 use crate::css::{CssClient, NewObject};
 use crate::keys::{KeyId, PrivateKey};
 use crate::mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
-use crate::name::check_name;
 use crate::receipt::{MAX_HELD, Range, Receipt};
 use crate::signed::SignedError;
 use crate::status::{self, NodeStatus};

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use armor_base::file;
+use armor_base::name::check_name;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -14,10 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::ess::MAX_PUT;
-use crate::file;
 use crate::http::{self, Peer};
 use crate::mms::{Credentials, Destination, DestinationPolicy, HUB_TYPE, MetaData, MmsError, ObjectStatus};
-use crate::name::check_name;
 use crate::tls;
 
 /// Default time limit of one request; a bundle of several megabytes is one request.

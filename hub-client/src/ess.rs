@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use armor_base::file;
+use armor_base::name::check_name;
 use armor_policy::escaped_path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::file;
 use crate::http::{self, Peer};
 use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus};
-use crate::name::check_name;
 use crate::tls;
 
 /// Maximum size of a node's object in bytes: some nodes never send an object of more than one 5 MiB chunk.

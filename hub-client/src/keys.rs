@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_base::file::{self, FileError};
 use armor_policy::escaped_path;
 use armor_policy::text::foreign_encoding;
 use base64::Engine as _;
@@ -29,8 +30,6 @@ use rsa::traits::PublicKeyParts as _;
 use rustls::pki_types::pem::{self, SectionKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-
-use crate::file::{self, FileError};
 
 const OID_ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const OID_EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");

@@ -1,21 +1,18 @@
 //! This crate holds the code that hub and node share: MMS clients, signed bundles and their keys, alerts and
 //! receipts.
 
-// The print macros panic if standard output or standard error is closed; `console` does not.
+// The print macros panic if standard output or standard error is closed; `armor_console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod alert;
 pub mod batch;
 pub mod bundle;
 pub mod collector;
-pub mod console;
 pub mod css;
 pub mod ess;
-pub mod file;
 mod http;
 pub mod keys;
 pub mod mms;
-pub mod name;
 pub mod receipt;
 pub mod signed;
 pub mod status;

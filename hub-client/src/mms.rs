@@ -7,11 +7,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use armor_base::name::BadName;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use armor_policy::escaped_path;
-
-use crate::name::BadName;
 
 /// Object type of bundles, hub to node.
 pub const BUNDLE_TYPE: &str = "hzn-armor.bundle";

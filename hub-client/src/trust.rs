@@ -16,10 +16,10 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use armor_base::file::{self, FileError};
 use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{self, FileError};
 use crate::keys::{KeyError, KeyId, Malformed, PublicKey};
 
 /// Maximum number of a role's keys, pinned or added, of files with them, and of removed ids that are

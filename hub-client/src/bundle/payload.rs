@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use armor_base::name::check_name;
 use armor_policy::diagnostics::Diagnostic;
 use armor_policy::model::{MAX_DESCRIPTIONS, Rule};
 use armor_policy::{Diagnostics, Policy};
@@ -13,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::constraint::{Constraint, ConstraintError};
 use super::version::Version;
-use crate::name::check_name;
 use crate::trust::TrustChanges;
 
 /// Format that this version reads and writes; no other document by the same signer has it.

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use armor_console as console;
 use armor_policy::escaped_path;
 
 use super::ledger::{Ledger, LedgerError};
-use crate::console;
 
 /// An `OutputConfig` says where the collector writes alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]

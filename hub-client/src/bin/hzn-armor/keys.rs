@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use armor_hub_client::console;
+use armor_console as console;
 use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
 use armor_policy::escaped_path;
 

@@ -2,7 +2,7 @@
 //!
 //! Exit status: 0 for success, 1 if something is refused or fails, 2 for wrong usage.
 
-// The print macros panic if standard output or standard error is closed; `console` does not.
+// The print macros panic if standard output or standard error is closed; `armor_console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod alerts;
@@ -16,7 +16,7 @@ mod text;
 
 use std::process::ExitCode;
 
-use armor_hub_client::console;
+use armor_console as console;
 use clap::{Parser, Subcommand};
 
 /// Signed security policies for Open Horizon edge nodes, and the alerts they make.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use armor_hub_client::console;
+use armor_console as console;
 use serde_json::Value;
 
 use crate::files;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use armor_base::file::is_same;
+use armor_console as console;
 use armor_hub_client::bundle::payload::{
     AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
 };
-use armor_hub_client::console;
-use armor_hub_client::file::is_same;
 use armor_hub_client::keys::{KeyId, PublicKey};
 use armor_hub_client::trust::{KeyChanges, TrustChanges};
 use armor_policy::escaped_path;

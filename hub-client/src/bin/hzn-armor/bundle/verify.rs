@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
+use armor_console as console;
 use armor_hub_client::bundle::plain::PlainFields;
 use armor_hub_client::bundle::{NodeIdentity, SerialFloor, verify};
-use armor_hub_client::console;
 use armor_hub_client::keys::KeyId;
 use armor_hub_client::mms::MetaData;
 use armor_hub_client::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustStore, not_read};

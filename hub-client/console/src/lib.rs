@@ -1,8 +1,14 @@
-//! This module writes to standard output and standard error, either of which may be closed or full.
+//! This crate writes to standard output and standard error, either of which may be closed or full, and parses
+//! command lines, for the two programs `hzn-armor` and `hzn-armor-agent`.
+//!
+//! It is a crate of its own so that the libraries below them need not compile clap.
 //!
 //! Invariants: nothing here panics; output that could not be written to standard output is an error of the
 //! program; a reader that closed its end early (as `head` does) or never existed gets no message; a failed
 //! write to standard error is ignored.
+
+// The print macros panic if standard output or standard error is closed; this crate does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::error::Error;
 use std::fmt;
