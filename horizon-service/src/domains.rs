@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use armor_base::file;
 use armor_bpf::{DEVICE_BLOCK, DEVICE_CHARACTER, LinkedFile};
-use armor_hub_client::bundle::NodeIdentity;
-use armor_hub_client::bundle::constraint::Properties;
+use armor_bundle::NodeIdentity;
+use armor_bundle::constraint::Properties;
 use armor_policy::model::{Kind, Section, Target};
 use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
 use armor_policy::tables::{Domain, OBJECT_NONE, Verdict};

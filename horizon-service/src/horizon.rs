@@ -5,7 +5,7 @@ use std::path::Path;
 
 use armor_base::file;
 use armor_base::name::check_name;
-use armor_hub_client::bundle::NodeIdentity;
+use armor_bundle::NodeIdentity;
 use armor_hub_client::css::CssConfig;
 use armor_hub_client::ess::EssConfig;
 use armor_hub_client::mms::MmsError;

@@ -18,11 +18,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_hub_client::bundle::plain::PlainFields;
-use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
-use armor_hub_client::keys::{KeyId, PublicKey};
+use armor_bundle::keys::{KeyId, PublicKey};
+use armor_bundle::plain::PlainFields;
+use armor_bundle::trust::{TrustError, TrustStore};
+use armor_bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
 use armor_hub_client::mms::{MetaData, MmsError};
-use armor_hub_client::trust::{TrustError, TrustStore};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 use tokio::sync::watch;

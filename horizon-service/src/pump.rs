@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use armor_bpf::{BpfError, Counters, Enforcer, Event, Events, Leftover};
+use armor_bundle::payload::AlreadyHeld;
 use armor_hub_client::alert::Alert;
-use armor_hub_client::bundle::payload::AlreadyHeld;
 use armor_hub_client::status::SpoolStats;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;

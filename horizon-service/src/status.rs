@@ -428,7 +428,7 @@ fn policy_line(policy: &PolicyFigures) -> String {
 mod tests {
     use super::*;
     use crate::report::PolicyInForce;
-    use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
+    use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
 
     #[test]
     fn tells_whether_an_agent_runs_and_whether_enforcement_goes_on() {

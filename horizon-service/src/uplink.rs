@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use armor_base::name::check_name;
+use armor_bundle::keys::PublicKey;
 use armor_hub_client::batch::Sealer;
-use armor_hub_client::keys::PublicKey;
 use armor_hub_client::mms::{ALERTS_TYPE, MmsError, STATUS_TYPE};
 use armor_hub_client::receipt::{self, Range, Receipt};
 use armor_hub_client::signed::SignedError;

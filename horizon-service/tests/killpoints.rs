@@ -17,11 +17,11 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use armor_bundle::keys::{KeyType, PrivateKey};
 use armor_contract_tests::{Fixture, Hub, Role as UserRole, Trial, both_hubs, run, run_all};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::css::{CssClient, CssConfig};
 use armor_hub_client::ess::{EssClient, EssConfig};
-use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::ALERTS_TYPE;
 use harness::{Actor, Order, Role, Route, State};
 

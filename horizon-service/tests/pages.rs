@@ -54,6 +54,7 @@ fn sources() -> String {
         "bpf/src",
         "policy/src",
         "hub-client/base/src",
+        "hub-client/bundle/src",
         "hub-client/console/src",
         "hub-client/src",
         "horizon-service/src",

@@ -17,12 +17,12 @@ use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
+use armor_bundle::keys::{KeyError, KeyId, PrivateKey, PublicKey};
 use jiff::Timestamp;
 use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, MAX_LINE};
-use crate::keys::{KeyError, KeyId, PrivateKey, PublicKey};
 
 /// Maximum size of an object in bytes. The sync service fails on objects of more than one 5 MiB chunk.
 pub const MAX_OBJECT: usize = 4 << 20;
@@ -439,7 +439,7 @@ fn read(content: &[u8]) -> Result<Batch, BatchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::KeyType;
+    use armor_bundle::keys::KeyType;
 
     fn key() -> PrivateKey {
         PrivateKey::generate(KeyType::Ed25519).unwrap()

@@ -6,16 +6,13 @@
 
 pub mod alert;
 pub mod batch;
-pub mod bundle;
 pub mod collector;
 pub mod css;
 pub mod ess;
 mod http;
-pub mod keys;
 pub mod mms;
 pub mod receipt;
 pub mod signed;
 pub mod status;
 pub mod steps;
 pub mod tls;
-pub mod trust;

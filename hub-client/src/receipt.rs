@@ -5,11 +5,11 @@
 //! of type `hzn-armor.receipt`. Receipts are cumulative: a later one covers everything that an earlier one
 //! covered, so losing a receipt or replaying an old one is harmless.
 
+use armor_bundle::keys::{KeyId, PrivateKey, PublicKey};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Mark, name_part, random_part};
-use crate::keys::{KeyId, PrivateKey, PublicKey};
 use crate::signed::{self, SignedError, Unverified};
 
 /// DSSE payload type of a receipt.
@@ -99,7 +99,7 @@ impl Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::KeyType;
+    use armor_bundle::keys::KeyType;
 
     #[test]
     fn only_a_pinned_keys_receipt_for_this_node_is_believed() {

@@ -1,11 +1,10 @@
 //! This module signs and verifies small JSON documents: a DSSE envelope around one value, signed with one
 //! key. Receipts and node status use it.
 
+use armor_bundle::dsse::{Envelope, EnvelopeSignature, Message};
+use armor_bundle::keys::{KeyError, PrivateKey, PublicKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::bundle::dsse::{Envelope, EnvelopeSignature, Message};
-use crate::keys::{KeyError, PrivateKey, PublicKey};
 
 /// A `SignedError` says why a signed document cannot be made or trusted.
 #[derive(Debug, thiserror::Error)]

@@ -5,11 +5,11 @@
 //! trusts the key because it is pinned, or because it is the first one seen for a node that the hub itself
 //! names as the owner.
 
+use armor_bundle::keys::{Malformed, PrivateKey, PublicKey};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{name_part, random_part};
-use crate::keys::{Malformed, PrivateKey, PublicKey};
 use crate::signed::{self, SignedError, Unverified};
 
 /// DSSE payload type of a status.
@@ -137,7 +137,7 @@ impl NodeStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::KeyType;
+    use armor_bundle::keys::KeyType;
 
     #[test]
     fn a_status_is_signed_with_the_key_it_carries() {

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use armor_bundle::dsse::Envelope;
+use armor_bundle::keys::PrivateKey;
+use armor_bundle::plain::PlainFields;
+use armor_bundle::trust::TrustStore;
+use armor_bundle::{NodeIdentity, SerialFloor, verify};
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
-use armor_hub_client::bundle::dsse::Envelope;
-use armor_hub_client::bundle::plain::PlainFields;
-use armor_hub_client::bundle::{NodeIdentity, SerialFloor, verify};
 use armor_hub_client::css::CssConfig;
-use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
-use armor_hub_client::trust::TrustStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 

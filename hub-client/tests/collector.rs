@@ -12,6 +12,7 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use armor_bundle::keys::{KeyId, KeyType, PrivateKey};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::LostReason;
@@ -21,7 +22,6 @@ use armor_hub_client::collector::{
 };
 use armor_hub_client::css::CssClient;
 use armor_hub_client::ess::EssClient;
-use armor_hub_client::keys::{KeyId, KeyType, PrivateKey};
 use armor_hub_client::mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, RECEIPT_TYPE, STATUS_TYPE, ServiceId};
 use armor_hub_client::receipt::{MAX_OBJECT, Range, Receipt};
 use node::{Sealed, Stream};

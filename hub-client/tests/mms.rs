@@ -6,11 +6,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use armor_bundle::keys::{KeyType, PrivateKey};
+use armor_bundle::plain::PlainSignature;
 use armor_contract_tests::{Credential, Fixture, Hub, Role, both_hubs, no_hub, run_all};
-use armor_hub_client::bundle::plain::PlainSignature;
 use armor_hub_client::css::{CssClient, CssConfig, NewObject};
 use armor_hub_client::ess::{EssClient, EssConfig};
-use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ObjectStatus, ServiceId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -2,12 +2,12 @@
 //! alerts, and the codes of refusals, and check that the pages show only commands that exist.
 #![allow(clippy::unwrap_used)]
 
+use armor_bundle::dsse::{Envelope, EnvelopeSignature};
+use armor_bundle::payload::{Payload, PolicyFile, Postures, Requires, Settings, Target};
+use armor_bundle::trust::{KeyChanges, TrustChanges};
 use armor_contract_tests::pages;
 use armor_contract_tests::reference::{compare, fields, help, table};
 use armor_hub_client::alert::Alert;
-use armor_hub_client::bundle::dsse::{Envelope, EnvelopeSignature};
-use armor_hub_client::bundle::payload::{Payload, PolicyFile, Postures, Requires, Settings, Target};
-use armor_hub_client::trust::{KeyChanges, TrustChanges};
 
 #[test]
 fn commands() {
@@ -88,7 +88,7 @@ fn fields_of_an_alert() {
 
 #[test]
 fn codes_of_refusals() {
-    let source = include_str!("../src/bundle/verify.rs");
+    let source = include_str!("../bundle/src/verify.rs");
     let variants = documented(source);
     let mut rows = vec!["| code | |\n|---|---|".to_owned()];
     for line in source.lines() {

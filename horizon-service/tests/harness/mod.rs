@@ -15,15 +15,15 @@ use std::time::Duration;
 use armor_agent::hub::{Hub, HubConfig};
 use armor_agent::spool::{Spool, SpoolConfig};
 use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
+use armor_bundle::NodeIdentity;
+use armor_bundle::keys::PrivateKey;
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::Sealer;
-use armor_hub_client::bundle::NodeIdentity;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, CollectorError, Finding, OutputConfig, ReceiptRoute, Report,
 };
 use armor_hub_client::css::{CssClient, CssConfig};
 use armor_hub_client::ess::{EssAddress, EssConfig};
-use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::status::AgentReport;
 use armor_hub_client::steps::Steps;
 use jiff::Timestamp;

@@ -11,12 +11,12 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use armor_bundle::keys::PublicKey;
 use armor_policy::escaped;
 use armor_policy::escaped_path;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::batch::{Digest, Mark};
-use crate::keys::PublicKey;
 use crate::receipt::Range;
 
 /// Version of the schema.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use armor_bundle::keys::{KeyType, PrivateKey};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{self, Digest, Header, Lost, LostReason, Mark};
-use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::status::{AgentReport, NodeStatus, SpoolStats};
 use jiff::Timestamp;
 

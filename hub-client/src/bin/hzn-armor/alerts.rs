@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
+use armor_bundle::keys::{KeyId, PrivateKey};
 use armor_console as console;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
-use armor_hub_client::keys::{KeyId, PrivateKey};
 use armor_hub_client::mms::{DestinationPolicy, ServiceId};
 use armor_policy::escaped_path;
 

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
 use armor_base::file::{self, is_same, other_kind};
+use armor_bundle::MAX_BUNDLE;
 use armor_console as console;
-use armor_hub_client::bundle::MAX_BUNDLE;
 use armor_policy::escaped_path;
 
 /// Maximum number of policy files that one command reads.

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use armor_bundle::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
 use armor_console as console;
-use armor_hub_client::keys::{KeyError, KeyType, Malformed, PrivateKey, PublicKey};
 use armor_policy::escaped_path;
 
 /// A `KeysCommand` is a subcommand of `keys`.

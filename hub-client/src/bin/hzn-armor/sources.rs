@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use armor_base::file;
 use armor_base::name::check_name;
-use armor_hub_client::bundle::MAX_PAYLOAD;
+use armor_bundle::MAX_PAYLOAD;
 use armor_policy::escaped_path;
 use armor_policy::model::{Kind, Location};
 use armor_policy::{

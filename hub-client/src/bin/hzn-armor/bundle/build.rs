@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use armor_base::file::is_same;
-use armor_console as console;
-use armor_hub_client::bundle::payload::{
+use armor_bundle::keys::{KeyId, PublicKey};
+use armor_bundle::payload::{
     AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
 };
-use armor_hub_client::keys::{KeyId, PublicKey};
-use armor_hub_client::trust::{KeyChanges, TrustChanges};
+use armor_bundle::trust::{KeyChanges, TrustChanges};
+use armor_console as console;
 use armor_policy::escaped_path;
 use armor_policy::names::NODE_PROPERTIES;
 use jiff::{Timestamp, ToSpan as _};

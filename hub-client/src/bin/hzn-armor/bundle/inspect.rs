@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use armor_bundle::keys::PublicKey;
+use armor_bundle::payload::{Payload, PolicyFile, Settings, Target};
+use armor_bundle::trust::TrustChanges;
+use armor_bundle::verify::{Signatures, SignedBundle};
 use armor_console as console;
-use armor_hub_client::bundle::payload::{Payload, PolicyFile, Settings, Target};
-use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
-use armor_hub_client::keys::PublicKey;
-use armor_hub_client::trust::TrustChanges;
 use armor_policy::escaped_path;
 
 use crate::files::read_bundle;

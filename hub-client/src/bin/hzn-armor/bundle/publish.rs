@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use armor_bundle::Payload;
+use armor_bundle::keys::PrivateKey;
+use armor_bundle::plain::PlainSignature;
+use armor_bundle::verify::{Signatures, SignedBundle};
 use armor_console as console;
-use armor_hub_client::bundle::Payload;
-use armor_hub_client::bundle::plain::PlainSignature;
-use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
 use armor_hub_client::css::NewObject;
-use armor_hub_client::keys::PrivateKey;
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
 use armor_policy::escaped_path;
 use jiff::Timestamp;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use armor_hub_client::bundle::dsse::Envelope;
-use armor_hub_client::bundle::payload::Payload;
-use armor_hub_client::bundle::verify::{Signatures, SignedBundle};
-use armor_hub_client::keys::PrivateKey;
+use armor_bundle::dsse::Envelope;
+use armor_bundle::keys::PrivateKey;
+use armor_bundle::payload::Payload;
+use armor_bundle::verify::{Signatures, SignedBundle};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 

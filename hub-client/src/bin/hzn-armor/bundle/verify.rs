@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
+use armor_bundle::keys::KeyId;
+use armor_bundle::plain::PlainFields;
+use armor_bundle::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustStore, not_read};
+use armor_bundle::{NodeIdentity, SerialFloor, verify};
 use armor_console as console;
-use armor_hub_client::bundle::plain::PlainFields;
-use armor_hub_client::bundle::{NodeIdentity, SerialFloor, verify};
-use armor_hub_client::keys::KeyId;
 use armor_hub_client::mms::MetaData;
-use armor_hub_client::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustStore, not_read};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::version::{Range, Version};
+use crate::version::{Range, Version};
 
 /// A node's properties by name.
 pub type Properties = BTreeMap<String, Value>;

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::bundle::payload::tests::payload;
-use crate::bundle::payload::{Payload, Requires};
 use crate::keys::{KeyType, PrivateKey};
+use crate::payload::tests::payload;
+use crate::payload::{Payload, Requires};
 use crate::trust::{KeyChanges, TrustChanges};
 
 fn node() -> NodeIdentity {
@@ -332,7 +332,7 @@ MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 
 #[test]
 fn a_serial_far_ahead_is_refused_and_the_highest_has_a_successor() {
-    use crate::bundle::payload::MAX_AHEAD;
+    use crate::payload::MAX_AHEAD;
     let key = key(KeyType::Ed25519);
     let trust = trusting(&[&key]);
     let most = u64::try_from(now().as_second()).unwrap() + MAX_AHEAD;

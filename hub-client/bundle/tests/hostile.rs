@@ -6,10 +6,10 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use armor_hub_client::bundle::dsse::Envelope;
-use armor_hub_client::bundle::{MAX_PAYLOAD, NodeIdentity, SerialFloor, verify};
-use armor_hub_client::keys::{KeyType, PrivateKey};
-use armor_hub_client::trust::TrustStore;
+use armor_bundle::dsse::Envelope;
+use armor_bundle::keys::{KeyType, PrivateKey};
+use armor_bundle::trust::TrustStore;
+use armor_bundle::{MAX_PAYLOAD, NodeIdentity, SerialFloor, verify};
 use jiff::Timestamp;
 
 /// `Counting` counts allocated bytes, so that the test can read the peak.

@@ -12,9 +12,9 @@ use armor_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::constraint::{Constraint, ConstraintError};
-use super::version::Version;
+use crate::constraint::{Constraint, ConstraintError};
 use crate::trust::TrustChanges;
+use crate::version::Version;
 
 /// Format that this version reads and writes; no other document by the same signer has it.
 pub const FORMAT: &str = "horizon-armor.bundle/1";
@@ -165,8 +165,8 @@ pub struct PolicyFile {
 /// A `PayloadError` says why a payload is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// The payload exceeds [`super::MAX_PAYLOAD`] bytes.
-    #[error("the payload has {0} bytes, {max} are allowed", max = super::MAX_PAYLOAD)]
+    /// The payload exceeds [`crate::MAX_PAYLOAD`] bytes.
+    #[error("the payload has {0} bytes, {max} are allowed", max = crate::MAX_PAYLOAD)]
     TooLarge(usize),
     /// The payload requires something that this agent does not support.
     #[error("{0}")]
@@ -215,7 +215,7 @@ struct HeadRequires {
 impl Payload {
     /// Parses and checks a payload, but does not parse its policies yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, PayloadError> {
-        if bytes.len() > super::MAX_PAYLOAD {
+        if bytes.len() > crate::MAX_PAYLOAD {
             return Err(PayloadError::TooLarge(bytes.len()));
         }
         let json = |e: serde_json::Error| PayloadError::Json(e.to_string());
@@ -241,7 +241,7 @@ impl Payload {
         self.check()?;
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| PayloadError::Json(e.to_string()))?;
         bytes.push(b'\n');
-        if bytes.len() > super::MAX_PAYLOAD { Err(PayloadError::TooLarge(bytes.len())) } else { Ok(bytes) }
+        if bytes.len() > crate::MAX_PAYLOAD { Err(PayloadError::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
 
     /// Checks that the serial leaves room for later ones at `now` ([`MAX_AHEAD`]).

@@ -13,13 +13,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::constraint::Properties;
-use super::dsse::{Envelope, EnvelopeSignature, MAX_SIGNATURES, Message, PAYLOAD_TYPE};
-use super::payload::{Payload, PayloadError};
-use super::plain::{PlainFields, PlainProblem, PlainSignature};
-use super::{MAX_BUNDLE, MAX_PAYLOAD};
+use crate::constraint::Properties;
+use crate::dsse::{Envelope, EnvelopeSignature, MAX_SIGNATURES, Message, PAYLOAD_TYPE};
 use crate::keys::{KeyId, PublicKey};
+use crate::payload::{Payload, PayloadError};
+use crate::plain::{PlainFields, PlainProblem, PlainSignature};
 use crate::trust::{BadChange, TrustStore};
+use crate::{MAX_BUNDLE, MAX_PAYLOAD};
 
 /// A `NodeIdentity` identifies the node, to decide whether a bundle is for it.
 #[derive(Debug, Clone, Default, PartialEq)]

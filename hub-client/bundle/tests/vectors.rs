@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::keys::{KeyError, Malformed, PublicKey};
+use armor_bundle::keys::{KeyError, Malformed, PublicKey};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)

@@ -27,7 +27,7 @@ use rsa::pkcs8::der::{Decode as _, Encode as _};
 use rsa::pkcs8::{ObjectIdentifier, PrivateKeyInfoRef, SubjectPublicKeyInfoRef};
 use rsa::signature::Verifier as _;
 use rsa::traits::PublicKeyParts as _;
-use rustls::pki_types::pem::{self, SectionKind};
+use rustls_pki_types::pem::{self, SectionKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
