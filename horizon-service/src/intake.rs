@@ -22,7 +22,7 @@ use armor_bundle::keys::{KeyId, PublicKey};
 use armor_bundle::plain::PlainFields;
 use armor_bundle::trust::{TrustError, TrustStore};
 use armor_bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
-use armor_hub_client::mms::{MetaData, MmsError};
+use armor_mms::{MetaData, MmsError};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 use tokio::sync::watch;

@@ -30,9 +30,9 @@ use std::path::{Path, PathBuf};
 
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{self, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer};
-use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::{Range, Receipt};
 pub use armor_hub_client::status::SpoolStats;
+use armor_mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};

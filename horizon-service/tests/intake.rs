@@ -27,8 +27,8 @@ use armor_bundle::dsse::Envelope;
 use armor_bundle::keys::{KeyType, PrivateKey, PublicKey};
 use armor_bundle::{MAX_BUNDLE, NodeIdentity};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
-use armor_hub_client::css::{CssClient, NewObject};
-use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, ServiceId};
+use armor_mms::css::{CssClient, NewObject};
+use armor_mms::{BUNDLE_TYPE, DestinationPolicy, ServiceId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

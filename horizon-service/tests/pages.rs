@@ -56,6 +56,7 @@ fn sources() -> String {
         "hub-client/base/src",
         "hub-client/bundle/src",
         "hub-client/console/src",
+        "hub-client/mms/src",
         "hub-client/src",
         "horizon-service/src",
         "scripts",

@@ -19,11 +19,11 @@ use armor_contract_tests::{DevHub, Fixture, both_hubs, dev_hub, run_all};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{Mark, Sealer};
 use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
-use armor_hub_client::css::NewObject;
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
-use armor_hub_client::mms::{ALERTS_TYPE, MmsError, ObjectStatus, RECEIPT_TYPE, STATUS_TYPE};
 use armor_hub_client::receipt::Receipt;
 use armor_hub_client::status::{self, AgentReport, NodeStatus};
+use armor_mms::css::NewObject;
+use armor_mms::ess::{EssAddress, EssClient, EssConfig};
+use armor_mms::{ALERTS_TYPE, MmsError, ObjectStatus, RECEIPT_TYPE, STATUS_TYPE};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 

@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use armor_base::name::check_name;
 use armor_bundle::keys::{KeyId, PrivateKey};
+use armor_mms::css::{CssClient, NewObject};
+use armor_mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
-use crate::css::{CssClient, NewObject};
-use crate::mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
 use crate::receipt::{MAX_HELD, Range, Receipt};
 use crate::signed::SignedError;
 use crate::status::{self, NodeStatus};

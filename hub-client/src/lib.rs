@@ -7,12 +7,7 @@
 pub mod alert;
 pub mod batch;
 pub mod collector;
-pub mod css;
-pub mod ess;
-mod http;
-pub mod mms;
 pub mod receipt;
 pub mod signed;
 pub mod status;
 pub mod steps;
-pub mod tls;

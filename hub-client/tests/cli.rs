@@ -14,8 +14,8 @@ use armor_bundle::plain::PlainFields;
 use armor_bundle::trust::TrustStore;
 use armor_bundle::{NodeIdentity, SerialFloor, verify};
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
-use armor_hub_client::css::CssConfig;
-use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
+use armor_mms::css::CssConfig;
+use armor_mms::{BUNDLE_TYPE, MetaData};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 

@@ -20,10 +20,10 @@ use armor_hub_client::collector::{
     Collector, CollectorConfig, CollectorError, Finding, LedgerError, OutputConfig, OutputError,
     ReceiptRoute, Summary,
 };
-use armor_hub_client::css::CssClient;
-use armor_hub_client::ess::EssClient;
-use armor_hub_client::mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, RECEIPT_TYPE, STATUS_TYPE, ServiceId};
 use armor_hub_client::receipt::{MAX_OBJECT, Range, Receipt};
+use armor_mms::css::CssClient;
+use armor_mms::ess::EssClient;
+use armor_mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, RECEIPT_TYPE, STATUS_TYPE, ServiceId};
 use node::{Sealed, Stream};
 use tokio::process::Command;
 

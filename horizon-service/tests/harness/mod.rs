@@ -22,10 +22,10 @@ use armor_hub_client::batch::Sealer;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, CollectorError, Finding, OutputConfig, ReceiptRoute, Report,
 };
-use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssAddress, EssConfig};
 use armor_hub_client::status::AgentReport;
 use armor_hub_client::steps::Steps;
+use armor_mms::css::{CssClient, CssConfig};
+use armor_mms::ess::{EssAddress, EssConfig};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;

@@ -19,7 +19,7 @@ use armor_bundle::trust::TrustStore;
 use armor_bundle::{NodeIdentity, Refusal, SerialFloor, VerifiedBundle, verify};
 use armor_contract_tests::pages::{calls, unknown_option};
 use armor_contract_tests::{Fixture, Hub as _, Outcome, RealHub, eventually, run};
-use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
+use armor_mms::{BUNDLE_TYPE, MetaData};
 use armor_real_tools_tests::{Hub, Hzn, Object, Registry, Said};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};

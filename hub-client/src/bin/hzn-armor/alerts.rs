@@ -12,7 +12,7 @@ use armor_console as console;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
-use armor_hub_client::mms::{DestinationPolicy, ServiceId};
+use armor_mms::{DestinationPolicy, ServiceId};
 use armor_policy::escaped_path;
 
 use crate::files::check_output;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use armor_hub_client::css::{CssClient, CssConfig, DEFAULT_TIMEOUT};
+use armor_mms::css::{CssClient, CssConfig, DEFAULT_TIMEOUT};
 
 /// A `HubArgs` contains the hub's address and the user's credentials.
 #[derive(Debug, clap::Args)]

@@ -10,8 +10,8 @@ use armor_bundle::keys::PrivateKey;
 use armor_bundle::plain::PlainSignature;
 use armor_bundle::verify::{Signatures, SignedBundle};
 use armor_console as console;
-use armor_hub_client::css::NewObject;
-use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
+use armor_mms::css::NewObject;
+use armor_mms::{BUNDLE_TYPE, DestinationPolicy, MmsError, ServiceId};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 

@@ -10,7 +10,7 @@ use armor_bundle::plain::PlainFields;
 use armor_bundle::trust::{BUNDLE_KEYS, RECEIPT_KEYS, TrustStore, not_read};
 use armor_bundle::{NodeIdentity, SerialFloor, verify};
 use armor_console as console;
-use armor_hub_client::mms::MetaData;
+use armor_mms::MetaData;
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 

@@ -15,9 +15,10 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::error::{Credentials, MmsError};
 use crate::ess::MAX_PUT;
 use crate::http::{self, Peer};
-use crate::mms::{Credentials, Destination, DestinationPolicy, HUB_TYPE, MetaData, MmsError, ObjectStatus};
+use crate::object::{Destination, DestinationPolicy, HUB_TYPE, MetaData, ObjectStatus};
 use crate::tls;
 
 /// Default time limit of one request; a bundle of several megabytes is one request.

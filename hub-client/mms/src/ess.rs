@@ -19,8 +19,9 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 
+use crate::error::{Credentials, MmsError};
 use crate::http::{self, Peer};
-use crate::mms::{Credentials, MetaData, MmsError, ObjectStatus};
+use crate::object::{MetaData, ObjectStatus};
 use crate::tls;
 
 /// Maximum size of a node's object in bytes: some nodes never send an object of more than one 5 MiB chunk.

@@ -8,10 +8,13 @@ use armor_policy::escaped;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 
-use crate::mms::{MmsError, ObjectStatus};
+use crate::error::MmsError;
+use crate::object::ObjectStatus;
 
 /// Maximum number of bytes kept of an error's text.
 const MAX_ERROR_TEXT: u64 = 1024;
+/// Maximum size of a list in bytes: some 10,000 metadata records.
+const MAX_LIST: u64 = 16 << 20;
 /// Maximum size of an object's state in bytes: it is one word.
 const MAX_STATE: u64 = 256;
 
@@ -141,7 +144,7 @@ impl Peer {
         match response.status() {
             StatusCode::NOT_FOUND => Ok(Vec::new()),
             _ => {
-                let body = self.content(response, crate::mms::MAX_LIST).await?;
+                let body = self.content(response, MAX_LIST).await?;
                 let list: Option<Vec<T>> = serde_json::from_slice(&body)
                     .map_err(|e| MmsError::BadAnswer { server: self.name.clone(), reason: e.to_string() })?;
                 Ok(list.unwrap_or_default())

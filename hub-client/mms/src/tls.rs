@@ -138,8 +138,8 @@ impl ServerCertVerifier for PinnedVerifier {
 mod tests {
     use super::*;
 
-    const HUB: &[u8] = include_bytes!("tls/hub.pem");
-    const OTHER: &[u8] = include_bytes!("tls/other-hub.pem");
+    const HUB: &[u8] = include_bytes!("../tests/certificates/hub.pem");
+    const OTHER: &[u8] = include_bytes!("../tests/certificates/other-hub.pem");
 
     fn believes(verifier: &PinnedVerifier, pem: &[u8], name: &str) -> bool {
         let leaf = CertificateDer::from_pem_slice(pem).unwrap();
