@@ -12,9 +12,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use armor_alerts::status::{AgentReport, SpoolStats};
 use armor_base::file::{self, FileError, Links};
 use armor_console as console;
-use armor_hub_client::status::{AgentReport, SpoolStats};
 use armor_policy::escaped_path;
 use armor_policy::model::Kind;
 use jiff::Timestamp;

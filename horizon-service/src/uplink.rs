@@ -19,13 +19,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use armor_alerts::batch::Sealer;
+use armor_alerts::receipt::{self, Range, Receipt};
+use armor_alerts::signed::SignedError;
+use armor_alerts::status::{AgentReport, NodeStatus};
+use armor_alerts::steps::{NoSteps, Steps};
 use armor_base::name::check_name;
 use armor_bundle::keys::PublicKey;
-use armor_hub_client::batch::Sealer;
-use armor_hub_client::receipt::{self, Range, Receipt};
-use armor_hub_client::signed::SignedError;
-use armor_hub_client::status::{AgentReport, NodeStatus};
-use armor_hub_client::steps::{NoSteps, Steps};
 use armor_mms::{ALERTS_TYPE, MmsError, STATUS_TYPE};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};

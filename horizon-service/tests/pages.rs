@@ -53,6 +53,7 @@ fn sources() -> String {
     let directories = [
         "bpf/src",
         "policy/src",
+        "hub-client/alerts/src",
         "hub-client/base/src",
         "hub-client/bundle/src",
         "hub-client/console/src",

@@ -23,18 +23,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use armor_alerts::batch::{self, Batch, Header, LostReason, Mark, name_part};
+use armor_alerts::receipt::{MAX_HELD, Range, Receipt};
+use armor_alerts::signed::SignedError;
+use armor_alerts::status::{self, NodeStatus};
+use armor_alerts::steps::{NoSteps, Steps};
 use armor_base::name::check_name;
 use armor_bundle::keys::{KeyId, PrivateKey};
 use armor_mms::css::{CssClient, NewObject};
 use armor_mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, MetaData, MmsError, RECEIPT_TYPE, STATUS_TYPE};
 use jiff::Timestamp;
 use serde::Serialize;
-
-use crate::batch::{self, Batch, Header, LostReason, Mark, name_part};
-use crate::receipt::{MAX_HELD, Range, Receipt};
-use crate::signed::SignedError;
-use crate::status::{self, NodeStatus};
-use crate::steps::{NoSteps, Steps};
 
 use ledger::{Boundary, Held, Ledger, Stream};
 pub use ledger::{LEDGER_FILE, LedgerError};

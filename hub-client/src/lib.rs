@@ -4,10 +4,4 @@
 // The print macros panic if standard output or standard error is closed; `armor_console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod alert;
-pub mod batch;
 pub mod collector;
-pub mod receipt;
-pub mod signed;
-pub mod status;
-pub mod steps;

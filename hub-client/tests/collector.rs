@@ -12,15 +12,15 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use armor_alerts::alert::Alert;
+use armor_alerts::batch::LostReason;
+use armor_alerts::receipt::{MAX_OBJECT, Range, Receipt};
 use armor_bundle::keys::{KeyId, KeyType, PrivateKey};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::LostReason;
 use armor_hub_client::collector::{
     Collector, CollectorConfig, CollectorError, Finding, LedgerError, OutputConfig, OutputError,
     ReceiptRoute, Summary,
 };
-use armor_hub_client::receipt::{MAX_OBJECT, Range, Receipt};
 use armor_mms::css::CssClient;
 use armor_mms::ess::EssClient;
 use armor_mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, RECEIPT_TYPE, STATUS_TYPE, ServiceId};

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use armor_alerts::alert::Alert;
 use armor_bundle::keys::{KeyType, PrivateKey};
 use armor_contract_tests::disk::{SmallDisk, own_mounts};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
-use armor_hub_client::alert::Alert;
 use armor_mms::css::CssClient;
 use armor_mms::{ALERTS_TYPE, RECEIPT_TYPE, STATUS_TYPE};
 use node::{Sealed, Stream};

@@ -2,12 +2,12 @@
 //! alerts, and the codes of refusals, and check that the pages show only commands that exist.
 #![allow(clippy::unwrap_used)]
 
+use armor_alerts::alert::Alert;
 use armor_bundle::dsse::{Envelope, EnvelopeSignature};
 use armor_bundle::payload::{Payload, PolicyFile, Postures, Requires, Settings, Target};
 use armor_bundle::trust::{KeyChanges, TrustChanges};
 use armor_contract_tests::pages;
 use armor_contract_tests::reference::{compare, fields, help, table};
-use armor_hub_client::alert::Alert;
 
 #[test]
 fn commands() {
@@ -61,7 +61,7 @@ fn documented(source: &str) -> Vec<(String, &str)> {
 
 #[test]
 fn fields_of_an_alert() {
-    let source = include_str!("../src/alert.rs");
+    let source = include_str!("../alerts/src/alert.rs");
     let mut rows = Vec::new();
     for (text, code) in documented(source) {
         if code.starts_with("pub ") {

@@ -11,13 +11,12 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use armor_alerts::batch::{Digest, Mark};
+use armor_alerts::receipt::Range;
 use armor_bundle::keys::PublicKey;
 use armor_policy::escaped;
 use armor_policy::escaped_path;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
-
-use crate::batch::{Digest, Mark};
-use crate::receipt::Range;
 
 /// Version of the schema.
 const SCHEMA: i64 = 1;

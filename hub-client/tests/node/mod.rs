@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use armor_alerts::alert::Alert;
+use armor_alerts::batch::{self, Digest, Header, Lost, LostReason, Mark};
+use armor_alerts::status::{AgentReport, NodeStatus, SpoolStats};
 use armor_bundle::keys::{KeyType, PrivateKey};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{self, Digest, Header, Lost, LostReason, Mark};
-use armor_hub_client::status::{AgentReport, NodeStatus, SpoolStats};
 use jiff::Timestamp;
 
 /// A `Stream` is a node's alert stream: its key and the chain of the alerts sent.
