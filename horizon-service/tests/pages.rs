@@ -56,9 +56,9 @@ fn sources() -> String {
         "hub-client/alerts/src",
         "hub-client/base/src",
         "hub-client/bundle/src",
+        "hub-client/cli/src",
         "hub-client/console/src",
         "hub-client/mms/src",
-        "hub-client/src",
         "horizon-service/src",
         "scripts",
     ];

@@ -21,7 +21,7 @@ use armor_alerts::status::AgentReport;
 use armor_alerts::steps::Steps;
 use armor_bundle::NodeIdentity;
 use armor_bundle::keys::PrivateKey;
-use armor_hub_client::collector::{
+use armor_cli::collector::{
     Collector, CollectorConfig, CollectorError, Finding, OutputConfig, ReceiptRoute, Report,
 };
 use armor_mms::css::{CssClient, CssConfig};

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use armor_bundle::keys::{KeyId, PrivateKey};
-use armor_console as console;
-use armor_hub_client::collector::{
+use armor_cli::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
+use armor_console as console;
 use armor_mms::{DestinationPolicy, ServiceId};
 use armor_policy::escaped_path;
 

@@ -16,11 +16,11 @@ use armor_alerts::alert::Alert;
 use armor_alerts::batch::LostReason;
 use armor_alerts::receipt::{MAX_OBJECT, Range, Receipt};
 use armor_bundle::keys::{KeyId, KeyType, PrivateKey};
-use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
-use armor_hub_client::collector::{
+use armor_cli::collector::{
     Collector, CollectorConfig, CollectorError, Finding, LedgerError, OutputConfig, OutputError,
     ReceiptRoute, Summary,
 };
+use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
 use armor_mms::css::CssClient;
 use armor_mms::ess::EssClient;
 use armor_mms::{ALERTS_TYPE, DestinationPolicy, HUB_TYPE, RECEIPT_TYPE, STATUS_TYPE, ServiceId};

@@ -61,7 +61,7 @@ fn documented(source: &str) -> Vec<(String, &str)> {
 
 #[test]
 fn fields_of_an_alert() {
-    let source = include_str!("../alerts/src/alert.rs");
+    let source = include_str!("../../alerts/src/alert.rs");
     let mut rows = Vec::new();
     for (text, code) in documented(source) {
         if code.starts_with("pub ") {
@@ -88,7 +88,7 @@ fn fields_of_an_alert() {
 
 #[test]
 fn codes_of_refusals() {
-    let source = include_str!("../bundle/src/verify.rs");
+    let source = include_str!("../../bundle/src/verify.rs");
     let variants = documented(source);
     let mut rows = vec!["| code | |\n|---|---|".to_owned()];
     for line in source.lines() {
