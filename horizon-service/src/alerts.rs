@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use armor_alerts::alert::{ALERT_THRESHOLD, Alert};
 use armor_bpf::{Event, Guard, HOST_DOMAIN, Hook};
-use armor_hub_client::alert::{ALERT_THRESHOLD, Alert};
 use armor_policy::Domain;
 use armor_policy::decision::{RuleInfo, Verdict};
 use armor_policy::path::Permission;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::file::{self, FileError};
+use armor_base::file::{self, FileError};
 use armor_policy::document::text;
 use armor_policy::{Diagnostics, escaped_path};
 use config::{Config, ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};

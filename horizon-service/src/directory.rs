@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::file::{self, FileError, Links};
+use armor_base::file::{self, FileError, Links};
 use armor_policy::escaped_path;
 
 /// Maximum number of files that are read.

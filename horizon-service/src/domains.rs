@@ -10,10 +10,10 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use armor_base::file;
 use armor_bpf::{DEVICE_BLOCK, DEVICE_CHARACTER, LinkedFile};
-use armor_hub_client::bundle::NodeIdentity;
-use armor_hub_client::bundle::constraint::Properties;
-use armor_hub_client::file;
+use armor_bundle::NodeIdentity;
+use armor_bundle::constraint::Properties;
 use armor_policy::decision::Verdict;
 use armor_policy::model::Kind;
 use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};

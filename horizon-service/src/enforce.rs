@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, MountTree, ProofError, UNIDENTIFIED_DOMAIN};
-use armor_hub_client::bundle::VerifiedBundle;
-use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
+use armor_bundle::VerifiedBundle;
+use armor_bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
 use armor_policy::{CompileError, Domain, Policy, Posture};
 use jiff::Timestamp;

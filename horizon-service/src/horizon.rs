@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use armor_hub_client::bundle::NodeIdentity;
-use armor_hub_client::css::CssConfig;
-use armor_hub_client::ess::EssConfig;
-use armor_hub_client::file;
-use armor_hub_client::mms::{MmsError, check_name};
+use armor_base::file;
+use armor_base::name::check_name;
+use armor_bundle::NodeIdentity;
+use armor_mms::MmsError;
+use armor_mms::css::CssConfig;
+use armor_mms::ess::EssConfig;
 use serde_json::Value;
 
 use crate::hub::HubConfig;

@@ -13,12 +13,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use armor_hub_client::bundle::NodeIdentity;
-use armor_hub_client::bundle::constraint::Constraint;
-use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssClient, EssConfig};
-use armor_hub_client::keys::KeyId;
-use armor_hub_client::mms::{BUNDLE_TYPE, MetaData, MmsError, ObjectStatus, RECEIPT_TYPE};
+use armor_bundle::NodeIdentity;
+use armor_bundle::constraint::Constraint;
+use armor_bundle::keys::KeyId;
+use armor_mms::css::{CssClient, CssConfig};
+use armor_mms::ess::{EssClient, EssConfig};
+use armor_mms::{BUNDLE_TYPE, MetaData, MmsError, ObjectStatus, RECEIPT_TYPE};
 
 /// A `HubConfig` says how to reach the hub.
 #[derive(Debug, Clone)]

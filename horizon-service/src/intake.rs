@@ -18,10 +18,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
-use armor_hub_client::keys::{KeyId, PublicKey};
-use armor_hub_client::mms::{MetaData, MmsError};
-use armor_hub_client::trust::{TrustError, TrustStore};
+use armor_bundle::keys::{KeyId, PublicKey};
+use armor_bundle::plain::PlainFields;
+use armor_bundle::trust::{TrustError, TrustStore};
+use armor_bundle::{MAX_BUNDLE, NodeIdentity, Refusal, VerifiedBundle, verify};
+use armor_mms::{MetaData, MmsError};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -464,8 +465,13 @@ impl<K: Kernel> BundleIntake<K> {
             (self.trust.clone(), site.node.clone(), site.names.clone(), site.process, floor)
         };
         let among_others = meta.is_some() && self.hub.as_deref().is_some_and(Hub::shows_those_of_others);
+        let plain = meta.map(|MetaData { hash_algorithm, public_key, signature, .. }| PlainFields {
+            hash_algorithm,
+            public_key,
+            signature,
+        });
         let judged = tokio::task::spawn_blocking(move || {
-            let bundle = match verify(&bytes, meta.as_ref(), &trust, &node, &floor, Timestamp::now()) {
+            let bundle = match verify(&bytes, plain.as_ref(), &trust, &node, &floor, Timestamp::now()) {
                 Ok(bundle) => bundle,
                 Err(Refusal::AlreadyAccepted { .. }) => return (bytes, Outcome::NothingToDo),
                 Err(Refusal::WrongTarget(_)) if among_others => return (bytes, Outcome::NothingToDo),

@@ -1,6 +1,6 @@
 //! Contains the parts of `hzn-armor-agent`.
 
-// These macros panic if nobody reads the output; `armor_hub_client::console` does not.
+// These macros panic if nobody reads the output; `armor_console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod alerts;

@@ -15,8 +15,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use armor_hub_client::file::{self, FileError, Links};
-use armor_hub_client::mms::check_name;
+use armor_base::file::{self, FileError, Links};
+use armor_base::name::check_name;
 use armor_policy::escaped_path;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use armor_agent::config::Settings;
 use armor_agent::lock::InstanceLock;
 use armor_agent::{probe, run, status, trial};
-use armor_hub_client::console;
+use armor_console as console;
 use armor_policy::escaped_path;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use armor_alerts::alert::Alert;
+use armor_alerts::status::SpoolStats;
 use armor_bpf::{BpfError, Counters, Enforcer, Event, Events, Leftover};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::bundle::payload::AlreadyHeld;
-use armor_hub_client::status::SpoolStats;
+use armor_bundle::payload::AlreadyHeld;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};

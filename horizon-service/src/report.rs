@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
-use armor_hub_client::status::{AgentReport, Refused};
+use armor_alerts::status::{AgentReport, Refused};
+use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_policy::model::Kind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -13,11 +13,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use armor_alerts::batch::Sealer;
+use armor_alerts::status::AgentReport;
 use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
-use armor_hub_client::batch::Sealer;
-use armor_hub_client::bundle::payload::OnAgentStop;
-use armor_hub_client::keys::PublicKey;
-use armor_hub_client::status::AgentReport;
+use armor_bundle::keys::PublicKey;
+use armor_bundle::payload::OnAgentStop;
 use jiff::Timestamp;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};

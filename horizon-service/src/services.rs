@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::file;
+use armor_base::file;
 use serde::{Deserialize, Serialize};
 
 use crate::root::Root;

@@ -6,7 +6,7 @@
 //! - Numbers are gapless from 1. Every number above the receipted one is either a record or inside a lost
 //!   range. No number is ever given twice, even if the database is lost, because `spool.floor` (written and
 //!   synced before) reserves them in blocks.
-//! - The chain of [`armor_hub_client::batch`] is fixed when a record is written. A record whose line no
+//! - The chain of [`armor_alerts::batch`] is fixed when a record is written. A record whose line no
 //!   longer fits its chain becomes a lost range when a batch is made.
 //! - Records and lost ranges together stay within `max_bytes`. Records are evicted in this order: taken from
 //!   the hub without a receipt, never sent, on their way; within each, the least severe first, then the
@@ -28,11 +28,11 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{self, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer};
-use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
-use armor_hub_client::receipt::{Range, Receipt};
-pub use armor_hub_client::status::SpoolStats;
+use armor_alerts::alert::Alert;
+use armor_alerts::batch::{self, Lost, LostReason, MAX_REPLACED, Mark, Replaced, Sealer};
+use armor_alerts::receipt::{Range, Receipt};
+pub use armor_alerts::status::SpoolStats;
+use armor_mms::{ALERTS_TYPE, STATUS_TYPE};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};

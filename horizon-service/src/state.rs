@@ -26,10 +26,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use armor_hub_client::bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
-use armor_hub_client::file::{self, FileError};
-use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
-use armor_hub_client::trust::TrustChanges;
+use armor_base::file::{self, FileError};
+use armor_bundle::keys::{KeyError, KeyType, PrivateKey};
+use armor_bundle::trust::TrustChanges;
+use armor_bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
 use armor_policy::escaped_path;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -480,7 +480,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use armor_hub_client::bundle::dsse::Envelope;
+    use armor_bundle::dsse::Envelope;
     use armor_policy::decision::RuleInfo;
     use serde_json::json;
 
@@ -492,9 +492,7 @@ mod tests {
         });
         let envelope = Envelope::new(payload.to_string().as_bytes());
         let digest =
-            armor_hub_client::bundle::SignedBundle::open(&serde_json::to_vec(&envelope).unwrap(), None)
-                .unwrap()
-                .digest();
+            armor_bundle::SignedBundle::open(&serde_json::to_vec(&envelope).unwrap(), None).unwrap().digest();
         let bytes = serde_json::to_vec(&envelope).unwrap();
         let verified = reopen(&bytes, &digest).unwrap();
         (bytes, verified)

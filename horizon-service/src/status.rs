@@ -12,9 +12,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use armor_hub_client::console;
-use armor_hub_client::file::{self, FileError, Links};
-use armor_hub_client::status::{AgentReport, SpoolStats};
+use armor_alerts::status::{AgentReport, SpoolStats};
+use armor_base::file::{self, FileError, Links};
+use armor_console as console;
 use armor_policy::escaped_path;
 use armor_policy::model::Kind;
 use jiff::Timestamp;
@@ -428,7 +428,7 @@ fn policy_line(policy: &PolicyFigures) -> String {
 mod tests {
     use super::*;
     use crate::report::PolicyInForce;
-    use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
+    use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
 
     #[test]
     fn tells_whether_an_agent_runs_and_whether_enforcement_goes_on() {

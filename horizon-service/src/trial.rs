@@ -17,10 +17,10 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use armor_alerts::alert::Alert;
+use armor_base::file::{self, FileError};
 use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::console;
-use armor_hub_client::file::{self, FileError};
+use armor_console as console;
 use armor_policy::decision::{Decision, Verdict};
 use armor_policy::document::{text, yaml};
 use armor_policy::{Domain, Policy, Posture, escaped, escaped_path};

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use armor_alerts::status::{self, NodeStatus};
+use armor_bundle::dsse::Envelope;
+use armor_bundle::keys::{KeyType, PrivateKey};
+use armor_cli::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
 use armor_contract_tests::disk::own_mounts;
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
-use armor_hub_client::bundle::dsse::Envelope;
-use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
-use armor_hub_client::css::NewObject;
-use armor_hub_client::keys::{KeyType, PrivateKey};
-use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, STATUS_TYPE};
-use armor_hub_client::status::{self, NodeStatus};
+use armor_mms::css::NewObject;
+use armor_mms::{BUNDLE_TYPE, DestinationPolicy, STATUS_TYPE};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 

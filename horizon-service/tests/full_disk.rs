@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use armor_agent::spool::{Spool, SpoolConfig, SpoolError};
 use armor_agent::uplink::{Uplink, UplinkConfig};
+use armor_alerts::alert::Alert;
+use armor_alerts::batch::{self, LostReason, Sealer};
+use armor_alerts::status::{self, AgentReport, NodeStatus, SpoolStats};
+use armor_bundle::keys::{KeyType, PrivateKey};
 use armor_contract_tests::disk::{SmallDisk, own_mounts};
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{self, LostReason, Sealer};
-use armor_hub_client::keys::{KeyType, PrivateKey};
-use armor_hub_client::mms::{ALERTS_TYPE, STATUS_TYPE};
-use armor_hub_client::status::{self, AgentReport, NodeStatus, SpoolStats};
+use armor_mms::{ALERTS_TYPE, STATUS_TYPE};
 use jiff::Timestamp;
 use tokio::process::Command;
 use tokio::sync::watch;

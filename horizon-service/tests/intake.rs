@@ -23,12 +23,12 @@ use armor_agent::report::{HealthFacts, Problem, Reporter};
 use armor_agent::state::State;
 use armor_agent::workload::Workload;
 use armor_bpf::{BpfError, ContainerId, Generation, Labelled};
+use armor_bundle::dsse::Envelope;
+use armor_bundle::keys::{KeyType, PrivateKey, PublicKey};
+use armor_bundle::{MAX_BUNDLE, NodeIdentity};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
-use armor_hub_client::bundle::dsse::Envelope;
-use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity};
-use armor_hub_client::css::{CssClient, NewObject};
-use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
-use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, ServiceId};
+use armor_mms::css::{CssClient, NewObject};
+use armor_mms::{BUNDLE_TYPE, DestinationPolicy, ServiceId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

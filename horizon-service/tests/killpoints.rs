@@ -17,12 +17,12 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use armor_alerts::alert::Alert;
+use armor_bundle::keys::{KeyType, PrivateKey};
 use armor_contract_tests::{Fixture, Hub, Role as UserRole, Trial, both_hubs, run, run_all};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssClient, EssConfig};
-use armor_hub_client::keys::{KeyType, PrivateKey};
-use armor_hub_client::mms::ALERTS_TYPE;
+use armor_mms::ALERTS_TYPE;
+use armor_mms::css::{CssClient, CssConfig};
+use armor_mms::ess::{EssClient, EssConfig};
 use harness::{Actor, Order, Role, Route, State};
 
 /// Steps of a node, and below those of the collector; the suite must kill at each.

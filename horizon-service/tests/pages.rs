@@ -50,7 +50,19 @@ fn sources() -> String {
         }
     }
     let mut all = String::new();
-    for directory in ["bpf/src", "policy/src", "hub-client/src", "horizon-service/src", "scripts"] {
+    let directories = [
+        "bpf/src",
+        "policy/src",
+        "hub-client/alerts/src",
+        "hub-client/base/src",
+        "hub-client/bundle/src",
+        "hub-client/cli/src",
+        "hub-client/console/src",
+        "hub-client/mms/src",
+        "horizon-service/src",
+        "scripts",
+    ];
+    for directory in directories {
         read(&file(directory), &mut all);
     }
     all

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use armor_agent::spool::{Mismatch, Spool, SpoolConfig, SpoolError};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::{self, Batch, Digest, LostReason, Mark, Sealer};
-use armor_hub_client::keys::{KeyType, PrivateKey};
-use armor_hub_client::mms::ALERTS_TYPE;
-use armor_hub_client::receipt::{Range, Receipt};
+use armor_alerts::alert::Alert;
+use armor_alerts::batch::{self, Batch, Digest, LostReason, Mark, Sealer};
+use armor_alerts::receipt::{Range, Receipt};
+use armor_bundle::keys::{KeyType, PrivateKey};
+use armor_mms::ALERTS_TYPE;
 use jiff::Timestamp;
 use proptest::prelude::*;
 

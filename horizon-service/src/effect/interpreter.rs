@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str;
 
-use armor_hub_client::file::{self, Links};
+use armor_base::file::{self, Links};
 use armor_policy::escaped;
 
 use super::find_program;

@@ -13,7 +13,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::file;
+use armor_base::file;
 
 use crate::root::Root;
 

@@ -1,6 +1,6 @@
 //! Assembles a batch from records and lost ranges.
 
-use armor_hub_client::batch::{self, Digest, FULL, LOST_SIZE, Lost, LostReason, Mark, Replaced, Sealer};
+use armor_alerts::batch::{self, Digest, FULL, LOST_SIZE, Lost, LostReason, Mark, Replaced, Sealer};
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use armor_hub_client::batch::{BatchError, Digest};
+use armor_alerts::batch::{BatchError, Digest};
 use armor_policy::escaped_path;
 use rusqlite::ErrorCode;
 

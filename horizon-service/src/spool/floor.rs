@@ -4,8 +4,8 @@
 use std::io;
 use std::path::Path;
 
-use armor_hub_client::batch::Mark;
-use armor_hub_client::file::{self, FileError};
+use armor_alerts::batch::Mark;
+use armor_base::file::{self, FileError};
 use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use armor_hub_client::batch::{Digest, Lost, LostReason, Mark};
-use armor_hub_client::mms::ALERTS_TYPE;
-use armor_hub_client::receipt::Range;
+use armor_alerts::batch::{Digest, Lost, LostReason, Mark};
+use armor_alerts::receipt::Range;
+use armor_mms::ALERTS_TYPE;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 

@@ -15,17 +15,17 @@ use std::time::Duration;
 use armor_agent::hub::{Hub, HubConfig};
 use armor_agent::spool::{Spool, SpoolConfig};
 use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
-use armor_hub_client::alert::Alert;
-use armor_hub_client::batch::Sealer;
-use armor_hub_client::bundle::NodeIdentity;
-use armor_hub_client::collector::{
+use armor_alerts::alert::Alert;
+use armor_alerts::batch::Sealer;
+use armor_alerts::status::AgentReport;
+use armor_alerts::steps::Steps;
+use armor_bundle::NodeIdentity;
+use armor_bundle::keys::PrivateKey;
+use armor_cli::collector::{
     Collector, CollectorConfig, CollectorError, Finding, OutputConfig, ReceiptRoute, Report,
 };
-use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssAddress, EssConfig};
-use armor_hub_client::keys::PrivateKey;
-use armor_hub_client::status::AgentReport;
-use armor_hub_client::steps::Steps;
+use armor_mms::css::{CssClient, CssConfig};
+use armor_mms::ess::{EssAddress, EssConfig};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;

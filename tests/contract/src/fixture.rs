@@ -3,9 +3,9 @@
 //! functions that run on each hub.
 
 use crate::{Client, DevHub, DevHubConfig, Hub, RealHub, Role};
-use armor_hub_client::css::{CssClient, CssConfig};
-use armor_hub_client::ess::{EssAddress, EssClient, EssConfig};
-use armor_hub_client::mms::MmsError;
+use armor_mms::MmsError;
+use armor_mms::css::{CssClient, CssConfig};
+use armor_mms::ess::{EssAddress, EssClient, EssConfig};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fmt::Display;
 use std::future::Future;

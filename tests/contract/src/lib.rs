@@ -1,9 +1,9 @@
 //! This crate provides the real CSS and ESS for tests, beside the development hub and under the same trait,
 //! [`Hub`].
 //!
-//! The contract tests in `tests/contract.rs` check one list of behaviours on both. Other crates' tests use a
-//! [`Fixture`] to run on both too. The real hub is built with the Go toolchain from `tests/real-hub`; a
-//! failure to build is an error.
+//! The contract tests in `tests/contract.rs` check one list of behaviours on both; `tests/clients.rs` runs the
+//! product's clients on both. Other crates' tests use a [`Fixture`] to do so too. The real hub is built with
+//! the Go toolchain from `tests/real-hub`; a failure to build is an error.
 
 mod client;
 pub mod disk;

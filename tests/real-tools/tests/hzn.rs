@@ -13,12 +13,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use armor_bundle::keys::{KeyType, PrivateKey, PublicKey};
+use armor_bundle::plain::PlainFields;
+use armor_bundle::trust::TrustStore;
+use armor_bundle::{NodeIdentity, Refusal, SerialFloor, VerifiedBundle, verify};
 use armor_contract_tests::pages::{calls, unknown_option};
 use armor_contract_tests::{Fixture, Hub as _, Outcome, RealHub, eventually, run};
-use armor_hub_client::bundle::{NodeIdentity, Refusal, SerialFloor, VerifiedBundle, verify};
-use armor_hub_client::keys::{KeyType, PrivateKey, PublicKey};
-use armor_hub_client::mms::{BUNDLE_TYPE, MetaData};
-use armor_hub_client::trust::TrustStore;
+use armor_mms::{BUNDLE_TYPE, MetaData};
 use armor_real_tools_tests::{Hub, Hzn, Object, Registry, Said};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
@@ -332,9 +333,11 @@ fn payload(name: &str, serial: u64) -> String {
 /// Verifies an object as a node of `myorg` that pinned `key` does.
 fn judge(object: &Object, key: &PublicKey) -> Result<VerifiedBundle, Refusal> {
     let meta: MetaData = serde_json::from_value(object.meta.clone()).unwrap();
+    let MetaData { hash_algorithm, public_key, signature, .. } = meta;
+    let plain = PlainFields { hash_algorithm, public_key, signature };
     let node = NodeIdentity { org: "myorg".into(), id: "node1".into(), ..NodeIdentity::default() };
     let trust = TrustStore::of_bundle_keys([key.clone()]);
-    verify(&object.data, Some(&meta), &trust, &node, &SerialFloor::new(), Timestamp::now())
+    verify(&object.data, Some(&plain), &trust, &node, &SerialFloor::new(), Timestamp::now())
 }
 
 fn only(objects: BTreeMap<String, Object>) -> (String, Object) {
@@ -371,7 +374,7 @@ async fn a_signed_bundle_goes_as_it_is() {
     let operator = Operator::new().await;
     let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
     let text = payload("edge", 8);
-    let mut envelope = armor_hub_client::bundle::dsse::Envelope::new(text.as_bytes());
+    let mut envelope = armor_bundle::dsse::Envelope::new(text.as_bytes());
     envelope.sign(text.as_bytes(), &key).unwrap();
     let signed = serde_json::to_vec(&envelope).unwrap();
     let file = operator.write("edge.bundle", &signed);

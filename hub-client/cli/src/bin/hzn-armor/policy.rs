@@ -1,0 +1,47 @@
+//! `hzn-armor policy` reports errors in policy files before they are signed.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use armor_console as console;
+use serde_json::Value;
+
+use crate::files;
+use crate::sources::{self, Source};
+
+/// A `PolicyCommand` is a subcommand of `policy`.
+#[derive(Debug, clap::Subcommand)]
+pub enum PolicyCommand {
+    /// Check files, and the YAML files in directories and their sub-directories, and print every error with
+    /// its place
+    Check(Check),
+}
+
+/// A `Check` contains the arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Policy files or directories
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Print one JSON list: per file its policies, errors and warnings
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
+    let PolicyCommand::Check(Check { files, json }) = command;
+    let found = files::find(&files)?;
+    found.tell_left_out();
+    let sources = sources::read(&found.files);
+    let mut out = console::stdout();
+    if json {
+        writeln!(out, "{:#}", sources.iter().map(Source::json).collect::<Value>())?;
+    } else {
+        for source in &sources {
+            writeln!(out, "{}", source.report())?;
+        }
+    }
+    Ok(if sources.iter().all(Source::is_good) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
