@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use armor_agent::config::Settings;
-use armor_agent::lock::InstanceLock;
-use armor_agent::{probe, run, status, trial};
+use armor_agent::base::config::Settings;
+use armor_agent::base::lock::InstanceLock;
+use armor_agent::cli::{probe, trial};
+use armor_agent::node::{run, status};
 use armor_hub_client::console;
 use armor_policy::escaped_path;
 use clap::{Parser, Subcommand};

@@ -9,8 +9,8 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use armor_agent::spool::{Spool, SpoolConfig, SpoolError};
-use armor_agent::uplink::{Uplink, UplinkConfig};
+use armor_agent::delivery::spool::{Spool, SpoolConfig, SpoolError};
+use armor_agent::delivery::uplink::{Uplink, UplinkConfig};
 use armor_contract_tests::disk::{SmallDisk, own_mounts};
 use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
 use armor_hub_client::alert::Alert;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use armor_agent::spool::{Mismatch, Spool, SpoolConfig, SpoolError};
+use armor_agent::delivery::spool::{Mismatch, Spool, SpoolConfig, SpoolError};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{self, Batch, Digest, LostReason, Mark, Sealer};
 use armor_hub_client::keys::{KeyType, PrivateKey};

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use armor_agent::delivery::spool::{Spool, SpoolConfig};
+use armor_agent::delivery::uplink::{Uplink, UplinkConfig, UplinkError};
 use armor_agent::hub::{Hub, HubConfig};
-use armor_agent::spool::{Spool, SpoolConfig};
-use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
 use armor_contract_tests::{DevHub, Fixture, both_hubs, dev_hub, run_all};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{Mark, Sealer};

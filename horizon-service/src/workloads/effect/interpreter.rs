@@ -7,7 +7,7 @@ use armor_hub_client::file::{self, Links};
 use armor_policy::escaped;
 
 use super::find_program;
-use crate::root::Root;
+use crate::workloads::root::Root;
 
 /// Number of bytes at a file's start that the kernel reads (`BINPRM_BUF_SIZE`).
 const BEGINNING: usize = 256;

@@ -16,14 +16,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
-use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
-use crate::preexisting::PreexistingSearch;
-use crate::report::{Problem, Reporter};
-use crate::runtime::Workloads;
-use crate::spool::{Spool, SpoolError};
-use crate::state::{ReportedTotals, State};
-use crate::status::Seen;
-use crate::workload::Workload;
+use crate::base::report::{Problem, Reporter};
+use crate::delivery::spool::{Spool, SpoolError};
+use crate::events::alerts::{self, Clocks, Fate, Origin, RuleTable};
+use crate::events::preexisting::PreexistingSearch;
+use crate::node::state::{ReportedTotals, State};
+use crate::node::status::Seen;
+use crate::workloads::runtime::Workloads;
+use crate::workloads::workload::Workload;
 
 /// Maximum number of events read from the ring buffer and written to the spool at a time.
 const EVENTS: usize = 512;
@@ -356,7 +356,7 @@ fn table<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::SpoolConfig;
+    use crate::delivery::spool::SpoolConfig;
 
     #[test]
     fn a_disk_that_stays_full_is_reported_once() {

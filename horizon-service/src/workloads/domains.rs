@@ -20,11 +20,11 @@ use armor_policy::tables::{Domain, OBJECT_NONE, Verdict};
 use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile, literal_paths};
 use serde_json::Value;
 
-use crate::effect::without_effect;
-use crate::horizon::horizon_arch;
-use crate::links::{Links, Watched, Whose};
-use crate::root::Root;
-use crate::workload::{Selector, Workload};
+use crate::hub::horizon::horizon_arch;
+use crate::workloads::effect::without_effect;
+use crate::workloads::links::{Links, Watched, Whose};
+use crate::workloads::root::Root;
+use crate::workloads::workload::{Selector, Workload};
 
 /// Maximum number of host directory entries searched for files with hard links.
 const MAX_ENTRIES: usize = 100_000;
@@ -132,7 +132,7 @@ pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<Comp
 fn warn_of_flags(policies: &[&Policy]) {
     let mut rules = policies.iter().flat_map(|policy| &policy.rules);
     if !armor_bpf::sees_file_attributes() && rules.any(|rule| rule.read_only) {
-        tracing::warn!("flags and project ids of files are {}", crate::probe::FLAGS_UNSEEN);
+        tracing::warn!("flags and project ids of files are {}", crate::cli::probe::FLAGS_UNSEEN);
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use armor_hub_client::file;
 
-use crate::root::Root;
+use crate::workloads::root::Root;
 
 /// Maximum size of one of the files, in bytes. Docker stacks up to 128 layers and names each in a few dozen.
 const MAX_FILE: usize = 64 << 10;

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Records leave the spool only by a receipt that is signed with a pinned key, names this node and its key,
 //!   and has the spool's own chain. What the hub says about an object only decides when to send again.
-//! - At most [`crate::spool::MAX_OPEN`] batches are on their way, because with the hub away the ESS hangs on
+//! - At most [`crate::delivery::spool::MAX_OPEN`] batches are on their way, because with the hub away the ESS hangs on
 //!   the fourth PUT.
 //! - A batch is sent again under its own id after a restart, after an unanswered PUT, and when it is missing
 //!   at the hub. If it is there but no receipt comes, or somebody took it, it is sent under a new id that
@@ -30,9 +30,9 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::base::report::Offline;
+use crate::delivery::spool::{BatchInfo, Outgoing, Spool, SpoolError};
 use crate::hub::{Hub, Sent};
-use crate::report::Offline;
-use crate::spool::{BatchInfo, Outgoing, Spool, SpoolError};
 
 /// Maximum number of reasons of refused receipts kept for the status.
 const MAX_REFUSED: usize = 8;
@@ -326,7 +326,7 @@ impl<S: Steps> Uplink<S> {
         let waited = Duration::try_from(now.duration_since(taken)).unwrap_or(Duration::MAX);
         let is_due = self.missing.contains(&batch.range.first)
             || (waited >= self.wait(self.config.receipt_grace, batch) && !self.is_held(batch));
-        if !is_due || self.with_spool(Spool::stats)?.open >= crate::spool::MAX_OPEN {
+        if !is_due || self.with_spool(Spool::stats)?.open >= crate::delivery::spool::MAX_OPEN {
             return Ok(());
         }
         self.reissue(batch, now).await

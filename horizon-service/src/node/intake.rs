@@ -26,16 +26,16 @@ use armor_policy::escaped_path;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::containers::Containers;
-use crate::directory::{Directory, Listing};
-use crate::domains::NodeNames;
-use crate::enforce::{CompiledBundle, EnforceError};
+use crate::base::report::{Offline, Problem, Reporter};
 use crate::hub::Hub;
-use crate::kernel::Kernel;
-use crate::links::{Watched, Whose};
-use crate::report::{Offline, Problem, Reporter};
-use crate::runtime::Workloads;
-use crate::state::{State, StateError, Stored};
+use crate::hub::directory::{Directory, Listing};
+use crate::kernel::port::Kernel;
+use crate::node::bundle::{CompiledBundle, EnforceError};
+use crate::node::containers::Containers;
+use crate::node::state::{State, StateError, Stored};
+use crate::workloads::domains::NodeNames;
+use crate::workloads::links::{Watched, Whose};
+use crate::workloads::runtime::Workloads;
 
 /// First wait after a failure.
 const BACKOFF: Duration = Duration::from_secs(1);

@@ -27,11 +27,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
 
-use crate::alerts::{self, Clocks, Fate, Origin, RuleTable};
-use crate::domains::{self, CompiledPolicies, NodeNames};
-use crate::enforce::attach;
-use crate::entry::{Begun, Entry, LAST_STANDARD};
-use crate::root::Root;
+use crate::cli::entry::{Begun, Entry, LAST_STANDARD};
+use crate::events::alerts::{self, Clocks, Fate, Origin, RuleTable};
+use crate::node::bundle::attach;
+use crate::workloads::domains::{self, CompiledPolicies, NodeNames};
+use crate::workloads::root::Root;
 
 /// The command's domain.
 const DOMAIN: u32 = 1;

@@ -7,7 +7,7 @@ use std::path::Path;
 use armor_policy::escaped_path;
 use armor_policy::model::Target;
 
-use crate::root::Root;
+use crate::workloads::root::Root;
 
 /// `MSDOS_SUPER_MAGIC` and `EXFAT_SUPER_MAGIC`, include/uapi/linux/magic.h.
 const FOLDING: [i64; 2] = [0x4d44, 0x2011_bab0];

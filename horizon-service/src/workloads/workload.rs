@@ -15,7 +15,7 @@ use armor_policy::names::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::root::Root;
+use crate::workloads::root::Root;
 
 /// A `Workload` is a container. It is stored, and found again by the next agent or after a reboot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,9 +32,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use known::{MAX_WORKLOADS, Workloads};
 
-use crate::root::Root;
-use crate::services::Services;
-use crate::workload::HorizonService;
+use crate::workloads::root::Root;
+use crate::workloads::services::Services;
+use crate::workloads::workload::HorizonService;
 use known::{Host, Known, Labels};
 use layers::LayerStore;
 

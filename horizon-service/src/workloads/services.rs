@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use armor_hub_client::file;
 use serde::{Deserialize, Serialize};
 
-use crate::root::Root;
-use crate::state::{StateError, read_json, replace, to_json};
-use crate::workload::{HorizonService, ServiceName};
+use crate::node::state::{StateError, read_json, replace, to_json};
+use crate::workloads::root::Root;
+use crate::workloads::workload::{HorizonService, ServiceName};
 
 const FORMAT: &str = "horizon-armor.services/1";
 /// The Open Horizon agent's default directory of credentials.

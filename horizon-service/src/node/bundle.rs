@@ -13,16 +13,16 @@ use armor_policy::tables::Domain;
 use armor_policy::{CompileError, Policy, Posture};
 use jiff::Timestamp;
 
-use crate::alerts::{DomainNames, RuleTable};
-use crate::containers::Containers;
-use crate::domains::{self, CompiledPolicies, ContainerPolicies, NodeNames};
-use crate::kernel::Kernel;
-use crate::links::{self, Watched, Whose};
-use crate::probe;
-use crate::report::{self, InForce, PolicyInForce};
-use crate::root::Root;
-use crate::state::{State, StateError};
-use crate::workload::Workload;
+use crate::base::report::{self, InForce, PolicyInForce};
+use crate::cli::probe;
+use crate::events::alerts::{DomainNames, RuleTable};
+use crate::kernel::port::Kernel;
+use crate::node::containers::Containers;
+use crate::node::state::{State, StateError};
+use crate::workloads::domains::{self, CompiledPolicies, ContainerPolicies, NodeNames};
+use crate::workloads::links::{self, Watched, Whose};
+use crate::workloads::root::Root;
+use crate::workloads::workload::Workload;
 
 /// Alerts per second and rule if the bundle sets no other limit.
 const ALERTS_PER_SECOND: u32 = 100;

@@ -22,11 +22,11 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::alerts::RESERVED;
-use crate::lock::InstanceLock;
-use crate::report::{ContainerRules, InForce, Offline};
-use crate::runtime::RuntimeState;
-use crate::state::{MAX_FILE, StateError, to_json, unusable, write_whole};
+use crate::base::lock::InstanceLock;
+use crate::base::report::{ContainerRules, InForce, Offline};
+use crate::events::alerts::RESERVED;
+use crate::node::state::{MAX_FILE, StateError, to_json, unusable, write_whole};
+use crate::workloads::runtime::RuntimeState;
 
 const FILE: &str = "status.json";
 /// Number of characters of a container's id that are shown.
@@ -427,7 +427,7 @@ fn policy_line(policy: &PolicyFigures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::PolicyInForce;
+    use crate::base::report::PolicyInForce;
     use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
 
     #[test]

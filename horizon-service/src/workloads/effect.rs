@@ -15,7 +15,7 @@ use armor_policy::Policy;
 use armor_policy::model::{Rule, Section, Target};
 use armor_policy::{escaped, escaped_path};
 
-use crate::root::Root;
+use crate::workloads::root::Root;
 use interpreter::Runs;
 
 /// Maximum number of notes for one root; the rest is counted.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use armor_policy::{Policy, literal_paths};
 
-use crate::domains;
-use crate::root::Root;
-use crate::workload::Workload;
+use crate::workloads::domains;
+use crate::workloads::root::Root;
+use crate::workloads::workload::Workload;
 
 /// Interval between two passes.
 pub const LOOK: Duration = Duration::from_secs(2);

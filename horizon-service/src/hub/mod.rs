@@ -10,6 +10,9 @@
 //! - An object of its own that is gone was taken, by the collector or somebody else; the hub does not notify
 //!   its creator.
 
+pub mod directory;
+pub mod horizon;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
 

@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use armor_bpf::{BpfError, ContainerId, HOST_DOMAIN, UNIDENTIFIED_DOMAIN};
 
-use crate::kernel::Kernel;
-use crate::runtime::Workloads;
-use crate::workload::Workload;
+use crate::kernel::port::Kernel;
+use crate::workloads::runtime::Workloads;
+use crate::workloads::workload::Workload;
 
 /// Numbers for containers' domains. Above them are the domain of unidentified containers and that of the
 /// enforcement proof.

@@ -12,7 +12,7 @@ use armor_policy::tables::{Domain, Permission, RuleInfo, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::workload::Workload;
+use crate::workloads::workload::Workload;
 
 /// KubeArmor's name for the namespace of containers outside Kubernetes.
 const NAMESPACE: &str = "container_namespace";
@@ -322,7 +322,7 @@ pub(crate) mod tests {
     use armor_bpf::{Hook, UNIDENTIFIED_DOMAIN};
     use armor_policy::tables::Decision;
 
-    use crate::workload::{HorizonService, ServiceName};
+    use crate::workloads::workload::{HorizonService, ServiceName};
 
     pub(crate) fn event(verdict: Verdict, permission: Permission) -> Event {
         Event {

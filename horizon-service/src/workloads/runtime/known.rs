@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, EventMessage};
 
-use crate::services::CREDENTIALS_MOUNT;
-use crate::workload::{HorizonService, Workload};
+use crate::workloads::services::CREDENTIALS_MOUNT;
+use crate::workloads::workload::{HorizonService, Workload};
 
 /// `Workloads` are the runtime's containers by id, running or not.
 pub type Workloads = BTreeMap<String, Arc<Workload>>;

@@ -35,8 +35,8 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::alerts::RuleTable;
-use crate::workload::Workload;
+use crate::events::alerts::RuleTable;
+use crate::workloads::workload::Workload;
 
 const FLOOR_FORMAT: &str = "horizon-armor.floor/1";
 const BUNDLE_FORMAT: &str = "horizon-armor.stored-bundle/1";

@@ -1,0 +1,5 @@
+//! Contains what every other directory may use.
+
+pub mod config;
+pub mod lock;
+pub mod report;

@@ -1,0 +1,5 @@
+//! Turns the kernel's events into alerts.
+
+pub mod alerts;
+pub mod preexisting;
+pub mod pump;

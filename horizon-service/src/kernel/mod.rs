@@ -1,0 +1,3 @@
+//! Defines what the agent needs of the kernel side.
+
+pub mod port;
