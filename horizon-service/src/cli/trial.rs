@@ -29,8 +29,9 @@ use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, 
 
 use crate::cli::entry::{Begun, Entry, LAST_STANDARD};
 use crate::events::alerts::{self, Clocks, Fate, Origin, RuleTable};
-use crate::node::bundle::attach;
-use crate::workloads::domains::{self, CompiledPolicies, NodeNames};
+use crate::kernel::attach::attach;
+use crate::workloads::compiled::{self, CompiledPolicies};
+use crate::workloads::node_selector::NodeNames;
 use crate::workloads::root::Root;
 
 /// The command's domain.
@@ -120,7 +121,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         PostureName::Block => Posture::Block,
     };
     let CompiledPolicies { domain: refusing, linked, notes, .. } =
-        domains::build(&selected, posture, &Root::of_process("self"))?;
+        compiled::build(&selected, posture, &Root::of_process("self"))?;
     for note in notes {
         console::tell(format_args!("hzn-armor-agent: {note}"));
     }

@@ -1,3 +1,5 @@
-//! Defines what the agent needs of the kernel side.
+//! Attaches to the kernel side, and defines what the agent needs of it.
 
+pub mod attach;
 pub mod port;
+pub mod requirements;

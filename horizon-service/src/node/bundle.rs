@@ -1,11 +1,10 @@
-//! Attaches to the kernel, and turns an accepted bundle into the kernel's live generation.
+//! Turns an accepted bundle into the kernel's live generation.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, Enforcer, Generation, HOST_DOMAIN, MountTree, ProofError, UNIDENTIFIED_DOMAIN};
+use armor_bpf::{BpfError, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN};
 use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
 use armor_policy::model::Kind;
@@ -14,13 +13,14 @@ use armor_policy::{CompileError, Policy, Posture};
 use jiff::Timestamp;
 
 use crate::base::report::{self, InForce, PolicyInForce};
-use crate::cli::probe;
 use crate::events::alerts::{DomainNames, RuleTable};
 use crate::kernel::port::Kernel;
 use crate::node::containers::Containers;
 use crate::node::state::{State, StateError};
-use crate::workloads::domains::{self, CompiledPolicies, ContainerPolicies, NodeNames};
+use crate::workloads::compiled::{self, CompiledPolicies};
+use crate::workloads::container_policies::ContainerPolicies;
 use crate::workloads::links::{self, Watched, Whose};
+use crate::workloads::node_selector::NodeNames;
 use crate::workloads::root::Root;
 use crate::workloads::workload::Workload;
 
@@ -30,42 +30,6 @@ const ALERTS_PER_SECOND: u32 = 100;
 const MAX_NOTES: usize = 32;
 /// The process whose root is the host's.
 pub const HOST_PROCESS: &str = "1";
-
-/// An `AttachError` is the reason why nothing can be enforced.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The kernel's list of security modules shows that it cannot enforce; nothing was loaded.
-    #[error("this kernel cannot enforce: {0}")]
-    Missing(String),
-    /// The kernel does not take the BPF programs or their pins.
-    #[error(transparent)]
-    Bpf(#[from] BpfError),
-    /// An access that must be refused was not, or could not be tried.
-    #[error("no denial was seen: {0}")]
-    Proof(#[from] ProofError),
-}
-
-/// Returns attached BPF programs that are proven to refuse accesses: by this process, or by the process that
-/// made the generation live which is taken over, since none does so without that proof. Call it only on the
-/// main thread while it is the only one.
-///
-/// # Errors
-/// Fails with [`AttachError`] after unloading what was loaded.
-pub fn attach(pins: Option<&Path>) -> Result<Enforcer, AttachError> {
-    if let Some(reason) = probe::without_bpf(&armor_bpf::active_modules()) {
-        return Err(AttachError::Missing(reason));
-    }
-    let mut enforcer = Enforcer::attach(pins)?;
-    if enforcer.generation() == 0
-        && let Err(error) = enforcer.prove()
-    {
-        if let Err(error) = enforcer.unload() {
-            tracing::warn!("{error}");
-        }
-        return Err(error.into());
-    }
-    Ok(enforcer)
-}
 
 /// An `EnforceError` is the reason why a compiled bundle is not live.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +116,7 @@ impl CompiledBundle {
             hosts.partition(|policy| node.selected_by(policy));
         let host = match selected.as_slice() {
             [] => None,
-            policies => Some(domains::build(policies, posture, &Root::of_process(process))?),
+            policies => Some(compiled::build(policies, posture, &Root::of_process(process))?),
         };
         Ok(Self {
             bundle: bundle.payload.name.clone(),
@@ -265,7 +229,7 @@ impl CompiledBundle {
             Whose::Host(process) => {
                 if self.host.as_ref().is_some_and(|built| Arc::ptr_eq(&built.links, &moved.links)) {
                     let policies: Vec<&Policy> = self.host_policies.iter().map(|policy| &**policy).collect();
-                    self.host = Some(domains::build(&policies, self.posture, &Root::of_process(process))?);
+                    self.host = Some(compiled::build(&policies, self.posture, &Root::of_process(process))?);
                     self.is_live = false;
                 }
             }

@@ -33,8 +33,8 @@ use crate::kernel::port::Kernel;
 use crate::node::bundle::{CompiledBundle, EnforceError};
 use crate::node::containers::Containers;
 use crate::node::state::{State, StateError, Stored};
-use crate::workloads::domains::NodeNames;
 use crate::workloads::links::{Watched, Whose};
+use crate::workloads::node_selector::NodeNames;
 use crate::workloads::runtime::Workloads;
 
 /// First wait after a failure.

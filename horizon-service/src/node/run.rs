@@ -34,13 +34,14 @@ use crate::events::pump::{AlertLog, EventPump};
 use crate::hub::directory::Directory;
 use crate::hub::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
-use crate::node::bundle::{AttachError, HOST_PROCESS, attach};
+use crate::kernel::attach::{AttachError, attach};
+use crate::node::bundle::HOST_PROCESS;
 use crate::node::containers::Containers;
 use crate::node::intake::{BundleIntake, NodeEnforcement};
 use crate::node::state::State;
 use crate::node::status::{self, ContainerFigures, Figures, PolicyFigures, Status, StatusFile};
-use crate::workloads::domains::NodeNames;
 use crate::workloads::links::{LOOK, Watched};
+use crate::workloads::node_selector::NodeNames;
 use crate::workloads::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
 
 /// Interval at which the status file is brought up to date.

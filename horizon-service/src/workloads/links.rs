@@ -1,16 +1,16 @@
-//! Finds symlinks in rules' paths that are switched while the rules are in force, such as `/srv/current`.
+//! Resolves the paths of rules, and finds symlinks in them that are switched while the rules are in force, such as `/srv/current`.
 //!
 //! The kernel side decides by the targets that symlinks had when the tables were built. So they are resolved
 //! again periodically, on a thread of their own: a hanging filesystem delays only this. Changed targets lead
 //! to a new generation. One pass resolves a bounded number of paths, taking containers in turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use armor_policy::model::{Section, Target};
 use armor_policy::{Policy, literal_paths};
 
-use crate::workloads::domains;
 use crate::workloads::root::Root;
 use crate::workloads::workload::Workload;
 
@@ -50,7 +50,7 @@ impl Watched {
             Whose::Container(workload) => workload.roots(),
         };
         let policies: Vec<&Policy> = self.policies.iter().map(|policy| &**policy).collect();
-        let now = domains::links(&roots, &policies);
+        let now = links(&roots, &policies);
         let mut paths: Vec<&String> = now.keys().chain(self.links.keys()).collect();
         paths.sort_unstable();
         paths.dedup();
@@ -58,6 +58,34 @@ impl Watched {
         let ends = |path| now.get(path).map_or_else(|| String::clone(path), |ends| ends.join(" and "));
         paths.into_iter().map(|path| format!("{path} -> {}", ends(path))).collect()
     }
+}
+
+/// Resolves the paths of `policies` for [`CompileOptions::links`]. A program that is itself a symlink is not
+/// followed, because a rule for `/bin/wget` would then cover all of `/bin/busybox`. A source, any directory
+/// and any path of a `file` rule are followed.
+pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Vec<String>> {
+    let mut followed = BTreeSet::new();
+    for rule in policies.iter().flat_map(|policy| &policy.rules) {
+        followed.extend(rule.sources.iter().map(String::as_str));
+        if let (Section::File, Target::Path(path)) = (rule.section, &rule.target) {
+            followed.insert(path);
+        }
+    }
+    let resolve = |root: &Root, path: &String| {
+        let mut to = root.resolve(path, followed.contains(path.as_str()));
+        let end = root.resolve(path, true);
+        if root.is_dir(&end) {
+            to = end;
+        }
+        to.into_os_string().into_string().ok().filter(|to| to != path)
+    };
+    let resolve_in_all = |path: String| {
+        let mut ends: Vec<String> = roots.iter().filter_map(|root| resolve(root, &path)).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        (!ends.is_empty()).then_some((path, ends))
+    };
+    literal_paths(policies).into_iter().filter_map(resolve_in_all).collect()
 }
 
 /// Returns the next containers in turn, as many as have [`PATHS`] paths together.
@@ -80,8 +108,10 @@ pub fn in_turn(containers: Vec<Watched>, turn: &mut usize) -> Vec<Watched> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workloads::testing::parse;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     fn policy(paths: &[String]) -> Arc<Policy> {
         let paths: Vec<String> = paths.iter().map(|path| format!("{{path: {path}}}")).collect();
@@ -101,7 +131,7 @@ mod tests {
         let file = at("current/key");
         let policies = vec![policy(std::slice::from_ref(&file))];
         let links = |policies: &[Arc<Policy>]| -> Links {
-            Arc::new(domains::links(&[Root::of_process("self")], &[&policies[0]]))
+            Arc::new(links(&[Root::of_process("self")], &[&policies[0]]))
         };
         let watch = |policies: &Vec<Arc<Policy>>| Watched {
             whose: Whose::Host("self"),
@@ -142,5 +172,52 @@ mod tests {
         };
         assert_eq!([names(), names(), names()], [["0", "1"], ["2", "3"], ["4", "0"]]);
         assert!(in_turn(Vec::new(), &mut turn).is_empty());
+    }
+
+    #[test]
+    fn links_resolve_inside_the_root_and_programs_stay_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path().to_owned());
+        fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
+        fs::write(dir.path().join("usr/bin/dash"), "").unwrap();
+        symlink("usr/bin", dir.path().join("bin")).unwrap();
+        symlink("/usr/bin/dash", dir.path().join("usr/bin/sh")).unwrap();
+        symlink("/loop", dir.path().join("loop")).unwrap();
+        let policies = parse(
+            "  process: {matchPaths: [{path: /bin/sh}, {path: /bin/wget, fromSource: [{path: /bin/sh2}]}], \
+             matchDirectories: [{dir: /bin/}]}\n  file: {matchPaths: [{path: /usr/bin/sh}, {path: /loop}, {path: /no/such}]}\n",
+        );
+        let all: Vec<&Policy> = policies.iter().collect();
+        let found = links(std::slice::from_ref(&root), &all);
+        let expected = [
+            ("/bin", "/usr/bin"),
+            ("/bin/sh", "/usr/bin/sh"),
+            ("/bin/sh2", "/usr/bin/sh2"),
+            ("/bin/wget", "/usr/bin/wget"),
+            ("/usr/bin/sh", "/usr/bin/dash"),
+        ];
+        assert_eq!(found, expected.map(|(from, to)| (from.to_owned(), vec![to.to_owned()])).into());
+        let sourced = parse("  process: {matchPaths: [{path: /x, fromSource: [{path: /bin/sh}]}]}\n");
+        assert_eq!(links(std::slice::from_ref(&root), &[&sourced[0]])["/bin/sh"], ["/usr/bin/dash"]);
+        assert_eq!(root.resolve("/bin/../../etc/x", true), Path::new("/etc/x"));
+    }
+
+    #[test]
+    fn a_symlink_of_the_image_keeps_its_target_after_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, image) = (dir.path().join("upper"), dir.path().join("image"));
+        fs::create_dir_all(image.join("usr/bin")).unwrap();
+        fs::write(image.join("usr/bin/wget"), "").unwrap();
+        symlink("usr/bin", image.join("bin")).unwrap();
+        fs::create_dir(&upper).unwrap();
+        let workload = Workload { layers: vec![upper.clone(), image], ..Workload::default() };
+        let policies = parse("  process: {matchPaths: [{path: /bin/wget}]}\n");
+        let found = || links(&workload.roots(), &[&policies[0]]).remove("/bin/wget");
+        assert_eq!(found(), Some(vec!["/usr/bin/wget".to_owned()]));
+        fs::create_dir(upper.join("bin")).unwrap();
+        assert_eq!(found(), Some(vec!["/usr/bin/wget".to_owned()]), "in its place is a directory");
+        fs::remove_dir(upper.join("bin")).unwrap();
+        symlink("/opt", upper.join("bin")).unwrap();
+        assert_eq!(found(), Some(vec!["/opt/wget".to_owned(), "/usr/bin/wget".to_owned()]));
     }
 }
