@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use armor_agent::base::report::{HealthFacts, Problem, Reporter};
+use armor_agent::events::history::History;
 use armor_agent::hub::directory::{Directory, MAX_FILES};
 use armor_agent::hub::{Hub as Route, HubConfig};
 use armor_agent::kernel::port::Kernel;
@@ -158,6 +159,7 @@ impl<H: Hub> Node<H> {
             process: "self",
             trust_dir: self.hub.dir().join("trust"),
             state: Rc::new(RefCell::new(state)),
+            history: History::new(&self.hub.dir().join("state")),
             kernel: Some(self.kernel.clone()),
             reporter: Rc::clone(&self.reporter),
             live: None,
@@ -471,7 +473,7 @@ async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H
     assert_eq!((in_force.selected, in_force.containers, in_force.idle.len()), (1, 1, 0));
     node.follow(&[&db, &web]);
     assert_eq!(node.live(), (3, 2), "nothing new");
-    let named = node.site.as_ref().unwrap().borrow().state.borrow().generation(3).unwrap();
+    let named = node.site.as_ref().unwrap().borrow().history.generation(3).unwrap();
     assert_eq!(named.domains[0].container.as_ref().unwrap().name, "web");
 
     drop(intake);

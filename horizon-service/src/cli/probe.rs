@@ -2,13 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 
+use anyhow::Context as _;
 use armor_bpf::{Probe, ProgramProbe};
+use armor_hub_client::console;
 
 use crate::kernel::requirements::{FLAGS_UNSEEN, without_bpf};
 
+/// Prints what this kernel can do. Returns the exit status: 0 if it can enforce, 1 if not.
+///
+/// # Errors
+/// Fails if the output cannot be written.
+pub fn show(json: bool) -> anyhow::Result<u8> {
+    let result = armor_bpf::probe();
+    if json {
+        let mut value = serde_json::to_value(&result).context("probe")?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("enforces".to_owned(), result.enforces().into());
+            object.insert("missing".to_owned(), missing(&result).into());
+        }
+        writeln!(console::stdout(), "{value:#}")?;
+    } else {
+        console::stdout().write_all(text(&result).as_bytes())?;
+    }
+    Ok(u8::from(!result.enforces()))
+}
+
 /// Returns what keeps this kernel from enforcing, each with the remedy; empty if nothing does.
-pub fn missing(probe: &Probe) -> Vec<String> {
+fn missing(probe: &Probe) -> Vec<String> {
     let mut missing = Vec::new();
     if !probe.btf {
         missing.push(
@@ -45,7 +67,7 @@ pub fn missing(probe: &Probe) -> Vec<String> {
 }
 
 /// Returns the whole result as text.
-pub fn text(probe: &Probe) -> String {
+fn text(probe: &Probe) -> String {
     let yes = |held: bool| if held { "yes" } else { "no" };
     let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
     let mut text = String::new();

@@ -71,6 +71,17 @@ impl RuleTable {
     }
 }
 
+/// `AlertCounts` counts alerts about one policy since the agent started. Suppressed and dropped alerts are counted
+/// by the kernel alone, and not per policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AlertCounts {
+    /// Number of refused accesses.
+    pub blocked: u64,
+    /// Number of accesses permitted with an alert.
+    pub audited: u64,
+}
+
 /// `Clocks` are both clocks read at one moment, to convert an event's time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {

@@ -18,10 +18,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::base::report::{Problem, Reporter};
 use crate::delivery::spool::{Spool, SpoolError};
-use crate::events::alerts::{self, Clocks, Fate, Origin, RuleTable};
+use crate::events::alerts::{self, AlertCounts, Clocks, Fate, Origin, RuleTable};
+use crate::events::history::{History, ReportedTotals};
 use crate::events::preexisting::PreexistingSearch;
-use crate::node::state::{ReportedTotals, State};
-use crate::node::status::Seen;
 use crate::workloads::runtime::Workloads;
 use crate::workloads::workload::Workload;
 
@@ -86,7 +85,7 @@ pub struct EventPump {
     events: Events,
     readable: AsyncFd<OwnedFd>,
     alert_log: AlertLog,
-    state: Rc<RefCell<State>>,
+    history: History,
     origin: Origin,
     tables: BTreeMap<u32, Option<RuleTable>>,
     held: PreexistingSearch,
@@ -97,7 +96,7 @@ pub struct EventPump {
     labelled: Rc<Cell<bool>>,
     workloads: watch::Receiver<Arc<Workloads>>,
     /// Counts of alerts by policy.
-    seen: Rc<RefCell<BTreeMap<String, Seen>>>,
+    seen: Rc<RefCell<BTreeMap<String, AlertCounts>>>,
 }
 
 impl EventPump {
@@ -110,11 +109,11 @@ impl EventPump {
     pub fn new(
         enforcer: Rc<RefCell<Enforcer>>,
         alert_log: AlertLog,
-        state: Rc<RefCell<State>>,
+        history: History,
         origin: Origin,
         labelled: Rc<Cell<bool>>,
         workloads: watch::Receiver<Arc<Workloads>>,
-        seen: Rc<RefCell<BTreeMap<String, Seen>>>,
+        seen: Rc<RefCell<BTreeMap<String, AlertCounts>>>,
     ) -> anyhow::Result<Self> {
         let events = enforcer.borrow().events()?;
         let waiting = events.fd().try_clone_to_owned()?;
@@ -123,7 +122,7 @@ impl EventPump {
         let readable = unsafe { AsyncFd::register_with_interest(waiting, Interest::READABLE) }?;
         // Freshly loaded BPF programs did not see what processes obtained before, so the search starts anew.
         let reported =
-            if enforcer.borrow().took_over() { state.borrow().reported() } else { ReportedTotals::default() };
+            if enforcer.borrow().took_over() { history.reported() } else { ReportedTotals::default() };
         let (tables, held, entered) =
             (BTreeMap::new(), PreexistingSearch::new(reported.held), reported.entered);
         Ok(Self {
@@ -131,7 +130,7 @@ impl EventPump {
             events,
             readable,
             alert_log,
-            state,
+            history,
             origin,
             tables,
             held,
@@ -200,7 +199,7 @@ impl EventPump {
                 continue;
             }
             // Freshly loaded programs count from 0.
-            let mut reported = self.state.borrow().reported();
+            let mut reported = self.history.reported();
             (reported.suppressed, reported.dropped, reported.skipped) = (0, 0, 0);
             self.remember(&reported);
         }
@@ -242,7 +241,7 @@ impl EventPump {
     }
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
-        let table = table(&mut self.tables, &self.state, event.generation);
+        let table = table(&mut self.tables, &self.history, event.generation);
         let unidentified = event.container.map(|id| {
             let id = id.to_string();
             let named = self.workloads.borrow().get(&id).cloned();
@@ -254,7 +253,7 @@ impl EventPump {
     /// Reports the preexisting handles of processes, and kills those processes if the bundle says so.
     fn report_preexisting(&mut self) {
         let generation = self.enforcer.borrow().generation();
-        let Some(table) = table(&mut self.tables, &self.state, generation) else { return };
+        let Some(table) = table(&mut self.tables, &self.history, generation) else { return };
         let (name, serial) = (table.bundle.clone(), table.serial);
         let bundle = format!("{name} {serial}");
         let kill = self.alert_log.reporter.facts().in_force.is_some_and(|in_force| {
@@ -291,9 +290,9 @@ impl EventPump {
         }
         self.alert_log.append(&alerts);
         if found.finished {
-            let mut reported = self.state.borrow().reported();
+            let mut reported = self.history.reported();
             (reported.held, reported.entered) = (bundle, self.entered);
-            if let Err(error) = self.state.borrow().store_reported(&reported) {
+            if let Err(error) = self.history.store_reported(&reported) {
                 tracing::error!("{error}: what processes hold is told again after a restart");
             }
         }
@@ -310,7 +309,7 @@ impl EventPump {
     /// Writes alerts about suppressed and lost alerts and skipped BPF programs since the last report. `now`
     /// are the kernel's counters, and `more` is the number of lost alerts beyond them.
     fn tell_unseen(&self, now: Counters, more: u64) {
-        let mut reported = self.state.borrow().reported();
+        let mut reported = self.history.reported();
         // A lower count comes from freshly loaded programs, which count from 0.
         let since = |now: u64, reported: u64| if now < reported { now } else { now - reported };
         let (suppressed, dropped) =
@@ -335,7 +334,7 @@ impl EventPump {
     }
 
     fn remember(&self, reported: &ReportedTotals) {
-        if let Err(error) = self.state.borrow().store_reported(reported) {
+        if let Err(error) = self.history.store_reported(reported) {
             tracing::error!("{error}: the same numbers are told again");
         }
     }
@@ -344,13 +343,13 @@ impl EventPump {
 /// Returns the rule names of a generation, if they are known.
 fn table<'a>(
     tables: &'a mut BTreeMap<u32, Option<RuleTable>>,
-    state: &RefCell<State>,
+    history: &History,
     generation: u32,
 ) -> Option<&'a RuleTable> {
     if tables.len() >= MAX_TABLES && !tables.contains_key(&generation) {
         tables.pop_first();
     }
-    tables.entry(generation).or_insert_with(|| state.borrow().generation(generation)).as_ref()
+    tables.entry(generation).or_insert_with(|| history.generation(generation)).as_ref()
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use armor_policy::tables::Domain;
 use armor_policy::{CompileError, Policy, Posture};
 use jiff::Timestamp;
 
+use crate::base::disk::DiskError;
 use crate::base::report::{self, InForce, PolicyInForce};
 use crate::events::alerts::{DomainNames, RuleTable};
+use crate::events::history::History;
 use crate::kernel::port::Kernel;
 use crate::node::containers::Containers;
-use crate::node::state::{State, StateError};
 use crate::workloads::compiled::{self, CompiledPolicies};
 use crate::workloads::container_policies::ContainerPolicies;
 use crate::workloads::links::{self, Watched, Whose};
@@ -48,7 +49,7 @@ pub enum EnforceError {
     },
     /// The names of the rules cannot be stored.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] DiskError),
 }
 
 /// A `CompiledBundle` is a bundle compiled for this node.
@@ -247,7 +248,7 @@ impl CompiledBundle {
     pub fn swap(
         &mut self,
         kernel: &mut impl Kernel,
-        state: &State,
+        history: &History,
         containers: &Containers,
     ) -> Result<u32, EnforceError> {
         let ruled = self.ruled(containers);
@@ -257,12 +258,12 @@ impl CompiledBundle {
         }
         self.is_live = false;
         self.rules_unidentified = rules_unidentified;
-        let id = kernel.generation().max(state.last_generation()) + 1;
+        let id = kernel.generation().max(history.last_generation()) + 1;
         self.make_live(kernel, id, &ruled)?;
         self.live = ruled;
         // Written after the swap, because a container's first instruction may be waiting for that. Events are
         // read later.
-        state.store_generation(id, &self.names())?;
+        history.store_generation(id, &self.names())?;
         self.is_live = true;
         Ok(id)
     }

@@ -26,13 +26,15 @@ use armor_policy::escaped_path;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::base::disk::DiskError;
 use crate::base::report::{Offline, Problem, Reporter};
+use crate::events::history::History;
 use crate::hub::Hub;
 use crate::hub::directory::{Directory, Listing};
 use crate::kernel::port::Kernel;
 use crate::node::bundle::{CompiledBundle, EnforceError};
 use crate::node::containers::Containers;
-use crate::node::state::{State, StateError, Stored};
+use crate::node::state::{State, Stored};
 use crate::workloads::links::{Watched, Whose};
 use crate::workloads::node_selector::NodeNames;
 use crate::workloads::runtime::Workloads;
@@ -50,7 +52,7 @@ pub enum IntakeError {
     Mms(#[from] MmsError),
     /// The state directory could not be written.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] DiskError),
     /// The blocking task that verifies and compiles a bundle was ended.
     #[error("a bundle could not be looked at: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -68,6 +70,8 @@ pub struct NodeEnforcement<K> {
     pub trust_dir: PathBuf,
     /// The state directory.
     pub state: Rc<RefCell<State>>,
+    /// The names of each generation's rules.
+    pub history: History,
     /// The kernel side; `None` if it cannot enforce. Bundles are accepted and kept all the same.
     pub kernel: Option<K>,
     /// The reporter of all facts about the agent.
@@ -171,7 +175,7 @@ impl<K: Kernel> NodeEnforcement<K> {
             let (before, outcome) = match &mut self.kernel {
                 Some(kernel) => {
                     let before = kernel.generation();
-                    (before, Some(prepared.swap(kernel, &self.state.borrow(), &self.containers)))
+                    (before, Some(prepared.swap(kernel, &self.history, &self.containers)))
                 }
                 None => (0, None),
             };
@@ -230,7 +234,7 @@ impl<K: Kernel> NodeEnforcement<K> {
         }
     }
 
-    fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, StateError> {
+    fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, DiskError> {
         let mut state = self.state.borrow_mut();
         let lifts_another = bundle.policies.is_empty()
             && self.live.as_ref().is_some_and(|live| live.bundle() != bundle.payload.name);

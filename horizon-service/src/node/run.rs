@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -27,9 +28,11 @@ use tokio::task::JoinHandle;
 use crate::base::config::Settings;
 use crate::base::lock::InstanceLock;
 use crate::base::report::{Offline, Problem, Reporter};
+use crate::delivery::node_key::node_key;
 use crate::delivery::spool::{Spool, SpoolConfig};
 use crate::delivery::uplink::{Uplink, UplinkConfig};
 use crate::events::alerts::{self, Origin};
+use crate::events::history::History;
 use crate::events::pump::{AlertLog, EventPump};
 use crate::hub::directory::Directory;
 use crate::hub::horizon::{self, Horizon};
@@ -109,6 +112,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         process: HOST_PROCESS,
         trust_dir: settings.trust_dir(),
         state: Rc::new(RefCell::new(state)),
+        history: History::new(&settings.state_dir),
         kernel: enforcer.clone(),
         reporter: Rc::clone(&reporter),
         live: None,
@@ -207,9 +211,10 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (reporter, state) = (Rc::clone(&site.reporter), Rc::clone(&site.state));
+    let reporter = Rc::clone(&site.reporter);
 
-    let spool = Spool::new(&state.borrow().spool_dir(), SpoolConfig { max_bytes: settings.spool_max_bytes });
+    let spool =
+        Spool::new(&settings.state_dir.join("spool"), SpoolConfig { max_bytes: settings.spool_max_bytes });
     let alert_log = AlertLog::new(spool, Rc::clone(&reporter));
     let origin = Origin {
         host_name: site.names.hostname.clone(),
@@ -226,7 +231,7 @@ async fn serve(
         Some(enforcer) => Some(EventPump::new(
             Rc::clone(enforcer),
             alert_log.clone(),
-            Rc::clone(&state),
+            site.history.clone(),
             origin.clone(),
             Rc::clone(&site.labelled),
             workloads.clone(),
@@ -244,7 +249,7 @@ async fn serve(
     let mut delivery = Delivery {
         alert_log: alert_log.clone(),
         reporter: Rc::clone(&reporter),
-        state: Rc::clone(&state),
+        state_dir: settings.state_dir.clone(),
         node: (origin.org.clone(), origin.node.clone()),
         config: UplinkConfig { poll, ..UplinkConfig::default() },
         receipt_keys: pinned,
@@ -398,7 +403,7 @@ async fn serve(
 struct Delivery {
     alert_log: AlertLog,
     reporter: Rc<Reporter>,
-    state: Rc<RefCell<State>>,
+    state_dir: PathBuf,
     /// The organisation and the node's id.
     node: (String, String),
     config: UplinkConfig,
@@ -444,7 +449,7 @@ impl Delivery {
     }
 
     fn start_uplink(&mut self, hub: Arc<Hub>) {
-        let key = match self.state.borrow().node_key() {
+        let key = match node_key(&self.state_dir) {
             Ok(key) => key,
             Err(error) => {
                 self.hub = Some(hub);

@@ -1,16 +1,16 @@
-//! Stores what the node must remember in the state directory.
+//! Stores what the node must remember in the state directory: bundles, their floor, and containers.
 //!
 //! ```text
-//! <state>/lock                 locked by the running agent (`lock`)
-//! <state>/node.key             the node's Ed25519 key
+//! <state>/lock                 locked by the running agent (`base::lock`)
+//! <state>/node.key             the node's Ed25519 key (`delivery::node_key`)
 //! <state>/floor.json           last accepted serial and digest by bundle name; key changes not applied yet
 //! <state>/bundles/current      the bundle in force: one line of JSON about it, then its original bytes
 //! <state>/bundles/previous     the bundle before that
-//! <state>/generations/<n>.json names of the rules of generation n
+//! <state>/generations/<n>.json names of the rules of generation n (`events::history`)
 //! <state>/containers.json      known containers and the numbers of their domains
-//! <state>/counters.json        totals already reported: suppressed and lost alerts, preexisting handles
-//! <state>/services.json        Horizon services that containers belong to (`services`)
-//! <state>/spool/               the spool
+//! <state>/counters.json        totals already reported (`events::history`)
+//! <state>/services.json        Horizon services that containers belong to (`workloads::services`)
+//! <state>/spool/               the spool (`delivery::spool`)
 //! ```
 //!
 //! Invariants:
@@ -20,63 +20,25 @@
 //! - An unreadable file is reported and moved aside, and the rest is kept. A damaged current bundle falls
 //!   back to the previous one, a damaged floor to the serials of the stored bundles.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use armor_hub_client::bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
-use armor_hub_client::file::{self, FileError};
-use armor_hub_client::keys::{KeyError, KeyType, PrivateKey};
 use armor_hub_client::trust::TrustChanges;
 use armor_policy::escaped_path;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::events::alerts::RuleTable;
+use crate::base::disk::{DiskError, read_file, read_json, replace, to_json};
 use crate::workloads::workload::Workload;
 
 const FLOOR_FORMAT: &str = "horizon-armor.floor/1";
 const BUNDLE_FORMAT: &str = "horizon-armor.stored-bundle/1";
-const GENERATION_FORMAT: &str = "horizon-armor.generation/2";
 const CONTAINERS_FORMAT: &str = "horizon-armor.containers/1";
-const COUNTERS_FORMAT: &str = "horizon-armor.counters/1";
-/// Number of generations whose names are kept, because the ring buffer may still hold events of the last
-/// ones.
-const KEPT_GENERATIONS: usize = 8;
-/// Maximum size of a file here, in bytes: many times what a node with the maximum number of containers
-/// writes.
-pub(crate) const MAX_FILE: usize = 64 << 20;
 /// Maximum size of [`StoredHead`] as JSON, in bytes.
 const MAX_HEAD: usize = 4 << 10;
-
-/// A `StateError` is a failure to use the state directory.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// A file or directory cannot be read or written.
-    #[error("{}: {error}", escaped_path(path))]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// A file is damaged, half-written or of a newer version.
-    #[error("{}: {reason}", escaped_path(path))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The problem with the file.
-        reason: String,
-    },
-    /// The node's key cannot be read or created.
-    #[error(
-        "node key: {0}; a new one would be a new node to the collector, so put back a good copy or remove the file"
-    )]
-    Key(#[from] KeyError),
-}
 
 /// `StoredHead` is the first line of a stored bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,37 +67,12 @@ struct Floor {
 }
 
 #[derive(Serialize, Deserialize)]
-struct GenerationFile {
-    format: String,
-    table: RuleTable,
-}
-
-#[derive(Serialize, Deserialize)]
 struct ContainersFile {
     format: String,
     containers: Vec<(u32, Arc<Workload>)>,
 }
 
-/// `ReportedTotals` are the totals that were already reported.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportedTotals {
-    format: String,
-    /// Number of alerts suppressed by rate limits.
-    pub suppressed: u64,
-    /// Number of alerts lost in the kernel.
-    pub dropped: u64,
-    /// Number of times that the kernel skipped a BPF program.
-    #[serde(default)]
-    pub skipped: u64,
-    /// Name and serial of the bundle for which preexisting handles were reported.
-    #[serde(default)]
-    pub held: String,
-    /// Number of programs that had entered containers at that time.
-    #[serde(default)]
-    pub entered: u64,
-}
-
-/// `State` is the state directory.
+/// `State` is the state directory, without what has modules of its own.
 pub struct State {
     dir: PathBuf,
     floor: Floor,
@@ -148,8 +85,8 @@ impl State {
     /// aside and returned as problems.
     ///
     /// # Errors
-    /// Fails with [`StateError::Io`] if the directory cannot be used at all.
-    pub fn open(dir: &Path) -> Result<(Self, Option<Stored>, Vec<StateError>), StateError> {
+    /// Fails with [`DiskError::Io`] if the directory cannot be used at all.
+    pub fn open(dir: &Path) -> Result<(Self, Option<Stored>, Vec<DiskError>), DiskError> {
         for part in ["", "bundles", "generations", "spool"] {
             make_dir(&dir.join(part))?;
         }
@@ -197,14 +134,14 @@ impl State {
     /// Stores an accepted bundle durably; from now on it is in force after a restart.
     ///
     /// # Errors
-    /// Fails with [`StateError::Io`] if a file cannot be written. After a restart the previous bundle is in
+    /// Fails with [`DiskError::Io`] if a file cannot be written. After a restart the previous bundle is in
     /// force then, or this one if only the floor failed.
     pub fn store(
         &mut self,
         bytes: &[u8],
         bundle: &VerifiedBundle,
         accepted: Timestamp,
-    ) -> Result<(), StateError> {
+    ) -> Result<(), DiskError> {
         let dir = self.dir.join("bundles");
         let (current, previous) = (dir.join("current"), dir.join("previous"));
         let head = StoredHead { format: BUNDLE_FORMAT.to_owned(), digest: bundle.digest.clone(), accepted };
@@ -217,7 +154,7 @@ impl State {
             let _ = fs::remove_file(&link);
             fs::hard_link(&current, &link)
                 .and_then(|()| fs::rename(&link, &previous))
-                .map_err(|error| StateError::Io { path: previous, error })?;
+                .map_err(|error| DiskError::Io { path: previous, error })?;
         }
         replace(&current, &content)?;
         self.current_reads = true;
@@ -227,8 +164,8 @@ impl State {
     /// Raises the floor to a bundle and adds its key changes; the bundle in force stays.
     ///
     /// # Errors
-    /// Fails with [`StateError::Io`] if the floor cannot be written.
-    pub fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), StateError> {
+    /// Fails with [`DiskError::Io`] if the floor cannot be written.
+    pub fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), DiskError> {
         let accepted = Accepted { serial: bundle.payload.serial, digest: bundle.digest.clone() };
         self.floor.bundles.insert(bundle.payload.name.clone(), accepted);
         if !bundle.payload.trust.is_empty() {
@@ -245,89 +182,24 @@ impl State {
     /// Records that all key changes are applied.
     ///
     /// # Errors
-    /// Fails with [`StateError::Io`] if the floor cannot be written. They will be applied again, which
+    /// Fails with [`DiskError::Io`] if the floor cannot be written. They will be applied again, which
     /// changes nothing.
-    pub fn trust_is_changed(&mut self) -> Result<(), StateError> {
+    pub fn trust_is_changed(&mut self) -> Result<(), DiskError> {
         self.floor.pending_trust.clear();
         self.write_floor()
     }
 
-    fn write_floor(&mut self) -> Result<(), StateError> {
+    fn write_floor(&mut self) -> Result<(), DiskError> {
         self.floor.format = FLOOR_FORMAT.to_owned();
         let path = self.dir.join("floor.json");
         replace(&path, &to_json(&path, &self.floor)?)
     }
 
-    /// Returns the node's key, which the first call creates.
-    ///
-    /// # Errors
-    /// Fails with [`StateError::Key`] or [`StateError::Io`] if the key cannot be read or created.
-    pub fn node_key(&self) -> Result<PrivateKey, StateError> {
-        let path = self.dir.join("node.key");
-        if !path.exists() {
-            // Under another name first, because a half-written key would be taken for a damaged one.
-            let new = self.dir.join("node.key.new");
-            let _ = fs::remove_file(&new);
-            PrivateKey::generate(KeyType::Ed25519)?.save_new(&new)?;
-            fs::rename(&new, &path)
-                .and_then(|()| sync_dir(&self.dir))
-                .map_err(|error| StateError::Io { path: path.clone(), error })?;
-        }
-        Ok(PrivateKey::load(&path)?)
-    }
-
-    /// Returns the directory of the spool.
-    pub fn spool_dir(&self) -> PathBuf {
-        self.dir.join("spool")
-    }
-
-    /// Stores the names of a generation's rules, and deletes old ones.
-    ///
-    /// # Errors
-    /// Fails with [`StateError::Io`] if the file cannot be written.
-    pub fn store_generation(&self, id: u32, table: &RuleTable) -> Result<(), StateError> {
-        let path = self.generation_file(id);
-        let file = GenerationFile { format: GENERATION_FORMAT.to_owned(), table: table.clone() };
-        replace(&path, &to_json(&path, &file)?)?;
-        let mut ids = self.generations();
-        ids.sort_unstable();
-        for old in ids.iter().rev().skip(KEPT_GENERATIONS) {
-            let _ = fs::remove_file(self.generation_file(*old));
-        }
-        Ok(())
-    }
-
-    /// Returns the names of a generation's rules, if they are still known.
-    pub fn generation(&self, id: u32) -> Option<RuleTable> {
-        let path = self.generation_file(id);
-        match read_json::<GenerationFile>(&path, |file| &file.format, GENERATION_FORMAT) {
-            Ok(file) => file.map(|file| file.table),
-            Err(error) => {
-                tracing::warn!("{error}: alerts of generation {id} come without the names of their rules");
-                None
-            }
-        }
-    }
-
-    /// Returns the highest stored generation, or 0 if there is none.
-    pub fn last_generation(&self) -> u32 {
-        self.generations().into_iter().max().unwrap_or(0)
-    }
-
-    fn generations(&self) -> Vec<u32> {
-        let entries = fs::read_dir(self.dir.join("generations")).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok()).collect()
-    }
-
-    fn generation_file(&self, id: u32) -> PathBuf {
-        self.dir.join("generations").join(format!("{id}.json"))
-    }
-
     /// Stores the known containers, each with its domain's number.
     ///
     /// # Errors
-    /// Fails with [`StateError::Io`] if the file cannot be written.
-    pub fn store_containers(&self, containers: Vec<(u32, Arc<Workload>)>) -> Result<(), StateError> {
+    /// Fails with [`DiskError::Io`] if the file cannot be written.
+    pub fn store_containers(&self, containers: Vec<(u32, Arc<Workload>)>) -> Result<(), DiskError> {
         let path = self.containers_file();
         let file = ContainersFile { format: CONTAINERS_FORMAT.to_owned(), containers };
         replace(&path, &to_json(&path, &file)?)
@@ -348,51 +220,10 @@ impl State {
     fn containers_file(&self) -> PathBuf {
         self.dir.join("containers.json")
     }
-
-    /// Returns the totals already reported, or zeros if they are not known.
-    pub fn reported(&self) -> ReportedTotals {
-        let path = self.dir.join("counters.json");
-        let reported = read_json::<ReportedTotals>(&path, |reported| &reported.format, COUNTERS_FORMAT);
-        reported
-            .unwrap_or_else(|error| {
-                tracing::warn!("{error}: alerts kept back or lost earlier are told again");
-                None
-            })
-            .unwrap_or_default()
-    }
-
-    /// Stores the reported totals.
-    ///
-    /// # Errors
-    /// Fails with [`StateError::Io`] if the file cannot be written.
-    pub fn store_reported(&self, reported: &ReportedTotals) -> Result<(), StateError> {
-        let path = self.dir.join("counters.json");
-        let reported = ReportedTotals { format: COUNTERS_FORMAT.to_owned(), ..reported.clone() };
-        replace(&path, &to_json(&path, &reported)?)
-    }
 }
 
-/// Reads a file of the state directory, of at most `limit` bytes; returns `None` if there is none.
-fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, StateError> {
-    match file::read(path, limit) {
-        Err(error) if error.is_missing() => Ok(None),
-        read => read.map(Some).map_err(|error| unusable(path, error)),
-    }
-}
-
-/// Turns a file error into a state error, with a remedy if something else is in the file's place.
-pub(crate) fn unusable(path: &Path, error: FileError) -> StateError {
-    let reason = match error {
-        FileError::Io(error) => return StateError::Io { path: path.to_owned(), error },
-        FileError::NotRegular(kind) => format!("a {kind}, not a regular file"),
-        FileError::TooLarge(limit) => format!("more than the {limit} bytes that the agent may have written"),
-    };
-    let reason = format!("{reason}: remove it, the agent makes its own");
-    StateError::Unreadable { path: path.to_owned(), reason }
-}
-
-fn read_bundle(path: &Path) -> Result<Option<Stored>, StateError> {
-    let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
+fn read_bundle(path: &Path) -> Result<Option<Stored>, DiskError> {
+    let unreadable = |reason: String| DiskError::Unreadable { path: path.to_owned(), reason };
     let Some(content) = read_file(path, MAX_HEAD + MAX_BUNDLE)? else { return Ok(None) };
     let end = content
         .iter()
@@ -406,25 +237,6 @@ fn read_bundle(path: &Path) -> Result<Option<Stored>, StateError> {
     Ok(Some(Stored { bundle, accepted: head.accepted }))
 }
 
-pub(crate) fn read_json<T: DeserializeOwned>(
-    path: &Path,
-    format: impl Fn(&T) -> &String,
-    expected: &str,
-) -> Result<Option<T>, StateError> {
-    let unreadable = |reason: String| StateError::Unreadable { path: path.to_owned(), reason };
-    let Some(text) = read_file(path, MAX_FILE)? else { return Ok(None) };
-    let value: T = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
-    if format(&value) != expected {
-        return Err(unreadable(format!("the format {:?} is not {expected}", format(&value))));
-    }
-    Ok(Some(value))
-}
-
-pub(crate) fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
-    serde_json::to_vec(value)
-        .map_err(|e| StateError::Unreadable { path: path.to_owned(), reason: e.to_string() })
-}
-
 /// Keeps one unreadable file for inspection. The problem itself is reported elsewhere.
 fn move_aside(path: &Path) {
     let mut aside = path.as_os_str().to_owned();
@@ -434,54 +246,20 @@ fn move_aside(path: &Path) {
     }
 }
 
-fn make_dir(path: &Path) -> Result<(), StateError> {
+fn make_dir(path: &Path) -> Result<(), DiskError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| StateError::Io { path: path.to_owned(), error })
-}
-
-/// Replaces a file as a whole and durably.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
-    write_whole(path, content, true)
-        .map(drop)
-        .map_err(|error| StateError::Io { path: path.to_owned(), error })
-}
-
-/// Replaces a file as a whole; if `durably`, it is on disk on return. The new file has a shared lock while
-/// the returned handle lives.
-pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<File> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    // Remove whatever is there, because opening a pipe would wait for a reader.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&new)?;
-    file.lock_shared()?;
-    file.write_all(content)?;
-    if durably {
-        file.sync_all()?;
-    }
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(dir) if durably => sync_dir(dir)?,
-        _ => {}
-    }
-    Ok(file)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+        .map_err(|error| DiskError::Io { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::alerts::RuleTable;
+    use crate::events::history::{History, ReportedTotals};
     use armor_hub_client::bundle::dsse::Envelope;
-    use armor_policy::tables::RuleInfo;
     use serde_json::json;
 
     /// Makes a bundle in an unsigned envelope; a stored bundle is not verified again.
@@ -590,32 +368,6 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_the_last_generations_are_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let (state, ..) = State::open(dir.path()).unwrap();
-        assert_eq!(state.last_generation(), 0);
-        let rules = vec![RuleInfo { policy: "p".into(), ..RuleInfo::default() }];
-        let table = RuleTable { bundle: "edge".into(), serial: 1, rules: vec![rules], domains: Vec::new() };
-        for id in 1..=12 {
-            state.store_generation(id, &table).unwrap();
-        }
-        assert_eq!((state.last_generation(), state.generation(12)), (12, Some(table)));
-        assert_eq!(state.generation(1), None);
-        fs::write(dir.path().join("generations/11.json"), "{").unwrap();
-        assert_eq!(state.generation(11), None);
-    }
-
-    #[test]
-    fn the_nodes_key_stays_and_a_damaged_one_is_not_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let (state, ..) = State::open(dir.path()).unwrap();
-        let id = state.node_key().unwrap().public().id().clone();
-        assert_eq!(state.node_key().unwrap().public().id(), &id);
-        fs::write(dir.path().join("node.key"), "").unwrap();
-        assert!(state.node_key().unwrap_err().to_string().contains("node.key"));
-    }
-
-    #[test]
     fn what_is_no_regular_file_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         drop(State::open(dir.path()).unwrap());
@@ -630,29 +382,19 @@ mod tests {
             pipe(&format!("{name}.new"));
         }
         let (state, stored, problems) = State::open(dir.path()).unwrap();
+        let history = History::new(dir.path());
         assert!(stored.is_none() && problems.len() == 2, "{problems:?}");
         assert!(problems[0].to_string().ends_with("remove it, the agent makes its own"), "{}", problems[0]);
-        assert!(state.containers().is_empty() && state.generation(1).is_none());
-        assert_eq!(state.reported(), ReportedTotals::default());
+        assert!(state.containers().is_empty() && history.generation(1).is_none());
+        assert_eq!(history.reported(), ReportedTotals::default());
         state.store_containers(Vec::new()).unwrap();
-        state.store_generation(1, &RuleTable::default()).unwrap();
-        state.store_reported(&ReportedTotals { dropped: 2, ..ReportedTotals::default() }).unwrap();
-        assert_eq!((state.reported().dropped, state.generation(1)), (2, Some(RuleTable::default())));
-        let large = File::create(dir.path().join("counters.json")).unwrap();
+        history.store_generation(1, &RuleTable::default()).unwrap();
+        let mut reported = history.reported();
+        reported.dropped = 2;
+        history.store_reported(&reported).unwrap();
+        assert_eq!((history.reported().dropped, history.generation(1)), (2, Some(RuleTable::default())));
+        let large = fs::File::create(dir.path().join("counters.json")).unwrap();
         large.set_len(1 << 40).unwrap();
-        assert_eq!(state.reported(), ReportedTotals::default());
-    }
-
-    #[test]
-    fn what_was_told_stays_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let (state, ..) = State::open(dir.path()).unwrap();
-        state
-            .store_reported(&ReportedTotals { suppressed: 5, dropped: 2, ..ReportedTotals::default() })
-            .unwrap();
-        let reported = state.reported();
-        assert_eq!((reported.suppressed, reported.dropped), (5, 2));
-        fs::write(dir.path().join("counters.json"), "x").unwrap();
-        assert_eq!(state.reported(), ReportedTotals::default());
+        assert_eq!(history.reported(), ReportedTotals::default());
     }
 }

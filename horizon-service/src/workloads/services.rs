@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use armor_hub_client::file;
 use serde::{Deserialize, Serialize};
 
-use crate::node::state::{StateError, read_json, replace, to_json};
+use crate::base::disk::{DiskError, read_json, replace, to_json};
 use crate::workloads::root::Root;
 use crate::workloads::workload::{HorizonService, ServiceName};
 
@@ -111,8 +111,8 @@ impl Services {
     /// Forgets services without a container, and stores what changed.
     ///
     /// # Errors
-    /// Fails with [`StateError`] if the file cannot be written; the next call tries again.
-    pub fn keep<'a>(&mut self, present: impl Iterator<Item = &'a HorizonService>) -> Result<(), StateError> {
+    /// Fails with [`DiskError`] if the file cannot be written; the next call tries again.
+    pub fn keep<'a>(&mut self, present: impl Iterator<Item = &'a HorizonService>) -> Result<(), DiskError> {
         let present: BTreeSet<&str> = present.map(|service| service.agreement.as_str()).collect();
         let before = self.remembered.services.len();
         self.remembered.services.retain(|agreement, _| present.contains(agreement.as_str()));
@@ -123,8 +123,8 @@ impl Services {
     /// Stores what changed.
     ///
     /// # Errors
-    /// Fails with [`StateError`] if the file cannot be written; the next call tries again.
-    pub fn save(&mut self) -> Result<(), StateError> {
+    /// Fails with [`DiskError`] if the file cannot be written; the next call tries again.
+    pub fn save(&mut self) -> Result<(), DiskError> {
         if self.changed {
             self.remembered.format = FORMAT.to_owned();
             replace(&self.file, &to_json(&self.file, &self.remembered)?)?;

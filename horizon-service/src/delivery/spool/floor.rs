@@ -10,7 +10,7 @@ use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
-use crate::node::state::write_whole;
+use crate::base::disk::write_whole;
 
 /// Maximum size of the file, in bytes: many times what is written.
 const MAX_FILE: usize = 64 << 10;
