@@ -18,6 +18,9 @@ use std::time::Duration;
 use armor_hub_client::file::{self, FileError, Links};
 use armor_hub_client::mms::check_name;
 use armor_policy::escaped_path;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;
 
@@ -120,12 +123,12 @@ impl InstanceLock<'_> {
         Ok(Ok(Lock { _file: file }))
     }
 
-    /// Takes the lock like [`Self::take`], but stands by until it is free, and calls `told` with each holder
-    /// that it waits for. Returns `None` if SIGTERM or SIGINT came first. Only for a process with one thread.
+    /// Takes the lock like [`Self::take`], but stands by until it is free, and calls `on_wait` with each
+    /// holder that it waits for. Returns `None` if SIGTERM or SIGINT came first. Only for a process with one thread.
     ///
     /// # Errors
     /// Fails like [`Self::take`].
-    pub fn wait_for(self, mut told: impl FnMut(&Holder)) -> Result<Option<Lock>, LockError> {
+    pub fn wait_for(self, mut on_wait: impl FnMut(&Holder)) -> Result<Option<Lock>, LockError> {
         let mut last = None;
         let mut stop = None;
         loop {
@@ -135,10 +138,14 @@ impl InstanceLock<'_> {
             };
             if last.as_ref() != Some(&holder) {
                 tracing::warn!("{holder}: standing by to take over");
-                told(&holder);
+                on_wait(&holder);
                 last = Some(holder);
             }
-            if stop.get_or_insert_with(StopSignals::hold_back).come_within(POLL) {
+            let stop = match &mut stop {
+                Some(stop) => stop,
+                none => none.insert(StopSignals::block().map_err(|error| self.failed(error.into()))?),
+            };
+            if stop.wait_for(POLL) {
                 tracing::info!("stopping; was standing by");
                 return Ok(None);
             }
@@ -271,39 +278,31 @@ fn read_some(file: &File) -> Option<Vec<u8>> {
 
 /// While a `StopSignals` exists, SIGTERM and SIGINT are blocked and can be waited for.
 struct StopSignals {
-    set: libc::sigset_t,
-    before: libc::sigset_t,
+    signals: SignalFd,
+    before: SigSet,
 }
 
 impl StopSignals {
-    fn hold_back() -> Self {
-        // SAFETY: plain data, made a valid set by the calls that follow; none of them fails with these
-        // arguments.
-        unsafe {
-            let mut signals = Self { set: std::mem::zeroed(), before: std::mem::zeroed() };
-            libc::sigemptyset(&mut signals.set);
-            libc::sigaddset(&mut signals.set, libc::SIGTERM);
-            libc::sigaddset(&mut signals.set, libc::SIGINT);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &signals.set, &mut signals.before);
-            signals
-        }
+    fn block() -> io::Result<Self> {
+        let set: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { signals, before: set.thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
     }
 
     /// Waits for a signal and returns whether one came within `time`.
-    fn come_within(&self, time: Duration) -> bool {
-        let time = libc::timespec {
-            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: time.subsec_nanos().into(),
-        };
-        // SAFETY: a valid set and time; a null pointer means that no details of the signal are wanted.
-        unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &time) > 0 }
+    fn wait_for(&self, time: Duration) -> bool {
+        let time = Timespec::try_from(time).ok();
+        let mut ready = [PollFd::new(&self.signals, PollFlags::IN)];
+        // The signal is taken, as it would end the process once it is no longer blocked.
+        poll(&mut ready, time.as_ref()).is_ok_and(|count| count > 0) && self.signals.read_signal().is_ok()
     }
 }
 
 impl Drop for StopSignals {
     fn drop(&mut self) {
-        // SAFETY: the mask is the one that this replaced.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+        if let Err(error) = self.before.thread_set_mask() {
+            tracing::error!("signals stay blocked: {error}");
+        }
     }
 }
 
@@ -315,16 +314,16 @@ mod tests {
     fn one_at_a_time_and_the_others_know_who() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/directory");
-        for claim in [InstanceLock::State(&path), InstanceLock::Tables(&path)] {
-            assert_eq!(claim.holder().unwrap(), None);
-            let lock = claim.take().unwrap().unwrap();
-            let held = claim.take().unwrap().unwrap_err();
+        for lock in [InstanceLock::State(&path), InstanceLock::Tables(&path)] {
+            assert_eq!(lock.holder().unwrap(), None);
+            let taken = lock.take().unwrap().unwrap();
+            let held = lock.take().unwrap().unwrap_err();
             assert_eq!((&held.pid, &held.directory), (&std::process::id().to_string(), &path));
             assert!(held.to_string().ends_with(')') || control_group(std::process::id()).is_none(), "{held}");
-            assert_eq!(claim.holder().unwrap(), Some(held));
-            drop(lock);
-            assert_eq!(claim.holder().unwrap(), None);
-            claim.take().unwrap().unwrap();
+            assert_eq!(lock.holder().unwrap(), Some(held));
+            drop(taken);
+            assert_eq!(lock.holder().unwrap(), None);
+            lock.take().unwrap().unwrap();
         }
     }
 
@@ -343,10 +342,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_locked_is_named() {
-        for claim in
+        for lock in
             [InstanceLock::State(Path::new("/proc/none")), InstanceLock::Tables(Path::new("/proc/none"))]
         {
-            assert!(claim.take().unwrap_err().to_string().starts_with("/proc/none"));
+            assert!(lock.take().unwrap_err().to_string().starts_with("/proc/none"));
         }
     }
 }
