@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::base::backoff::{Backoff, spread};
 use crate::base::report::Offline;
 use crate::delivery::spool::{BatchInfo, Outgoing, Spool, SpoolError};
 use crate::hub::{Hub, Sent};
@@ -179,13 +180,13 @@ impl<S: Steps> Uplink<S> {
 
     /// Runs passes until the future is dropped. `appended` is notified after each append to the spool.
     pub async fn run(mut self, appended: Arc<Notify>) {
-        let mut failures = 0;
+        let mut backoff = Backoff::new(self.config.backoff, self.config.backoff_limit);
         loop {
             let outcome = self.pass(Timestamp::now()).await;
             self.note_reachable(&outcome);
             match outcome {
                 Ok(()) => {
-                    failures = 0;
+                    backoff.reset();
                     let mut report = self.report.clone();
                     let poll = self.config.poll;
                     tokio::select! {
@@ -195,9 +196,8 @@ impl<S: Steps> Uplink<S> {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, failures, "alerts wait in the spool");
-                    sleep(doubled(self.config.backoff, failures, self.config.backoff_limit)).await;
-                    failures += 1;
+                    tracing::warn!(%error, failures = backoff.failures(), "alerts wait in the spool");
+                    sleep(spread(backoff.wait())).await;
                 }
             }
         }
@@ -461,11 +461,4 @@ fn unless_refused(done: Result<(), MmsError>) -> Result<(), MmsError> {
         }
         done => done,
     }
-}
-
-/// Returns `base` doubled `times` times, at most `limit`, and shortened at random by up to a quarter so that
-/// nodes spread out.
-fn doubled(base: Duration, times: u32, limit: Duration) -> Duration {
-    let wait = base.saturating_mul(2_u32.saturating_pow(times)).min(limit);
-    wait - wait.mul_f64(rand::random_range(0.0..0.25))
 }

@@ -26,6 +26,7 @@ use armor_policy::escaped_path;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::base::backoff::{Backoff, spread};
 use crate::base::disk::DiskError;
 use crate::base::report::{Offline, Problem, Reporter};
 use crate::events::history::History;
@@ -298,24 +299,21 @@ impl<K: Kernel> BundleIntake<K> {
 
     /// Runs passes until the future is dropped.
     pub async fn run(&mut self, poll: Duration) {
-        let mut failures = 0_u32;
+        let mut backoff = Backoff::new(BACKOFF, BACKOFF_LIMIT);
         loop {
             let outcome = self.pass().await;
-            let base = match &outcome {
+            let wait = match &outcome {
                 Ok(()) => {
-                    failures = 0;
+                    backoff.reset();
                     poll
                 }
                 Err(error) => {
-                    let wait = BACKOFF.saturating_mul(2_u32.saturating_pow(failures)).min(BACKOFF_LIMIT);
-                    tracing::warn!(%error, failures, "bundles not looked at");
-                    failures = failures.saturating_add(1);
-                    wait
+                    tracing::warn!(%error, failures = backoff.failures(), "bundles not looked at");
+                    backoff.wait()
                 }
             };
             self.note_reachable(outcome.err());
-            // Nodes that start together spread out.
-            tokio::time::sleep(base - base.mul_f64(rand::random_range(0.0..0.25))).await;
+            tokio::time::sleep(spread(wait)).await;
         }
     }
 

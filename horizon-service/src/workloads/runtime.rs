@@ -32,6 +32,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use known::{MAX_WORKLOADS, Workloads};
 
+use crate::base::backoff::Backoff;
 use crate::workloads::root::Root;
 use crate::workloads::services::Services;
 use crate::workloads::workload::HorizonService;
@@ -147,15 +148,14 @@ impl Runtime {
 
     /// Follows the runtime until the future is dropped.
     pub async fn run(mut self) {
-        let mut wait = BACKOFF;
+        let mut backoff = Backoff::new(BACKOFF, BACKOFF_LIMIT);
         loop {
             let Err(error) = self.follow().await;
             self.known.disconnected();
             if self.note(error) {
-                wait = BACKOFF;
+                backoff.reset();
             }
-            sleep(wait).await;
-            wait = (wait * 2).min(BACKOFF_LIMIT);
+            sleep(backoff.wait()).await;
         }
     }
 
