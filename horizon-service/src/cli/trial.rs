@@ -135,7 +135,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         None => Box::new(io::stderr()),
     };
 
-    let _turn = trial.keep.as_deref().map(take_turn).transpose()?;
+    let _lock = trial.keep.as_deref().map(lock_directory).transpose()?;
     let mut enforcer =
         attach(trial.keep.as_deref()).context("cannot enforce; `hzn-armor-agent probe` says more")?;
     let dropped_before = enforcer.counters()?.dropped;
@@ -242,7 +242,7 @@ fn make_live(
 }
 
 /// Waits until no other try uses the directory. The returned file holds the lock.
-fn take_turn(directory: &Path) -> anyhow::Result<File> {
+fn lock_directory(directory: &Path) -> anyhow::Result<File> {
     armor_bpf::require_bpffs(directory)?;
     ensure!(
         !armor_bpf::cannot_be_made(directory),

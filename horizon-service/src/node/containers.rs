@@ -35,7 +35,7 @@ pub struct Containers {
     /// Numbers of containers that are gone but may still have tasks.
     retired: BTreeSet<u32>,
     /// True if the runtime has listed its containers.
-    is_told: bool,
+    is_listed: bool,
     /// The kernel's count of unidentified containers when none was left.
     unidentified: u64,
 }
@@ -61,7 +61,7 @@ impl Containers {
 
     /// Applies the runtime's list of containers. Returns whether any is new, gone or changed.
     pub fn update(&mut self, workloads: &Workloads) -> bool {
-        self.is_told = true;
+        self.is_listed = true;
         let present: BTreeMap<ContainerId, &Arc<Workload>> = workloads
             .values()
             .filter_map(|workload| Some((ContainerId::parse(&workload.id)?, workload)))
@@ -105,7 +105,7 @@ impl Containers {
     /// Returns whether there is a runtime that lists containers. Without one, no unidentified container would
     /// ever be identified.
     pub fn are_named(&self) -> bool {
-        self.is_told || !self.known.is_empty()
+        self.is_listed || !self.known.is_empty()
     }
 
     /// Returns all containers with their numbers.
@@ -124,7 +124,7 @@ impl Containers {
     /// # Errors
     /// Fails with [`BpfError`]; repeat the call then.
     pub fn apply(&mut self, kernel: &mut impl Kernel) -> Result<usize, BpfError> {
-        if self.is_told {
+        if self.is_listed {
             let gone = self.registered.iter().filter(|(id, _)| !self.known.contains_key(id));
             for (id, number) in gone.map(|(id, number)| (*id, *number)).collect::<Vec<_>>() {
                 kernel.remove_container(id)?;
@@ -158,8 +158,11 @@ impl Containers {
         if unidentified == self.unidentified {
             return Ok(0);
         }
-        let found =
-            if answers && self.is_told { kernel.release_unidentified()? } else { kernel.label_running()? };
+        let found = if answers && self.is_listed {
+            kernel.release_unidentified()?
+        } else {
+            kernel.label_running()?
+        };
         if !found.domains.contains(&UNIDENTIFIED_DOMAIN) {
             self.unidentified = unidentified;
         }

@@ -127,10 +127,10 @@ fn strictness(domain: &Domain, class: u16) -> (usize, usize) {
     let decisions = (0..domain.subject_count)
         .filter_map(|subject| Some(domain.vector(u16::try_from(subject).ok()?, class).0))
         .flatten();
-    decisions.fold((0, 0), |(refused, told), decision| match decision.verdict() {
-        Verdict::Block => (refused + 1, told),
-        Verdict::Audit => (refused, told + 1),
-        Verdict::Allow => (refused, told),
+    decisions.fold((0, 0), |(refused, audited), decision| match decision.verdict() {
+        Verdict::Block => (refused + 1, audited),
+        Verdict::Audit => (refused, audited + 1),
+        Verdict::Allow => (refused, audited),
     })
 }
 
