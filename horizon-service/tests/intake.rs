@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use armor_agent::base::report::{HealthFacts, Problem, Reporter};
@@ -17,13 +15,17 @@ use armor_agent::events::history::History;
 use armor_agent::hub::directory::{Directory, MAX_FILES};
 use armor_agent::hub::{Hub as Route, HubConfig};
 use armor_agent::kernel::port::Kernel;
+use armor_agent::node::bundle::Host;
 use armor_agent::node::containers::Containers;
-use armor_agent::node::intake::{BundleIntake, NodeEnforcement};
+use armor_agent::node::enforcement::NodeEnforcement;
+use armor_agent::node::intake::BundleIntake;
+use armor_agent::node::keys::PinnedKeys;
+use armor_agent::node::owner::{NodeHandle, Owner};
 use armor_agent::node::state::State;
 use armor_agent::workloads::links::Watched;
 use armor_agent::workloads::node_selector::NodeNames;
 use armor_agent::workloads::workload::Workload;
-use armor_bpf::{BpfError, ContainerId, Generation, Labelled};
+use armor_bpf::{BpfError, ContainerId, Counters, Event, Generation, Labelled, Leftover};
 use armor_contract_tests::{Fixture, Hub, both_hubs, run_all};
 use armor_hub_client::bundle::dsse::Envelope;
 use armor_hub_client::bundle::{MAX_BUNDLE, NodeIdentity};
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
 
 /// A `FakeKernel` remembers the generation, its number of domains, and the containers.
 #[derive(Clone, Default)]
-struct FakeKernel(Rc<RefCell<FakeState>>);
+struct FakeKernel(Arc<Mutex<FakeState>>);
 
 #[derive(Default)]
 struct FakeState {
@@ -62,13 +64,19 @@ struct FakeState {
     refuses: bool,
 }
 
+impl FakeKernel {
+    fn state(&self) -> MutexGuard<'_, FakeState> {
+        self.0.lock().unwrap()
+    }
+}
+
 impl Kernel for FakeKernel {
     fn generation(&self) -> u32 {
-        self.0.borrow().live.0
+        self.state().live.0
     }
 
     fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         assert!(generation.id > state.live.0);
         if state.refuses {
             return Err(BpfError::Generation { id: generation.id, reason: "no memory".into() });
@@ -78,16 +86,16 @@ impl Kernel for FakeKernel {
     }
 
     fn containers(&self) -> BTreeMap<ContainerId, u32> {
-        self.0.borrow().containers.clone()
+        self.state().containers.clone()
     }
 
     fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
-        self.0.borrow_mut().containers.insert(id, domain);
+        self.state().containers.insert(id, domain);
         Ok(())
     }
 
     fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError> {
-        self.0.borrow_mut().containers.remove(&id);
+        self.state().containers.remove(&id);
         Ok(())
     }
 
@@ -99,8 +107,20 @@ impl Kernel for FakeKernel {
         self.label_running()
     }
 
-    fn unidentified(&self) -> Result<u64, BpfError> {
-        Ok(0)
+    fn counters(&self) -> Result<Counters, BpfError> {
+        Ok(Counters::default())
+    }
+
+    fn settle(&self) -> Result<(), BpfError> {
+        Ok(())
+    }
+
+    fn leftovers(&self) -> Result<Vec<Leftover>, BpfError> {
+        Ok(Vec::new())
+    }
+
+    fn preexisting(&self, _: &mut dyn FnMut(Event)) -> Result<(), BpfError> {
+        Ok(())
     }
 }
 
@@ -113,8 +133,8 @@ struct Node<H> {
     hub: Fixture<H>,
     css: CssClient,
     kernel: FakeKernel,
-    site: Option<Rc<RefCell<NodeEnforcement<FakeKernel>>>>,
-    reporter: Rc<Reporter>,
+    handle: Option<NodeHandle>,
+    reporter: Arc<Reporter>,
     receipt_keys: watch::Sender<Vec<PublicKey>>,
     signer: PrivateKey,
 }
@@ -126,8 +146,8 @@ impl<H: Hub> Node<H> {
             css: hub.css().unwrap(),
             hub,
             kernel: FakeKernel::default(),
-            site: None,
-            reporter: Rc::default(),
+            handle: None,
+            reporter: Arc::default(),
             receipt_keys: watch::Sender::new(Vec::new()),
             signer,
         };
@@ -142,35 +162,41 @@ impl<H: Hub> Node<H> {
     }
 
     /// Starts an agent on the node, with everything that its earlier runs left.
-    fn start(&mut self) -> BundleIntake<FakeKernel> {
+    fn start(&mut self) -> BundleIntake {
         let ess = self.hub.ess().unwrap();
         self.start_with(Some(Route::Ess(ess)))
     }
 
-    fn start_with(&mut self, route: Option<Route>) -> BundleIntake<FakeKernel> {
+    fn start_with(&mut self, route: Option<Route>) -> BundleIntake {
         let (state, stored, problems) = State::open(&self.hub.dir().join("state")).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
-        self.reporter = Rc::default();
+        self.reporter = Arc::default();
         self.reporter.change(|facts| facts.proven = true);
         let containers = Containers::restored(Some(&self.kernel), state.containers());
-        let mut site = NodeEnforcement {
-            node: identity(),
-            names: NodeNames { hostname: "gw".into(), id: "node1".into(), ..NodeNames::default() },
-            process: "self",
-            trust_dir: self.hub.dir().join("trust"),
-            state: Rc::new(RefCell::new(state)),
-            history: History::new(&self.hub.dir().join("state")),
+        let names = NodeNames { hostname: "gw".into(), id: "node1".into(), ..NodeNames::default() };
+        let host = Host { identity: identity(), names, process: "self" };
+        let trust = self.hub.dir().join("trust");
+        let mut enforcement = NodeEnforcement {
+            keys: PinnedKeys::new(trust, self.receipt_keys.clone(), Arc::clone(&self.reporter)),
+            state,
+            history: self.history(),
             kernel: Some(self.kernel.clone()),
-            reporter: Rc::clone(&self.reporter),
+            reporter: Arc::clone(&self.reporter),
             live: None,
             containers,
-            labelled: Rc::default(),
+            labelled: false,
         };
-        site.restore(stored.as_ref());
-        let site = Rc::new(RefCell::new(site));
-        self.site = Some(Rc::clone(&site));
+        enforcement.restore(stored.as_ref(), &host);
+        enforcement.reload_keys();
+        let (mut owner, handle) = Owner::new(enforcement, None);
+        tokio::spawn(async move { owner.run(std::future::ready(())).await });
+        self.handle = Some(handle.clone());
         let directory = Directory::new(self.directory());
-        BundleIntake::new(route.map(Arc::new), directory, site, self.receipt_keys.clone())
+        BundleIntake::new(route.map(Arc::new), directory, host, handle, Arc::clone(&self.reporter))
+    }
+
+    fn history(&self) -> History {
+        History::new(&self.hub.dir().join("state"))
     }
 
     fn directory(&self) -> PathBuf {
@@ -178,13 +204,14 @@ impl<H: Hub> Node<H> {
     }
 
     /// Passes on `containers` as all that the runtime has.
-    fn follow(&self, containers: &[&Workload]) {
+    async fn follow(&self, containers: &[&Workload]) {
         let workload = |workload: &&Workload| (workload.id.clone(), Arc::new(Workload::clone(workload)));
-        self.site.as_ref().unwrap().borrow_mut().follow(&containers.iter().map(workload).collect());
+        let workloads = Arc::new(containers.iter().map(workload).collect());
+        self.handle.as_ref().unwrap().follow(workloads).await.unwrap();
     }
 
     fn known(&self) -> Vec<u32> {
-        self.kernel.0.borrow().containers.values().copied().collect()
+        self.kernel.state().containers.values().copied().collect()
     }
 
     async fn publish(&self, id: &str, data: &[u8]) {
@@ -198,10 +225,10 @@ impl<H: Hub> Node<H> {
     }
 
     fn live(&self) -> (u32, usize) {
-        self.kernel.0.borrow().live
+        self.kernel.state().live
     }
 
-    async fn until(&self, intake: &mut BundleIntake<FakeKernel>, expected: impl Fn(&HealthFacts) -> bool) {
+    async fn until(&self, intake: &mut BundleIntake, expected: impl Fn(&HealthFacts) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             intake.pass().await.unwrap();
@@ -214,12 +241,12 @@ impl<H: Hub> Node<H> {
         }
     }
 
-    async fn until_serial(&self, intake: &mut BundleIntake<FakeKernel>, serial: u64) {
+    async fn until_serial(&self, intake: &mut BundleIntake, serial: u64) {
         self.until(intake, |facts| facts.in_force.as_ref().is_some_and(|bundle| bundle.serial == serial))
             .await;
     }
 
-    async fn until_refused(&self, intake: &mut BundleIntake<FakeKernel>, id: &str) -> String {
+    async fn until_refused(&self, intake: &mut BundleIntake, id: &str) -> String {
         let found = |facts: &HealthFacts| facts.refused.iter().find(|refused| refused.object == id).cloned();
         self.until(intake, |facts| found(facts).is_some()).await;
         found(&self.reporter.facts()).unwrap().code
@@ -298,24 +325,23 @@ async fn a_switched_link_is_followed_and_what_has_no_effect_is_said<H: Hub>(hub:
     let report = node.reporter.reports().borrow().clone();
     assert_eq!((report.state.as_str(), &report.reasons), ("enforcing", &in_force.notes));
 
-    let look = || -> Vec<(Watched, Vec<String>)> {
-        let watched = node.site.as_ref().unwrap().borrow_mut().watched_links();
+    let handle = node.handle.clone().unwrap();
+    let look = async || -> Vec<(Watched, Vec<String>)> {
         let look = |watched: Watched| (watched.clone(), watched.moved());
+        let watched = handle.watched_links().await.unwrap();
         watched.into_iter().map(look).filter(|(_, moved)| !moved.is_empty()).collect()
     };
-    let follow =
-        |moved: &[(Watched, Vec<String>)]| node.site.as_ref().unwrap().borrow_mut().follow_links(moved);
-    assert!(look().is_empty());
+    assert!(look().await.is_empty());
     let before = node.live().0;
     fs::remove_file(&current).unwrap();
     symlink("v2", &current).unwrap();
-    let moved = look();
+    let moved = look().await;
     assert_eq!(moved[0].1, [format!("{key} -> {}", at("v2/key"))]);
-    follow(&moved);
+    handle.follow_links(moved.clone()).await.unwrap();
     assert_eq!(node.live().0, before + 1);
-    assert!(look().is_empty());
+    assert!(look().await.is_empty());
     // A link that was read before this belongs to rules that are no longer in force.
-    follow(&moved);
+    handle.follow_links(moved.clone()).await.unwrap();
     assert_eq!(node.live().0, before + 1);
 }
 
@@ -399,13 +425,13 @@ async fn keys_change_with_the_bundle_and_stay_changed<H: Hub>(hub: Fixture<H>) {
 async fn what_the_kernel_does_not_take_is_said_and_tried_again<H: Hub>(hub: Fixture<H>) {
     let mut node = Node::new(hub);
     let mut intake = node.start();
-    node.kernel.0.borrow_mut().refuses = true;
+    node.kernel.state().refuses = true;
     node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy(SHELL)]), &node.signer)).await;
     node.until_serial(&mut intake, 1).await;
     let report = node.reporter.reports().borrow().clone();
     assert_eq!(report.state, "degraded");
     assert!(report.reasons[0].contains("no memory"), "{report:?}");
-    node.kernel.0.borrow_mut().refuses = false;
+    node.kernel.state().refuses = false;
     node.until(&mut intake, |facts| !facts.problems.contains_key(&Problem::Swap)).await;
     assert_eq!((node.live().1, node.reporter.reports().borrow().state.as_str()), (1, "enforcing"));
 }
@@ -418,11 +444,11 @@ async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(h
     let certificate = node.hub.horizon_files().join("cert.pem");
     let aside = node.hub.dir().join("cert.pem");
     fs::rename(&certificate, &aside).unwrap();
-    let mut intake = node.start();
+    let intake = node.start();
     let deadline = Instant::now() + PATIENCE;
-    let reporter = Rc::clone(&node.reporter);
+    let reporter = Arc::clone(&node.reporter);
     let wait = |expected: bool| {
-        let reporter = Rc::clone(&reporter);
+        let reporter = Arc::clone(&reporter);
         async move {
             while reporter.facts().offline.is_some() != expected {
                 assert!(Instant::now() < deadline);
@@ -437,7 +463,7 @@ async fn an_ess_that_is_away_leaves_everything_in_force_and_comes_back<H: Hub>(h
         wait(false).await;
     };
     tokio::select! {
-        () = intake.run(Duration::from_millis(20)) => {}
+        stopped = intake.run(Duration::from_millis(20)) => stopped.unwrap(),
         () = scenario => {}
     }
 }
@@ -461,19 +487,19 @@ async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H
     assert_eq!((node.live(), node.reporter.reports().borrow().state.as_str()), ((1, 0), "enforcing"));
     assert_eq!(node.reporter.facts().in_force.unwrap().idle, ["h"]);
 
-    node.follow(&[&db]);
+    node.follow(&[&db]).await;
     assert_eq!(
         (node.live(), node.known()),
         ((2, 1), vec![1]),
         "only those for containers that are not named"
     );
-    node.follow(&[&db, &web]);
+    node.follow(&[&db, &web]).await;
     assert_eq!((node.live(), node.known()), ((3, 2), vec![2, 1]));
     let in_force = node.reporter.facts().in_force.unwrap();
     assert_eq!((in_force.selected, in_force.containers, in_force.idle.len()), (1, 1, 0));
-    node.follow(&[&db, &web]);
+    node.follow(&[&db, &web]).await;
     assert_eq!(node.live(), (3, 2), "nothing new");
-    let named = node.site.as_ref().unwrap().borrow().history.generation(3).unwrap();
+    let named = node.history().generation(3).unwrap();
     assert_eq!(named.domains[0].container.as_ref().unwrap().name, "web");
 
     drop(intake);
@@ -486,9 +512,9 @@ async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H
     assert_eq!((node.live(), node.known()), ((5, 2), vec![2, 1]), "after a reboot too");
 
     let renamed = Workload { labels: [("app".to_owned(), "shop".to_owned())].into(), ..web };
-    node.follow(&[&renamed]);
+    node.follow(&[&renamed]).await;
     assert_eq!((node.live(), node.known()), ((6, 1), vec![2]), "the policy selects it no more");
-    node.follow(&[]);
+    node.follow(&[]).await;
     assert_eq!((node.live(), node.known()), ((6, 1), vec![]));
     drop(intake);
 }

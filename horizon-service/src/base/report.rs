@@ -5,9 +5,8 @@
 //! enforcement proof is missing, else `enforcing`. The hub gets [`AgentReport`]; only the node itself knows
 //! whether it is `offline`.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_hub_client::status::{AgentReport, Refused};
@@ -190,34 +189,41 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// A `Reporter` turns facts into reports, on one thread.
+/// A `Reporter` turns the facts, which any task may change, into reports.
 pub struct Reporter {
-    facts: RefCell<HealthFacts>,
-    sender: watch::Sender<AgentReport>,
+    facts: Mutex<HealthFacts>,
+    report: watch::Sender<AgentReport>,
 }
 
 impl Reporter {
     /// Creates a reporter without facts.
     pub fn new() -> Self {
         let first = AgentReport { since: Some(Timestamp::now()), ..HealthFacts::default().report() };
-        Self { facts: RefCell::default(), sender: watch::Sender::new(first) }
+        Self { facts: Mutex::default(), report: watch::Sender::new(first) }
     }
 
     /// Returns a receiver of the reports from now on.
     pub fn reports(&self) -> watch::Receiver<AgentReport> {
-        self.sender.subscribe()
+        self.report.subscribe()
     }
 
     /// Returns a copy of the facts.
     pub fn facts(&self) -> HealthFacts {
-        self.facts.borrow().clone()
+        self.read(HealthFacts::clone)
     }
 
-    /// Changes facts, and publishes the report if it differs.
+    /// Reads facts without a copy of all of them. `read` must not call this reporter.
+    pub fn read<T>(&self, read: impl FnOnce(&HealthFacts) -> T) -> T {
+        read(&self.facts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes facts, and publishes the report if it differs. `change` must not call this reporter.
     pub fn change(&self, change: impl FnOnce(&mut HealthFacts)) {
-        change(&mut self.facts.borrow_mut());
-        let mut new = self.facts.borrow().report();
-        self.sender.send_if_modified(|old| {
+        // Locked until the report is published, so that no older one comes after it.
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut facts);
+        let mut new = facts.report();
+        self.report.send_if_modified(|old| {
             let is_same_state =
                 (&new.state, &new.bundle, new.bundle_serial) == (&old.state, &old.bundle, old.bundle_serial);
             new.since = if is_same_state { old.since } else { Some(Timestamp::now()) };

@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
-use armor_bpf::{BpfError, Enforcer, Event};
+use armor_bpf::{BpfError, Event};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+use crate::kernel::port::Kernel;
 
 /// Maximum number of searches after killing.
 const ROUNDS: u32 = 10;
@@ -60,7 +62,12 @@ impl PreexistingSearch {
     ///
     /// # Errors
     /// Fails if the kernel does not list the handles; the search counts as finished then.
-    pub fn look(&mut self, enforcer: &Enforcer, bundle: &str, kill: bool) -> Result<Option<Found>, BpfError> {
+    pub fn look(
+        &mut self,
+        kernel: &impl Kernel,
+        bundle: &str,
+        kill: bool,
+    ) -> Result<Option<Found>, BpfError> {
         if self.finished == bundle {
             return Ok(None);
         }
@@ -70,7 +77,7 @@ impl PreexistingSearch {
         }
         let mut found = Found { events: Vec::new(), more: 0, finished: true };
         let mut holders = BTreeSet::new();
-        let outcome = enforcer.preexisting(|event| {
+        let outcome = kernel.preexisting(&mut |event| {
             let killed = kill
                 && (holders.contains(&event.tgid)
                     || end(&event)

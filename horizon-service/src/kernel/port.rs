@@ -1,11 +1,9 @@
-//! Defines what the agent needs of the kernel side when rules or containers change; tests have their own
+//! Defines what the agent needs of the kernel side when rules or containers change and events come; tests have their own
 //! implementation.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
-use armor_bpf::{BpfError, ContainerId, Enforcer, Generation, Labelled};
+use armor_bpf::{BpfError, ContainerId, Counters, Enforcer, Event, Generation, Labelled, Leftover};
 
 /// A `Kernel` is the kernel side.
 pub trait Kernel {
@@ -38,46 +36,73 @@ pub trait Kernel {
     /// # Errors
     /// Fails if the tasks cannot be iterated over.
     fn release_unidentified(&mut self) -> Result<Labelled, BpfError>;
-    /// Returns how often an unidentified container was entered.
+    /// Returns the kernel's counters.
     ///
     /// # Errors
     /// Fails if the counters cannot be read.
-    fn unidentified(&self) -> Result<u64, BpfError>;
+    fn counters(&self) -> Result<Counters, BpfError>;
+    /// Puts the undecided events into the ring buffer that are settled by now.
+    ///
+    /// # Errors
+    /// Fails if the BPF program for that does not run.
+    fn settle(&self) -> Result<(), BpfError>;
+    /// Returns what BPF programs of other versions left after they ended.
+    ///
+    /// # Errors
+    /// Fails if the pin directory cannot be read.
+    fn leftovers(&self) -> Result<Vec<Leftover>, BpfError>;
+    /// Calls `each` with every preexisting handle that the live generation refuses.
+    ///
+    /// # Errors
+    /// Fails if the kernel does not list the handles.
+    fn preexisting(&self, each: &mut dyn FnMut(Event)) -> Result<(), BpfError>;
 }
 
-impl Kernel for Rc<RefCell<Enforcer>> {
+impl Kernel for Enforcer {
     fn generation(&self) -> u32 {
-        self.borrow().generation()
+        Self::generation(self)
     }
 
     fn swap(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
-        self.borrow_mut().swap(generation)
+        Self::swap(self, generation)
     }
 
     fn containers(&self) -> BTreeMap<ContainerId, u32> {
-        self.borrow().containers().unwrap_or_else(|error| {
+        Self::containers(self).unwrap_or_else(|error| {
             tracing::error!("{error}: containers are told to the kernel anew");
             BTreeMap::new()
         })
     }
 
     fn add_container(&mut self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
-        self.borrow().add_container(id, domain)
+        Self::add_container(self, id, domain)
     }
 
     fn remove_container(&mut self, id: ContainerId) -> Result<(), BpfError> {
-        self.borrow().remove_container(id)
+        Self::remove_container(self, id)
     }
 
     fn label_running(&mut self) -> Result<Labelled, BpfError> {
-        self.borrow().label_running()
+        Self::label_running(self)
     }
 
     fn release_unidentified(&mut self) -> Result<Labelled, BpfError> {
-        self.borrow().release_unidentified()
+        Self::release_unidentified(self)
     }
 
-    fn unidentified(&self) -> Result<u64, BpfError> {
-        Ok(self.borrow().counters()?.unidentified)
+    fn counters(&self) -> Result<Counters, BpfError> {
+        Self::counters(self)
+    }
+
+    fn settle(&self) -> Result<(), BpfError> {
+        Self::settle(self)
+    }
+
+    fn leftovers(&self) -> Result<Vec<Leftover>, BpfError> {
+        Self::leftovers(self)
+    }
+
+    fn preexisting(&self, each: &mut dyn FnMut(Event)) -> Result<(), BpfError> {
+        Self::preexisting(self, each)
     }
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use armor_bpf::{BpfError, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN};
-use armor_hub_client::bundle::VerifiedBundle;
 use armor_hub_client::bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
+use armor_hub_client::bundle::{NodeIdentity, VerifiedBundle};
 use armor_policy::model::Kind;
 use armor_policy::tables::Domain;
 use armor_policy::{CompileError, Policy, Posture};
@@ -50,6 +50,17 @@ pub enum EnforceError {
     /// The names of the rules cannot be stored.
     #[error(transparent)]
     State(#[from] DiskError),
+}
+
+/// A `Host` is the machine that bundles are verified and compiled for.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The node's identity in Horizon.
+    pub identity: NodeIdentity,
+    /// Names by which policies select the node.
+    pub names: NodeNames,
+    /// The process whose root is the host's.
+    pub process: &'static str,
 }
 
 /// A `CompiledBundle` is a bundle compiled for this node.
@@ -96,17 +107,13 @@ impl PartialEq for ContainerRules {
 }
 
 impl CompiledBundle {
-    /// Compiles a bundle for this node, whose root is that of `process`; this may take seconds for thousands
+    /// Compiles a bundle for this node; this may take seconds for thousands
     /// of rules. Policies for containers are compiled once as if for a container that all of them select, and
     /// again for each container that comes.
     ///
     /// # Errors
     /// Fails with [`CompileError`] if the policies cannot be compiled.
-    pub fn new(
-        bundle: &VerifiedBundle,
-        node: &NodeNames,
-        process: &'static str,
-    ) -> Result<Self, CompileError> {
+    pub fn new(bundle: &VerifiedBundle, host: &Host) -> Result<Self, CompileError> {
         let settings = &bundle.payload.settings;
         let posture = match settings.posture.file {
             BundlePosture::Audit => Posture::Audit,
@@ -114,8 +121,9 @@ impl CompiledBundle {
         };
         let hosts = bundle.policies.iter().filter(|policy| policy.kind == Kind::Host);
         let (selected, idle): (Vec<&Policy>, Vec<&Policy>) =
-            hosts.partition(|policy| node.selected_by(policy));
-        let host = match selected.as_slice() {
+            hosts.partition(|policy| host.names.selected_by(policy));
+        let process = host.process;
+        let compiled = match selected.as_slice() {
             [] => None,
             policies => Some(compiled::build(policies, posture, &Root::of_process(process))?),
         };
@@ -125,7 +133,7 @@ impl CompiledBundle {
             expires: bundle.payload.expires,
             process,
             posture,
-            host,
+            host: compiled,
             host_policies: selected.into_iter().cloned().map(Arc::new).collect(),
             turn: 0,
             host_idle: idle.into_iter().map(|policy| policy.name.clone()).collect(),

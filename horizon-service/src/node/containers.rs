@@ -154,7 +154,7 @@ impl Containers {
         kernel: &mut impl Kernel,
         answers: bool,
     ) -> Result<usize, BpfError> {
-        let unidentified = kernel.unidentified()?;
+        let unidentified = kernel.counters()?.unidentified;
         if unidentified == self.unidentified {
             return Ok(0);
         }
@@ -173,7 +173,7 @@ impl Containers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use armor_bpf::{Generation, Labelled};
+    use armor_bpf::{Counters, Event, Generation, Labelled, Leftover};
 
     #[derive(Default)]
     struct FakeKernel {
@@ -210,8 +210,17 @@ mod tests {
             self.passes.1 += 1;
             Ok(Labelled { new: 0, domains: self.tasks.clone() })
         }
-        fn unidentified(&self) -> Result<u64, BpfError> {
-            Ok(self.unidentified)
+        fn counters(&self) -> Result<Counters, BpfError> {
+            Ok(Counters { unidentified: self.unidentified, ..Counters::default() })
+        }
+        fn settle(&self) -> Result<(), BpfError> {
+            Ok(())
+        }
+        fn leftovers(&self) -> Result<Vec<Leftover>, BpfError> {
+            Ok(Vec::new())
+        }
+        fn preexisting(&self, _: &mut dyn FnMut(Event)) -> Result<(), BpfError> {
+            Ok(())
         }
     }
 

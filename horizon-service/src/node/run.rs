@@ -5,17 +5,12 @@
 //! then come threads, the network and everything else that may wait. Enforcement of an accepted bundle needs
 //! none of the latter.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
-use armor_hub_client::batch::Sealer;
 use armor_hub_client::bundle::payload::OnAgentStop;
 use armor_hub_client::keys::PublicKey;
 use armor_hub_client::status::AgentReport;
@@ -23,39 +18,40 @@ use jiff::Timestamp;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::base::config::Settings;
 use crate::base::lock::InstanceLock;
 use crate::base::report::{Offline, Problem, Reporter};
-use crate::delivery::node_key::node_key;
+use crate::delivery::alert_log::AlertLog;
 use crate::delivery::spool::{Spool, SpoolConfig};
-use crate::delivery::uplink::{Uplink, UplinkConfig};
-use crate::events::alerts::{self, Origin};
+use crate::delivery::start::Delivery;
+use crate::delivery::uplink::UplinkConfig;
+use crate::events::alerts::Origin;
 use crate::events::history::History;
-use crate::events::pump::{AlertLog, EventPump};
+use crate::events::pump::EventPump;
 use crate::hub::directory::Directory;
 use crate::hub::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
 use crate::kernel::attach::{AttachError, attach};
-use crate::node::bundle::HOST_PROCESS;
+use crate::node::bundle::{HOST_PROCESS, Host};
 use crate::node::containers::Containers;
-use crate::node::intake::{BundleIntake, NodeEnforcement};
+use crate::node::enforcement::NodeEnforcement;
+use crate::node::intake::BundleIntake;
+use crate::node::keys::PinnedKeys;
+use crate::node::owner::{NodeHandle, Owner, Stopped};
 use crate::node::state::State;
-use crate::node::status::{self, ContainerFigures, Figures, PolicyFigures, Status, StatusFile};
+use crate::node::status::{self, Status, StatusFile};
+use crate::node::status_task::StatusTask;
 use crate::workloads::links::{LOOK, Watched};
 use crate::workloads::node_selector::NodeNames;
-use crate::workloads::runtime::{MAX_WORKLOADS, Runtime, RuntimeState, Workloads};
+use crate::workloads::runtime::{Runtime, RuntimeState, Workloads};
 
-/// Interval at which the status file is brought up to date.
-const STATUS: Duration = Duration::from_secs(1);
 /// Interval between checks for containers that were entered before the runtime listed them.
 const UNIDENTIFIED: Duration = Duration::from_secs(5);
 /// Time that events from before the start wait for the containers' names. On a busy machine, a runtime took
 /// 10 s for its first list.
 const NAMING: Duration = Duration::from_secs(15);
-
-type SharedEnforcer = Rc<RefCell<Enforcer>>;
 
 /// Runs the agent until it gets a signal to stop.
 ///
@@ -90,7 +86,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     // Overwrite the previous run's status now, so that it is not read as ours.
     first_status(&mut file, "starting", &last_offline, None);
     let (state, stored, problems) = State::open(&settings.state_dir)?;
-    let reporter = Rc::new(Reporter::new());
+    let reporter = Arc::new(Reporter::new());
     if !problems.is_empty() {
         let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         tracing::error!("{text}; moved aside, going on with what reads");
@@ -104,22 +100,20 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let horizon = horizon.ok();
     let node = horizon.as_ref().map(|horizon| horizon.node.clone()).unwrap_or_default();
 
-    let enforcer = enforcer(settings, &reporter);
-    let containers = Containers::restored(enforcer.as_ref(), state.containers());
-    let mut site = NodeEnforcement {
-        names: NodeNames::of(&node),
-        node,
-        process: HOST_PROCESS,
-        trust_dir: settings.trust_dir(),
-        state: Rc::new(RefCell::new(state)),
+    let kernel = enforcer(settings, &reporter);
+    let host = Host { names: NodeNames::of(&node), identity: node, process: HOST_PROCESS };
+    let (receipt_keys, pinned) = watch::channel(Vec::new());
+    let mut enforcement = NodeEnforcement {
+        keys: PinnedKeys::new(settings.trust_dir(), receipt_keys, Arc::clone(&reporter)),
+        containers: Containers::restored(kernel.as_ref(), state.containers()),
+        state,
         history: History::new(&settings.state_dir),
-        kernel: enforcer.clone(),
-        reporter: Rc::clone(&reporter),
+        kernel,
+        reporter: Arc::clone(&reporter),
         live: None,
-        containers,
-        labelled: Rc::default(),
+        labelled: false,
     };
-    site.restore(stored.as_ref());
+    enforcement.restore(stored.as_ref(), &host);
     drop(stored);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,8 +123,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     // Until the hub answers, the previous run's offline state stays.
     let last_offline = last_offline.filter(|_| horizon.as_ref().is_some_and(|horizon| horizon.hub.is_some()));
-    site.reporter.change(|facts| facts.offline.clone_from(&last_offline));
-    runtime.block_on(serve(settings, site, enforcer, horizon, file, last_offline))
+    reporter.change(|facts| facts.offline.clone_from(&last_offline));
+    let start = Start { settings, host, enforcement, pinned, horizon, file, last_offline };
+    runtime.block_on(serve(start))
 }
 
 /// Writes a status for `status` to show before the reporter exists.
@@ -148,7 +143,7 @@ fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline
 
 /// Attaches to the kernel, proves that it refuses accesses, and exempts this process. Returns `None`, with
 /// the reason reported, if nothing can be enforced.
-fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<SharedEnforcer> {
+fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<Enforcer> {
     let attached = attach(Some(&settings.pin_dir)).or_else(|error| {
         // Attaching without pins cannot help against any other error.
         let AttachError::Bpf(BpfError::Pin { .. } | BpfError::NoBpfFilesystem { .. } | BpfError::Map { .. }) =
@@ -168,7 +163,7 @@ fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<SharedEnforcer> 
             reporter.change(|facts| facts.proven = true);
             exempt_self(&enforcer, reporter);
             guard_self(&enforcer, settings, reporter);
-            Some(Rc::new(RefCell::new(enforcer)))
+            Some(enforcer)
         }
         Err(error) => {
             tracing::error!("NOTHING IS ENFORCED: {error}");
@@ -201,57 +196,57 @@ fn guard_self(enforcer: &Enforcer, settings: &Settings, reporter: &Reporter) {
     }
 }
 
-async fn serve(
-    settings: &Settings,
-    site: NodeEnforcement<SharedEnforcer>,
-    enforcer: Option<SharedEnforcer>,
+/// `Start` is what the one thread of the start hands to the tasks.
+struct Start<'a> {
+    settings: &'a Settings,
+    host: Host,
+    enforcement: NodeEnforcement<Enforcer>,
+    /// The pinned keys of collectors.
+    pinned: watch::Receiver<Vec<PublicKey>>,
     horizon: Option<Horizon>,
-    mut file: StatusFile<'_>,
+    file: StatusFile<'a>,
     last_offline: Option<Offline>,
-) -> anyhow::Result<()> {
+}
+
+/// Runs all tasks until a signal to stop. The owner of enforcement and the status stay on this thread, and any
+/// other task may run on the second.
+async fn serve(start: Start<'_>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let reporter = Rc::clone(&site.reporter);
-
-    let spool =
-        Spool::new(&settings.state_dir.join("spool"), SpoolConfig { max_bytes: settings.spool_max_bytes });
-    let alert_log = AlertLog::new(spool, Rc::clone(&reporter));
-    let origin = Origin {
-        host_name: site.names.hostname.clone(),
-        org: site.node.org.clone(),
-        node: site.node.id.clone(),
-        service: horizon.as_ref().map(service).unwrap_or_default(),
-    };
+    let Start { settings, host, mut enforcement, pinned, horizon, file, last_offline } = start;
+    let reporter = Arc::clone(&enforcement.reporter);
+    let spool = SpoolConfig { max_bytes: settings.spool_max_bytes };
+    let spool = Spool::new(&settings.state_dir.join("spool"), spool);
+    let alert_log = AlertLog::new(spool, Arc::clone(&reporter));
+    let origin = origin(&host, horizon.as_ref());
     let containers = Runtime::new(&settings.runtime_socket, &settings.state_dir);
-    let (mut workloads, runtime) = (containers.workloads(), containers.state());
-    let workload_count = workloads.clone();
-    let named = named(workloads.clone(), runtime.clone());
-    let seen = Rc::new(RefCell::new(BTreeMap::new()));
-    let mut pump = match &enforcer {
+    let (workloads, runtime) = (containers.workloads(), containers.state());
+    let pump = match &enforcement.kernel {
         Some(enforcer) => Some(EventPump::new(
-            Rc::clone(enforcer),
+            enforcer.events()?,
+            enforcer.took_over(),
             alert_log.clone(),
-            site.history.clone(),
+            Arc::clone(&reporter),
+            enforcement.history.clone(),
             origin.clone(),
-            Rc::clone(&site.labelled),
             workloads.clone(),
-            Rc::clone(&seen),
         )?),
         None => None,
     };
-
-    let poll = Duration::from_secs(settings.poll_seconds);
-    let (receipt_keys, pinned) = watch::channel(Vec::new());
     let hub = match horizon {
         Some(Horizon { hub: Some(config), node, .. }) => Some(Arc::new(Hub::new(config, &node)?)),
         _ => None,
     };
+    // A receipt that comes before the collectors' keys are known would be refused for good.
+    enforcement.reload_keys();
+    let poll = Duration::from_secs(settings.poll_seconds);
+    let config = UplinkConfig { poll, ..UplinkConfig::default() };
     let mut delivery = Delivery {
-        alert_log: alert_log.clone(),
-        reporter: Rc::clone(&reporter),
+        alert_log,
+        reporter: Arc::clone(&reporter),
         state_dir: settings.state_dir.clone(),
         node: (origin.org.clone(), origin.node.clone()),
-        config: UplinkConfig { poll, ..UplinkConfig::default() },
+        config,
         receipt_keys: pinned,
         last_offline,
         spool_is_open: false,
@@ -259,224 +254,107 @@ async fn serve(
         uplink: None,
     };
     delivery.begin();
-    let site = Rc::new(RefCell::new(site));
+
+    let (mut owner, node) = Owner::new(enforcement, pump);
     let directory = Directory::new(settings.bundle_dir.clone());
-    let mut intake = BundleIntake::new(hub, directory, Rc::clone(&site), receipt_keys);
-
+    let intake = BundleIntake::new(hub, directory, host, node.clone(), Arc::clone(&reporter));
+    let mut status = StatusTask {
+        file,
+        reporter: Arc::clone(&reporter),
+        delivery,
+        origin,
+        snapshots: owner.snapshots(),
+        workloads: workloads.clone(),
+        runtime: runtime.clone(),
+        expired: None,
+    };
+    let named = named(workloads.clone(), runtime.clone());
     tokio::spawn(containers.run());
-
-    let status = |offline: Option<Offline>| {
-        let facts = reporter.facts();
-        let kernel =
-            enforcer.as_ref().and_then(|enforcer| enforcer.borrow().counters().ok()).unwrap_or_default();
-        Status {
-            report: reporter.reports().borrow().clone(),
-            offline: facts.offline.into_iter().chain(offline).min_by_key(|offline| offline.since),
-            generation: enforcer.as_ref().map_or(0, |enforcer| enforcer.borrow().generation()),
-            kernel: Figures {
-                blocked: kernel.blocked,
-                audited: kernel.audited,
-                suppressed: kernel.suppressed,
-                dropped: kernel.dropped,
-                unidentified: kernel.unidentified,
-                skipped: kernel.skipped,
-            },
-            policies: PolicyFigures::of(facts.in_force.as_ref(), &seen.borrow()),
-            containers: ContainerFigures::new(
-                &runtime.borrow(),
-                workload_count.borrow().len(),
-                facts.in_force.as_ref(),
-            ),
-            spool: alert_log.stats(),
-            updated: None,
-        }
-    };
-    let following = async {
-        // Until the runtime answers, the previous run's list of containers is used.
-        let mut look = tokio::time::interval(UNIDENTIFIED);
-        loop {
-            tokio::select! {
-                changed = workloads.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    let known = Arc::clone(&workloads.borrow_and_update());
-                    site.borrow_mut().follow(&known);
-                }
-                _ = look.tick() => {
-                    let answers = matches!(*runtime.borrow(), RuntimeState::Connected { .. });
-                    site.borrow_mut().look_for_unidentified(answers);
-                }
-            }
-        }
-        std::future::pending().await
-    };
-    let following_links = async {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let watched = site.borrow_mut().watched_links();
-            let look = move || -> Vec<_> {
-                let look = |watched: Watched| {
-                    let moved = watched.moved();
-                    (watched, moved)
-                };
-                watched.into_iter().map(look).filter(|(_, moved)| !moved.is_empty()).collect()
-            };
-            match tokio::task::spawn_blocking(look).await {
-                Ok(moved) => site.borrow_mut().follow_links(&moved),
-                Err(error) => tracing::error!("links are not looked at: {error}"),
-            }
-        }
-    };
-    let pumping = async {
-        match &mut pump {
-            Some(pump) => {
-                // Events of unidentified containers from the time without an agent wait in the ring buffer
-                // for the containers' names.
-                named.await;
-                pump.run().await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let showing = async {
-        let mut told = None;
-        loop {
-            if let Some(expired) =
-                reporter.facts().in_force.filter(|bundle| bundle.expires <= Timestamp::now())
-                && told != Some((expired.bundle.clone(), expired.serial))
-            {
-                tracing::warn!(bundle = expired.bundle, "expired; goes on being enforced");
-                alert_log.append(&[alerts::expired(
-                    &origin,
-                    &expired.bundle,
-                    expired.serial,
-                    expired.expires,
-                )]);
-                reporter.change(|_| {});
-                told = Some((expired.bundle, expired.serial));
-            }
-            delivery.begin();
-            reporter.problem(Problem::Runtime, lost(&runtime.borrow()));
-            let unwritten = file.write(status(delivery.offline())).err().map(|error| error.to_string());
-            if let Some(unwritten) = &unwritten
-                && !reporter.facts().problems.contains_key(&Problem::Unwritten)
-            {
-                tracing::error!("{unwritten}");
-            }
-            reporter.problem(Problem::Unwritten, unwritten);
-            tokio::time::sleep(STATUS).await;
-        }
-    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(intake.run(poll));
+    tasks.spawn(follow_containers(node.clone(), workloads, runtime));
+    tasks.spawn(follow_links(node));
     tokio::select! {
-        () = pumping => {}
-        () = showing => {}
-        () = intake.run(poll) => {}
-        () = following => {}
-        () = following_links => {}
+        () = owner.run(named) => {}
+        () = status.run() => {}
+        Some(Err(error)) = tasks.join_next() => {
+            if let Ok(panic) = error.try_into_panic() {
+                std::panic::resume_unwind(panic);
+            }
+        }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
 
     tracing::info!("stopping");
-    let offline = delivery.offline();
-    if let Some((uplink, _)) = delivery.uplink {
-        uplink.abort();
-    }
-    if let Some(pump) = &mut pump {
-        pump.drain();
-    }
-    if reporter.facts().in_force.is_some_and(|bundle| bundle.on_agent_stop == OnAgentStop::Lift) {
+    tasks.shutdown().await;
+    stop(settings, &mut owner, &mut status, &reporter)
+}
+
+/// Ends what is under way in good order: the events that wait go to the spool, enforcement ends if the bundle
+/// says so, and the status is written a last time.
+fn stop(
+    settings: &Settings,
+    owner: &mut Owner<Enforcer>,
+    status: &mut StatusTask<'_>,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    status.delivery.end();
+    owner.drain();
+    let setting = reporter.read(|facts| facts.in_force.as_ref().map(|bundle| bundle.on_agent_stop));
+    if setting == Some(OnAgentStop::Lift) {
         if armor_bpf::is_pinned(&settings.pin_dir) {
             armor_bpf::detach(&settings.pin_dir)?;
         }
         tracing::warn!("enforcement lifted, as the bundle says for a stop");
     }
-    if let Err(error) = file.write(status(offline)) {
+    if let Err(error) = status.write(&owner.snapshot()) {
         tracing::error!("{error}");
     }
     Ok(())
 }
 
-/// `Delivery` opens the spool and starts the uplink to the hub. If their files cannot be created, everything
-/// else goes on, and it tries again later.
-struct Delivery {
-    alert_log: AlertLog,
-    reporter: Rc<Reporter>,
-    state_dir: PathBuf,
-    /// The organisation and the node's id.
-    node: (String, String),
-    config: UplinkConfig,
-    receipt_keys: watch::Receiver<Vec<PublicKey>>,
-    /// The offline state that the previous run left.
-    last_offline: Option<Offline>,
-    spool_is_open: bool,
-    /// Set until the uplink runs; also `None` if there is no hub.
-    hub: Option<Arc<Hub>>,
-    uplink: Option<(JoinHandle<()>, watch::Receiver<Option<Offline>>)>,
+/// Brings the runtime's containers under their policies, and looks for those that it has not listed.
+async fn follow_containers(
+    node: NodeHandle,
+    mut workloads: watch::Receiver<Arc<Workloads>>,
+    runtime: watch::Receiver<RuntimeState>,
+) -> Result<(), Stopped> {
+    // Until the runtime answers, the previous run's list of containers is used.
+    let mut look = tokio::time::interval(UNIDENTIFIED);
+    loop {
+        tokio::select! {
+            changed = workloads.changed() => {
+                if changed.is_err() {
+                    return std::future::pending().await;
+                }
+                let known = Arc::clone(&workloads.borrow_and_update());
+                node.follow(known).await?;
+            }
+            _ = look.tick() => {
+                let answers = matches!(*runtime.borrow(), RuntimeState::Connected { .. });
+                node.find_unidentified(answers).await?;
+            }
+        }
+    }
 }
 
-impl Delivery {
-    fn offline(&self) -> Option<Offline> {
-        self.uplink.as_ref().and_then(|(_, offline)| offline.borrow().clone())
-    }
-
-    /// Starts whatever has not started yet; called periodically.
-    fn begin(&mut self) {
-        if !self.spool_is_open {
-            self.spool_is_open = self.open_spool();
-        }
-        if let Some(hub) = self.hub.take() {
-            self.start_uplink(hub);
-        }
-    }
-
-    fn open_spool(&self) -> bool {
-        let mut spool = self.alert_log.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        match spool.ensure_open() {
-            Ok(()) => {
-                if let Some(recovered) = spool.recovered() {
-                    tracing::error!("{recovered}");
-                }
-                self.reporter.problem(Problem::Spool, None);
-                true
-            }
-            Err(error) => {
-                self.fails(Problem::Spool, &error, "alerts are only counted until it can be opened");
-                false
-            }
-        }
-    }
-
-    fn start_uplink(&mut self, hub: Arc<Hub>) {
-        let key = match node_key(&self.state_dir) {
-            Ok(key) => key,
-            Err(error) => {
-                self.hub = Some(hub);
-                return self.fails(Problem::NodeKey, &error, "nothing is sent until there is a key");
-            }
+/// Follows symlinks in rules' paths that are switched.
+async fn follow_links(node: NodeHandle) -> Result<(), Stopped> {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let watched = node.watched_links().await?;
+        let look = move || -> Vec<_> {
+            let look = |watched: Watched| {
+                let moved = watched.moved();
+                (watched, moved)
+            };
+            watched.into_iter().map(look).filter(|(_, moved)| !moved.is_empty()).collect()
         };
-        self.reporter.problem(Problem::NodeKey, None);
-        let (org, node) = self.node.clone();
-        let uplink = Uplink::new(
-            self.config.clone(),
-            hub,
-            Arc::clone(&self.alert_log.spool),
-            Arc::new(Sealer { org, node, key }),
-            self.receipt_keys.clone(),
-            self.reporter.reports(),
-        )
-        .that_was(self.last_offline.take());
-        let offline = uplink.offline();
-        self.uplink = Some((tokio::spawn(uplink.run(Arc::clone(&self.alert_log.appended))), offline));
-    }
-
-    /// Reports a failure once, however often the attempt is repeated.
-    fn fails(&self, problem: Problem, error: &dyn std::error::Error, meanwhile: &str) {
-        if !self.reporter.facts().problems.contains_key(&problem) {
-            let reason = format!("{error}; {meanwhile}");
-            tracing::error!("{reason}");
-            self.reporter.problem(problem, Some(reason));
+        match tokio::task::spawn_blocking(look).await {
+            Ok(moved) if moved.is_empty() => {}
+            Ok(moved) => node.follow_links(moved).await?,
+            Err(error) => tracing::error!("links are not looked at: {error}"),
         }
     }
 }
@@ -490,17 +368,12 @@ async fn named(mut workloads: watch::Receiver<Arc<Workloads>>, mut runtime: watc
     }
 }
 
-/// Returns the problem with the runtime, if any. Its absence is none: a node may be without containers.
-fn lost(runtime: &RuntimeState) -> Option<String> {
-    match runtime {
-        RuntimeState::Lost { since, reason } => Some(format!(
-            "the container runtime does not answer since {since:.0}: {reason}; containers that are made meanwhile are \
-             under all policies for containers"
-        )),
-        RuntimeState::Connected { left_out, .. } if *left_out > 0 => {
-            Some(format!("{left_out} containers are beyond the {MAX_WORKLOADS} that are looked after"))
-        }
-        _ => None,
+fn origin(host: &Host, horizon: Option<&Horizon>) -> Origin {
+    Origin {
+        host_name: host.names.hostname.clone(),
+        org: host.identity.org.clone(),
+        node: host.identity.id.clone(),
+        service: horizon.map(service).unwrap_or_default(),
     }
 }
 
