@@ -2,12 +2,10 @@
 
 use std::fmt;
 
-use crate::skeleton::types;
+use crate::contract::container_id;
 
-/// Number of bytes of an id, `CONTAINER_ID_BYTES` of `abi.h`.
-const BYTES: usize = 32;
-
-const _: () = assert!(size_of::<types::container_id>() == BYTES);
+/// Number of bytes of an id.
+const BYTES: usize = size_of::<container_id>();
 
 /// A `ContainerId` is the 64 hexadecimal digits that runtimes write into the name of a container's control
 /// group.

@@ -2,6 +2,7 @@
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
+use crate::contract::counter;
 use crate::error::BpfError;
 
 /// A `Counters` says what happened since the programs were loaded.
@@ -30,9 +31,9 @@ pub struct Counters {
 impl Counters {
     /// Reads all counters but `skipped`, which the kernel counts itself.
     pub(crate) fn read(map: &MapHandle) -> Result<Self, BpfError> {
-        let read = |which: u32| {
+        let read = |which: counter| {
             let values = map
-                .lookup_percpu(&which.to_ne_bytes(), MapFlags::ANY)
+                .lookup_percpu(&which.0.to_ne_bytes(), MapFlags::ANY)
                 .map_err(|source| BpfError::Map { map: "counters", source })?;
             Ok(values
                 .iter()
@@ -41,14 +42,14 @@ impl Counters {
                 .sum())
         };
         Ok(Counters {
-            blocked: read(0)?,
-            audited: read(1)?,
-            reported: read(2)?,
-            dropped: read(3)?,
-            suppressed: read(4)?,
-            unresolved: read(5)?,
-            unidentified: read(6)?,
-            entered: read(7)?,
+            blocked: read(counter::COUNT_BLOCKED)?,
+            audited: read(counter::COUNT_AUDITED)?,
+            reported: read(counter::COUNT_REPORTED)?,
+            dropped: read(counter::COUNT_DROPPED)?,
+            suppressed: read(counter::COUNT_SUPPRESSED)?,
+            unresolved: read(counter::COUNT_UNRESOLVED)?,
+            unidentified: read(counter::COUNT_UNIDENTIFIED)?,
+            entered: read(counter::COUNT_ENTERED)?,
             skipped: 0,
         })
     }

@@ -16,6 +16,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject};
 
 use crate::HOST_DOMAIN;
 use crate::container::ContainerId;
+use crate::contract::{self, label, labelled, linked_key};
 use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::{Event, Events};
@@ -66,9 +67,9 @@ impl Labeller {
 }
 
 fn put_label(labels: &MapHandle, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
-    let label = [domain, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    let label = label { domain, ..Default::default() };
     labels
-        .update(&task.as_raw_fd().to_ne_bytes(), &label, MapFlags::ANY)
+        .update(&task.as_raw_fd().to_ne_bytes(), contract::bytes(&label), MapFlags::ANY)
         .map_err(|source| BpfError::Map { map: "labels", source })
 }
 
@@ -274,11 +275,15 @@ impl Enforcer {
     ) -> Result<(), BpfError> {
         for file in &tree.linked {
             let class = domain.objects.class(domain.objects.walk(file.path.as_os_str().as_encoded_bytes()));
-            let mut key = [id, number].map(u32::to_ne_bytes).concat();
-            key.extend(file.inode.to_ne_bytes());
-            key.extend([file.device, 0].map(u32::to_ne_bytes).concat());
+            let key = linked_key {
+                generation: id,
+                domain: number,
+                inode: file.inode,
+                device: file.device,
+                reserved: 0,
+            };
             self.linked_files
-                .update(&key, &u32::from(class).to_ne_bytes(), MapFlags::ANY)
+                .update(contract::bytes(&key), &u32::from(class).to_ne_bytes(), MapFlags::ANY)
                 .map_err(|source| BpfError::Map { map: "linked_files", source })?;
         }
         Ok(())
@@ -305,9 +310,11 @@ impl Enforcer {
         self.entrances.update(&domain.to_ne_bytes(), &entry_root, MapFlags::ANY)
     }
 
-    /// Removes the linked files of earlier generations, with which their keys begin.
+    /// Removes the linked files of earlier generations.
     fn forget_linked_files_before(&self, generation: u32) -> Result<(), BpfError> {
-        let old: Vec<_> = self.linked_files.keys().filter(|key| leading_u32(key) < generation).collect();
+        let is_old =
+            |key: &Vec<u8>| contract::read(key).is_some_and(|key: linked_key| key.generation < generation);
+        let old: Vec<_> = self.linked_files.keys().filter(is_old).collect();
         for key in old {
             self.linked_files.delete(&key).map_err(|source| BpfError::Map { map: "linked_files", source })?;
         }
@@ -419,10 +426,10 @@ impl Enforcer {
         for _ in 0..LABEL_PASSES {
             let mut pass = Labelled::default();
             self.iterate(which, |bytes| {
-                let (task, _) = bytes.split_first_chunk::<8>()?;
-                pass.new += usize::from(leading_u32(&task[4..]) != 0);
-                pass.domains.insert(leading_u32(task));
-                Some(task.len())
+                let task: labelled = contract::read(bytes)?;
+                pass.new += usize::from(task.is_new != 0);
+                pass.domains.insert(task.domain);
+                Some(size_of::<labelled>())
             })?;
             all.new += pass.new;
             all.domains = pass.domains;

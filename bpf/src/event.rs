@@ -10,129 +10,92 @@ use armor_policy::tables::{Decision, PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;
+use crate::contract::{self, event, event_header, event_kind, path_event, reserved_rule};
 use crate::error::BpfError;
-use crate::skeleton::types;
 
-/// A `Hook` is the hook that decided, or the iterator that found a preexisting handle. The discriminant is
-/// that of `enum hook` in `abi.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u16)]
-#[allow(missing_docs)] // each is the kernel's hook of that name
-pub enum Hook {
-    BprmCheckSecurity,
-    MmapFile,
-    FileMprotect,
-    FileOpen,
-    FileReceive,
-    FileTruncate,
-    PathTruncate,
-    PathChmod,
-    PathChown,
-    PathLink,
-    PathRename,
-    PathUnlink,
-    PathRmdir,
-    PathMkdir,
-    PathMknod,
-    PathSymlink,
-    SbMount,
-    MoveMount,
-    SbPivotroot,
-    SbUmount,
-    InodeCreate,
-    InodeLink,
-    InodeUnlink,
-    InodeSymlink,
-    InodeMkdir,
-    InodeRmdir,
-    InodeMknod,
-    InodeRename,
-    /// A descriptor that the process had before its rules.
-    PreexistingFile,
-    /// A mapping that the process had before its rules.
-    PreexistingMapping,
-    UnixStreamConnect,
-    UnixMaySend,
-    PathNotify,
-    InodeSetattr,
-    InodeSetxattr,
-    InodeRemovexattr,
-    InodeSetAcl,
-    InodeRemoveAcl,
-    InodeFileSetattr,
-    QuotaOn,
-    SbKernMount,
-    PtraceAccessCheck,
-    PtraceTraceme,
-    TaskKill,
-    TaskSetrlimit,
-    TaskSetscheduler,
-    Bpf,
-    BpfMap,
-    BpfProg,
-    FsContextParseParam,
-    TaskPrctl,
+/// Defines `Hook` from rows of its variant, its number in `enum hook`, and its name in `Data` of KubeArmor's alerts.
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $hook:ident = $number:ident, $data:literal;)*) => {
+        /// A `Hook` is the hook that decided, or the iterator that found a preexisting handle.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        #[allow(missing_docs)] // named after the kernel's hooks, include/linux/lsm_hook_defs.h
+        pub enum Hook {
+            $($(#[$doc])* $hook = contract::hook::$number.0 as u16,)*
+        }
+
+        impl Hook {
+            fn from_number(number: u16) -> Option<Self> {
+                match contract::hook(number.into()) {
+                    $(contract::hook::$number => Some(Self::$hook),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns the hook's name as KubeArmor writes it in `Data`, such as `lsm=FILE_OPEN`.
+            pub fn data(self) -> &'static str {
+                match self {
+                    $(Self::$hook => $data,)*
+                }
+            }
+        }
+    };
 }
 
-const HOOKS: [(Hook, &str); 51] = [
-    (Hook::BprmCheckSecurity, "lsm=SECURITY_BPRM_CHECK"),
-    (Hook::MmapFile, "lsm=MMAP_FILE"),
-    (Hook::FileMprotect, "lsm=FILE_MPROTECT"),
-    (Hook::FileOpen, "lsm=FILE_OPEN"),
-    (Hook::FileReceive, "lsm=FILE_RECEIVE"),
-    (Hook::FileTruncate, "lsm=FILE_TRUNCATE"),
-    (Hook::PathTruncate, "lsm=PATH_TRUNCATE"),
-    (Hook::PathChmod, "lsm=PATH_CHMOD"),
-    (Hook::PathChown, "lsm=PATH_CHOWN"),
-    (Hook::PathLink, "lsm=PATH_LINK"),
-    (Hook::PathRename, "lsm=PATH_RENAME"),
-    (Hook::PathUnlink, "lsm=PATH_UNLINK"),
-    (Hook::PathRmdir, "lsm=PATH_RMDIR"),
-    (Hook::PathMkdir, "lsm=PATH_MKDIR"),
-    (Hook::PathMknod, "lsm=PATH_MKNOD"),
-    (Hook::PathSymlink, "lsm=PATH_SYMLINK"),
-    (Hook::SbMount, "lsm=SB_MOUNT"),
-    (Hook::MoveMount, "lsm=MOVE_MOUNT"),
-    (Hook::SbPivotroot, "lsm=SB_PIVOTROOT"),
-    (Hook::SbUmount, "lsm=SB_UMOUNT"),
-    (Hook::InodeCreate, "lsm=INODE_CREATE"),
-    (Hook::InodeLink, "lsm=INODE_LINK"),
-    (Hook::InodeUnlink, "lsm=INODE_UNLINK"),
-    (Hook::InodeSymlink, "lsm=INODE_SYMLINK"),
-    (Hook::InodeMkdir, "lsm=INODE_MKDIR"),
-    (Hook::InodeRmdir, "lsm=INODE_RMDIR"),
-    (Hook::InodeMknod, "lsm=INODE_MKNOD"),
-    (Hook::InodeRename, "lsm=INODE_RENAME"),
-    (Hook::PreexistingFile, "iter=TASK_FILE"),
-    (Hook::PreexistingMapping, "iter=TASK_VMA"),
-    (Hook::UnixStreamConnect, "lsm=UNIX_STREAM_CONNECT"),
-    (Hook::UnixMaySend, "lsm=UNIX_MAY_SEND"),
-    (Hook::PathNotify, "lsm=PATH_NOTIFY"),
-    (Hook::InodeSetattr, "lsm=INODE_SETATTR"),
-    (Hook::InodeSetxattr, "lsm=INODE_SETXATTR"),
-    (Hook::InodeRemovexattr, "lsm=INODE_REMOVEXATTR"),
-    (Hook::InodeSetAcl, "lsm=INODE_SET_ACL"),
-    (Hook::InodeRemoveAcl, "lsm=INODE_REMOVE_ACL"),
-    (Hook::InodeFileSetattr, "lsm=INODE_FILE_SETATTR"),
-    (Hook::QuotaOn, "lsm=QUOTA_ON"),
-    (Hook::SbKernMount, "lsm=SB_KERN_MOUNT"),
-    (Hook::PtraceAccessCheck, "lsm=PTRACE_ACCESS_CHECK"),
-    (Hook::PtraceTraceme, "lsm=PTRACE_TRACEME"),
-    (Hook::TaskKill, "lsm=TASK_KILL"),
-    (Hook::TaskSetrlimit, "lsm=TASK_SETRLIMIT"),
-    (Hook::TaskSetscheduler, "lsm=TASK_SETSCHEDULER"),
-    (Hook::Bpf, "lsm=BPF"),
-    (Hook::BpfMap, "lsm=BPF_MAP"),
-    (Hook::BpfProg, "lsm=BPF_PROG"),
-    (Hook::FsContextParseParam, "lsm=FS_CONTEXT_PARSE_PARAM"),
-    (Hook::TaskPrctl, "lsm=TASK_PRCTL"),
-];
-
-impl Hook {
-    /// Returns the hook's name as KubeArmor writes it in `Data`, such as `lsm=FILE_OPEN`.
-    pub fn data(self) -> &'static str {
-        HOOKS[self as usize].1
-    }
+hooks! {
+    BprmCheckSecurity = BPRM_CHECK_SECURITY, "lsm=SECURITY_BPRM_CHECK";
+    MmapFile = MMAP_FILE, "lsm=MMAP_FILE";
+    FileMprotect = FILE_MPROTECT, "lsm=FILE_MPROTECT";
+    FileOpen = FILE_OPEN, "lsm=FILE_OPEN";
+    FileReceive = FILE_RECEIVE, "lsm=FILE_RECEIVE";
+    FileTruncate = FILE_TRUNCATE, "lsm=FILE_TRUNCATE";
+    PathTruncate = PATH_TRUNCATE, "lsm=PATH_TRUNCATE";
+    PathChmod = PATH_CHMOD, "lsm=PATH_CHMOD";
+    PathChown = PATH_CHOWN, "lsm=PATH_CHOWN";
+    PathLink = PATH_LINK, "lsm=PATH_LINK";
+    PathRename = PATH_RENAME, "lsm=PATH_RENAME";
+    PathUnlink = PATH_UNLINK, "lsm=PATH_UNLINK";
+    PathRmdir = PATH_RMDIR, "lsm=PATH_RMDIR";
+    PathMkdir = PATH_MKDIR, "lsm=PATH_MKDIR";
+    PathMknod = PATH_MKNOD, "lsm=PATH_MKNOD";
+    PathSymlink = PATH_SYMLINK, "lsm=PATH_SYMLINK";
+    SbMount = SB_MOUNT, "lsm=SB_MOUNT";
+    MoveMount = MOVE_MOUNT, "lsm=MOVE_MOUNT";
+    SbPivotroot = SB_PIVOTROOT, "lsm=SB_PIVOTROOT";
+    SbUmount = SB_UMOUNT, "lsm=SB_UMOUNT";
+    InodeCreate = INODE_CREATE, "lsm=INODE_CREATE";
+    InodeLink = INODE_LINK, "lsm=INODE_LINK";
+    InodeUnlink = INODE_UNLINK, "lsm=INODE_UNLINK";
+    InodeSymlink = INODE_SYMLINK, "lsm=INODE_SYMLINK";
+    InodeMkdir = INODE_MKDIR, "lsm=INODE_MKDIR";
+    InodeRmdir = INODE_RMDIR, "lsm=INODE_RMDIR";
+    InodeMknod = INODE_MKNOD, "lsm=INODE_MKNOD";
+    InodeRename = INODE_RENAME, "lsm=INODE_RENAME";
+    /// A descriptor that the process had before its rules.
+    PreexistingFile = PREEXISTING_FILE, "iter=TASK_FILE";
+    /// A mapping that the process had before its rules.
+    PreexistingMapping = PREEXISTING_MAPPING, "iter=TASK_VMA";
+    UnixStreamConnect = UNIX_STREAM_CONNECT, "lsm=UNIX_STREAM_CONNECT";
+    UnixMaySend = UNIX_MAY_SEND, "lsm=UNIX_MAY_SEND";
+    PathNotify = PATH_NOTIFY, "lsm=PATH_NOTIFY";
+    InodeSetattr = INODE_SETATTR, "lsm=INODE_SETATTR";
+    InodeSetxattr = INODE_SETXATTR, "lsm=INODE_SETXATTR";
+    InodeRemovexattr = INODE_REMOVEXATTR, "lsm=INODE_REMOVEXATTR";
+    InodeSetAcl = INODE_SET_ACL, "lsm=INODE_SET_ACL";
+    InodeRemoveAcl = INODE_REMOVE_ACL, "lsm=INODE_REMOVE_ACL";
+    InodeFileSetattr = INODE_FILE_SETATTR, "lsm=INODE_FILE_SETATTR";
+    QuotaOn = QUOTA_ON, "lsm=QUOTA_ON";
+    SbKernMount = SB_KERN_MOUNT, "lsm=SB_KERN_MOUNT";
+    PtraceAccessCheck = PTRACE_ACCESS_CHECK, "lsm=PTRACE_ACCESS_CHECK";
+    PtraceTraceme = PTRACE_TRACEME, "lsm=PTRACE_TRACEME";
+    TaskKill = TASK_KILL, "lsm=TASK_KILL";
+    TaskSetrlimit = TASK_SETRLIMIT, "lsm=TASK_SETRLIMIT";
+    TaskSetscheduler = TASK_SETSCHEDULER, "lsm=TASK_SETSCHEDULER";
+    Bpf = BPF_COMMAND, "lsm=BPF";
+    BpfMap = BPF_MAP, "lsm=BPF_MAP";
+    BpfProg = BPF_PROGRAM, "lsm=BPF_PROG";
+    FsContextParseParam = FS_CONTEXT_PARSE_PARAM, "lsm=FS_CONTEXT_PARSE_PARAM";
+    TaskPrctl = TASK_PRCTL, "lsm=TASK_PRCTL";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -148,9 +111,6 @@ pub enum Guard {
     /// that leads to them, and no process names another file as its own program.
     Source,
 }
-
-/// `RULE_AGENT` of `abi.h`, which is `RULE_MASK` there. The numbers of the other guards are just below it.
-const RULE_AGENT: u32 = (1 << 30) - 1;
 
 /// An `Event` is a blocked or audited access. Its strings are escaped by [`escaped`](crate::escaped()).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,77 +163,57 @@ pub struct Event {
 impl Event {
     /// Returns the guard that decided; `None` if the tables decided.
     pub fn guard(&self) -> Option<Guard> {
-        match RULE_AGENT - self.decision.rule() {
-            0 => Some(Guard::Agent),
-            1 => Some(Guard::Outside),
-            2 => Some(Guard::Helper),
-            3 => Some(Guard::Source),
+        match reserved_rule(self.decision.rule()) {
+            reserved_rule::RULE_AGENT => Some(Guard::Agent),
+            reserved_rule::RULE_OUTSIDE => Some(Guard::Outside),
+            reserved_rule::RULE_HELPER => Some(Guard::Helper),
+            reserved_rule::RULE_SOURCE => Some(Guard::Source),
             _ => None,
         }
     }
 }
 
-/// Offset of an event's strings.
-const STRINGS: usize = offset_of!(types::event, strings);
-
 impl Event {
     /// Decodes the first of several consecutive records, and returns it with its length; `None` if it is
     /// incomplete, or if `decode` returns `None`.
     pub(crate) fn decode_first(records: &[u8]) -> Option<(Self, usize)> {
-        let lengths = [
-            offset_of!(types::event, path_length),
-            offset_of!(types::event, new_path_length),
-            offset_of!(types::event, program_length),
-            offset_of!(types::event, parent_program_length),
-            offset_of!(types::event, container_length),
-        ];
-        let mut length = STRINGS;
-        for at in lengths {
-            length += usize::from(u16::from_ne_bytes(records.get(at..at + 2)?.try_into().ok()?));
-        }
+        let header: event_header = contract::read(records)?;
+        let length = header.length as usize;
         Some((Self::decode(records.get(..length)?)?, length))
     }
 
-    /// Decodes a record; `None` if it is too short, or of a hook or permission that does not exist.
+    /// Decodes a record; `None` if it is too short, or of a kind, hook or permission that does not exist.
     fn decode(record: &[u8]) -> Option<Self> {
-        let array = |offset: usize| record.get(offset..offset + 4)?.try_into().ok();
-        let number = |offset: usize| array(offset).map(u32::from_ne_bytes);
-        let long = |offset: usize| Some(u64::from_ne_bytes(record.get(offset..offset + 8)?.try_into().ok()?));
-        let short =
-            |offset: usize| Some(u16::from_ne_bytes(record.get(offset..offset + 2)?.try_into().ok()?));
-
-        let mut at = STRINGS;
-        let mut string = |length_at: usize| {
-            let length = usize::from(short(length_at)?);
-            let bytes = record.get(at..at + length)?;
-            at += length;
-            Some(bytes)
-        };
-        let path = escaped(string(offset_of!(types::event, path_length))?);
-        let new_path = escaped(string(offset_of!(types::event, new_path_length))?);
-        let program = escaped(string(offset_of!(types::event, program_length))?);
-        let parent_program = escaped(string(offset_of!(types::event, parent_program_length))?);
-        let container = string(offset_of!(types::event, container_length))?;
-        let hook = HOOKS.get(usize::from(short(offset_of!(types::event, hook))?))?.0;
-        let descriptor = number(offset_of!(types::event, descriptor))?;
-        let comm = record.get(offset_of!(types::event, comm)..)?.get(..16)?;
+        let header: event_header = contract::read(record)?;
+        if u32::from(header.kind) != event_kind::EVENT_PATH.0 {
+            return None;
+        }
+        let of_path: path_event = contract::read(record.get(offset_of!(event, path)..)?)?;
+        let mut strings = record.get(offset_of!(event, strings)..)?;
+        let mut string = |length: u16| strings.split_off(..usize::from(length));
+        let path = escaped(string(of_path.path_length)?);
+        let new_path = escaped(string(of_path.new_path_length)?);
+        let program = escaped(string(header.program_length)?);
+        let parent_program = escaped(string(header.parent_program_length)?);
+        let container = string(header.container_length)?;
+        let hook = Hook::from_number(header.hook)?;
         Some(Self {
-            time_ns: long(offset_of!(types::event, time))?,
-            generation: number(offset_of!(types::event, generation))?,
-            domain: number(offset_of!(types::event, domain))?,
-            decision: Decision(number(offset_of!(types::event, decision))?),
-            permission: *PERMISSIONS.get(usize::from(short(offset_of!(types::event, permission))?))?,
+            time_ns: header.time,
+            generation: header.generation,
+            domain: header.domain,
+            decision: Decision(header.decision),
+            permission: *PERMISSIONS.get(usize::from(of_path.permission))?,
             hook,
-            descriptor: (hook == Hook::PreexistingFile).then_some(descriptor),
-            pid: number(offset_of!(types::event, pid))?,
-            tgid: number(offset_of!(types::event, tgid))?,
-            parent_tgid: number(offset_of!(types::event, parent_tgid))?,
-            ns_pid: number(offset_of!(types::event, ns_pid))?,
-            ns_parent: number(offset_of!(types::event, ns_parent))?,
-            uid: number(offset_of!(types::event, uid))?,
-            cgroup: long(offset_of!(types::event, cgroup))?,
-            comm: escaped(comm.split(|&byte| byte == 0).next()?),
-            about_new_path: short(offset_of!(types::event, about_new_path))? != 0,
+            descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
+            pid: header.pid,
+            tgid: header.tgid,
+            parent_tgid: header.parent_tgid,
+            ns_pid: header.ns_pid,
+            ns_parent: header.ns_parent,
+            uid: header.uid,
+            cgroup: header.cgroup,
+            comm: escaped(header.comm.map(i8::cast_unsigned).split(|&byte| byte == 0).next()?),
+            about_new_path: of_path.about_new_path != 0,
             path,
             new_path,
             program,

@@ -11,52 +11,38 @@ use std::path::Path;
 use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
+use crate::contract::{self, guarded_key, guarded_kind, guarded_reach};
 use crate::error::BpfError;
 use crate::mount_tree::kernel_device;
 use crate::pins::pin_error;
 
-/// A `Kind` is an `enum guarded_kind` of `abi.h`.
-#[derive(Clone, Copy)]
-enum Kind {
-    File,
-    Device,
-    Process,
-    Link,
-}
-
-/// A `Reach` is an `enum guarded_reach` of `abi.h`.
-#[derive(Clone, Copy)]
-enum Reach {
-    Itself,
-    Below,
-}
-
 /// A `Guarded` is the map `guarded`.
 pub(crate) struct Guarded(pub(crate) MapHandle);
 
-/// An `Entries` maps keys to values, as the kernel has them.
+/// An `Entries` maps keys to values, as the kernel has them: bytes of a [`guarded_key`] to a [`guarded_reach`].
 #[derive(Default)]
 struct Entries(BTreeMap<Vec<u8>, u32>);
 
 impl Entries {
-    fn add(&mut self, kind: Kind, device: u32, number: u64, reach: Reach) {
-        let mut key = [kind as u32, device].map(u32::to_ne_bytes).concat();
-        key.extend(number.to_ne_bytes());
-        let value = self.0.entry(key).or_default();
-        *value = (*value).max(reach as u32);
+    fn add(&mut self, kind: guarded_kind, device: u32, number: u64, reach: guarded_reach) {
+        let key = guarded_key { kind: kind.0, device, number };
+        let value = self.0.entry(contract::bytes(&key).to_vec()).or_default();
+        *value = (*value).max(reach.0);
     }
 
     /// Adds a file, or a directory with everything below it, and all directories above, so that none of them
     /// is moved away.
     fn add_path(&mut self, path: &Path) -> io::Result<()> {
         let path = path.canonicalize()?;
-        for (at, reach) in
-            path.ancestors().zip([Reach::Below].into_iter().chain(std::iter::repeat(Reach::Itself)))
-        {
+        for (at, reach) in path.ancestors().zip(
+            [guarded_reach::GUARDED_BELOW]
+                .into_iter()
+                .chain(std::iter::repeat(guarded_reach::GUARDED_ITSELF)),
+        ) {
             let found = at.symlink_metadata()?;
             let device = kernel_device(rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
-            self.add(Kind::Device, device, 0, Reach::Below);
-            self.add(Kind::File, device, found.ino(), reach);
+            self.add(guarded_kind::GUARDED_DEVICE, device, 0, guarded_reach::GUARDED_BELOW);
+            self.add(guarded_kind::GUARDED_FILE, device, found.ino(), reach);
         }
         Ok(())
     }
@@ -67,14 +53,12 @@ impl Guarded {
     /// each agent attaches some of its own.
     pub(crate) fn add_links(&self, ids: impl Iterator<Item = u32>) -> Result<(), BpfError> {
         let mut entries = Entries::default();
-        ids.for_each(|id| entries.add(Kind::Link, 0, id.into(), Reach::Below));
+        ids.for_each(|id| {
+            entries.add(guarded_kind::GUARDED_LINK, 0, id.into(), guarded_reach::GUARDED_BELOW)
+        });
         self.insert(&entries)?;
         let present: BTreeSet<u64> = LinkInfoIter::default().map(|link| link.id.into()).collect();
-        let of_links = (Kind::Link as u32).to_ne_bytes();
-        let is_gone = |key: &Vec<u8>| {
-            let id = key.get(8..16).and_then(|id| id.try_into().ok()).map(u64::from_ne_bytes);
-            key.starts_with(&of_links) && !id.is_some_and(|id| present.contains(&id))
-        };
+        let is_gone = |key: &Vec<u8>| link_of(key).is_some_and(|id| !present.contains(&id));
         let gone: Vec<_> = self.0.keys().filter(is_gone).collect();
         gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
     }
@@ -95,7 +79,7 @@ impl Guarded {
         paths: &[&Path],
     ) -> Result<(), BpfError> {
         let mut entries = Entries::default();
-        entries.add(Kind::Process, 0, process.into(), Reach::Below);
+        entries.add(guarded_kind::GUARDED_PROCESS, 0, process.into(), guarded_reach::GUARDED_BELOW);
         for path in paths.iter().copied().chain(pins) {
             match entries.add_path(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pin_error(path, error)),
@@ -103,9 +87,8 @@ impl Guarded {
             }
         }
         self.insert(&entries)?;
-        let of_links = (Kind::Link as u32).to_ne_bytes();
-        let gone: Vec<_> =
-            self.0.keys().filter(|key| !key.starts_with(&of_links) && !entries.0.contains_key(key)).collect();
+        let is_gone = |key: &Vec<u8>| link_of(key).is_none() && !entries.0.contains_key(key);
+        let gone: Vec<_> = self.0.keys().filter(is_gone).collect();
         gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
     }
 
@@ -113,6 +96,12 @@ impl Guarded {
         let insert = |(key, value): (&Vec<u8>, &u32)| self.0.update(key, &value.to_ne_bytes(), MapFlags::ANY);
         entries.0.iter().try_for_each(insert).map_err(failed)
     }
+}
+
+/// Returns the id in the key of a link; `None` for keys of other kinds.
+fn link_of(key: &[u8]) -> Option<u64> {
+    let key: guarded_key = contract::read(key)?;
+    (key.kind == guarded_kind::GUARDED_LINK.0).then_some(key.number)
 }
 
 fn failed(source: libbpf_rs::Error) -> BpfError {
@@ -129,15 +118,14 @@ mod tests {
         let mut entries = Entries::default();
         entries.add_path(&directory).expect("it is there");
         let reach_of = |path: &Path| {
-            let ino = path.metadata().expect("it is there").ino().to_ne_bytes();
-            let file = (Kind::File as u32).to_ne_bytes();
-            entries
-                .0
-                .iter()
-                .find(|(key, _)| key.starts_with(&file) && key.ends_with(&ino))
-                .map(|(_, reach)| *reach)
+            let number = path.metadata().expect("it is there").ino();
+            let is_that =
+                |key: &guarded_key| key.kind == guarded_kind::GUARDED_FILE.0 && key.number == number;
+            let mut found =
+                entries.0.iter().filter(|(key, _)| contract::read(key).is_some_and(|key| is_that(&key)));
+            found.next().map(|(_, reach)| *reach)
         };
-        assert_eq!(reach_of(&directory), Some(Reach::Below as u32));
-        assert_eq!(reach_of(Path::new("/")), Some(Reach::Itself as u32));
+        assert_eq!(reach_of(&directory), Some(guarded_reach::GUARDED_BELOW.0));
+        assert_eq!(reach_of(Path::new("/")), Some(guarded_reach::GUARDED_ITSELF.0));
     }
 }

@@ -1,35 +1,24 @@
-//! Lays out a generation as the kernel side reads it. `abi.h` describes the layout of its words.
+//! Lays out a generation as the kernel side reads it. `contract.h` describes the layout of its words.
 
 use armor_policy::tables::{Automaton, Domain, Jump, Vector, Verdict};
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
+use crate::contract::{self, domain_flag, image_automaton, image_domain, image_size, table_bit};
 use crate::error::BpfError;
 use crate::mount_tree::MountTree;
-use crate::{HOST_DOMAIN, MAX_DOMAIN, skeleton::types};
+use crate::{HOST_DOMAIN, MAX_DOMAIN};
 
 /// Number of words of a `struct image_domain`.
-const DOMAIN_WORDS: usize = 8;
-/// `IMAGE_PAGE_WORDS` of `abi.h`. The kernel rejects an image with pages of another size.
-const PAGE_WORDS: usize = 4096;
+const DOMAIN_WORDS: usize = image_size::IMAGE_DOMAIN_WORDS.0 as usize;
+/// Number of words of a page. The kernel rejects an image with pages of another size.
+const PAGE_WORDS: usize = image_size::IMAGE_PAGE_WORDS.0 as usize;
 /// Number of pages per batch update: 2 MiB at a time.
 const BATCH: usize = 64;
-/// `CELL_BLOCKED` of `abi.h`.
-const CELL_BLOCKED: u32 = 8;
 /// A directory that no rule names: its name is a byte that no path contains by chance.
 const ELSEWHERE: &[u8] = b"/\x01/";
-/// `DOMAIN_RULED` of `abi.h`.
-const RULED: u32 = 1 << 0;
-/// `DOMAIN_SUBJECTS` of `abi.h`.
-const SUBJECTS: u32 = 1 << 1;
-/// `DOMAIN_REFUSES` of `abi.h`.
-const REFUSES: u32 = 1 << 2;
-/// `DOMAIN_SECURE_SOURCES` of `abi.h`.
-const SECURE_SOURCES: u32 = 1 << 3;
 /// Maximum number of words, 256 MiB. A larger image would not be a policy but an attack on the node's memory.
 const MAX_WORDS: usize = 32 << 20;
-
-const _: () = assert!(size_of::<types::image_domain>() == DOMAIN_WORDS * 8);
 
 /// A `Generation` is the set of all rules that are live at one time.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +49,7 @@ impl Generation<'_> {
         // The head of domain 0 gives the generation and the host's mount namespace, even if the host has no
         // rules.
         let mut words = vec![0; (MAX_DOMAIN as usize + 1) * DOMAIN_WORDS];
-        let nobodys = types::image_domain {
+        let nobodys = image_domain {
             generation: self.id,
             mount_namespace: self.host_mount_namespace,
             ..Default::default()
@@ -74,8 +63,9 @@ impl Generation<'_> {
                 laid.push((*domain, tables));
                 tables
             });
-            let head = types::image_domain {
-                flags: flags(domain) | if self.secure_sources { SECURE_SOURCES } else { 0 },
+            let head = image_domain {
+                flags: flags(domain)
+                    | if self.secure_sources { domain_flag::DOMAIN_SECURE_SOURCES.0 } else { 0 },
                 generation: self.id,
                 object_count: domain.object_count,
                 cells: tables.cells,
@@ -104,7 +94,10 @@ impl Generation<'_> {
 fn flags(domain: &Domain) -> u32 {
     let mut decisions = domain.vectors.iter().flat_map(|vector| vector.0);
     let refuses = decisions.any(|decision| decision.verdict() == Verdict::Block);
-    RULED | if domain.subject_count > 1 { SUBJECTS } else { 0 } | if refuses { REFUSES } else { 0 }
+    let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
+    domain_flag::DOMAIN_RULED.0
+        | when(domain_flag::DOMAIN_SUBJECTS, domain.subject_count > 1)
+        | when(domain_flag::DOMAIN_REFUSES, refuses)
 }
 
 /// A `Tables` says where a domain's tables are in the image.
@@ -112,8 +105,8 @@ fn flags(domain: &Domain) -> u32 {
 struct Tables {
     cells: u32,
     vectors: u32,
-    objects: types::image_automaton,
-    subjects: types::image_automaton,
+    objects: image_automaton,
+    subjects: image_automaton,
 }
 
 impl Tables {
@@ -136,7 +129,7 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
         (0..).zip(decisions).fold(0, |mask, (bit, decision)| match decision.verdict() {
             Verdict::Allow => mask,
             Verdict::Audit => mask | 1 << bit,
-            Verdict::Block => mask | 1 << bit | 1 << (CELL_BLOCKED + bit),
+            Verdict::Block => mask | 1 << bit | 1 << (table_bit::CELL_BLOCKED.0 + bit),
         })
     };
     // The kernel side refuses where a cell has no vector, so such a cell must not look like a silent allow.
@@ -148,25 +141,19 @@ fn pair(low: u32, high: u32) -> u64 {
 }
 
 /// Appends an automaton and returns its `struct image_automaton`.
-fn append_automaton(words: &mut Vec<u64>, automaton: &Automaton) -> types::image_automaton {
+fn append_automaton(words: &mut Vec<u64>, automaton: &Automaton) -> image_automaton {
     let slots = append(words, automaton.slots.iter().map(|slot| pair(slot.check, slot.next)));
     let jump = |jump: &Jump| [u64::from_ne_bytes(jump.bytes), pair(jump.from, jump.to)];
     let jumps = append_pairs(words, automaton.jumps.iter().map(jump));
-    types::image_automaton { slots, jumps, start: automaton.start }
+    image_automaton { slots, jumps, start: automaton.start }
 }
 
-fn head_words(head: &types::image_domain) -> [u64; DOMAIN_WORDS] {
-    let types::image_domain { objects, subjects, .. } = head;
-    [
-        pair(head.flags, head.generation),
-        pair(head.object_count, head.cells),
-        pair(head.vectors, head.mount_namespace),
-        pair(head.alerts_per_second, head.elsewhere),
-        pair(head.no_subject, objects.slots),
-        pair(objects.jumps, objects.start),
-        pair(subjects.slots, subjects.jumps),
-        pair(subjects.start, head.reserved),
-    ]
+fn head_words(head: &image_domain) -> [u64; DOMAIN_WORDS] {
+    let mut words = [0; DOMAIN_WORDS];
+    for (word, bytes) in words.iter_mut().zip(contract::bytes(head).as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
 }
 
 /// Creates an inner map for `live` that holds all the words.
@@ -190,7 +177,7 @@ pub(crate) fn image_map(words: &[u64]) -> libbpf_rs::Result<MapHandle> {
 
 /// Returns the generation's number from an image's first page.
 pub(crate) fn generation_of(page: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(page.get(4..8)?.try_into().ok()?))
+    contract::read::<image_domain>(page).map(|head| head.generation)
 }
 
 /// Appends pairs of words, each pair within one page, and returns their offset.

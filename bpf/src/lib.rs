@@ -5,6 +5,7 @@
 //! without any process.
 
 mod container;
+mod contract;
 mod counters;
 mod enforcer;
 mod error;
@@ -42,14 +43,14 @@ pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
 
 /// Domain of every task without a label.
-pub const HOST_DOMAIN: u32 = 0;
+pub const HOST_DOMAIN: u32 = contract::domain_number::HOST_DOMAIN.0;
+/// Highest number of a domain; the lowest is [`HOST_DOMAIN`].
+pub const MAX_DOMAIN: u32 = contract::domain_number::MAX_DOMAIN.0;
+/// Domain of unidentified containers: they had not been named yet when their first program was started.
+pub const UNIDENTIFIED_DOMAIN: u32 = contract::domain_number::UNIDENTIFIED_DOMAIN.0;
 /// Domain that no generation describes, so that its tasks are under no rules: the agent's own.
 pub const EXEMPT_DOMAIN: u32 = u32::MAX;
-/// Domain of unidentified containers: they had not been named yet when their first program was started.
-pub const UNIDENTIFIED_DOMAIN: u32 = MAX_DOMAIN - 1;
 /// Stands in a [`LinkedFile`]'s `device` for a character device, whose number is then the `inode`.
-pub const DEVICE_CHARACTER: u32 = u32::MAX;
+pub const DEVICE_CHARACTER: u32 = contract::device_kind::DEVICE_CHARACTER.0;
 /// Stands in a [`LinkedFile`]'s `device` for a block device, whose number is then the `inode`.
-pub const DEVICE_BLOCK: u32 = u32::MAX - 1;
-/// Highest number of a domain, as in `abi.h`; the lowest is 0.
-pub const MAX_DOMAIN: u32 = 2047;
+pub const DEVICE_BLOCK: u32 = contract::device_kind::DEVICE_BLOCK.0;

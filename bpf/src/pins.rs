@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! - `DIRECTORY/<version>` exists only complete: pins are made in a directory beside it, which is then
-//!   renamed (bpffs allows no dots in names). Its name consists of hashes of `abi.h` and of the object
+//!   renamed (bpffs allows no dots in names). Its name consists of hashes of `contract.h` and of the object
 //!   (`build.rs`), so an agent takes over exactly what it would have loaded.
 //! - The programs of another version are ended only after this version's first generation is live. Until then
 //!   both enforce, with the same labels.

@@ -25,6 +25,22 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Makes the skeleton generate the contract's types for Rust. No program reads it. */
 struct contract {
+	enum domain_number domain_number;
+	enum image_size image_size;
+	enum event_size event_size;
+	enum table_bit table_bit;
+	enum object_class object_class;
+	enum subject_class subject_class;
+	enum verdict verdict;
+	enum reserved_rule reserved_rule;
+	enum permission permission;
+	enum hook hook;
+	enum domain_flag domain_flag;
+	enum device_kind device_kind;
+	enum guarded_kind guarded_kind;
+	enum guarded_reach guarded_reach;
+	enum counter counter;
+	enum event_kind event_kind;
 	struct image_domain image_domain;
 	struct label label;
 	struct container_id container_id;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * Caches for later opens what an open found: the classes of an inode, and the states behind the path of a
- * directory. Both are valid only while everything they depend on is unchanged. ARCHITECTURE.md says why
+ * directory. Both are valid only while everything they depend on is unchanged. docs/design/kernel.md says why
  * nothing that moves a name escapes that.
  */
 #ifndef ARMOR_CACHE_H

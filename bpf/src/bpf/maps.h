@@ -3,7 +3,7 @@
 #ifndef ARMOR_MAPS_H
 #define ARMOR_MAPS_H
 
-#include "abi.h"
+#include "contract.h"
 
 struct image {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -130,39 +130,41 @@ __noinline __u32 write_event(struct scratch *scratch)
 	task = (void *)access->task;
 	parent = BPF_CORE_READ(task, real_parent);
 
-	event->time = bpf_ktime_get_boot_ns();
-	event->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-	event->generation = access->generation;
-	event->domain = access->domain;
-	event->decision = access->decision;
-	event->pid = BPF_CORE_READ(task, pid);
-	event->tgid = BPF_CORE_READ(task, tgid);
-	event->parent_tgid = BPF_CORE_READ(parent, tgid);
-	event->ns_pid = process_number(task);
-	event->ns_parent = process_number(parent);
-	event->uid = BPF_CORE_READ(task, cred, uid.val);
-	event->hook = access->hook;
-	event->permission = access->permission;
-	event->about_new_path = access->about_new;
-	bpf_core_read(&event->comm, sizeof(event->comm), &task->comm);
+	event->header.kind = EVENT_PATH;
+	event->header.time = bpf_ktime_get_boot_ns();
+	event->header.cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	event->header.generation = access->generation;
+	event->header.domain = access->domain;
+	event->header.decision = access->decision;
+	event->header.pid = BPF_CORE_READ(task, pid);
+	event->header.tgid = BPF_CORE_READ(task, tgid);
+	event->header.parent_tgid = BPF_CORE_READ(parent, tgid);
+	event->header.ns_pid = process_number(task);
+	event->header.ns_parent = process_number(parent);
+	event->header.uid = BPF_CORE_READ(task, cred, uid.val);
+	event->header.hook = access->hook;
+	event->path.permission = access->permission;
+	event->path.about_new_path = access->about_new;
+	bpf_core_read(&event->header.comm, sizeof(event->header.comm), &task->comm);
 
-	event->path_length = access->other || access->object[0] ? append_object(scratch, access)
+	event->path.path_length = access->other || access->object[0] ? append_object(scratch, access)
 								: append_name(scratch, 0, &access->name);
-	length += event->path_length;
-	event->new_path_length = 0;
+	length += event->path.path_length;
+	event->path.new_path_length = 0;
 	if (access->new_name.dentry) {
-		event->new_path_length = append_name(scratch, length, &access->new_name);
-		length += event->new_path_length;
+		event->path.new_path_length = append_name(scratch, length, &access->new_name);
+		length += event->path.new_path_length;
 	}
-	event->program_length = append_program(scratch, length, task);
-	length += event->program_length;
-	event->parent_program_length = append_program(scratch, length, parent);
-	length += event->parent_program_length;
-	event->container_length = 0;
+	event->header.program_length = append_program(scratch, length, task);
+	length += event->header.program_length;
+	event->header.parent_program_length = append_program(scratch, length, parent);
+	length += event->header.parent_program_length;
+	event->header.container_length = 0;
 	if (access->domain == UNIDENTIFIED_DOMAIN) {
-		event->container_length = append_container(scratch, length, task);
-		length += event->container_length;
+		event->header.container_length = append_container(scratch, length, task);
+		length += event->header.container_length;
 	}
+	event->header.length = __builtin_offsetof(struct event, strings) + length;
 	return length;
 }
 
@@ -193,7 +195,7 @@ static __always_inline bool count_decision(__u32 domain, __u32 decision, __u32 p
  */
 __noinline int send(struct event *event, __u32 length, __u32 per_second)
 {
-	if (event && count_decision(event->domain, event->decision, per_second))
+	if (event && count_decision(event->header.domain, event->header.decision, per_second))
 		put(event, length);
 	return 0;
 }

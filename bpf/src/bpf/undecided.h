@@ -81,7 +81,7 @@ static __noinline bool defer(struct scratch *scratch)
 	entry->dentry = dentry;
 	entry->parent = (__u64)ADDRESS(dentry, dentry, d_parent);
 	entry->name = FIELD(dentry, dentry, d_name.hash_len);
-	entry->time = event->time;
+	entry->time = event->header.time;
 	entry->alerts_per_second = access->alerts_per_second;
 	entry->length = length;
 	count_pending(entry->task, 1);

@@ -144,7 +144,7 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{name:<12}{value}");
+        let _ = writeln!(text, "{name:<11} {value}");
     };
     if found.current {
         line("state", &format!("{} since {}", report.state, at(&report.since)));

@@ -14,37 +14,69 @@
  * half, bit 2 * permission + owner is set if that decision is not a silent allow, and bit CELL_BLOCKED + 2 *
  * permission + owner if it is a refusal.
  */
-#ifndef ARMOR_ABI_H
-#define ARMOR_ABI_H
+#ifndef ARMOR_CONTRACT_H
+#define ARMOR_CONTRACT_H
 
-#define HOST_DOMAIN 0
-/* The last domain with a head in every image. Tasks whose label has a higher number are under no rules. */
-#define MAX_DOMAIN 2047
-/* The domain of all containers that the agent has not named. */
-#define UNIDENTIFIED_DOMAIN 2046
-#define PATH_CAPACITY 4096
+/*
+ * Rust gets these enums and structs from the type information that the compiler puts into the object, so each name and number
+ * stands here alone. What the policy compiler defines is asserted to be the same, member by member (contract.rs).
+ */
 
-/* policy::tables */
-#define SLOT_RECORD (1u << 31)
-#define SLOT_JUMP (1u << 31)
-#define JUMP_BYTES 8
-#define OBJECT_NONE 0
-#define OBJECT_ANONYMOUS 1
-#define OBJECT_UNRESOLVED 2
-#define SUBJECT_NONE 0
-/* More than two classes at once. Rights that depend on the class are refused. */
-#define SUBJECT_CONFLICT 0xffff
-#define VERDICT_SHIFT 30
-#define VERDICT_AUDIT 1
-#define VERDICT_BLOCK 2
+enum domain_number {
+	HOST_DOMAIN = 0,
+	/* The domain of all containers that the agent has not named. */
+	UNIDENTIFIED_DOMAIN = 2046,
+	/* The last domain with a head in every image. Tasks whose label has a higher number are under no rules. */
+	MAX_DOMAIN = 2047,
+};
+
+enum image_size {
+	/* Words that one map lookup reaches. */
+	IMAGE_PAGE_WORDS = 4096,
+	/* A power of two, so that no head lies across two pages. */
+	IMAGE_DOMAIN_WORDS = 8,
+	/* Bytes of a policy::tables::Jump. */
+	JUMP_BYTES = 8,
+};
+
+enum event_size {
+	PATH_CAPACITY = 4096,
+	/* A container's id has 64 hexadecimal digits, which are stored as 32 bytes. */
+	CONTAINER_ID_BYTES = 32,
+	/* Four paths and a container's id. */
+	EVENT_STRINGS = 4 * PATH_CAPACITY + CONTAINER_ID_BYTES,
+};
+
+/* Bits of policy::tables::Slot and Decision, and of a cell. */
+enum table_bit {
+	CELL_BLOCKED = 8,
+	VERDICT_SHIFT = 30,
+	SLOT_MARK = 31,
+};
+
+#define SLOT_RECORD (1u << SLOT_MARK)
+#define SLOT_JUMP (1u << SLOT_MARK)
 #define RULE_MASK ((1u << VERDICT_SHIFT) - 1)
-#define RULE_UNRESOLVED 1
-/* Rule numbers of the guards (guard.h), for refusals that no policy asks for. No table reaches them. */
-#define RULE_AGENT RULE_MASK	       /* the agent's programs, maps, pins, processes and files */
-#define RULE_OUTSIDE (RULE_MASK - 1)   /* a process outside of the task's domain */
-#define RULE_HELPER (RULE_MASK - 2)    /* a setting that makes the kernel start a program */
-/* Passing for a program with rights by fromSource, by a mount over it or PR_SET_MM. */
-#define RULE_SOURCE (RULE_MASK - 3)
+
+enum object_class { OBJECT_NONE, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED };
+
+enum subject_class {
+	SUBJECT_NONE,
+	/* More than two classes at once. Rights that depend on the class are refused. */
+	SUBJECT_CONFLICT = 0xffff,
+};
+
+enum verdict { VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_BLOCK };
+
+enum reserved_rule {
+	RULE_POSTURE,
+	RULE_UNRESOLVED,
+	/* Rule numbers of the guards (guard.h), for refusals that no policy asks for. No table reaches them. */
+	RULE_SOURCE = RULE_MASK - 3, /* passing for a program with rights by fromSource, by a mount over it or PR_SET_MM */
+	RULE_HELPER,		     /* a setting that makes the kernel start a program */
+	RULE_OUTSIDE,		     /* a process outside of the task's domain */
+	RULE_AGENT,		     /* the agent's programs, maps, pins, processes and files */
+};
 
 enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
 
@@ -105,22 +137,16 @@ enum hook {
 	TASK_PRCTL,
 };
 
-/* The domain has rules. */
-#define DOMAIN_RULED (1u << 0)
-/* The domain's rules depend on the program, so its tasks need a subject class. */
-#define DOMAIN_SUBJECTS (1u << 1)
-/* The domain's rules refuse something. If they only audit, the guards of guard.h only audit too. */
-#define DOMAIN_REFUSES (1u << 2)
-
-/* A program that has rights by fromSource starts as if it were setuid. */
-#define DOMAIN_SECURE_SOURCES (1u << 3)
-
-#define CELL_BLOCKED 8
-
-/* Number of words that one map lookup reaches. */
-#define IMAGE_PAGE_WORDS 4096
-/* A power of two, so that no head lies across two pages. */
-#define IMAGE_DOMAIN_WORDS 8
+enum domain_flag {
+	/* The domain has rules. */
+	DOMAIN_RULED = 1 << 0,
+	/* The domain's rules depend on the program, so its tasks need a subject class. */
+	DOMAIN_SUBJECTS = 1 << 1,
+	/* The domain's rules refuse something. If they only audit, the guards of guard.h only audit too. */
+	DOMAIN_REFUSES = 1 << 2,
+	/* A program that has rights by fromSource starts as if it were setuid. */
+	DOMAIN_SECURE_SOURCES = 1 << 3,
+};
 
 struct image_page {
 	__u64 words[IMAGE_PAGE_WORDS];
@@ -159,9 +185,7 @@ struct label {
 /* Set while the program starts by which the task enters its container: some descriptors are yet to close. */
 #define ENTERING (1u << 31)
 
-/* A container's id from its control group's name: 64 hexadecimal digits as 32 bytes. */
-#define CONTAINER_ID_BYTES 32
-
+/* A container's id from its control group's name. */
 struct container_id {
 	__u8 bytes[CONTAINER_ID_BYTES];
 };
@@ -185,8 +209,11 @@ struct linked_key {
 	__u32 reserved;
 };
 
-#define DEVICE_CHARACTER (~0u)
-#define DEVICE_BLOCK (~0u - 1)
+/* Device numbers whose major no device has: they end at 511 (CHRDEV_MAJOR_MAX and BLKDEV_MAJOR_MAX, include/linux/fs.h). */
+enum device_kind {
+	DEVICE_CHARACTER = 1 << 30,
+	DEVICE_BLOCK,
+};
 
 /* The kind of an object that the guards protect (guard.h), as the agent registers it. */
 enum guarded_kind {
@@ -219,11 +246,16 @@ enum counter {
 	COUNTERS,
 };
 
-/* Four paths and a container's id. */
-#define EVENT_STRINGS (4 * PATH_CAPACITY + CONTAINER_ID_BYTES)
+/* What an event is about. */
+enum event_kind {
+	EVENT_PATH, /* struct path_event */
+};
 
-/* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */
-struct event {
+/* Strings follow the event's tail in this order: those of the tail, then program, parent program and container. */
+struct event_header {
+	__u16 kind; /* enum event_kind */
+	__u16 hook; /* enum hook */
+	__u32 length; /* of the whole event with its strings, in bytes */
 	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
 	__u64 cgroup;
 	__u32 generation;
@@ -232,15 +264,27 @@ struct event {
 	__u32 pid, tgid, parent_tgid;
 	__u32 ns_pid, ns_parent;
 	__u32 uid;
-	__u32 descriptor; /* PREEXISTING_FILE: the descriptor's number */
-	__u16 hook;
-	__u16 permission;
-	__u16 about_new_path; /* the decision is about the new name */
-	/* Lengths of the strings that follow, in this order. 0: not known, or the access has none. */
-	__u16 path_length, new_path_length, program_length, parent_program_length;
+	/* Lengths of strings. 0: not known. */
+	__u16 program_length, parent_program_length;
 	/* Of the id, for UNIDENTIFIED_DOMAIN only; other domains' numbers identify the container. */
 	__u16 container_length;
+	__u16 reserved[3];
 	char comm[16];
+};
+
+struct path_event {
+	__u32 descriptor; /* PREEXISTING_FILE: the descriptor's number */
+	__u16 permission; /* enum permission */
+	__u16 about_new_path; /* the decision is about the new name */
+	/* Lengths of strings. 0: not known, or the access has none. */
+	__u16 path_length, new_path_length;
+	__u32 reserved;
+};
+
+/* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */
+struct event {
+	struct event_header header;
+	struct path_event path;
 	char strings[EVENT_STRINGS];
 };
 

@@ -1,0 +1,74 @@
+//! Ties the two sides of `contract.h` together: enums and structs reach Rust from the object's type information,
+//! and what the policy compiler defines is asserted to be what the kernel side believes.
+
+use armor_policy::tables::{
+    Decision, Domain, Jump, OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, Permission, SUBJECT_NONE, Slot,
+    Verdict,
+};
+use plain::Plain;
+
+pub(crate) use crate::skeleton::types::{
+    container_id, counter, device_kind, domain_flag, domain_number, event, event_header, event_kind,
+    event_size, guarded_key, guarded_kind, guarded_reach, hook, image_automaton, image_domain, image_size,
+    label, labelled, linked_key, object_class, path_event, permission, reserved_rule, subject_class,
+    table_bit, verdict,
+};
+
+const _: () = {
+    assert!(permission::READ.0 == Permission::Read as u32);
+    assert!(permission::WRITE.0 == Permission::Write as u32);
+    assert!(permission::EXEC.0 == Permission::Exec as u32);
+    assert!(permission::MAP.0 == Permission::Map as u32);
+    assert!(permission::PERMISSIONS.0 as usize == armor_policy::tables::PERMISSIONS.len());
+
+    assert!(verdict::VERDICT_ALLOW.0 == Verdict::Allow as u32);
+    assert!(verdict::VERDICT_AUDIT.0 == Verdict::Audit as u32);
+    assert!(verdict::VERDICT_BLOCK.0 == Verdict::Block as u32);
+    assert!(Decision::new(Verdict::Block, 0).0 == verdict::VERDICT_BLOCK.0 << table_bit::VERDICT_SHIFT.0);
+    assert!(Decision::MAX_RULE == (1 << table_bit::VERDICT_SHIFT.0) - 1);
+    assert!(Domain::RULE_DEFAULT == reserved_rule::RULE_POSTURE.0);
+    assert!(Domain::RULE_UNRESOLVED == reserved_rule::RULE_UNRESOLVED.0);
+    assert!(reserved_rule::RULE_AGENT.0 == Decision::MAX_RULE);
+
+    assert!(object_class::OBJECT_NONE.0 == OBJECT_NONE as u32);
+    assert!(object_class::OBJECT_ANONYMOUS.0 == OBJECT_ANONYMOUS as u32);
+    assert!(object_class::OBJECT_UNRESOLVED.0 == OBJECT_UNRESOLVED as u32);
+    assert!(subject_class::SUBJECT_NONE.0 == SUBJECT_NONE as u32);
+    // No class that the compiler assigns is the conflict's.
+    assert!(subject_class::SUBJECT_CONFLICT.0 == u16::MAX as u32);
+
+    assert!(Slot::RECORD == 1 << table_bit::SLOT_MARK.0 && Slot::JUMP == Slot::RECORD);
+    assert!(size_of::<Slot>() == 8);
+    assert!(size_of::<Jump>() == image_size::JUMP_BYTES.0 as usize + 8);
+
+    assert!(size_of::<image_domain>() == 8 * image_size::IMAGE_DOMAIN_WORDS.0 as usize);
+    assert!(size_of::<container_id>() == event_size::CONTAINER_ID_BYTES.0 as usize);
+};
+
+// SAFETY: these consist of integers and arrays of integers without padding between or behind them.
+unsafe impl Plain for event_header {}
+// SAFETY: as above.
+unsafe impl Plain for path_event {}
+// SAFETY: as above.
+unsafe impl Plain for guarded_key {}
+// SAFETY: as above.
+unsafe impl Plain for image_domain {}
+// SAFETY: as above.
+unsafe impl Plain for label {}
+// SAFETY: as above.
+unsafe impl Plain for labelled {}
+// SAFETY: as above.
+unsafe impl Plain for linked_key {}
+
+/// Reads a structure from the beginning of `bytes`; `None` if they are too few.
+pub(crate) fn read<T: Plain + Default>(bytes: &[u8]) -> Option<T> {
+    let mut value = T::default();
+    plain::copy_from_bytes(&mut value, bytes).ok()?;
+    Some(value)
+}
+
+/// Returns a structure as the bytes that the kernel reads.
+pub(crate) fn bytes<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: the types that are `Plain` here have no padding, whose bytes would not be initialised.
+    unsafe { plain::as_bytes(value) }
+}
