@@ -1,171 +1,35 @@
 //! These tests run the agent as a process, on whatever kernel there is. Its pin directory is not on a bpf
 //! filesystem unless a test mounts one, so that the agent is degraded everywhere.
 
-#![allow(clippy::unwrap_used)]
+mod process;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use armor_contract_tests::disk::own_mounts;
-use armor_contract_tests::{Fixture, Hub, both_hubs, no_hub, run_all};
-use armor_hub_client::bundle::dsse::Envelope;
+use armor_contract_tests::{Fixture, Hub, Trial, both_hubs, no_hub};
 use armor_hub_client::collector::{Collector, CollectorConfig, Finding, OutputConfig, ReceiptRoute};
 use armor_hub_client::css::NewObject;
 use armor_hub_client::keys::{KeyType, PrivateKey};
 use armor_hub_client::mms::{BUNDLE_TYPE, DestinationPolicy, STATUS_TYPE};
 use armor_hub_client::status::{self, NodeStatus};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use process::{Agent, BpfFilesystem, PATIENCE, Running, bundle, pinned_key};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const AGENT: &str = env!("CARGO_BIN_EXE_hzn-armor-agent");
-
-fn main() -> ExitCode {
-    if let Err(error) = own_mounts() {
-        eprintln!("agent: {error}");
-        return ExitCode::FAILURE;
-    }
-    let both = both_hubs![
+/// Returns the tests of this module.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = both_hubs![
         an_agent_reports_its_status_and_keeps_its_bundle_when_killed,
         a_machine_takes_bundles_from_css_and_files_and_reports_to_css,
     ];
-    let alone = no_hub![
+    trials.extend(no_hub![
         bad_settings_and_policies_end_it_with_their_names,
         a_second_agent_stands_by_and_takes_over,
         an_agent_with_another_state_directory_stands_by_for_the_tables,
         pins_elsewhere_are_refused_before_anything_is_made_or_removed,
         a_repeated_write_failure_is_logged_once,
-    ];
-    run_all([both, alone])
-}
-
-struct Running(Child);
-
-impl Running {
-    fn pid(&self) -> String {
-        self.0.id().to_string()
-    }
-
-    fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(self.0.wait().unwrap().success());
-    }
-
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Fails if the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[derive(Clone)]
-struct Agent {
-    dir: PathBuf,
-    state: PathBuf,
-    pins: PathBuf,
-    log: PathBuf,
-    variables: Vec<(&'static str, OsString)>,
-}
-
-impl Agent {
-    /// Returns an agent in the environment of a Horizon service.
-    fn new(dir: &Path, socket: PathBuf) -> Self {
-        let horizon = dir.join("horizon");
-        Self::with_variables(
-            dir,
-            vec![
-                ("HZN_ORGANIZATION", "myorg".into()),
-                ("HZN_NODE_ID", "node1".into()),
-                ("HZN_AGREEMENTID", "the-agreement".into()),
-                ("HZN_ESS_API_PROTOCOL", "secure-unix".into()),
-                ("HZN_ESS_API_ADDRESS", socket.into()),
-                ("HZN_ESS_AUTH", horizon.join("auth.json").into()),
-                ("HZN_ESS_CERT", horizon.join("cert.pem").into()),
-            ],
-        )
-    }
-
-    fn with_variables(dir: &Path, variables: Vec<(&'static str, OsString)>) -> Self {
-        // Not on a bpf filesystem, so that nothing stays pinned after the test.
-        let pins = dir.join("pins");
-        Self { dir: dir.to_owned(), state: dir.join("state"), pins, log: dir.join("log"), variables }
-    }
-
-    fn logged(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(AGENT);
-        command
-            .args(arguments)
-            .env("HZN_ARMOR_STATE_DIR", &self.state)
-            .env("HZN_ARMOR_PIN_DIR", &self.pins)
-            .env("HZN_ARMOR_BUNDLE_DIR", self.dir.join("bundles"))
-            .env("HZN_ARMOR_POLL_SECONDS", "1")
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn start(&self) -> Running {
-        let log = fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        Running(self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap())
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_slice(&self.output(&["status", "--json"]).stdout).unwrap()
-    }
-
-    async fn until(&self, expected: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            if expected(&status) {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "{status:#}\n{}", self.logged());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-fn bundle(key: &PrivateKey, serial: u64) -> Vec<u8> {
-    let policy = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: h}\nspec:\n  \
-                  nodeSelector: {matchLabels: {kubearmor.io/hostname: node1}}\n  file: {matchPaths: [{path: /no/such/file}]}\n";
-    let payload = serde_json::json!({
-        "format": "horizon-armor.bundle/1", "name": "edge", "serial": serial, "created": "2026-01-01T00:00:00Z",
-        "expires": "2099-01-01T00:00:00Z", "target": {"org": "myorg"}, "policies": [{"file": "h.yaml", "text": policy}],
-    })
-    .to_string();
-    let mut envelope = Envelope::new(payload.as_bytes());
-    envelope.sign(payload.as_bytes(), key).unwrap();
-    serde_json::to_vec(&envelope).unwrap()
-}
-
-/// Generates a key for bundles and pins its public half in the agent's state directory.
-fn pinned_key(agent: &Agent) -> PrivateKey {
-    let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
-    let trust = agent.state.join("trust/trust.d");
-    fs::create_dir_all(&trust).unwrap();
-    fs::write(trust.join("operator.pem"), key.public().to_pem()).unwrap();
-    key
+    ]);
+    trials
 }
 
 async fn an_agent_reports_its_status_and_keeps_its_bundle_when_killed<H: Hub>(hub: Fixture<H>) {
@@ -302,22 +166,6 @@ async fn a_second_agent_stands_by_and_takes_over() {
     agent.until(|status| status["Pid"] == second.pid() && status["State"] == "degraded").await;
     second.stop();
     agent.until(|status| status["Running"] == false).await;
-}
-
-struct BpfFilesystem(PathBuf);
-
-impl BpfFilesystem {
-    fn mount(on: PathBuf) -> Self {
-        fs::create_dir(&on).unwrap();
-        mount("none", &on, "bpf", MountFlags::empty(), None).unwrap();
-        Self(on)
-    }
-}
-
-impl Drop for BpfFilesystem {
-    fn drop(&mut self) {
-        unmount(&self.0, UnmountFlags::DETACH).unwrap();
-    }
 }
 
 async fn an_agent_with_another_state_directory_stands_by_for_the_tables() {

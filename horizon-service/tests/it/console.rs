@@ -1,5 +1,4 @@
 //! These tests give `hzn-armor-agent` outputs that cannot be written and files that are not regular files.
-#![allow(clippy::unwrap_used)]
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

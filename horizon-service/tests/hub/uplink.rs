@@ -1,11 +1,8 @@
 //! These tests run the uplink on each hub, and against an ESS that does not answer.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +10,7 @@ use std::time::{Duration, Instant};
 use armor_agent::delivery::spool::{Spool, SpoolConfig};
 use armor_agent::delivery::uplink::{Uplink, UplinkConfig, UplinkError};
 use armor_agent::hub::{Hub, HubConfig};
-use armor_contract_tests::{DevHub, Fixture, both_hubs, dev_hub, run_all};
+use armor_contract_tests::{DevHub, Fixture, Trial, both_hubs, dev_hub};
 use armor_hub_client::alert::Alert;
 use armor_hub_client::batch::{Mark, Sealer};
 use armor_hub_client::bundle::NodeIdentity;
@@ -29,8 +26,9 @@ use tokio::sync::{Notify, watch};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn main() -> ExitCode {
-    let both = both_hubs![
+/// Returns the tests of this module.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = both_hubs![
         an_alert_is_sent_as_soon_as_it_is_appended,
         a_receipt_that_is_not_the_collectors_frees_nothing_and_is_reported,
         a_receipt_whose_name_cannot_be_used_is_in_nobodys_way,
@@ -40,7 +38,8 @@ fn main() -> ExitCode {
         what_others_took_from_the_css_is_sent_again,
         a_machine_at_the_css_notices_a_lost_hub_at_once,
     ];
-    run_all([both, dev_hub![an_ess_that_hangs_up_is_asked_ever_less_often]])
+    trials.extend(dev_hub![an_ess_that_hangs_up_is_asked_ever_less_often]);
+    trials
 }
 
 fn spool(dir: &Path) -> Arc<Mutex<Spool>> {

@@ -1,8 +1,6 @@
 //! These tests run the spool on damaged files, with failing writes, and against a plain model under random
 //! operations.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
