@@ -169,7 +169,7 @@ impl HealthFacts {
                 reasons.extend(in_force.notes.iter().map(|note| shortened(note)));
             }
         }
-        let word = match (degraded, &self.in_force) {
+        let state = match (degraded, &self.in_force) {
             (true, _) => "degraded",
             (false, Some(_)) if self.proven => "enforcing",
             (false, _) => "starting",
@@ -177,7 +177,7 @@ impl HealthFacts {
         let (bundle, bundle_serial) =
             self.in_force.as_ref().map(|bundle| (bundle.bundle.clone(), bundle.serial)).unwrap_or_default();
         let refused = self.refused.iter().cloned().collect();
-        AgentReport { state: word.to_owned(), since: None, reasons, bundle, bundle_serial, refused }
+        AgentReport { state: state.to_owned(), since: None, reasons, bundle, bundle_serial, refused }
     }
 }
 

@@ -159,31 +159,31 @@ impl<K: Kernel> Owner<K> {
     }
 
     fn execute(&mut self, command: Command) {
-        let site = &mut self.enforcement;
+        let enforcement = &mut self.enforcement;
         // An answer that nobody waits for any more is dropped.
         match command {
             Command::BeginPass(reply) => {
-                let keys_differ = site.reload_keys();
-                site.enforce_again();
-                let _ = reply.send((site.criteria(), keys_differ));
+                let keys_differ = enforcement.reload_keys();
+                enforcement.enforce_again();
+                let _ = reply.send((enforcement.criteria(), keys_differ));
             }
             Command::Accept(accepted, reply) => {
-                let outcome = site.accept(*accepted);
-                let _ = reply.send(outcome.map(|()| site.criteria()));
+                let outcome = enforcement.accept(*accepted);
+                let _ = reply.send(outcome.map(|()| enforcement.criteria()));
             }
             Command::Follow(workloads, done) => {
-                site.follow(&workloads);
+                enforcement.follow(&workloads);
                 let _ = done.send(());
             }
             Command::FindUnidentified { answers, done } => {
-                site.look_for_unidentified(answers);
+                enforcement.look_for_unidentified(answers);
                 let _ = done.send(());
             }
             Command::WatchedLinks(reply) => {
-                let _ = reply.send(site.watched_links());
+                let _ = reply.send(enforcement.watched_links());
             }
             Command::FollowLinks(moved, done) => {
-                site.follow_links(&moved);
+                enforcement.follow_links(&moved);
                 let _ = done.send(());
             }
         }
@@ -194,5 +194,19 @@ async fn readable(pump: Option<&mut EventPump>) {
     match pump {
         Some(pump) => pump.readable().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::report::Reporter;
+
+    #[test]
+    fn what_other_tasks_have_may_be_used_by_any_thread() {
+        fn shared<T: Send + Sync>() {}
+        shared::<NodeHandle>();
+        shared::<Snapshot>();
+        shared::<Reporter>();
     }
 }

@@ -135,7 +135,7 @@ impl Status {
     pub fn state_name(&self) -> &str {
         match (&self.offline, self.report.state.as_str()) {
             (Some(_), "enforcing" | "starting") => "offline",
-            (_, word) => word,
+            (_, state) => state,
         }
     }
 }
