@@ -1,7 +1,7 @@
 //! Runs the one task that owns enforcement, state directory and containers.
 //!
 //! Invariants:
-//! - Nobody else changes them or reads them: other tasks send a [`Command`], or look at the [`Snapshot`] that is
+//! - Nobody else changes them or reads them: other tasks send a command, or look at the [`Snapshot`] that is
 //!   published each second.
 //! - A command is done as a whole before the next one, and before any event is read.
 //! - The ring buffer's events go from here into the spool without a queue between, so that none is lost.
