@@ -37,7 +37,7 @@ pub use error::BpfError;
 pub use event::{Event, Events, Guard, Hook};
 pub use hooks::sees_file_attributes;
 pub use image::Generation;
-pub use mount_tree::{LinkedFile, MountTree};
+pub use mount_tree::{LinkedFile, MountTree, kernel_device};
 pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;

@@ -40,7 +40,7 @@ impl MountTree {
 }
 
 /// Returns the kernel's own number of a device (`include/linux/kdev_t.h`, 12 bits major, 20 bits minor).
-pub(crate) fn kernel_device(major: u32, minor: u32) -> u32 {
+pub fn kernel_device(major: u32, minor: u32) -> u32 {
     major << 20 | minor
 }
 

@@ -1,33 +1,26 @@
-//! Contains the parts of `hzn-armor-agent`.
+//! Contains the parts of `hzn-armor-agent`, a directory for each topic.
+//!
+//! A directory uses only those below it:
+//!
+//! ```text
+//! cli        the commands beside `run`
+//! node       the daemon: start, bundles, containers, state directory, status
+//! events     from the kernel's events to alerts
+//! workloads  containers and host: what policies select, and the tables that come of them
+//! delivery   alerts on disk, and on their way to the collector
+//! hub        where bundles come from and alerts go to
+//! kernel     the kernel side, as the agent needs it
+//! base       settings, locks, facts for the report, files
+//! ```
 
 // These macros panic if nobody reads the output; `armor_console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod alerts;
-pub mod config;
-pub mod containers;
-pub mod directory;
-pub mod domains;
-pub mod effect;
-pub mod enforce;
-pub mod entry;
-pub mod horizon;
+pub mod base;
+pub mod cli;
+pub mod delivery;
+pub mod events;
 pub mod hub;
-pub mod intake;
 pub mod kernel;
-pub mod links;
-pub mod lock;
-pub mod preexisting;
-pub mod probe;
-pub mod pump;
-pub mod report;
-pub mod root;
-pub mod run;
-pub mod runtime;
-pub mod services;
-pub mod spool;
-pub mod state;
-pub mod status;
-pub mod trial;
-pub mod uplink;
-pub mod workload;
+pub mod node;
+pub mod workloads;

@@ -3,16 +3,15 @@
 // These macros panic if nobody reads the output; `console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use armor_agent::config::Settings;
-use armor_agent::lock::InstanceLock;
-use armor_agent::{probe, run, status, trial};
+use anyhow::Context as _;
+use armor_agent::base::config::Settings;
+use armor_agent::cli::{detach, probe, status, trial};
+use armor_agent::node::run;
 use armor_console as console;
-use armor_policy::escaped_path;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -103,13 +102,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Commands::Probe { json } => {
             cli.config.as_ref().map(|_| settings()).transpose()?;
-            show_probe(json)
+            probe::show(json)
         }
         Commands::Status { json, policies } => {
             let settings = settings()?;
             status::show(&settings.state_dir, &settings.pin_dir, json, policies)
         }
-        Commands::Detach => detach(&settings()?),
+        Commands::Detach => detach::run(&settings()?),
     }
 }
 
@@ -121,40 +120,4 @@ fn log(filter: &str) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     Ok(())
-}
-
-fn detach(settings: &Settings) -> anyhow::Result<u8> {
-    console::expect_reader()?;
-    for claim in [InstanceLock::State(&settings.state_dir), InstanceLock::Tables(&settings.pin_dir)] {
-        if let Some(holder) = claim.holder()? {
-            bail!("{holder}: stop it first");
-        }
-    }
-    let pins = escaped_path(&settings.pin_dir);
-    let done = armor_bpf::detach(&settings.pin_dir)?;
-    if done.ended {
-        writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;
-    } else {
-        writeln!(console::stdout(), "Nothing was attached below {pins}.")?;
-    }
-    for path in done.left {
-        let path = escaped_path(&path);
-        writeln!(console::stdout(), "Left there, as it is not the agent's: {path}")?;
-    }
-    Ok(0)
-}
-
-fn show_probe(json: bool) -> anyhow::Result<u8> {
-    let result = armor_bpf::probe();
-    if json {
-        let mut value = serde_json::to_value(&result).context("probe")?;
-        if let Some(object) = value.as_object_mut() {
-            object.insert("enforces".to_owned(), result.enforces().into());
-            object.insert("missing".to_owned(), probe::missing(&result).into());
-        }
-        writeln!(console::stdout(), "{value:#}")?;
-    } else {
-        console::stdout().write_all(probe::text(&result).as_bytes())?;
-    }
-    Ok(u8::from(!result.enforces()))
 }

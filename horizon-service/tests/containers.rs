@@ -13,9 +13,9 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_agent::root::Root;
-use armor_agent::runtime::{Runtime, RuntimeState, Workloads};
-use armor_agent::workload::Workload;
+use armor_agent::workloads::root::Root;
+use armor_agent::workloads::runtime::{Runtime, RuntimeState, Workloads};
+use armor_agent::workloads::workload::Workload;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, LogsOptionsBuilder,

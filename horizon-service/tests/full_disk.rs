@@ -9,8 +9,8 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use armor_agent::spool::{Spool, SpoolConfig, SpoolError};
-use armor_agent::uplink::{Uplink, UplinkConfig};
+use armor_agent::delivery::spool::{Spool, SpoolConfig, SpoolError};
+use armor_agent::delivery::uplink::{Uplink, UplinkConfig};
 use armor_alerts::alert::Alert;
 use armor_alerts::batch::{self, LostReason, Sealer};
 use armor_alerts::status::{self, AgentReport, NodeStatus, SpoolStats};

@@ -12,9 +12,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use armor_agent::delivery::spool::{Spool, SpoolConfig};
+use armor_agent::delivery::uplink::{Uplink, UplinkConfig, UplinkError};
 use armor_agent::hub::{Hub, HubConfig};
-use armor_agent::spool::{Spool, SpoolConfig};
-use armor_agent::uplink::{Uplink, UplinkConfig, UplinkError};
 use armor_alerts::alert::Alert;
 use armor_alerts::batch::Sealer;
 use armor_alerts::status::AgentReport;

@@ -27,7 +27,7 @@ mod model;
 pub(crate) mod parse;
 mod tables;
 
-pub use model::{PathRule, Section, Target};
+pub use model::{PathRule, Section, Target, path_rules};
 pub use tables::{
     OBJECT_ANONYMOUS, OBJECT_FIRST, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, PathTables, Permission,
     Vector,

@@ -1,6 +1,7 @@
 //! Defines what a rule for paths says.
 
 use super::glob::Glob;
+use crate::model::Policy;
 
 /// A `Section` of a policy determines the kind of access that its rules govern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,11 @@ pub enum Target {
     Glob(Glob),
     /// `execname`: every program whose path has this last component.
     Name(String),
+}
+
+/// Returns the rules for paths of several policies.
+pub fn path_rules<'a>(policies: &[&'a Policy]) -> impl Iterator<Item = &'a PathRule> {
+    policies.iter().flat_map(|policy| &policy.rules).filter_map(|rule| rule.body.as_path())
 }
 
 impl PathRule {

@@ -1,0 +1,35 @@
+//! Implements `detach`, which ends the enforcement that a stopped agent left behind.
+
+use std::io::Write as _;
+
+use anyhow::bail;
+use armor_console as console;
+use armor_policy::escaped_path;
+
+use crate::base::config::Settings;
+use crate::base::lock::InstanceLock;
+
+/// Ends the enforcement, and returns the exit status.
+///
+/// # Errors
+/// Fails if an agent runs, or if what is pinned cannot be removed.
+pub fn run(settings: &Settings) -> anyhow::Result<u8> {
+    console::expect_reader()?;
+    for lock in [InstanceLock::State(&settings.state_dir), InstanceLock::Tables(&settings.pin_dir)] {
+        if let Some(holder) = lock.holder()? {
+            bail!("{holder}: stop it first");
+        }
+    }
+    let pins = escaped_path(&settings.pin_dir);
+    let done = armor_bpf::detach(&settings.pin_dir)?;
+    if done.ended {
+        writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;
+    } else {
+        writeln!(console::stdout(), "Nothing was attached below {pins}.")?;
+    }
+    for path in done.left {
+        let path = escaped_path(&path);
+        writeln!(console::stdout(), "Left there, as it is not the agent's: {path}")?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,7 @@
+//! Implements the commands beside `run`.
+
+pub mod detach;
+pub mod entry;
+pub mod probe;
+pub mod status;
+pub mod trial;

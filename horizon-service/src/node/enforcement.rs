@@ -1,0 +1,252 @@
+//! Enforces the accepted bundle for the containers that there are.
+//!
+//! Invariants:
+//! - A bundle is stored before it is put in force.
+//! - What the kernel does not take is reported and tried again; what was in force stays so.
+//! - One bundle is in force: the one accepted last. Only a signed bundle without policies ends enforcement, for
+//!   bundles of its name.
+
+use std::sync::Arc;
+
+use armor_bundle::trust::TrustStore;
+use armor_bundle::{SerialFloor, VerifiedBundle};
+use jiff::Timestamp;
+
+use crate::base::disk::DiskError;
+use crate::base::report::{Problem, Reporter};
+use crate::events::history::History;
+use crate::kernel::port::Kernel;
+use crate::node::bundle::{CompiledBundle, EnforceError, Host};
+use crate::node::containers::Containers;
+use crate::node::keys::PinnedKeys;
+use crate::node::state::{State, Stored};
+use crate::workloads::links::{Watched, Whose};
+use crate::workloads::runtime::Workloads;
+
+/// `Criteria` are what a bundle is judged by besides the node's identity.
+#[derive(Clone, Default)]
+pub struct Criteria {
+    /// The pinned keys.
+    pub keys: Arc<TrustStore>,
+    /// The last accepted serial of each bundle name.
+    pub floor: SerialFloor,
+}
+
+/// An `Acceptance` is a bundle that was found acceptable.
+pub struct Acceptance {
+    /// The bundle's bytes, to be stored.
+    pub bytes: Vec<u8>,
+    /// The bundle.
+    pub bundle: VerifiedBundle,
+    /// The bundle compiled for this node.
+    pub compiled: CompiledBundle,
+}
+
+/// A `NodeEnforcement` holds the node's keys, state, containers and kernel side.
+pub struct NodeEnforcement<K> {
+    /// The pinned keys.
+    pub keys: PinnedKeys,
+    /// The state directory.
+    pub state: State,
+    /// The names of each generation's rules.
+    pub history: History,
+    /// The kernel side; `None` if it cannot enforce. Bundles are accepted and kept all the same.
+    pub kernel: Option<K>,
+    /// The reporter of all facts about the agent.
+    pub reporter: Arc<Reporter>,
+    /// The bundle in force, compiled, for further swaps.
+    pub live: Option<CompiledBundle>,
+    /// The node's containers.
+    pub containers: Containers,
+    /// Set when running tasks come under rules, which calls for a new search for their preexisting handles.
+    pub labelled: bool,
+}
+
+impl<K: Kernel> NodeEnforcement<K> {
+    /// Puts the stored bundle in force again.
+    pub fn restore(&mut self, stored: Option<&Stored>, host: &Host) {
+        let Some(Stored { bundle, .. }) = stored else {
+            let live = self.kernel.as_ref().map_or(0, Kernel::generation);
+            if live != 0 {
+                let reason = format!(
+                    "generation {live} of an earlier agent is in force, but its bundle is no longer in the state directory; the \
+                     next accepted bundle replaces it"
+                );
+                self.reporter.problem(Problem::Swap, Some(reason));
+            }
+            return;
+        };
+        match CompiledBundle::new(bundle, host) {
+            Ok(compiled) => self.enforce(compiled),
+            Err(error) => {
+                let reason =
+                    format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name);
+                self.reporter.problem(Problem::Swap, Some(reason));
+            }
+        }
+    }
+
+    /// Makes a bundle live.
+    fn enforce(&mut self, compiled: CompiledBundle) {
+        self.live = Some(compiled);
+        self.put_in_force();
+    }
+
+    /// Stores a bundle, changes keys as it says, and makes it live.
+    ///
+    /// # Errors
+    /// Fails with [`DiskError`] if the bundle cannot be stored; what is in force stays.
+    pub fn accept(&mut self, accepted: Acceptance) -> Result<(), DiskError> {
+        let Acceptance { bytes, bundle, compiled } = accepted;
+        let is_next = self.keep(&bytes, &bundle)?;
+        self.keys.change(&mut self.state);
+        if is_next {
+            self.enforce(compiled);
+        }
+        Ok(())
+    }
+
+    /// Reads the pinned keys again, and returns whether those for bundles differ.
+    pub fn reload_keys(&mut self) -> bool {
+        self.keys.reload(&mut self.state)
+    }
+
+    /// Returns what bundles are judged by.
+    pub fn criteria(&self) -> Criteria {
+        Criteria { keys: Arc::clone(self.keys.store()), floor: self.state.floor().clone() }
+    }
+
+    /// Retries a swap or container update that failed.
+    pub fn enforce_again(&mut self) {
+        let failed = [Problem::Swap, Problem::Containers];
+        if self.reporter.read(|facts| failed.iter().any(|problem| facts.problems.contains_key(problem))) {
+            self.put_in_force();
+        }
+    }
+
+    /// Applies the runtime's list of containers.
+    pub fn follow(&mut self, workloads: &Workloads) {
+        if self.containers.update(workloads) {
+            self.put_in_force();
+        }
+    }
+
+    /// Labels the tasks of containers that were entered before they were known. If the runtime `answers`,
+    /// also releases containers that stay unidentified.
+    pub fn look_for_unidentified(&mut self, answers: bool) {
+        let Some(kernel) = &mut self.kernel else { return };
+        match self.containers.look_for_unidentified(kernel, answers) {
+            Ok(0) => {}
+            Ok(tasks) => self.have_labelled(tasks),
+            Err(error) => tracing::error!("containers that are not named yet: {error}"),
+        }
+    }
+
+    /// Returns the paths to resolve again, with the results on which the rules in force are based.
+    pub fn watched_links(&mut self) -> Vec<Watched> {
+        self.live.as_mut().map(CompiledBundle::watched).unwrap_or_default()
+    }
+
+    /// Recompiles the rules whose paths have `moved`, and puts them in force.
+    pub fn follow_links(&mut self, moved: &[(Watched, Vec<String>)]) {
+        let Some(bundle) = &mut self.live else { return };
+        for (watched, paths) in moved {
+            let of = match &watched.whose {
+                Whose::Host(_) => "the host",
+                Whose::Container(workload) => workload.name.as_str(),
+            };
+            tracing::warn!(of, ?paths, "links on the way of rules' paths were switched, and are followed");
+            if let Err(error) = bundle.follow(watched) {
+                tracing::error!(of, "switched links are not followed: {error}");
+            }
+        }
+        if !moved.is_empty() {
+            self.put_in_force();
+        }
+    }
+
+    fn have_labelled(&mut self, tasks: usize) {
+        tracing::info!(tasks, "of containers are under their rules from here on");
+        self.labelled = true;
+    }
+
+    /// Makes the kernel enforce the accepted bundle for the present containers. A failure is reported and
+    /// retried later.
+    fn put_in_force(&mut self) {
+        if let Some(live) = &mut self.live {
+            let (before, outcome) = match &mut self.kernel {
+                Some(kernel) => {
+                    let before = kernel.generation();
+                    (before, Some(live.swap(kernel, &self.history, &self.containers)))
+                }
+                None => (0, None),
+            };
+            let facts = live.in_force(&self.containers);
+            let noted = self
+                .reporter
+                .read(|facts| facts.in_force.as_ref().map(|before| before.notes.clone()).unwrap_or_default());
+            for note in facts.notes.iter().filter(|note| !noted.contains(note)) {
+                tracing::warn!("{note}");
+            }
+            let (bundle, serial) = (&facts.bundle, facts.serial);
+            match outcome {
+                Some(Ok(generation)) => {
+                    if generation != before {
+                        let (policies, containers) = (facts.selected, facts.containers);
+                        tracing::info!(bundle, serial, generation, policies, containers, "in force");
+                    }
+                    self.reporter.problem(Problem::Swap, None);
+                }
+                Some(Err(error)) => {
+                    let reason = match &error {
+                        EnforceError::State(error) => {
+                            format!("in force, but the names of its rules are not kept: {error}")
+                        }
+                        error => format!("accepted, but not in force: {error}"),
+                    };
+                    if self.reporter.problem(Problem::Swap, Some(reason.clone())) {
+                        tracing::error!(bundle, serial, "{reason}");
+                    }
+                }
+                None => {}
+            }
+            self.reporter.change(|all| all.in_force = Some(facts));
+        }
+        self.apply_containers();
+    }
+
+    /// Registers the containers with the kernel and stores them; called after each change of rules or
+    /// containers.
+    fn apply_containers(&mut self) {
+        let mut problems: Vec<String> =
+            self.live.iter().flat_map(|live| live.not_compiled().iter().cloned()).collect();
+        if let Some(kernel) = &mut self.kernel {
+            match self.containers.apply(kernel) {
+                Ok(0) => {}
+                Ok(tasks) => self.have_labelled(tasks),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if let Err(error) = self.state.store_containers(self.containers.to_remember()) {
+            problems.push(error.to_string());
+        }
+        let problem = (!problems.is_empty()).then(|| format!("containers: {}", problems.join("; ")));
+        if self.reporter.problem(Problem::Containers, problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
+        }
+    }
+
+    /// Stores a bundle, and returns whether it is the next in force: not if it lifts another one.
+    fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, DiskError> {
+        let lifts_another = bundle.policies.is_empty()
+            && self.live.as_ref().is_some_and(|live| live.bundle() != bundle.payload.name);
+        if lifts_another {
+            self.state.accept(bundle)?;
+        } else {
+            self.state.store(bytes, bundle, Timestamp::now())?;
+        }
+        Ok(!lifts_another)
+    }
+}

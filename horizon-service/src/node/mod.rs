@@ -1,0 +1,13 @@
+//! Runs the daemon.
+
+pub mod bundle;
+pub mod containers;
+pub mod enforcement;
+pub mod intake;
+pub mod keys;
+pub mod owner;
+pub mod run;
+pub mod snapshot;
+pub mod state;
+pub mod status;
+pub mod status_task;

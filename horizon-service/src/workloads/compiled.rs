@@ -1,0 +1,52 @@
+//! Compiles policies for one root: resolves their paths there, and finds the files with hard links.
+//!
+//! Nothing here changes anything; all of it may be repeated at any time.
+
+use std::sync::Arc;
+
+use armor_bpf::LinkedFile;
+use armor_policy::Domain;
+use armor_policy::path::path_rules;
+use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile};
+
+use crate::kernel::requirements::FLAGS_UNSEEN;
+use crate::workloads::effect::without_effect;
+use crate::workloads::linked_files::linked_files;
+use crate::workloads::links::{Links, links};
+use crate::workloads::root::Root;
+
+/// Maximum number of host directory entries searched for files with hard links.
+const MAX_ENTRIES: usize = 100_000;
+
+/// `CompiledPolicies` are policies compiled for a root.
+#[derive(Clone)]
+pub struct CompiledPolicies {
+    /// The tables.
+    pub domain: Arc<Domain>,
+    /// Files and devices under rules that can be reached by other paths.
+    pub linked: Vec<LinkedFile>,
+    /// The targets of the rules' paths.
+    pub links: Links,
+    /// Notes on rules without effect in that root, and what to write instead.
+    pub notes: Vec<String>,
+}
+
+/// Compiles `policies` for the tree below `root`.
+///
+/// # Errors
+/// Fails with [`CompileError`] if the policies cannot be compiled.
+pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<CompiledPolicies, CompileError> {
+    let links = links(std::slice::from_ref(root), policies);
+    let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
+    warn_of_flags(policies);
+    let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
+    let notes = without_effect(root, policies);
+    Ok(CompiledPolicies { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
+}
+
+/// Warns if `readOnly` cannot protect a file's flags and project id on this kernel.
+pub(super) fn warn_of_flags(policies: &[&Policy]) {
+    if !armor_bpf::sees_file_attributes() && path_rules(policies).any(|rule| rule.read_only) {
+        tracing::warn!("flags and project ids of files are {}", FLAGS_UNSEEN);
+    }
+}
