@@ -95,6 +95,7 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 	question->known = 0;
 	question->dated = 0;
 	question->created = 0;
+	question->truncates = 0;
 	question->undecided = 0;
 	question->inode = 0;
 	question->outcome = OUTCOME_UNRULED;

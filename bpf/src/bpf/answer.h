@@ -55,6 +55,30 @@ static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_
 	return VERDICT_AUDIT << VERDICT_SHIFT | (decision & RULE_MASK);
 }
 
+/* Nanoseconds between an open and the truncation that it asks for: both are one system call. */
+#define TRUNCATION_TIME 1000000000ull
+
+/*
+ * Returns whether a permitted access is the truncation that an open of the same task has asked for just now
+ * and that was reported with it. Notes such an open.
+ */
+static __noinline bool is_part_of_open(struct scratch *scratch)
+{
+	__u64 task = (__u64)PLAIN(bpf_get_current_task_btf()), dentry = scratch->access.name.dentry, now = bpf_ktime_get_boot_ns();
+	__u32 key = task * HASH_FACTOR >> (64 - TRUNCATION_BITS), hook = scratch->access.hook;
+	struct truncation *last = bpf_map_lookup_elem(&truncations, &key);
+	bool is_part;
+
+	if (!last)
+		return false;
+	is_part = (hook == FILE_TRUNCATE || hook == PATH_TRUNCATE) && last->task == task && last->dentry == dentry &&
+		  now - last->time < TRUNCATION_TIME;
+	last->task = hook == FILE_OPEN && scratch->question.truncates ? task : 0;
+	last->dentry = dentry;
+	last->time = now;
+	return is_part;
+}
+
 /* Decides on access.name. */
 static __noinline int judge_name(struct scope *scope, struct scratch *scratch)
 {
@@ -79,6 +103,8 @@ static __noinline int judge_name(struct scope *scope, struct scratch *scratch)
 		decision = spare_hosts_root(scope, task, decision);
 	/* The name of a file that this open made was reported when it was made, or just now. */
 	if (question->created && !blocks(decision))
+		return 0;
+	if (decision >> VERDICT_SHIFT && !blocks(decision) && is_part_of_open(scratch))
 		return 0;
 	return conclude(scope, scratch, decision);
 }

@@ -194,6 +194,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	question->renames = before.renames;
 	question->mounts = before.mounts;
 	question->created = hook == FILE_OPEN && file->f_mode & FMODE_CREATED;
+	question->truncates = hook == FILE_OPEN && file->f_flags & O_TRUNC;
 	verdict = ask(scratch, &scope, ASK_NAME);
 	if (!known && is_as_of(scratch, before)) {
 		if (question->outcome == OUTCOME_NAMED) {

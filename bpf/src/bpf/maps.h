@@ -293,6 +293,24 @@ struct {
  */
 #define SCRATCH_SLOTS 4
 
+/*
+ * The last open of each task that is to truncate the file and was reported. The truncation that follows is
+ * part of that access. Tasks are told apart by so many bits of a hash.
+ */
+#define TRUNCATION_BITS 6
+
+struct truncation {
+	__u64 task, dentry; /* addresses */
+	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << TRUNCATION_BITS);
+	__type(key, __u32);
+	__type(value, struct truncation);
+} truncations SEC(".maps");
+
 /* Number of classes that an object may have. The strictest decision over all of them holds. */
 #define CLASSES 6
 
@@ -406,6 +424,7 @@ struct question {
 	__u32 renames, mounts;
 	__u32 known;	       /* ASK_NAME: the classes are known */
 	__u32 created;	       /* ASK_NAME: the file was made by this open */
+	__u32 truncates;       /* ASK_NAME: this open truncates the file, in another hook */
 	__u32 undecided;       /* the kernel does not know yet whether the name exists */
 	__u32 silent;	       /* ASK_LOOK: the decision is not reported */
 	__u64 inode;	       /* ASK_NAME: address of the object's own inode */
