@@ -31,13 +31,13 @@ const KERNELS: [Kernel; 3] = [
     Kernel {
         name: "6.1",
         lacks: &["lsm/file_truncate", "lsm/inode_file_setattr", "lsm/inode_remove_acl", "lsm/inode_set_acl"],
-        without: &[".__ns_ref", "ns.ns_id", "struct backing_file", "dentry_flags"],
+        without: &[".__ns_ref", "ns.ns_id", "struct backing_file", "dentry_flags", "dentry___flat"],
         attaches: false,
     },
     Kernel {
         name: "6.12",
         lacks: &["lsm/inode_file_setattr"],
-        without: &[".__ns_ref", "ns.ns_id", "dentry_flags"],
+        without: &[".__ns_ref", "ns.ns_id", "dentry_flags", "dentry___flat"],
         attaches: true,
     },
     Kernel {
