@@ -17,7 +17,8 @@ static __always_inline bool is_device(__u32 mode)
 }
 
 /* Sets a name. Its addresses go through memory, so that the verifier takes them for plain numbers. */
-static __always_inline void set_name(struct name *name, struct dentry *dentry, struct vfsmount *mnt, __u32 mode, __u32 links)
+static __always_inline void set_name(struct name *name, struct dentry *dentry, struct vfsmount *mnt, __u32 mode,
+				     __u32 links)
 {
 	name->dentry = (__u64)dentry;
 	name->mnt = (__u64)mnt;
@@ -55,7 +56,8 @@ static __always_inline bool is_acted_for(struct task_struct *task)
 /* Returns whether everything that judge() found is as of these epochs. */
 static __always_inline bool is_as_of(const struct scratch *scratch, struct epochs before)
 {
-	return scratch->resolve_done && scratch->resolve_renames == before.renames && scratch->resolve_mounts == before.mounts;
+	return scratch->resolve_done && scratch->resolve_renames == before.renames &&
+		scratch->resolve_mounts == before.mounts;
 }
 
 /* Returns whether the kernel is still looking a name up (d_in_lookup(), include/linux/dcache.h). */
@@ -155,7 +157,8 @@ static __always_inline void set_layer(struct name *name, __u64 file)
 {
 	struct inode *inode = ADDRESS(file, file, f_inode);
 
-	set_name(name, (struct dentry *)layer_dentry(file), 0, FIELD(inode, inode, i_mode), FIELD(inode, inode, __i_nlink));
+	set_name(name, (struct dentry *)layer_dentry(file), 0, FIELD(inode, inode, i_mode),
+		 FIELD(inode, inode, __i_nlink));
 	name->is_layer = 1;
 }
 

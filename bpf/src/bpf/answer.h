@@ -27,14 +27,15 @@ static __always_inline bool is_runtime(struct task_struct *task)
 	if (length == 5)
 		return names_runtime(name[0]);
 	return name[0] == FOUR('m', 'e', 'm', 'f') && (__u16)name[1] == (__u16)FOUR('d', ':', 0, 0) &&
-	       names_runtime(name[1] >> 16 | name[2] << 16);
+		names_runtime(name[1] >> 16 | name[2] << 16);
 }
 
 static __always_inline bool has_no_path(const struct name *name)
 {
 	__u32 class = name->classes.of[0];
 
-	return class == OBJECT_ANONYMOUS || class == OBJECT_UNRESOLVED || (class == OBJECT_NONE && name->place == PLACE_DETACHED);
+	return class == OBJECT_ANONYMOUS || class == OBJECT_UNRESOLVED ||
+		(class == OBJECT_NONE && name->place == PLACE_DETACHED);
 }
 
 /*
@@ -64,7 +65,8 @@ static __noinline __u32 spare_hosts_root(const struct scope *scope, struct task_
  */
 static __noinline bool is_part_of_open(struct scratch *scratch)
 {
-	__u64 task = (__u64)PLAIN(bpf_get_current_task_btf()), dentry = scratch->access.name.dentry, now = bpf_ktime_get_boot_ns();
+	__u64 task = (__u64)PLAIN(bpf_get_current_task_btf()), dentry = scratch->access.name.dentry,
+	      now = bpf_ktime_get_boot_ns();
 	__u32 key = task * HASH_FACTOR >> (64 - TRUNCATION_BITS), hook = scratch->access.hook;
 	struct truncation *last = bpf_map_lookup_elem(&truncations, &key);
 	bool is_part;
@@ -72,7 +74,7 @@ static __noinline bool is_part_of_open(struct scratch *scratch)
 	if (!last)
 		return false;
 	is_part = (hook == FILE_TRUNCATE || hook == PATH_TRUNCATE) && last->task == task && last->dentry == dentry &&
-		  now - last->time < TRUNCATION_TIME;
+		now - last->time < TRUNCATION_TIME;
 	last->task = hook == FILE_OPEN && scratch->question.truncates ? task : 0;
 	last->dentry = dentry;
 	last->time = now;
@@ -123,8 +125,8 @@ static long two_names_step(__u32 which, struct two_names *names)
 	__u32 permissions = which & 1 ? scratch->question.permissions : scratch->question.old_permissions;
 
 	if (name->outcome == FIND_NAMES && !silently_allowed(names->scope, &name->classes, permissions))
-		scratch->decided[which & 1] =
-			decide(names->scope, scratch, &name->classes, permissions, owns(bpf_get_current_task_btf(), inode));
+		scratch->decided[which & 1] = decide(names->scope, scratch, &name->classes, permissions,
+						     owns(bpf_get_current_task_btf(), inode));
 	return 0;
 }
 

@@ -173,28 +173,30 @@ static __always_inline bool is_started(struct file *file)
 {
 	__u16 mode = file->f_inode->i_mode;
 
-	return file->f_flags & FLAG_EXEC && !(file->f_mode & FMODE_WRITE) && (mode & S_IFMT) == S_IFREG && mode & S_IXUGO &&
-	       file->f_inode->i_sb->s_magic != MQUEUE_MAGIC;
+	return file->f_flags & FLAG_EXEC && !(file->f_mode & FMODE_WRITE) && (mode & S_IFMT) == S_IFREG &&
+		mode & S_IXUGO && file->f_inode->i_sb->s_magic != MQUEUE_MAGIC;
 }
 
 /*
  * Guards the memory of programs with rights by fromSource, of which the kernel writes a core dump as the
  * program itself (do_coredump(), fs/coredump.c).
  */
-static __noinline int guard_core(struct file *file)
+static __noinline int guard_core_dump(struct file *file)
 {
 	struct label label = label_of(bpf_get_current_task_btf());
 	const struct image_domain *rules = label.generation && label.subject ? head_of(label.domain) : 0;
 
 	if (!rules || !(rules->flags & DOMAIN_RULED))
 		return 0;
-	return refuse_name((__u64)PLAIN(file->f_path.dentry), (__u64)PLAIN(file->f_path.mnt), FILE_OPEN, guard_verdict(rules),
-			   RULE_SOURCE);
+	return refuse_name((__u64)PLAIN(file->f_path.dentry), (__u64)PLAIN(file->f_path.mnt), FILE_OPEN,
+			   guard_verdict(rules), RULE_SOURCE);
 }
 
-static __always_inline bool dumps_core(struct task_struct *task)
+static __always_inline int guard_core(struct file *file)
 {
-	return ADDRESS(signal_struct, ADDRESS(task_struct, task, signal), core_state);
+	struct signal_struct *signal = ADDRESS(task_struct, bpf_get_current_task_btf(), signal);
+
+	return ADDRESS(signal_struct, signal, core_state) ? guard_core_dump(file) : 0;
 }
 
 SEC("lsm/file_open")
@@ -208,8 +210,7 @@ int BPF_PROG(file_open, struct file *file)
 		return 0;
 	rights = rights_of(file);
 	if (rights & 1u << WRITE)
-		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN) ?:
-			  dumps_core(bpf_get_current_task_btf()) ? guard_core(file) : 0;
+		verdict = guard_write(file->f_path.dentry, file->f_path.mnt, FILE_OPEN) ?: guard_core(file);
 	else if (file->f_inode->i_sb->s_magic == NSFS_MAGIC)
 		verdict = guard_namespace((__u64)PLAIN(file->f_inode), FILE_OPEN);
 	return verdict ?: check_file(file, FILE_OPEN, rights);
@@ -287,22 +288,36 @@ static __always_inline bool is_queue(struct dentry *dentry)
 	return FIELD(super_block, ADDRESS(dentry, PLAIN(dentry), d_sb), s_magic) == MQUEUE_MAGIC;
 }
 
+/* Checks a name that is written: first the guards, then the rules. */
+static __always_inline int check_written(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, bool making_directory)
+{
+	return guard_write(dentry, mnt, hook) ?: check_path(dentry, mnt, hook, 1u << WRITE, making_directory);
+}
+
+/* Checks a name that is removed, and with it what is mounted on it. */
+static __always_inline int check_removed(struct dentry *dentry, struct vfsmount *mnt, __u32 hook)
+{
+	int verdict = guard_write(dentry, mnt, hook) ?: check_detaching(dentry, mnt, hook);
+
+	return verdict ?: check_path(dentry, mnt, hook, 1u << WRITE, false);
+}
+
 SEC("lsm/path_truncate")
 int BPF_PROG(path_truncate, const struct path *path)
 {
-	return guard_write(path->dentry, path->mnt, PATH_TRUNCATE) ?: check_path(path->dentry, path->mnt, PATH_TRUNCATE, 1u << WRITE, false);
+	return check_written(path->dentry, path->mnt, PATH_TRUNCATE, false);
 }
 
 SEC("lsm/path_chmod")
 int BPF_PROG(path_chmod, const struct path *path)
 {
-	return guard_write(path->dentry, path->mnt, PATH_CHMOD) ?: check_path(path->dentry, path->mnt, PATH_CHMOD, 1u << WRITE, false);
+	return check_written(path->dentry, path->mnt, PATH_CHMOD, false);
 }
 
 SEC("lsm/path_chown")
 int BPF_PROG(path_chown, const struct path *path)
 {
-	return guard_write(path->dentry, path->mnt, PATH_CHOWN) ?: check_path(path->dentry, path->mnt, PATH_CHOWN, 1u << WRITE, false);
+	return check_written(path->dentry, path->mnt, PATH_CHOWN, false);
 }
 
 SEC("lsm/path_unlink")
@@ -310,21 +325,19 @@ int BPF_PROG(path_unlink, const struct path *dir, struct dentry *dentry)
 {
 	if (is_queue(dentry))
 		return 0;
-	return guard_write(dentry, dir->mnt, PATH_UNLINK) ?: check_detaching(dentry, dir->mnt, PATH_UNLINK) ?:
-	       check_path(dentry, dir->mnt, PATH_UNLINK, 1u << WRITE, false);
+	return check_removed(dentry, dir->mnt, PATH_UNLINK);
 }
 
 SEC("lsm/path_rmdir")
 int BPF_PROG(path_rmdir, const struct path *dir, struct dentry *dentry)
 {
-	return guard_write(dentry, dir->mnt, PATH_RMDIR) ?: check_detaching(dentry, dir->mnt, PATH_RMDIR) ?:
-	       check_path(dentry, dir->mnt, PATH_RMDIR, 1u << WRITE, false);
+	return check_removed(dentry, dir->mnt, PATH_RMDIR);
 }
 
 SEC("lsm/path_mkdir")
 int BPF_PROG(path_mkdir, const struct path *dir, struct dentry *dentry)
 {
-	return guard_write(dentry, dir->mnt, PATH_MKDIR) ?: check_path(dentry, dir->mnt, PATH_MKDIR, 1u << WRITE, true);
+	return check_written(dentry, dir->mnt, PATH_MKDIR, true);
 }
 
 SEC("lsm/path_mknod")
@@ -332,13 +345,13 @@ int BPF_PROG(path_mknod, const struct path *dir, struct dentry *dentry)
 {
 	if (is_queue(dentry))
 		return 0;
-	return guard_write(dentry, dir->mnt, PATH_MKNOD) ?: check_path(dentry, dir->mnt, PATH_MKNOD, 1u << WRITE, false);
+	return check_written(dentry, dir->mnt, PATH_MKNOD, false);
 }
 
 SEC("lsm/path_symlink")
 int BPF_PROG(path_symlink, const struct path *dir, struct dentry *dentry)
 {
-	return guard_write(dentry, dir->mnt, PATH_SYMLINK) ?: check_path(dentry, dir->mnt, PATH_SYMLINK, 1u << WRITE, false);
+	return check_written(dentry, dir->mnt, PATH_SYMLINK, false);
 }
 
 SEC("lsm/path_link")
@@ -346,16 +359,19 @@ int BPF_PROG(path_link, struct dentry *old_dentry, const struct path *new_dir, s
 {
 	/* The old name is in the new one's mount: link() does not cross mounts. */
 	return guard_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK) ?:
-	       check_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK, false);
+		check_two(old_dentry, new_dir->mnt, new_dentry, new_dir->mnt, PATH_LINK, false);
 }
 
 SEC("lsm/path_rename")
 int BPF_PROG(path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
 	     struct dentry *new_dentry, unsigned int flags)
 {
-	return guard_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME) ?:
-	       check_detaching(new_dentry, new_dir->mnt, PATH_RENAME) ?:
-	       check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
+	int verdict = guard_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME);
+
+	if (!verdict)
+		verdict = check_detaching(new_dentry, new_dir->mnt, PATH_RENAME);
+	return verdict ?:
+		check_two(old_dentry, old_dir->mnt, new_dentry, new_dir->mnt, PATH_RENAME, flags & RENAME_EXCHANGE);
 }
 
 /* Checks a mount at a path. The kernel puts it on top of all that is mounted there already. */
@@ -376,7 +392,8 @@ int BPF_PROG(sb_mount, const char *dev_name, const struct path *path, const char
 	if (flags & MS_REMOUNT || (!(flags & MS_BIND) && flags & MS_CHANGES_PROPAGATION))
 		return 0;
 	/* What is moved is known only by a name in user memory, so it might be any name that rules block. */
-	return mounts_at(path->dentry, path->mnt, SB_MOUNT, flags & MS_MOVE && !(flags & MS_BIND) ? MOVES_ALL : MOUNTS_OVER);
+	return mounts_at(path->dentry, path->mnt, SB_MOUNT,
+			 flags & MS_MOVE && !(flags & MS_BIND) ? MOVES_ALL : MOUNTS_OVER);
 }
 
 SEC("lsm/move_mount")
@@ -410,7 +427,7 @@ static __always_inline int check_pathless(struct dentry *dentry, __u32 hook, boo
 {
 	if (!is_acted_for(bpf_get_current_task_btf()) && !is_queue(dentry))
 		return 0;
-	return guard_write(dentry, 0, hook) ?: check_path(dentry, 0, hook, 1u << WRITE, making_directory);
+	return check_written(dentry, 0, hook, making_directory);
 }
 
 /* The same for what is mounted in another mount tree on a name that goes so. */
@@ -450,12 +467,15 @@ int BPF_PROG(inode_mknod, struct inode *dir, struct dentry *dentry)
 }
 
 SEC("lsm/inode_rename")
-int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir, struct dentry *new_dentry)
+int BPF_PROG(inode_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	     struct dentry *new_dentry)
 {
+	int verdict;
+
 	if (!is_acted_for(bpf_get_current_task_btf()))
 		return 0;
-	return guard_two(old_dentry, 0, new_dentry, 0, INODE_RENAME) ?: check_detaching(new_dentry, 0, INODE_RENAME) ?:
-	       check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
+	verdict = guard_two(old_dentry, 0, new_dentry, 0, INODE_RENAME) ?: check_detaching(new_dentry, 0, INODE_RENAME);
+	return verdict ?: check_two(old_dentry, 0, new_dentry, 0, INODE_RENAME, false);
 }
 
 /* Guards the agent against a watcher who has its opens wait for his permission (fanotify(7)). */
@@ -562,7 +582,7 @@ int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct de
 		return 0;
 	if (is_acted_for(bpf_get_current_task_btf())) {
 		int verdict = guard_two(old_dentry, 0, new_dentry, 0, INODE_LINK) ?:
-			      check_two(old_dentry, 0, new_dentry, 0, INODE_LINK, false);
+			check_two(old_dentry, 0, new_dentry, 0, INODE_LINK, false);
 
 		if (verdict)
 			return verdict;
@@ -620,7 +640,8 @@ int BPF_PROG(secure_source, struct linux_binprm *bprm)
 	struct scope scope;
 	int is_source = 1;
 
-	if (!enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_SECURE_SOURCES) || !(scope.rules->flags & DOMAIN_SUBJECTS))
+	if (!enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_SECURE_SOURCES) ||
+	    !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
 	scratch = claim_scratch();
 	if (scratch) {

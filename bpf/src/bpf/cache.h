@@ -23,16 +23,16 @@ static __always_inline bool cached(const struct scope *scope, struct verdict_cac
 		return false;
 	bpf_spin_lock(&cache->lock);
 	hit = !cache->ever_linked && cache->generation == scope->rules->generation && cache->domain == scope->domain &&
-	      (!mnt || cache->mount == (__u64)mnt) && cache->renames == now.renames && cache->mounts == now.mounts &&
-	      cache->below >= below;
+		(!mnt || cache->mount == (__u64)mnt) && cache->renames == now.renames && cache->mounts == now.mounts &&
+		cache->below >= below;
 	classes->cached = cache->classes;
 	classes->count = cache->count;
 	bpf_spin_unlock(&cache->lock);
 	return hit;
 }
 
-static __always_inline void fill(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt, struct epochs before,
-				 __u32 below, const struct classes *classes)
+static __always_inline void fill(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt,
+				 struct epochs before, __u32 below, const struct classes *classes)
 {
 	struct verdict_cache *cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
@@ -51,14 +51,14 @@ static __always_inline void fill(const struct scratch *scratch, struct inode *in
 }
 
 /* Caches the classes found with the scratch. */
-static __always_inline void remember(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt, struct epochs before,
-				     __u32 below)
+static __always_inline void remember(const struct scratch *scratch, struct inode *inode, struct vfsmount *mnt,
+				     struct epochs before, __u32 below)
 {
 	const struct name *name = &scratch->access.name;
 
 	/* If an object in no mount tree has paths nevertheless, none of them comes from its mount. */
-	if ((!name->mnt && name->place != PLACE_BACKING) || name->classes.of[0] == OBJECT_UNRESOLVED || name->classes.count > CACHED_CLASSES ||
-	    (!name->is_dir && inode->__i_nlink != 1))
+	if ((!name->mnt && name->place != PLACE_BACKING) || name->classes.of[0] == OBJECT_UNRESOLVED ||
+	    name->classes.count > CACHED_CLASSES || (!name->is_dir && inode->__i_nlink != 1))
 		return;
 	fill(scratch, inode, mnt, before, below, &name->classes);
 }
@@ -81,8 +81,8 @@ static __always_inline struct directory_cache *directory_cache_of(__u64 inode)
 }
 
 /* Sets `directory` to the valid cache entry of the directory with this inode, if there is one. */
-static __always_inline void recall_directory(const struct scope *scope, __u64 inode, struct vfsmount *mnt, struct epochs now,
-					  struct directory *directory)
+static __always_inline void recall_directory(const struct scope *scope, __u64 inode, struct vfsmount *mnt,
+					     struct epochs now, struct directory *directory)
 {
 	struct directory_cache *cache = directory_cache_of(inode);
 	__u64 number = FIELD(inode, inode, i_ino);
@@ -92,7 +92,8 @@ static __always_inline void recall_directory(const struct scope *scope, __u64 in
 		return;
 	bpf_spin_lock(&cache->lock);
 	if (cache->inode == inode && cache->number == number && cache->generation == scope->rules->generation &&
-	    cache->domain == scope->domain && cache->mount == (__u64)mnt && cache->directory.removals == directory->removals)
+	    cache->domain == scope->domain && cache->mount == (__u64)mnt &&
+	    cache->directory.removals == directory->removals)
 		*directory = cache->directory;
 	bpf_spin_unlock(&cache->lock);
 }
@@ -106,8 +107,8 @@ static __always_inline bool has_unique_numbers(__u64 inode)
 {
 	unsigned long magic = FIELD(super_block, ADDRESS(inode, inode, i_sb), s_magic);
 
-	return magic == EXT4_SUPER_MAGIC || magic == XFS_SUPER_MAGIC || magic == F2FS_SUPER_MAGIC || magic == TMPFS_MAGIC ||
-	       magic == RAMFS_MAGIC;
+	return magic == EXT4_SUPER_MAGIC || magic == XFS_SUPER_MAGIC || magic == F2FS_SUPER_MAGIC ||
+		magic == TMPFS_MAGIC || magic == RAMFS_MAGIC;
 }
 
 /*
@@ -115,7 +116,8 @@ static __always_inline bool has_unique_numbers(__u64 inode)
  * directory (not d_unhashed(), include/linux/dcache.h) keeps it from being removed: no removal so far was
  * this directory's.
  */
-static __always_inline void remember_directory(const struct scratch *scratch, __u64 inode, struct vfsmount *mnt, struct epochs before)
+static __always_inline void remember_directory(const struct scratch *scratch, __u64 inode, struct vfsmount *mnt,
+					       struct epochs before)
 {
 	const struct name *name = &scratch->access.name;
 	const struct directory *directory = &name->directory;
@@ -126,8 +128,8 @@ static __always_inline void remember_directory(const struct scratch *scratch, __
 		return;
 	cache = directory_cache_of(inode);
 	number = FIELD(inode, inode, i_ino);
-	if (!cache || directory->others == OTHERS_MANY || directory->mount_state == NO_STATE || !FIELD(dentry, name->dentry, d_hash.pprev) ||
-	    !has_unique_numbers(inode))
+	if (!cache || directory->others == OTHERS_MANY || directory->mount_state == NO_STATE ||
+	    !FIELD(dentry, name->dentry, d_hash.pprev) || !has_unique_numbers(inode))
 		return;
 	bpf_spin_lock(&cache->lock);
 	cache->generation = scratch->access.generation;

@@ -12,7 +12,8 @@
 #include "resolve.h"
 
 /* Checks a name that a hook got. `making_directory` is for mkdir, whose inode does not exist yet. */
-static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, __u32 permissions, bool making_directory)
+static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, __u32 permissions,
+				 bool making_directory)
 {
 	struct scratch *scratch;
 	struct scope scope;
@@ -93,7 +94,9 @@ static __always_inline __u64 directory_of(struct scratch *scratch, struct file *
 {
 	struct dentry *dentry = file->f_path.dentry;
 
-	scratch->directory = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ? 0 : (__u64)PLAIN(dentry->d_parent->d_inode);
+	scratch->directory = PLAIN(dentry) == PLAIN(file->f_path.mnt->mnt_root) ?
+		0 :
+		(__u64)PLAIN(dentry->d_parent->d_inode);
 	if (PLAIN(dentry->d_inode) != PLAIN(file->f_inode))
 		scratch->directory = 0;
 	return scratch->directory;
@@ -103,8 +106,9 @@ static __always_inline __u64 directory_of(struct scratch *scratch, struct file *
  * Returns whether a file is silently allowed by its only name in a cached directory, as most files are that
  * are opened for the first time. If so, the file's class is cached. If not, nothing is decided.
  */
-static __always_inline bool is_allowed_in_directory(const struct scope *scope, struct scratch *scratch, struct file *file, __u64 inode,
-						 struct epochs before, __u32 below, __u32 permissions)
+static __always_inline bool is_allowed_in_directory(const struct scope *scope, struct scratch *scratch,
+						    struct file *file, __u64 inode, struct epochs before, __u32 below,
+						    __u32 permissions)
 {
 	struct directory *directory = &scratch->access.name.directory;
 	struct vfsmount *mnt = PLAIN(file->f_path.mnt);
@@ -115,7 +119,8 @@ static __always_inline bool is_allowed_in_directory(const struct scope *scope, s
 		return false;
 	directory->known = 0;
 	recall_directory(scope, inode, mnt, before, directory);
-	if (!directory->known || directory->others != OTHERS_NONE || directory->renames != before.renames || directory->mounts != before.mounts)
+	if (!directory->known || directory->others != OTHERS_NONE || directory->renames != before.renames ||
+	    directory->mounts != before.mounts)
 		return false;
 	load_fence(scratch);
 	class = class_in_directory(scope, scratch, file->f_path.dentry, directory->mount_state);

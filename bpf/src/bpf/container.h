@@ -198,7 +198,8 @@ static __always_inline bool is_alive(const struct entry_root *entry_root)
 	struct signal_struct *signal = (void *)entry_root->signal;
 	struct pid *pid = ADDRESS(signal_struct, signal, pids[PIDTYPE_TGID]);
 
-	return signal && FIELD(signal_struct, signal, live.counter) > 0 && FIELD(pid, pid, numbers[0].nr) == entry_root->process;
+	return signal && FIELD(signal_struct, signal, live.counter) > 0 &&
+		FIELD(pid, pid, numbers[0].nr) == entry_root->process;
 }
 
 static __always_inline void record_entry_root(struct task_struct *task, __u32 domain)
@@ -212,7 +213,8 @@ static __always_inline void record_entry_root(struct task_struct *task, __u32 do
 	struct entry_root *before = bpf_map_lookup_elem(&entrances, &domain);
 
 	/* A task that comes later may have its own namespace, even when the container's has no task left. */
-	if (before && before->mount_namespace && (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
+	if (before && before->mount_namespace &&
+	    (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
 		return;
 	note_namespace(task);
 	bpf_map_update_elem(&entrances, &domain, &entry_root, BPF_ANY);

@@ -72,10 +72,11 @@ enum reserved_rule {
 	RULE_POSTURE,
 	RULE_UNRESOLVED,
 	/* Rule numbers of the guards (guard.h), for refusals that no policy asks for. No table reaches them. */
-	RULE_SOURCE = RULE_MASK - 3, /* passing for a program with rights by fromSource, by a mount over it or PR_SET_MM */
-	RULE_HELPER,		     /* a setting that makes the kernel start a program */
-	RULE_OUTSIDE,		     /* a process outside of the task's domain */
-	RULE_AGENT,		     /* the agent's programs, maps, pins, processes and files */
+	/* Passing for a program with rights by fromSource, by a mount over it or PR_SET_MM. */
+	RULE_SOURCE = RULE_MASK - 3,
+	RULE_HELPER,  /* a setting that makes the kernel start a program */
+	RULE_OUTSIDE, /* a process outside of the task's domain */
+	RULE_AGENT,   /* the agent's programs, maps, pins, processes and files */
 };
 
 enum permission { READ, WRITE, EXEC, MAP, PERMISSIONS };
@@ -169,8 +170,8 @@ struct image_domain {
 	/* Domain 0: inode number of the host's, set even if it has no rules; 0: not known. */
 	__u32 mount_namespace;
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
-	__u32 elsewhere; /* state of the objects automaton for a directory that no rule names */
-	__u32 no_subject; /* SUBJECT_NONE, as a number that the verifier does not know */
+	__u32 elsewhere;	 /* state of the objects automaton for a directory that no rule names */
+	__u32 no_subject;	 /* SUBJECT_NONE, as a number that the verifier does not know */
 	struct image_automaton objects;
 	struct image_automaton subjects;
 	__u32 reserved;
@@ -180,8 +181,8 @@ struct image_domain {
 struct label {
 	__u32 domain;
 	__u32 generation; /* generation that `subject` was computed for; 0: none */
-	__u32 subject; /* two classes, one in each half, mostly the same one twice */
-	__u32 entered; /* time of entry in seconds of CLOCK_BOOTTIME, and ENTERING */
+	__u32 subject;	  /* two classes, one in each half, mostly the same one twice */
+	__u32 entered;	  /* time of entry in seconds of CLOCK_BOOTTIME, and ENTERING */
 };
 
 /* Set while the program starts by which the task enters its container: some descriptors are yet to close. */
@@ -237,20 +238,20 @@ enum guarded_reach {
 };
 
 struct guarded_key {
-	__u32 kind; /* enum guarded_kind */
+	__u32 kind;   /* enum guarded_kind */
 	__u32 device; /* the kernel's s_dev; 0 if the kind has none */
 	__u64 number; /* 0 if the kind has none */
 };
 
 enum counter {
-	COUNT_BLOCKED,	  /* accesses refused */
-	COUNT_AUDITED,	  /* accesses permitted that a rule or the posture reports */
-	COUNT_REPORTED,	  /* events put into the ring buffer */
-	COUNT_DROPPED,	  /* events for which the ring buffer had no room */
-	COUNT_SUPPRESSED, /* events past a rule's rate */
-	COUNT_UNRESOLVED, /* objects without a path, or with a path torn by renames */
-	COUNT_UNIDENTIFIED,  /* programs that were the first in an unidentified container */
-	COUNT_ENTERED,	  /* programs by which containers were entered */
+	COUNT_BLOCKED,	    /* accesses refused */
+	COUNT_AUDITED,	    /* accesses permitted that a rule or the posture reports */
+	COUNT_REPORTED,	    /* events put into the ring buffer */
+	COUNT_DROPPED,	    /* events for which the ring buffer had no room */
+	COUNT_SUPPRESSED,   /* events past a rule's rate */
+	COUNT_UNRESOLVED,   /* objects without a path, or with a path torn by renames */
+	COUNT_UNIDENTIFIED, /* programs that were the first in an unidentified container */
+	COUNT_ENTERED,	    /* programs by which containers were entered */
 	COUNTERS,
 };
 
@@ -261,10 +262,10 @@ enum event_kind {
 
 /* Strings follow the event's tail in this order: those of the tail, then program, parent program and container. */
 struct event_header {
-	__u16 kind; /* enum event_kind */
-	__u16 hook; /* enum hook */
+	__u16 kind;   /* enum event_kind */
+	__u16 hook;   /* enum hook */
 	__u32 length; /* of the whole event with its strings, in bytes */
-	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 time;   /* CLOCK_BOOTTIME, nanoseconds */
 	__u64 cgroup;
 	__u32 generation;
 	__u32 domain;
@@ -281,8 +282,8 @@ struct event_header {
 };
 
 struct path_event {
-	__u32 descriptor; /* PREEXISTING_FILE: the descriptor's number */
-	__u16 permission; /* enum permission */
+	__u32 descriptor;     /* PREEXISTING_FILE: the descriptor's number */
+	__u16 permission;     /* enum permission */
 	__u16 about_new_path; /* the decision is about the new name */
 	/* Lengths of strings. 0: not known, or the access has none. */
 	__u16 path_length, new_path_length;

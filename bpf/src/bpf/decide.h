@@ -6,7 +6,8 @@
 #include "masks.h"
 #include "subject.h"
 
-static __always_inline __u32 class_decision(const struct scope *scope, __u32 subject, __u32 class, __u32 permission, __u32 owner)
+static __always_inline __u32 class_decision(const struct scope *scope, __u32 subject, __u32 class, __u32 permission,
+					    __u32 owner)
 {
 	__u64 *cell = subject == SUBJECT_CONFLICT ? 0 : cell_of(scope, subject, class), *decisions = 0;
 
@@ -48,7 +49,8 @@ static long choose_step(__u32 step, struct choice *choice)
 }
 
 /* Sets in scratch->access the strictest decision over a set of permissions, and its permission. */
-static __noinline __u32 decide(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions, __u32 owner)
+static __noinline __u32 decide(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions,
+			       __u32 owner)
 {
 	struct choice choice = {
 		.scope = scope,
@@ -87,9 +89,11 @@ __noinline int same_states(struct name *one, struct name *other)
 }
 
 /* Returns the decision that another name would take away, 0 if none. What `from` blocks, `to` must block. */
-static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, struct name *from, struct name *to, __u32 owner)
+static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, struct name *from, struct name *to,
+				 __u32 owner)
 {
-	__u32 permission = lost_permission(classes_mask(scope, &from->classes), classes_mask(scope, &to->classes), owner & 1);
+	__u32 permission = lost_permission(classes_mask(scope, &from->classes), classes_mask(scope, &to->classes),
+					   owner & 1);
 
 	if (permission < PERMISSIONS)
 		return decide(scope, scratch, &from->classes, 1u << permission, owner);

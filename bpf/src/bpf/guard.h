@@ -33,8 +33,8 @@ static __noinline bool runs_agents_program(struct task_struct *task)
 	long length = bpf_probe_read_kernel_str(name, sizeof(name), ADDRESS(dentry, dentry, d_name.name));
 
 	return length == sizeof("hzn-armor-agent") && name[0] == EIGHT('h', 'z', 'n', '-', 'a', 'r', 'm', 'o') &&
-	       name[1] == EIGHT('r', '-', 'a', 'g', 'e', 'n', 't', 0) && inode && !FIELD(inode, inode, i_uid.val) &&
-	       has_rights_over_the_host(task);
+		name[1] == EIGHT('r', '-', 'a', 'g', 'e', 'n', 't', 0) && inode && !FIELD(inode, inode, i_uid.val) &&
+		has_rights_over_the_host(task);
 }
 
 /*

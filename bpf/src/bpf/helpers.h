@@ -34,17 +34,17 @@ static __noinline bool starts_helpers(__u64 at, __u64 magic)
 		return IS(EIGHT('r', 'e', 'l', 'e', 'a', 's', 'e', '_'), EIGHT('a', 'g', 'e', 'n', 't', 0, 0, 0));
 	if (magic == PROC_SUPER_MAGIC)
 		return IS(EIGHT('c', 'o', 'r', 'e', '_', 'p', 'a', 't'), EIGHT('t', 'e', 'r', 'n', 0, 0, 0, 0)) ||
-		       IS(EIGHT('m', 'o', 'd', 'p', 'r', 'o', 'b', 'e'), 0) ||
-		       IS(EIGHT('h', 'o', 't', 'p', 'l', 'u', 'g', 0), 0) ||
-		       IS(EIGHT('p', 'o', 'w', 'e', 'r', 'o', 'f', 'f'), EIGHT('_', 'c', 'm', 'd', 0, 0, 0, 0)) ||
-		       /* usermodehelper: capabilities of all helpers */
-		       IS(EIGHT('b', 's', 'e', 't', 0, 0, 0, 0), 0) ||
-		       IS(EIGHT('i', 'n', 'h', 'e', 'r', 'i', 't', 'a'), EIGHT('b', 'l', 'e', 0, 0, 0, 0, 0)) ||
-		       /* fs/ocfs2/nm/hb_ctl_path */
-		       IS(EIGHT('h', 'b', '_', 'c', 't', 'l', '_', 'p'), EIGHT('a', 't', 'h', 0, 0, 0, 0, 0)) ||
-		       /* net/rpc/CACHE/channel: what NFS exports */
-		       IS(EIGHT('c', 'h', 'a', 'n', 'n', 'e', 'l', 0), 0) ||
-		       IS(EIGHT('s', 'y', 's', 'r', 'q', '-', 't', 'r'), EIGHT('i', 'g', 'g', 'e', 'r', 0, 0, 0));
+			IS(EIGHT('m', 'o', 'd', 'p', 'r', 'o', 'b', 'e'), 0) ||
+			IS(EIGHT('h', 'o', 't', 'p', 'l', 'u', 'g', 0), 0) ||
+			IS(EIGHT('p', 'o', 'w', 'e', 'r', 'o', 'f', 'f'), EIGHT('_', 'c', 'm', 'd', 0, 0, 0, 0)) ||
+			/* usermodehelper: capabilities of all helpers */
+			IS(EIGHT('b', 's', 'e', 't', 0, 0, 0, 0), 0) ||
+			IS(EIGHT('i', 'n', 'h', 'e', 'r', 'i', 't', 'a'), EIGHT('b', 'l', 'e', 0, 0, 0, 0, 0)) ||
+			/* fs/ocfs2/nm/hb_ctl_path */
+			IS(EIGHT('h', 'b', '_', 'c', 't', 'l', '_', 'p'), EIGHT('a', 't', 'h', 0, 0, 0, 0, 0)) ||
+			/* net/rpc/CACHE/channel: what NFS exports */
+			IS(EIGHT('c', 'h', 'a', 'n', 'n', 'e', 'l', 0), 0) ||
+			IS(EIGHT('s', 'y', 's', 'r', 'q', '-', 't', 'r'), EIGHT('i', 'g', 'g', 'e', 'r', 0, 0, 0));
 	if (magic != SYSFS_MAGIC)
 		return false;
 	if (IS(EIGHT('u', 'e', 'v', 'e', 'n', 't', '_', 'h'), EIGHT('e', 'l', 'p', 'e', 'r', 0, 0, 0)) ||
@@ -95,8 +95,8 @@ __noinline int guard_name(__u64 dentry, __u64 mnt, __u32 hook)
 	}
 	if (is_guarded(dentry, magic, only_below) && !is_agent(&label, bpf_get_current_task_btf()))
 		return refuse_name(dentry, mnt, hook, VERDICT_BLOCK, RULE_AGENT);
-	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC && magic != CGROUP_SUPER_MAGIC && magic != BINFMTFS_MAGIC &&
-	    magic != NFSD_MAGIC)
+	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC && magic != CGROUP_SUPER_MAGIC &&
+	    magic != BINFMTFS_MAGIC && magic != NFSD_MAGIC)
 		return 0;
 	rules = head_of(label.domain);
 	if (!rules || !(rules->flags & DOMAIN_RULED) || !starts_helpers(dentry, magic))
@@ -132,8 +132,7 @@ static __always_inline int guard_umount(struct vfsmount *mnt)
 	if (mnt->mnt_sb->s_magic != BPF_FS_MAGIC || !bpf_map_lookup_elem(&guarded, &device) || !is_kept_out(false))
 		return 0;
 	label = label_of(bpf_get_current_task_btf());
-	if (!in_a_domain(&label) && host &&
-	    place_of(mount_of(PLAIN(mnt))) != host)
+	if (!in_a_domain(&label) && host && place_of(mount_of(PLAIN(mnt))) != host)
 		return 0;
 	return refuse_name((__u64)PLAIN(mnt->mnt_root), (__u64)PLAIN(mnt), SB_UMOUNT, VERDICT_BLOCK, RULE_AGENT);
 }
@@ -152,7 +151,8 @@ int BPF_PROG(fs_context_parse_param, struct fs_context *context, struct fs_param
 	if (!in_a_domain(&label) || is_exempt(&label))
 		return 0;
 	bpf_probe_read_kernel_str(key, sizeof(key), parameter->key);
-	if (key[0] != EIGHT('r', 'e', 'l', 'e', 'a', 's', 'e', '_') || key[1] != EIGHT('a', 'g', 'e', 'n', 't', 0, 0, 0))
+	if (key[0] != EIGHT('r', 'e', 'l', 'e', 'a', 's', 'e', '_') ||
+	    key[1] != EIGHT('a', 'g', 'e', 'n', 't', 0, 0, 0))
 		return 0;
 	rules = head_of(label.domain);
 	if (!rules || !(rules->flags & DOMAIN_RULED))

@@ -121,7 +121,7 @@ struct mount {
 	struct list_head mnt_mounts; /* its children */
 	struct list_head mnt_child;  /* its link in the parent's list */
 	struct mnt_namespace *mnt_ns;
-	int mnt_group_id; /* group that mounts are propagated to; 0: none */
+	int mnt_group_id;	  /* group that mounts are propagated to; 0: none */
 	struct mount *mnt_master; /* of the group that mounts are propagated from; 0: none */
 };
 
@@ -306,7 +306,7 @@ struct task_struct {
 	unsigned int flags;
 	unsigned int ptrace;
 	struct task_struct *parent; /* the tracer, otherwise real_parent */
-	__u64 start_boottime; /* nanoseconds */
+	__u64 start_boottime;	    /* nanoseconds */
 	char comm[16];
 	unsigned int in_execve : 1;
 };
@@ -386,28 +386,29 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym __weak;
  * read. It is a plain load if the kernel has bpf_rdonly_cast, otherwise a call that takes ten times as long.
  * An address whose type the verifier knows needs neither.
  */
-#define FIELD(structure, address, field)                                                                                \
-	({                                                                                                              \
-		const struct structure *at_ = (const void *)(address);                                                  \
-		typeof(((struct structure *)0)->field) value_ = 0;                                                      \
-                                                                                                                        \
-		if (bpf_ksym_exists(bpf_rdonly_cast))                                                                   \
-			value_ = ((struct structure *)bpf_rdonly_cast(at_, bpf_core_type_id_kernel(struct structure)))->field; \
-		else                                                                                                    \
-			bpf_core_read(&value_, sizeof(value_), &at_->field);                                            \
-		value_;                                                                                                 \
+#define FIELD(structure, address, field)                                                                               \
+	({                                                                                                             \
+		const struct structure *at_ = (const void *)(address);                                                 \
+		typeof(((struct structure *)0)->field) value_ = 0;                                                     \
+                                                                                                                       \
+		if (bpf_ksym_exists(bpf_rdonly_cast))                                                                  \
+			value_ = ((struct structure *)bpf_rdonly_cast(at_, bpf_core_type_id_kernel(struct structure))) \
+					 ->field;                                                                      \
+		else                                                                                                   \
+			bpf_core_read(&value_, sizeof(value_), &at_->field);                                           \
+		value_;                                                                                                \
 	})
 
 /*
  * Makes a pointer a plain number, so that the verifier need not distinguish where it came from. Negating it
  * twice makes the verifier forget its type. ADDRESS() does so with a field that is itself an address.
  */
-#define PLAIN(pointer)                                                                                                  \
-	({                                                                                                              \
-		typeof(pointer) number_ = (pointer);                                                                    \
-                                                                                                                        \
-		asm volatile("%0 = -%0\n%0 = -%0" : "+r"(number_));                                                     \
-		number_;                                                                                                \
+#define PLAIN(pointer)                                              \
+	({                                                          \
+		typeof(pointer) number_ = (pointer);                \
+                                                                    \
+		asm volatile("%0 = -%0\n%0 = -%0" : "+r"(number_)); \
+		number_;                                            \
 	})
 #define ADDRESS(structure, address, field) PLAIN(FIELD(structure, address, field))
 

@@ -45,9 +45,9 @@ struct {
 struct entry_root {
 	/* Inode number, which another namespace may have once this one is gone; 0: not known. */
 	__u32 mount_namespace;
-	__u32 process; /* number of the first process in the host's pid namespace */
+	__u32 process;	/* number of the first process in the host's pid namespace */
 	__u64 sequence; /* unique number of the namespace, never used again; 0: not known yet */
-	__u64 signal; /* address of the process's struct signal_struct; 0: not known */
+	__u64 signal;	/* address of the process's struct signal_struct; 0: not known */
 };
 
 /* The entry root of each domain's container. */
@@ -160,7 +160,7 @@ struct {
 
 /* The canonical paths that all objects in a directory have besides their mount path. */
 enum other_names {
-	OTHERS_NONE,	/* none: the mount path is canonical, or the domain's own mount tree is not known */
+	OTHERS_NONE, /* none: the mount path is canonical, or the domain's own mount tree is not known */
 	OTHERS_ONE,
 	OTHERS_FOREIGN, /* none: the domain's own mount tree does not show the object */
 	OTHERS_MANY,	/* several, or not the same for all objects in the directory */
@@ -169,7 +169,7 @@ enum other_names {
 /* The states of the automaton behind the path of a directory, from which the names in it are scanned. */
 struct directory {
 	__u32 renames, mounts, removals; /* epochs at which the states were found */
-	__u32 others; /* enum other_names */
+	__u32 others;			 /* enum other_names */
 	__u32 mount_state;
 	__u32 canonical_state; /* OTHERS_ONE: state of the canonical path */
 	__u32 known;	       /* it comes from the cache */
@@ -301,7 +301,7 @@ struct {
 
 struct truncation {
 	__u64 task, dentry; /* addresses */
-	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 time;	    /* CLOCK_BOOTTIME, nanoseconds */
 };
 
 struct {
@@ -317,7 +317,7 @@ struct {
 struct classes {
 	union {
 		__u16 of[CLASSES]; /* each class once; the first is that of the mount path, if there is one */
-		__u64 cached; /* the first CACHED_CLASSES */
+		__u64 cached;	   /* the first CACHED_CLASSES */
 	};
 	__u32 count;
 };
@@ -341,12 +341,12 @@ struct name {
 	__u64 mnt;    /* 0: only the canonical paths count */
 	/* Dentries of the file in an overlay's layers; 0: none, or not counted. */
 	__u64 layers[OVERLAY_DEPTH];
-	__u64 shown_by; /* mount of one of its canonical paths; 0: it has none */
-	__u32 place; /* enum place, or the mount namespace that the mount is in */
+	__u64 shown_by;	       /* mount of one of its canonical paths; 0: it has none */
+	__u32 place;	       /* enum place, or the mount namespace that the mount is in */
 	__u32 first_canonical; /* class of a canonical path; NO_CLASS: there is none */
 	/* Class of another one, if it differs; SUBJECT_CONFLICT: more than two differ. */
 	__u32 other_canonical;
-	__u32 names; /* number of its paths */
+	__u32 names;		   /* number of its paths */
 	__u32 states[NAME_STATES]; /* states of the first of them */
 	struct classes classes;
 	struct classes below; /* directories: classes of everything that can lie below */
@@ -369,8 +369,8 @@ enum which_name { NAME, NEW_NAME, PROGRAM, OTHER_PROGRAM, NAMES };
 
 /* An access, as an alert reports it. */
 struct access {
-	__u64 task; /* address of the task that accesses */
-	__u64 other; /* address of the task that the access is about instead of a name; 0: none */
+	__u64 task;		  /* address of the task that accesses */
+	__u64 other;		  /* address of the task that the access is about instead of a name; 0: none */
 	char object[OBJECT_NAME]; /* text for an object that has no path; empty: none */
 	union {
 		struct {
@@ -422,13 +422,13 @@ struct question {
 	__u32 generation;      /* ASK_NAME: generation of the cached facts about access.name */
 	__u32 dated;	       /* renames and mounts are the epochs (struct epochs) at which the hook began */
 	__u32 renames, mounts;
-	__u32 known;	       /* ASK_NAME: the classes are known */
-	__u32 created;	       /* ASK_NAME: the file was made by this open */
-	__u32 truncates;       /* ASK_NAME: this open truncates the file, in another hook */
-	__u32 undecided;       /* the kernel does not know yet whether the name exists */
-	__u32 silent;	       /* ASK_LOOK: the decision is not reported */
-	__u64 inode;	       /* ASK_NAME: address of the object's own inode */
-	__u64 tasks[2];	       /* addresses */
+	__u32 known;		/* ASK_NAME: the classes are known */
+	__u32 created;		/* ASK_NAME: the file was made by this open */
+	__u32 truncates;	/* ASK_NAME: this open truncates the file, in another hook */
+	__u32 undecided;	/* the kernel does not know yet whether the name exists */
+	__u32 silent;		/* ASK_LOOK: the decision is not reported */
+	__u64 inode;		/* ASK_NAME: address of the object's own inode */
+	__u64 tasks[2];		/* addresses */
 	struct label labels[2]; /* labels of these tasks */
 	/* The answer, besides the verdict. */
 	/* ASK_NAME: enum outcome, by the rules of access.generation and access.domain if any. */
@@ -439,8 +439,8 @@ struct question {
 
 /* A name in access.names that judge_access() has to resolve before it can decide. */
 struct find {
-	__u64 task; /* address of the task whose program it is; 0: the name is already set */
-	__u32 which; /* enum which_name */
+	__u64 task;	/* address of the task whose program it is; 0: the name is already set */
+	__u32 which;	/* enum which_name */
 	__u32 subjects; /* with the subjects automaton, not with that of objects */
 };
 
@@ -459,7 +459,7 @@ struct scratch {
 	__u32 found; /* find_step(): there is something to resolve */
 	__u32 decided[2];
 	__u64 directory; /* check_file(): address of the directory's inode */
-	__u32 slot; /* index of this scratch */
+	__u32 slot;	 /* index of this scratch */
 	struct question question;
 	__u32 fence; /* written by load_fence() */
 	/* find_names(): epochs at its start, the path it is at, and the start of that path's last part. */
@@ -467,9 +467,9 @@ struct scratch {
 	__u32 resolve_subjects; /* it uses the subjects automaton */
 	__u32 resolve_at, resolve_is_last, resolve_last;
 	__u64 resolve_dentry; /* the object's own, or that in a layer below */
-	__u32 resolve_layer; /* number of layers below the object */
+	__u32 resolve_layer;  /* number of layers below the object */
 	__u32 resolve_layer_state;
-	__u32 resolve_scans; /* a part of a path was written and is to be scanned */
+	__u32 resolve_scans;	 /* a part of a path was written and is to be scanned */
 	__u32 resolve_canonical; /* number of canonical paths found */
 	__u32 resolve_done;
 	/* find_shown(): the mount it is at, whether it returns to that mount, and what it searches for. */

@@ -67,7 +67,8 @@ static __always_inline __u32 asked_mask(__u32 permissions)
 }
 
 /* Returns whether nothing is refused or reported, whoever owns the object. Most accesses end here. */
-static __always_inline bool silently_allowed(const struct scope *scope, const struct classes *classes, __u32 permissions)
+static __always_inline bool silently_allowed(const struct scope *scope, const struct classes *classes,
+					     __u32 permissions)
 {
 	return !(classes_mask(scope, classes) & asked_mask(permissions));
 }

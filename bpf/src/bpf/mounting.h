@@ -25,7 +25,8 @@ enum mounting { MOUNTS_OVER, TAKES_AWAY, DETACHES, MOVES_ALL, ELSEWHERE };
  * Returns whether a change to a mount happens in the domain's own mount tree, too. What is mounted on a mount
  * is propagated in that mount's group, what is unmounted in that of its parent (fs/pnode.c).
  */
-static __always_inline bool is_own(const struct scope *scope, struct scratch *scratch, struct mount *mount, __u32 mounting)
+static __always_inline bool is_own(const struct scope *scope, struct scratch *scratch, struct mount *mount,
+				   __u32 mounting)
 {
 	__u32 place = place_of(mount), number = own_namespace(scope, 0, place);
 
@@ -81,7 +82,8 @@ static __always_inline __u32 first_blocked(const struct scope *scope, const stru
 }
 
 /* Concludes with a permission that is blocked under the classes, whoever owns the object. */
-static __always_inline int conclude_blocked(struct scope *scope, struct scratch *scratch, struct classes *classes, __u32 permissions)
+static __always_inline int conclude_blocked(struct scope *scope, struct scratch *scratch, struct classes *classes,
+					    __u32 permissions)
 {
 	__u32 permission = first_blocked(scope, classes, permissions), decision;
 
@@ -105,7 +107,9 @@ static __always_inline void find_below_root(struct scope *scope, struct scratch 
 	scratch->scan_position = PATH_CAPACITY - 1;
 	scratch->scan_end = PATH_CAPACITY;
 	state = scan_path(scope->image, scratch, &scope->rules->objects);
-	set_class(below, state == NO_STATE ? OBJECT_UNRESOLVED : classes_at(scope->image, &scope->rules->objects, state) >> 16);
+	set_class(below,
+		  state == NO_STATE ? OBJECT_UNRESOLVED :
+				      classes_at(scope->image, &scope->rules->objects, state) >> 16);
 }
 
 /* Sets up the names to find: none if the change is not in the domain's own mount tree. */
@@ -149,7 +153,10 @@ static __noinline int judge_mounting(struct scope *scope, struct scratch *scratc
 	if (leads_to_source(scope, scratch)) {
 		scratch->access.permission = WRITE;
 		/* Rules that only audit refuse nothing. */
-		return conclude(scope, scratch, (scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT) << VERDICT_SHIFT | RULE_SOURCE);
+		return conclude(scope, scratch,
+				(scope->rules->flags & DOMAIN_REFUSES ? VERDICT_BLOCK : VERDICT_AUDIT)
+						<< VERDICT_SHIFT |
+					RULE_SOURCE);
 	}
 	if (name->outcome != FIND_NAMES)
 		return 0;
@@ -260,7 +267,7 @@ SEC("lsm/sb_kern_mount")
 int BPF_PROG(sb_kern_mount, struct super_block *sb)
 {
 	return guard_stacking(sb) ?:
-	       check_device(sb, SB_KERN_MOUNT, sb->s_flags & SB_RDONLY ? 1u << READ : 1u << READ | 1u << WRITE);
+		check_device(sb, SB_KERN_MOUNT, sb->s_flags & SB_RDONLY ? 1u << READ : 1u << READ | 1u << WRITE);
 }
 
 /* What becomes of the filesystem, and so of its device, is not known here: it may be made writable. */

@@ -77,7 +77,6 @@ __noinline int is_the_kernels(__u64 magic)
 	}
 }
 
-
 /*
  * Returns the address of the struct mnt_namespace with this number, 0 if there is none: a freed one has no
  * references. Global like write_path().

@@ -64,9 +64,9 @@ struct walk {
 	char *path;
 	struct dentry *dentry;
 	struct mount *mount; /* 0: stay inside the filesystem, whatever is mounted on it */
-	struct dentry *root;  /* root of what `mount` shows, or of the filesystem */
-	__u32 start; /* start of the path so far */
-	__u32 end;   /* enum walk_end */
+	struct dentry *root; /* root of what `mount` shows, or of the filesystem */
+	__u32 start;	     /* start of the path so far */
+	__u32 end;	     /* enum walk_end */
 };
 
 /* Returns whether the kernel has found no parent of a dentry yet (reconnect_path(), fs/exportfs/expfs.c). */
@@ -174,7 +174,8 @@ __noinline __u32 write_path(struct scratch *scratch, __u64 dentry, __u64 mnt, __
 	struct walk walk = {
 		.dentry = (struct dentry *)dentry,
 		.start = PATH_CAPACITY - (is_dir & 1),
-		.end = FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) == AAFS_MAGIC ? WALK_APPARMORS : WALK_UNTOLD,
+		.end = FIELD(super_block, ADDRESS(dentry, dentry, d_sb), s_magic) == AAFS_MAGIC ? WALK_APPARMORS :
+												  WALK_UNTOLD,
 	};
 	struct super_block *sb = ADDRESS(dentry, dentry, d_sb), *shown = mnt ? ADDRESS(vfsmount, mnt, mnt_sb) : 0;
 
@@ -235,18 +236,18 @@ static __always_inline bool advance(struct scan *scan)
 		return true;
 	asm volatile("" : "+r"(position)); /* otherwise clang drops the mask that the verifier requires */
 	position &= PATH_CAPACITY - 1;
-#define WORD_AT(index)                                                                                                  \
-	({                                                                                                              \
-		__u32 number_ = (index) / IMAGE_PAGE_WORDS;                                                             \
-                                                                                                                        \
-		if (number_ != scratch->scan_page) {                                                                    \
-			scratch->scan_page = number_;                                                                   \
-			page = bpf_map_lookup_elem(scan->image, &scratch->scan_page);                                   \
-			if (!page)                                                                                      \
-				goto broken;                                                                            \
-			scan->page = page;                                                                              \
-		}                                                                                                       \
-		&page->words[(index) % IMAGE_PAGE_WORDS];                                                               \
+#define WORD_AT(index)                                                                \
+	({                                                                            \
+		__u32 number_ = (index) / IMAGE_PAGE_WORDS;                           \
+                                                                                      \
+		if (number_ != scratch->scan_page) {                                  \
+			scratch->scan_page = number_;                                 \
+			page = bpf_map_lookup_elem(scan->image, &scratch->scan_page); \
+			if (!page)                                                    \
+				goto broken;                                          \
+			scan->page = page;                                            \
+		}                                                                     \
+		&page->words[(index) % IMAGE_PAGE_WORDS];                             \
 	})
 	if (at & SLOT_JUMP) {
 		__u64 *jump;

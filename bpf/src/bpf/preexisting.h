@@ -24,7 +24,8 @@ static __always_inline bool is_entering(struct task_struct *task)
  * Iterators decide this themselves, because the kernel replaces no function of theirs (check_attach_btf_id,
  * kernel/bpf/verifier.c).
  */
-static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *scratch, struct inode *inode, struct task_struct *obtained_by)
+static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *scratch, struct inode *inode,
+					  struct task_struct *obtained_by)
 {
 	struct name *name = &scratch->access.name;
 	struct task_struct *task = (void *)scratch->access.task;
@@ -46,7 +47,8 @@ static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *s
 	if (!blocks(decision))
 		return 0;
 	/* A runtime's copy of itself, which spare_hosts_root() lets it start. */
-	if (scratch->access.hook == PREEXISTING_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(name) && is_runtime(task))
+	if (scratch->access.hook == PREEXISTING_MAPPING && scope->domain == HOST_DOMAIN && has_no_path(name) &&
+	    is_runtime(task))
 		return 0;
 	note_decision(scope, &scratch->access, decision);
 	length = write_event(scratch);
@@ -57,7 +59,8 @@ static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *s
  * Writes the event about one handle. A task that enters its container is looked at after its program has
  * started, as that closes the runtime's own descriptors.
  */
-static __noinline int show_preexisting(struct seq_file *seq, struct task_struct *task, struct file *file, __u32 descriptor, __u32 permissions)
+static __noinline int show_preexisting(struct seq_file *seq, struct task_struct *task, struct file *file,
+				       __u32 descriptor, __u32 permissions)
 {
 	struct dentry *dentry = ADDRESS(file, file, f_path.dentry);
 	struct inode *inode = ADDRESS(file, file, f_inode);
@@ -67,7 +70,8 @@ static __noinline int show_preexisting(struct seq_file *seq, struct task_struct 
 	__u32 length;
 
 	/* If the dentry has another inode, the file is a layer's, opened by the overlay's path. */
-	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task) || is_entering(task))
+	if (!permissions || !inode || ADDRESS(dentry, dentry, d_inode) != inode || !enter_scope(&scope, task) ||
+	    is_entering(task))
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)

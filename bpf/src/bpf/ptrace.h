@@ -63,7 +63,8 @@ static __always_inline __u32 subject_of(const struct scope *scope, const struct 
 {
 	const struct label *label = &scratch->question.labels[which];
 
-	return label->generation == scope->rules->generation ? label->subject : subject_found(&scratch->access.names[PROGRAM + which]);
+	return label->generation == scope->rules->generation ? label->subject :
+							       subject_found(&scratch->access.names[PROGRAM + which]);
 }
 
 static __always_inline void begin_look(const struct scope *scope, struct scratch *scratch)
@@ -86,7 +87,8 @@ static __always_inline int judge_traced_exec(struct scope *scope, struct scratch
 	__u32 own = subject_found(&scratch->access.program);
 
 	scratch->access.permission = EXEC;
-	return judge_borrowing(scope, scratch, own == SUBJECT_TORN ? SUBJECT_NONE : own, subject_found(&scratch->access.name));
+	return judge_borrowing(scope, scratch, own == SUBJECT_TORN ? SUBJECT_NONE : own,
+			       subject_found(&scratch->access.name));
 }
 
 static __always_inline int check_look(struct task_struct *accessor, struct task_struct *target, __u32 mode, __u32 hook)
@@ -190,8 +192,8 @@ int BPF_PROG(task_prctl, int option, unsigned long what)
 	struct scope scope;
 	int verdict;
 
-	if (option != PR_SET_MM || (what != PR_SET_MM_EXE_FILE && what != PR_SET_MM_MAP) || !enter_scope(&scope, task) ||
-	    !(scope.rules->flags & DOMAIN_SUBJECTS))
+	if (option != PR_SET_MM || (what != PR_SET_MM_EXE_FILE && what != PR_SET_MM_MAP) ||
+	    !enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_SUBJECTS))
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
@@ -207,7 +209,7 @@ int BPF_PROG(task_prctl, int option, unsigned long what)
 struct namespace_search {
 	__u32 number;
 	__u64 sequence; /* of the namespace, if it is a mount namespace */
-	__u32 domain; /* domain to leave out */
+	__u32 domain;	/* domain to leave out */
 	__u32 found;
 };
 
@@ -216,7 +218,7 @@ static long search_namespace(__u32 domain, struct namespace_search *search)
 	struct entry_root *entry_root = bpf_map_lookup_elem(&entrances, &domain);
 
 	search->found = domain != search->domain && entry_root && entry_root->mount_namespace == search->number &&
-			entry_root->sequence == search->sequence;
+		entry_root->sequence == search->sequence;
 	return search->found;
 }
 
@@ -237,7 +239,8 @@ static __noinline int guard_namespace(__u64 inode, __u32 hook)
 	if (!rules || !(rules->flags & DOMAIN_RULED))
 		return 0;
 	search.number = FIELD(inode, inode, i_ino);
-	search.sequence = sequence_of((__u64)ADDRESS(inode, inode, i_private) - bpf_core_field_offset(struct mnt_namespace, ns));
+	search.sequence =
+		sequence_of((__u64)ADDRESS(inode, inode, i_private) - bpf_core_field_offset(struct mnt_namespace, ns));
 	search.domain = label.domain;
 	if (search.number == mount_namespace_of(task))
 		return 0;

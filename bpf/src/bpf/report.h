@@ -58,7 +58,8 @@ static __always_inline __u32 append_comm(struct scratch *scratch, __u32 offset, 
 		return 0;
 	name[length & 31] = ']';
 	asm volatile("" : "+r"(offset)); /* as in append_path() */
-	if (offset > EVENT_STRINGS - PATH_CAPACITY || bpf_probe_read_kernel(&scratch->event.strings[offset], length + 1, name))
+	if (offset > EVENT_STRINGS - PATH_CAPACITY ||
+	    bpf_probe_read_kernel(&scratch->event.strings[offset], length + 1, name))
 		return 0;
 	return length + 1;
 }
@@ -70,7 +71,8 @@ static __always_inline __u32 append_program(struct scratch *scratch, __u32 offse
 
 	if (!mnt)
 		return append_comm(scratch, offset, task);
-	return append_path(scratch, offset, write_path(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
+	return append_path(scratch, offset,
+			   write_path(scratch, (__u64)BPF_CORE_READ(exe, f_path.dentry), (__u64)mnt, 0));
 }
 
 /* Writes the text for an access that is not about a path but about another process or a kernel object. */
@@ -147,8 +149,8 @@ __noinline __u32 write_event(struct scratch *scratch)
 	event->path.about_new_path = access->about_new;
 	bpf_core_read(&event->header.comm, sizeof(event->header.comm), &task->comm);
 
-	event->path.path_length = access->other || access->object[0] ? append_object(scratch, access)
-								: append_name(scratch, 0, &access->name);
+	event->path.path_length = access->other || access->object[0] ? append_object(scratch, access) :
+								       append_name(scratch, 0, &access->name);
 	length += event->path.path_length;
 	event->path.new_path_length = 0;
 	if (access->new_name.dentry) {
@@ -203,7 +205,8 @@ __noinline int send(struct event *event, __u32 length, __u32 per_second)
 /* Does the same for scratch->access, whose event it writes only within the rate. Global like write_path(). */
 __noinline int report(struct scratch *scratch)
 {
-	if (scratch && count_decision(scratch->access.domain, scratch->access.decision, scratch->access.alerts_per_second))
+	if (scratch &&
+	    count_decision(scratch->access.domain, scratch->access.decision, scratch->access.alerts_per_second))
 		put(&scratch->event, write_event(scratch));
 	return 0;
 }

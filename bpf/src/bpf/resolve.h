@@ -90,7 +90,8 @@ static __always_inline const struct image_automaton *automaton_of(const struct r
  * Writes only the last name of a path. Returns where it starts. On failure returns PATH_CAPACITY, where no
  * name can start.
  */
-static __always_inline __u32 write_last_name(struct scratch *scratch, const unsigned char *name, __u32 length, __u32 is_dir)
+static __always_inline __u32 write_last_name(struct scratch *scratch, const unsigned char *name, __u32 length,
+					     __u32 is_dir)
 {
 	__u32 start;
 
@@ -109,7 +110,8 @@ __noinline __u32 write_last(struct scratch *scratch, __u64 dentry, __u32 is_dir)
 {
 	if (!scratch)
 		return PATH_CAPACITY;
-	return write_last_name(scratch, ADDRESS(dentry, dentry, d_name.name), FIELD(dentry, dentry, d_name.len), is_dir);
+	return write_last_name(scratch, ADDRESS(dentry, dentry, d_name.name), FIELD(dentry, dentry, d_name.len),
+			       is_dir);
 }
 
 /*
@@ -244,7 +246,8 @@ static __always_inline bool write_name(struct resolution *resolution)
 			return false;
 		}
 		if (scratch->question.asked == ASK_MOUNTING &&
-		    ADDRESS(mount, mount, mnt_mountpoint) == ADDRESS(mount, mount_of((void *)name->mnt), mnt_mountpoint))
+		    ADDRESS(mount, mount, mnt_mountpoint) ==
+			    ADDRESS(mount, mount_of((void *)name->mnt), mnt_mountpoint))
 			name->has_twin = 1;
 	}
 	start = write_path(scratch, scratch->resolve_dentry, (__u64)mnt, name->is_dir);
@@ -307,7 +310,9 @@ static __always_inline bool end_resolve(struct resolution *resolution)
 		end_names(resolution);
 	else if (scratch->shown.count > SHOWN_MOUNTS)
 		add_class(&name->classes, OBJECT_UNRESOLVED);
-	number = layer < OVERLAY_DEPTH && name->layers[layer] ? own_namespace(resolution->scope, name->mnt, name->place) : 0;
+	number = layer < OVERLAY_DEPTH && name->layers[layer] ?
+		own_namespace(resolution->scope, name->mnt, name->place) :
+		0;
 	if (number) {
 		scratch->resolve_dentry = name->layers[layer];
 		scratch->resolve_layer = layer + 1;
@@ -389,8 +394,8 @@ static long resolve_step(__u32 step, struct resolution *resolution)
 }
 
 /* Returns a file's class from its name and the state behind its directory's path; NO_CLASS on failure. */
-static __always_inline __u32 class_in_directory(const struct scope *scope, struct scratch *scratch, struct dentry *dentry,
-					     __u32 directory_state)
+static __always_inline __u32 class_in_directory(const struct scope *scope, struct scratch *scratch,
+						struct dentry *dentry, __u32 directory_state)
 {
 	const struct image_automaton *objects = &scope->rules->objects;
 	__u32 start = write_last_name(scratch, dentry->d_name.name, dentry->d_name.len, 0), state;

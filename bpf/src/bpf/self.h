@@ -28,7 +28,8 @@ static __noinline bool is_own_map(__u64 map)
 	    map == (__u64)PLAIN((void *)&entrances))
 		return true;
 	return FIELD(bpf_map, map, map_type) == BPF_MAP_TYPE_ARRAY &&
-	       FIELD(bpf_map, map, value_size) == sizeof(struct image_page) && FIELD(bpf_map, map, map_flags) & BPF_F_INNER_MAP;
+		FIELD(bpf_map, map, value_size) == sizeof(struct image_page) &&
+		FIELD(bpf_map, map, map_flags) & BPF_F_INNER_MAP;
 }
 
 /*
@@ -60,8 +61,9 @@ static __noinline bool is_own_object(__u64 file)
 {
 	__u64 object = (__u64)ADDRESS(file, file, private_data);
 
-	return object && (is_own_map(object) || is_own_program(object) ||
-			  is_own_program((__u64)ADDRESS(bpf_link, object, prog)));
+	return object &&
+		(is_own_map(object) || is_own_program(object) ||
+		 is_own_program((__u64)ADDRESS(bpf_link, object, prog)));
 }
 
 static __always_inline __u64 file_of_descriptor(struct task_struct *task, __u32 number)
@@ -223,7 +225,9 @@ static long search_guarded(__u32 step, struct guarded_search *search)
 
 		/* A directory of a thread shows its process's files too. */
 		key.kind = GUARDED_PROCESS;
-		key.number = links ? FIELD(task_struct, links - bpf_core_field_offset(struct task_struct, pid_links), tgid) : 0;
+		key.number = links ?
+			FIELD(task_struct, links - bpf_core_field_offset(struct task_struct, pid_links), tgid) :
+			0;
 	} else {
 		key.kind = GUARDED_FILE;
 		key.device = search->device;

@@ -30,8 +30,8 @@ static __always_inline bool known_peer(const struct scope *scope, struct peer_ca
 	if (!cache || !quiet(now))
 		return false;
 	bpf_spin_lock(&cache->lock);
-	hit = cache->generation == scope->rules->generation && cache->domain == scope->domain && cache->subject == subjects_of(scope) &&
-	      cache->renames == now.renames && cache->mounts == now.mounts;
+	hit = cache->generation == scope->rules->generation && cache->domain == scope->domain &&
+		cache->subject == subjects_of(scope) && cache->renames == now.renames && cache->mounts == now.mounts;
 	bpf_spin_unlock(&cache->lock);
 	return hit;
 }
@@ -114,7 +114,8 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);
 	scratch->question.permissions = 1u << WRITE;
 	verdict = ask(scratch, &scope, ASK_NAME);
-	if (scratch->question.allowed && is_as_of(scratch, before) && scratch->access.name.classes.of[0] != OBJECT_UNRESOLVED)
+	if (scratch->question.allowed && is_as_of(scratch, before) &&
+	    scratch->access.name.classes.of[0] != OBJECT_UNRESOLVED)
 		remember_peer(scratch, peer, before);
 	release_scratch(scratch);
 	return verdict;

@@ -32,7 +32,8 @@ static __always_inline void store_subject(struct scope *scope, const struct name
 		subject = SUBJECT_NONE;
 	set_subject(scope, subject);
 	if (!scope->label)
-		scope->label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		scope->label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0,
+						    BPF_LOCAL_STORAGE_GET_F_CREATE);
 	/* The task may have come into another domain meanwhile. */
 	if (scope->label && scope->label->domain == scope->domain) {
 		scope->label->subject = subject;

@@ -48,8 +48,8 @@ static __always_inline bool is_at_root(struct task_struct *task, __u64 ns)
 
 	find_topmost(&top);
 	return (__u64)ADDRESS(fs_struct, fs, root.dentry) == top.dentry &&
-	       (__u64)ADDRESS(fs_struct, fs, root.mnt) == top.mount + bpf_core_field_offset(struct mount, mnt) &&
-	       (int)FIELD(fs_struct, fs, users) <= 1;
+		(__u64)ADDRESS(fs_struct, fs, root.mnt) == top.mount + bpf_core_field_offset(struct mount, mnt) &&
+		(int)FIELD(fs_struct, fs, users) <= 1;
 }
 
 /* Returns whether another task could have chosen code that a program runs which the task has just started. */

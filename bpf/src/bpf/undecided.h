@@ -117,7 +117,7 @@ struct settling {
 static __always_inline bool is_same_name(const struct undecided *entry)
 {
 	return (__u64)ADDRESS(dentry, entry->dentry, d_parent) == entry->parent &&
-	       FIELD(dentry, entry->dentry, d_name.hash_len) == entry->name;
+		FIELD(dentry, entry->dentry, d_name.hash_len) == entry->name;
 }
 
 /* Returns whether the open may still reach the point that settles the entry. */
@@ -125,7 +125,8 @@ static __always_inline bool is_on_its_way(const struct undecided *entry, const s
 {
 	if (is_same_name(entry) && is_in_lookup(entry->dentry))
 		return true;
-	return !entry->refused && entry->dentry != settling->opened && bpf_ktime_get_boot_ns() - entry->time < OPEN_TIME;
+	return !entry->refused && entry->dentry != settling->opened &&
+		bpf_ktime_get_boot_ns() - entry->time < OPEN_TIME;
 }
 
 static long settle_entry(__u32 step, struct settling *settling)
