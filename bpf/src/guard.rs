@@ -1,4 +1,4 @@
-//! Registers what the programs protect beyond what rules name (`self.h`): the agent's files, pins, process
+//! Registers what the programs protect beyond what rules name (`self.bpf.h`): the agent's files, pins, process
 //! and links.
 //!
 //! Invariant: new entries are inserted before old ones are deleted.

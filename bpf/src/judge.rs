@@ -1,4 +1,4 @@
-//! Loads the judge, the program that decides for the others (`judge.h`). The kernel verifies it once; in each
+//! Loads the judge, the program that decides for the others (`judge.bpf.h`). The kernel verifies it once; in each
 //! program that calls the function `judge()`, it replaces that function.
 
 use std::ffi::{CString, OsString};

@@ -17,6 +17,8 @@
 #ifndef ARMOR_CONTRACT_H
 #define ARMOR_CONTRACT_H
 
+#include <linux/types.h>
+
 /*
  * Rust gets these enums and structs from the type information that the compiler puts into the object, so each name and number
  * stands here alone. What the policy compiler defines is asserted to be the same, member by member (contract.rs).
@@ -71,7 +73,7 @@ enum verdict { VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_BLOCK };
 enum reserved_rule {
 	RULE_POSTURE,
 	RULE_UNRESOLVED,
-	/* Rule numbers of the guards (guard.h), for refusals that no policy asks for. No table reaches them. */
+	/* Rule numbers of the guards (guard.bpf.h), for refusals that no policy asks for. No table reaches them. */
 	/* Passing for a program with rights by fromSource, by a mount over it or PR_SET_MM. */
 	RULE_SOURCE = RULE_MASK - 3,
 	RULE_HELPER,  /* a setting that makes the kernel start a program */
@@ -145,7 +147,7 @@ enum domain_flag {
 	DOMAIN_RULED = 1 << 0,
 	/* The domain's rules depend on the program, so its tasks need a subject class. */
 	DOMAIN_SUBJECTS = 1 << 1,
-	/* The domain's rules refuse something. If they only audit, the guards of guard.h only audit too. */
+	/* The domain's rules refuse something. If they only audit, the guards of guard.bpf.h only audit too. */
 	DOMAIN_REFUSES = 1 << 2,
 	/* A program that has rights by fromSource starts as if it were setuid. */
 	DOMAIN_SECURE_SOURCES = 1 << 3,
@@ -224,7 +226,7 @@ enum device_kind {
 	DEVICE_BLOCK,
 };
 
-/* The kind of an object that the guards protect (guard.h), as the agent registers it. */
+/* The kind of an object that the guards protect (guard.bpf.h), as the agent registers it. */
 enum guarded_kind {
 	GUARDED_FILE,	 /* `number` is the inode number, the value an enum guarded_reach */
 	GUARDED_DEVICE,	 /* a filesystem with such files in it */
