@@ -9,9 +9,9 @@ use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
     container_id, counter, device_kind, domain_flag, domain_number, event, event_header, event_kind,
-    event_size, guarded_key, guarded_kind, guarded_reach, hook, image_automaton, image_domain, image_size,
-    label, labelled, linked_key, object_class, path_event, permission, reserved_rule, subject_class,
-    table_bit, verdict,
+    event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook, image_automaton, image_domain,
+    image_size, label, labelled, linked_key, object_class, path_event, permission, reserved_rule,
+    subject_class, table_bit, verdict,
 };
 
 const _: () = {

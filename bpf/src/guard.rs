@@ -11,13 +11,18 @@ use std::path::Path;
 use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
-use crate::contract::{self, guarded_key, guarded_kind, guarded_reach};
+use crate::contract::{self, guarded_key, guarded_kind, guarded_reach, guarded_slots};
 use crate::error::BpfError;
 use crate::mount_tree::kernel_device;
 use crate::pins::pin_error;
 
-/// A `Guarded` is the map `guarded`.
-pub(crate) struct Guarded(pub(crate) MapHandle);
+/// A `Guarded` holds the maps of what is guarded.
+pub(crate) struct Guarded {
+    /// The map `guarded`.
+    pub(crate) entries: MapHandle,
+    /// The map `guarded_devices`. A slot stays set when its last device goes, which costs time alone.
+    pub(crate) devices: MapHandle,
+}
 
 /// An `Entries` maps keys to values, as the kernel has them: bytes of a [`guarded_key`] to a [`guarded_reach`].
 #[derive(Default)]
@@ -59,8 +64,8 @@ impl Guarded {
         self.insert(&entries)?;
         let present: BTreeSet<u64> = LinkInfoIter::default().map(|link| link.id.into()).collect();
         let is_gone = |key: &Vec<u8>| link_of(key).is_some_and(|id| !present.contains(&id));
-        let gone: Vec<_> = self.0.keys().filter(is_gone).collect();
-        gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
+        let gone: Vec<_> = self.entries.keys().filter(is_gone).collect();
+        gone.iter().try_for_each(|key| self.entries.delete(key)).map_err(failed)
     }
 
     /// Protects a directory of pins.
@@ -88,14 +93,28 @@ impl Guarded {
         }
         self.insert(&entries)?;
         let is_gone = |key: &Vec<u8>| link_of(key).is_none() && !entries.0.contains_key(key);
-        let gone: Vec<_> = self.0.keys().filter(is_gone).collect();
-        gone.iter().try_for_each(|key| self.0.delete(key)).map_err(failed)
+        let gone: Vec<_> = self.entries.keys().filter(is_gone).collect();
+        gone.iter().try_for_each(|key| self.entries.delete(key)).map_err(failed)
     }
 
     fn insert(&self, entries: &Entries) -> Result<(), BpfError> {
-        let insert = |(key, value): (&Vec<u8>, &u32)| self.0.update(key, &value.to_ne_bytes(), MapFlags::ANY);
-        entries.0.iter().try_for_each(insert).map_err(failed)
+        for (key, value) in &entries.0 {
+            if let Some(slot) = slot_of_device(key) {
+                self.devices
+                    .update(&slot.to_ne_bytes(), &1u32.to_ne_bytes(), MapFlags::ANY)
+                    .map_err(|source| BpfError::Map { map: "guarded_devices", source })?;
+            }
+            self.entries.update(key, &value.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
+        }
+        Ok(())
     }
+}
+
+/// Returns the slot in `guarded_devices` of the key of a device; `None` for keys of other kinds.
+fn slot_of_device(key: &[u8]) -> Option<u32> {
+    let key: guarded_key = contract::read(key)?;
+    let slot = (key.device ^ key.device >> 20) & (guarded_slots::GUARDED_SLOTS.0 - 1);
+    (key.kind == guarded_kind::GUARDED_DEVICE.0).then_some(slot)
 }
 
 /// Returns the id in the key of a link; `None` for keys of other kinds.

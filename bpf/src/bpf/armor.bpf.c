@@ -36,6 +36,7 @@ struct contract {
 	enum domain_flag domain_flag;
 	enum device_kind device_kind;
 	enum guarded_kind guarded_kind;
+	enum guarded_slots guarded_slots;
 	enum guarded_reach guarded_reach;
 	enum counter counter;
 	enum event_kind event_kind;

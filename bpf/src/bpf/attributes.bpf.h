@@ -15,10 +15,13 @@ static __noinline int check_attributes(struct dentry *dentry, __u32 hook)
 {
 	struct classes classes = {};
 	struct scope scope;
-	int verdict = guard_write(dentry, 0, hook);
+	int verdict;
 
-	if (verdict)
-		return verdict;
+	if (may_have_guarded(FIELD(super_block, ADDRESS(dentry, PLAIN(dentry), d_sb), s_dev))) {
+		verdict = guard_write(dentry, 0, hook);
+		if (verdict)
+			return verdict;
+	}
 	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
 	/* What the canonical paths and a mount path allow, the canonical paths alone allow. */

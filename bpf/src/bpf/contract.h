@@ -234,6 +234,9 @@ enum guarded_kind {
 	GUARDED_LINK,	 /* `number` is the link's id */
 };
 
+/* Slots of the map that says quickly of most devices that they have nothing guarded on them. */
+enum guarded_slots { GUARDED_SLOTS = 64 };
+
 enum guarded_reach {
 	GUARDED_ITSELF, /* its name and attributes: a directory above a guarded one */
 	GUARDED_BELOW,	/* it and everything below it */

@@ -216,6 +216,14 @@ struct {
 	__type(value, __u32);
 } guarded SEC(".maps");
 
+/* Whether a device with this slot, the major number xor the minor, may have something guarded on it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, GUARDED_SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} guarded_devices SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);

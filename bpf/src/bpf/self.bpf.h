@@ -242,6 +242,14 @@ static long search_guarded(__u32 step, struct guarded_search *search)
 	return parent == (__u64)dentry;
 }
 
+/* Returns whether there may be something guarded on a device. Costs next to nothing. */
+static __always_inline bool may_have_guarded(__u32 device)
+{
+	__u32 slot = (device ^ device >> 20) & (GUARDED_SLOTS - 1), *has = bpf_map_lookup_elem(&guarded_devices, &slot);
+
+	return has && *has;
+}
+
 /* Returns whether a name is one of the agent's, or below one. */
 static __noinline bool is_guarded(__u64 dentry, __u64 magic, bool only_below)
 {
@@ -253,7 +261,7 @@ static __noinline bool is_guarded(__u64 dentry, __u64 magic, bool only_below)
 	};
 	struct guarded_key device = { .kind = GUARDED_DEVICE, .device = search.device };
 
-	if (!search.is_process && !bpf_map_lookup_elem(&guarded, &device))
+	if (!search.is_process && (!may_have_guarded(search.device) || !bpf_map_lookup_elem(&guarded, &device)))
 		return false;
 	bpf_loop(PATH_CAPACITY, search_guarded, &search, 0);
 	return search.found;
