@@ -13,6 +13,7 @@ export HZN_ESS_AUTH="$PWD/hub/ess-auth/auth.json" HZN_ESS_CERT="$PWD/hub/ess-cer
 export HZN_ARMOR_POLL_SECONDS=1
 secret=$PWD/secret
 
+# shellcheck source=scenario.sh
 . /scenarios/scenario.sh
 tell_more() { for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done; }
 
@@ -130,7 +131,7 @@ hold() {
 }
 hold sh -c 'exec 3<"$0" && touch reads && while :; do busybox sleep 1; done' "$secret"
 hold sh -c 'exec 3>>"$0" && touch writes && while :; do busybox sleep 1; done' "$secret"
-hold armor-guest-tests do hold-mapping "$secret" maps
+hold armor-guest-tests 'do' hold-mapping "$secret" maps
 hold ./sleep 1000
 holding() { [ -e reads ] && [ -e writes ] && [ -e maps ]; }
 within 10 holding

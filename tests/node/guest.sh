@@ -12,6 +12,7 @@ export HZN_ORG_ID=$org HZN_EXCHANGE_USER_AUTH=operator:operator-password HZN_FSS
 # Directories of Open Horizon's agent.
 horizon=/var/horizon auth=/var/horizon/ess-auth socket_dir=/var/run/horizon
 
+# shellcheck source=scenario.sh
 . /node/scenario.sh
 tell_more() {
   for agent in $(docker ps --all --quiet --filter label=openhorizon.anax.service_name=hzn-armor-agent); do

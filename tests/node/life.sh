@@ -1,10 +1,12 @@
 #!/bin/sh
 # The agent's life on a node: it is placed, enforces in the workloads that its bundle selects, is killed when its agreement
 # ends, and is placed again under another agreement. reboot.sh goes on where this ends.
+# shellcheck source=guest.sh
 . /node/guest.sh
+# shellcheck source=probes.sh
 . /node/probes.sh
 
-names_strangers() { docker logs "$agent" 2>&1 | grep -q 'of containers are under their rules from here on'; }
+names_unidentified() { docker logs "$agent" 2>&1 | grep -q 'of containers are under their rules from here on'; }
 
 # read_by CONTAINER: succeeds if the container can read the guarded file; otherwise it checks and records the refusal.
 # not_read_by: the opposite.
@@ -85,10 +87,10 @@ be_quiet
 docker logs "$agent" 2>&1 | grep -q 'took_over=true' || fail "the new container did not take over what was enforced"
 within 60 all_collected
 held "under another agreement the agent takes over, and no alert of meanwhile is lost"
-of_strangers >/dev/null || fail "alerts of containers that were made without an agent do not name them: $(tally)"
+of_unidentified >/dev/null || fail "alerts of containers that were made without an agent do not name them: $(tally)"
 held "alerts name containers that were made meanwhile"
 
-within 60 names_strangers
+within 60 names_unidentified
 must docker exec "$late" /bin/sh -c '/bin/id && /bin/cat /srv/secret'
 held "a container that was made meanwhile is under its own policies then"
 

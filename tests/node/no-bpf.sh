@@ -1,5 +1,6 @@
 #!/bin/sh
 # Runs the agent's container on a kernel whose list of security modules lacks bpf.
+# shellcheck source=guest.sh
 . /node/guest.sh
 
 set_up

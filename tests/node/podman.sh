@@ -3,6 +3,7 @@
 set -u
 exec 2>&1
 mkdir -p /var/scenario && cd /var/scenario || exit
+# shellcheck source=scenario.sh
 . /node/scenario.sh
 tell_more() { for log in *.log; do echo "--- $log" && tail -n 40 "$log"; done; }
 

@@ -4,6 +4,7 @@
 mkdir -p /srv/web
 touch refused /srv/web/tries alerts.jsonl
 web_agreement=$(agreement web)
+# shellcheck disable=SC2034 # for those that source this
 web=$web_agreement-web beside=$(agreement beside)-beside
 
 # start_workload NAME AGREEMENT ARGUMENT...: starts a Horizon service of that name with one container of that name.
@@ -55,9 +56,9 @@ all_collected() {
   [ "$found" -eq $expected ]
 }
 tally() { jq -cs 'group_by([.ContainerName, .Resource, .PolicyName]) | .[] | [length, (.[0] | .ContainerName, .Resource, .PolicyName)]' alerts.jsonl; }
-# of_strangers: succeeds if each alert from a container has the container's id, and those of the one called late have all of its
+# of_unidentified: succeeds if each alert from a container has the container's id, and those of the one called late have all of its
 # details.
-of_strangers() {
+of_unidentified() {
   jq -es --arg id "$(docker inspect --format '{{.Id}}' "$late")" --arg name "$late" --arg agreement "$(agreement late)" \
     'all(.Resource == "/srv/node-secret" or (.ContainerID | length) == 64)
       and (map(select(.ContainerID == $id)) | length > 0 and all(.ContainerName == $name and .ContainerImage == "workload:1"

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Runs on the node of life.sh after a power failure, at first without a hub.
+# shellcheck source=guest.sh
 . /node/guest.sh
+# shellcheck source=probes.sh
 . /node/probes.sh
 agent=$(agreement agent-3)-hzn-armor-agent
 

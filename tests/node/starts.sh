@@ -1,6 +1,8 @@
 #!/bin/sh
 # Starts new containers of a service that a policy selects, each of which begins with a forbidden access.
+# shellcheck source=guest.sh
 . /node/guest.sh
+# shellcheck source=probes.sh
 . /node/probes.sh
 
 no_dockerd() { [ ! -e /var/run/docker.pid ]; }

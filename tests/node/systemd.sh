@@ -3,6 +3,7 @@
 set -u
 exec 2>&1
 mkdir -p /var/scenario && cd /var/scenario || exit
+# shellcheck source=scenario.sh
 . /node/scenario.sh
 tell_more() {
   echo "--- the journal" && journalctl --no-pager --lines 60

@@ -20,10 +20,10 @@ use rustix::net::{AddressFamily, SocketType};
 
 /// Directory of the measured files, on ext4. Their paths have five components and about 60 bytes, as those of
 /// libraries and configuration files have.
-const FILES: &str = "/disk/measured/a-directory-with-a-name/another-one";
+const FILES: &str = "/disk/measured/a-folder-with-a-name/another-one";
 /// Mount point of an overlay whose lower layer has the same files.
 const OVERLAY: &str = "/overlay";
-const OVERLAID: &str = "/overlay/measured/a-directory-with-a-name/another-one";
+const OVERLAID: &str = "/overlay/measured/a-folder-with-a-name/another-one";
 const LAYERS: &str = "/disk/layers";
 /// Number of measured files: so many that work done once per directory or generation does not show.
 const COUNT: usize = 2000;
