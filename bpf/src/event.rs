@@ -126,12 +126,17 @@ pub struct Event {
     pub domain: u32,
     /// The verdict and the rule.
     pub decision: Decision,
-    /// The requested permission.
-    pub permission: Permission,
     /// The hook where the access was requested, or the iterator that found the handle.
     pub hook: Hook,
-    /// The descriptor's number, for [`Hook::PreexistingFile`].
-    pub descriptor: Option<u32>,
+    /// The task that requested the access.
+    pub task: Task,
+    /// What was requested.
+    pub access: Access,
+}
+
+/// A `Task` is the task that an [`Event`] is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
     /// Thread id, in the host's pid namespace.
     pub pid: u32,
     /// Process id, in the host's pid namespace.
@@ -148,12 +153,6 @@ pub struct Event {
     pub cgroup: u64,
     /// The thread's name.
     pub comm: String,
-    /// The object's path; empty if it has none.
-    pub path: String,
-    /// The second path of a rename or link; empty otherwise.
-    pub new_path: String,
-    /// True if the decision is about `new_path`, not `path`.
-    pub about_new_path: bool,
     /// Path of the task's program.
     pub program: String,
     /// Path of the parent's program.
@@ -161,6 +160,28 @@ pub struct Event {
     /// The container, if the domain is [`UNIDENTIFIED_DOMAIN`](crate::UNIDENTIFIED_DOMAIN) and the task is
     /// still in the container's control group. The number of any other domain says which container it is.
     pub container: Option<ContainerId>,
+}
+
+/// An `Access` is what an [`Event`]'s task requested, by the kind of rule that decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// An access to an object with a path, or one that a guard protects.
+    Path(PathAccess),
+}
+
+/// A `PathAccess` is an access to an object with a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathAccess {
+    /// The requested permission.
+    pub permission: Permission,
+    /// The object's path; empty if it has none.
+    pub path: String,
+    /// The second path of a rename or link; empty otherwise.
+    pub new_path: String,
+    /// True if the decision is about `new_path`, not `path`.
+    pub about_new_path: bool,
+    /// The descriptor's number, for [`Hook::PreexistingFile`].
+    pub descriptor: Option<u32>,
 }
 
 impl Event {
@@ -200,14 +221,7 @@ impl Event {
         let parent_program = escaped(string(header.parent_program_length)?);
         let container = string(header.container_length)?;
         let hook = Hook::from_number(header.hook)?;
-        Some(Self {
-            time_ns: header.time,
-            generation: header.generation,
-            domain: header.domain,
-            decision: Decision(header.decision),
-            permission: *PERMISSIONS.get(usize::from(of_path.permission))?,
-            hook,
-            descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
+        let task = Task {
             pid: header.pid,
             tgid: header.tgid,
             parent_tgid: header.parent_tgid,
@@ -216,12 +230,25 @@ impl Event {
             uid: header.uid,
             cgroup: header.cgroup,
             comm: escaped(header.comm.map(i8::cast_unsigned).split(|&byte| byte == 0).next()?),
-            about_new_path: of_path.about_new_path != 0,
-            path,
-            new_path,
             program,
             parent_program,
             container: container.try_into().ok().map(ContainerId),
+        };
+        let access = PathAccess {
+            permission: *PERMISSIONS.get(usize::from(of_path.permission))?,
+            path,
+            new_path,
+            about_new_path: of_path.about_new_path != 0,
+            descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
+        };
+        Some(Self {
+            time_ns: header.time,
+            generation: header.generation,
+            domain: header.domain,
+            decision: Decision(header.decision),
+            hook,
+            task,
+            access: Access::Path(access),
         })
     }
 }

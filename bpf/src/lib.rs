@@ -34,7 +34,7 @@ pub use container::ContainerId;
 pub use counters::Counters;
 pub use enforcer::{Enforcer, Labelled, Labeller};
 pub use error::BpfError;
-pub use event::{Event, Events, Guard, Hook};
+pub use event::{Access, Event, Events, Guard, Hook, PathAccess, Task};
 pub use hooks::sees_file_attributes;
 pub use image::Generation;
 pub use mount_tree::{LinkedFile, MountTree, kernel_device};

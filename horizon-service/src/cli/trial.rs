@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use armor_alerts::alert::Alert;
 use armor_base::file::{self, FileError};
-use armor_bpf::{EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree};
+use armor_bpf::{Access, EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree};
 use armor_console as console;
 use armor_policy::decision::{Decision, Verdict};
 use armor_policy::document::{text, yaml};
@@ -308,9 +308,10 @@ fn start_without(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -
     })?;
     if let Some(event) = brought_along(enforcer, &entry)?.first() {
         entry.end()?;
+        let Access::Path(access) = &event.access;
         bail!(
             "the command was not started: it would still have {}, which the policies refuse it",
-            event.path
+            access.path
         );
     }
     Ok(entry)
@@ -324,7 +325,7 @@ fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event
         let is_standard = descriptor(&event).is_some_and(|number| number <= LAST_STANDARD);
         let is_by_posture = event.decision.rule() == Decision::RULE_DEFAULT;
         if event.hook == Hook::PreexistingFile
-            && event.ns_pid == entry.id()
+            && event.task.ns_pid == entry.id()
             && !(is_standard && is_by_posture)
         {
             found.push(event);
@@ -334,7 +335,8 @@ fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event
 }
 
 fn descriptor(event: &Event) -> Option<RawFd> {
-    event.descriptor.and_then(|number| RawFd::try_from(number).ok())
+    let Access::Path(access) = &event.access;
+    access.descriptor.and_then(|number| RawFd::try_from(number).ok())
 }
 
 /// Prints alerts until the command has ended and none is left.

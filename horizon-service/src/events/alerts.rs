@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use armor_alerts::alert::{ALERT_THRESHOLD, Alert};
-use armor_bpf::{Event, Guard, HOST_DOMAIN, Hook};
+use armor_bpf::{Access, Event, Guard, HOST_DOMAIN, Hook};
 use armor_policy::Domain;
 use armor_policy::decision::{RuleInfo, Verdict};
 use armor_policy::path::Permission;
@@ -117,10 +117,11 @@ pub fn alert(
     clocks: &Clocks,
 ) -> Alert {
     let blocked = event.decision.verdict() == Verdict::Block;
-    let starts = event.permission == Permission::Exec;
+    let guard = event.guard();
+    let Access::Path(access) = event.access;
+    let starts = access.permission == Permission::Exec;
     let unknown;
-    let rule = match (event.guard(), table.and_then(|table| table.rule(event.domain, event.decision.rule())))
-    {
+    let rule = match (guard, table.and_then(|table| table.rule(event.domain, event.decision.rule()))) {
         (Some(guard), _) => {
             unknown = rule_of(guard);
             &unknown
@@ -136,32 +137,33 @@ pub fn alert(
             &unknown
         }
     };
-    let operation = operation(&event).to_owned();
+    let operation = operation(event.hook, access.permission).to_owned();
     let mut data = event.hook.data().to_owned();
-    if !event.new_path.is_empty() {
+    if !access.new_path.is_empty() {
         // The resource is the path that the rule is about; the other path goes into `data`.
         let (relation, other) =
-            if event.about_new_path { (" from=", &event.path) } else { (" to=", &event.new_path) };
+            if access.about_new_path { (" from=", &access.path) } else { (" to=", &access.new_path) };
         data.push_str(relation);
         data.push_str(other);
     }
-    if let Some(descriptor) = event.descriptor {
+    if let Some(descriptor) = access.descriptor {
         data.push_str(&format!(" fd={descriptor}"));
     }
-    let resource = if event.about_new_path { event.new_path.clone() } else { event.path.clone() };
+    let resource = if access.about_new_path { access.new_path } else { access.path.clone() };
+    let task = event.task;
     // As in KubeArmor, the process of a refused exec is the program that would have been started.
     let (process, parent) = if starts {
-        (event.path.clone(), event.program.clone())
+        (access.path, task.program.clone())
     } else {
-        (event.program.clone(), event.parent_program)
+        (task.program.clone(), task.parent_program)
     };
     let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref()).or(unidentified);
     Alert {
-        host_ppid: event.parent_tgid,
-        host_pid: event.tgid,
-        ppid: event.ns_parent,
-        pid: event.ns_pid,
-        uid: event.uid,
+        host_ppid: task.parent_tgid,
+        host_pid: task.tgid,
+        ppid: task.ns_parent,
+        pid: task.ns_pid,
+        uid: task.uid,
         parent_process_name: parent,
         process_name: process,
         policy_name: rule.policy.clone(),
@@ -170,7 +172,7 @@ pub fn alert(
         atags: rule.tags.clone(),
         message: rule.message.clone(),
         kind: if event.domain == HOST_DOMAIN { "MatchedHostPolicy" } else { "MatchedPolicy" }.to_owned(),
-        source: event.program,
+        source: task.program,
         operation,
         resource,
         data,
@@ -212,16 +214,17 @@ fn rule_of(guard: Guard) -> RuleInfo {
     RuleInfo { policy: policy.to_owned(), message: message.to_owned(), severity: 10, ..RuleInfo::default() }
 }
 
-fn operation(event: &Event) -> &'static str {
-    match event.hook {
+fn operation(hook: Hook, permission: Permission) -> &'static str {
+    match hook {
         Hook::PtraceAccessCheck
         | Hook::PtraceTraceme
         | Hook::TaskKill
         | Hook::TaskSetrlimit
         | Hook::TaskSetscheduler
+        | Hook::TaskSetioprio
         | Hook::TaskPrctl => "Process",
         Hook::Bpf | Hook::BpfMap | Hook::BpfProg => "Syscall",
-        _ => match event.permission {
+        _ => match permission {
             Permission::Exec | Permission::Map => "Process",
             Permission::Read | Permission::Write => "File",
         },
@@ -332,7 +335,7 @@ fn of_node(origin: &Origin, at: Timestamp) -> Alert {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use armor_bpf::{Hook, UNIDENTIFIED_DOMAIN};
+    use armor_bpf::{Hook, PathAccess, Task, UNIDENTIFIED_DOMAIN};
     use armor_policy::decision::Decision;
 
     use crate::workloads::workload::{HorizonService, ServiceName};
@@ -343,23 +346,27 @@ pub(crate) mod tests {
             generation: 3,
             domain: HOST_DOMAIN,
             decision: Decision::new(verdict, 2),
-            permission,
             hook: if permission == Permission::Exec { Hook::BprmCheckSecurity } else { Hook::PathRename },
-            descriptor: None,
-            pid: 12,
-            tgid: 11,
-            parent_tgid: 10,
-            ns_pid: 2,
-            ns_parent: 1,
-            uid: 1000,
-            cgroup: 1,
-            comm: "bash".into(),
-            path: "/usr/bin/sleep".into(),
-            new_path: String::new(),
-            about_new_path: false,
-            program: "/usr/bin/bash".into(),
-            parent_program: "/sbin/init".into(),
-            container: None,
+            task: Task {
+                pid: 12,
+                tgid: 11,
+                parent_tgid: 10,
+                ns_pid: 2,
+                ns_parent: 1,
+                uid: 1000,
+                cgroup: 1,
+                comm: "bash".into(),
+                program: "/usr/bin/bash".into(),
+                parent_program: "/sbin/init".into(),
+                container: None,
+            },
+            access: Access::Path(PathAccess {
+                permission,
+                path: "/usr/bin/sleep".into(),
+                new_path: String::new(),
+                about_new_path: false,
+                descriptor: None,
+            }),
         }
     }
 
@@ -414,7 +421,8 @@ pub(crate) mod tests {
     #[test]
     fn an_audited_rename_names_both_paths_and_the_program() {
         let mut event = event(Verdict::Audit, Permission::Write);
-        event.new_path = "/tmp/x".into();
+        let Access::Path(access) = &mut event.access;
+        access.new_path = "/tmp/x".into();
         event.domain = 1;
         let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
         assert_eq!((alert.action.as_str(), alert.result.as_str()), ("Audit", "Passed"));

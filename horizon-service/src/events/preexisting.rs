@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
-use armor_bpf::{BpfError, Event};
+use armor_bpf::{Access, BpfError, Event};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use crate::kernel::port::Kernel;
@@ -78,23 +78,25 @@ impl PreexistingSearch {
         let mut found = Found { events: Vec::new(), more: 0, finished: true };
         let mut holders = BTreeSet::new();
         let outcome = kernel.preexisting(&mut |event| {
+            let Access::Path(access) = &event.access;
+            let tgid = event.task.tgid;
             let killed = kill
-                && (holders.contains(&event.tgid)
+                && (holders.contains(&tgid)
                     || end(&event)
                         .inspect_err(|error| {
                             tracing::error!(
-                                pid = event.tgid,
-                                path = event.path,
+                                pid = tgid,
+                                path = access.path,
                                 "holds what the policies refuse and cannot be killed: {error}"
                             );
                         })
                         .is_ok());
             if killed {
-                holders.insert(event.tgid);
+                holders.insert(tgid);
             }
             if self.reported.len() == MAX_REPORTED {
                 found.more += 1;
-            } else if self.reported.insert((event.tgid, event.path.clone(), event.decision.rule())) {
+            } else if self.reported.insert((tgid, access.path.clone(), event.decision.rule())) {
                 found.events.push((event, killed));
             }
         });
@@ -116,7 +118,7 @@ fn end(event: &Event) -> io::Result<()> {
     if own.as_os_str() != HOST_PID_NAMESPACE {
         return refuse("the agent is not in the host's pid namespace");
     }
-    let Some(pid) = i32::try_from(event.tgid).ok().and_then(Pid::from_raw) else {
+    let Some(pid) = i32::try_from(event.task.tgid).ok().and_then(Pid::from_raw) else {
         return refuse("it has no number");
     };
     if pid == Pid::INIT || pid == getpid() {

@@ -197,7 +197,7 @@ impl EventPump {
 
     fn alert(&mut self, event: Event, clocks: &Clocks) -> Alert {
         let table = table(&mut self.tables, &self.history, event.generation);
-        let unidentified = event.container.map(|id| {
+        let unidentified = event.task.container.map(|id| {
             let id = id.to_string();
             let named = self.workloads.borrow().get(&id).cloned();
             named.unwrap_or_else(|| Arc::new(Workload { id, ..Workload::default() }))

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use armor_bpf::{
-    ContainerId, EXEMPT_DOMAIN, Enforcer, Events, Generation, Guard, HOST_DOMAIN, MountTree,
+    Access, ContainerId, EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Guard, HOST_DOMAIN, MountTree,
     UNIDENTIFIED_DOMAIN,
 };
 use armor_policy::decision::Verdict;
@@ -425,7 +425,7 @@ fn unidentified(node: &mut Node) -> anyhow::Result<()> {
         ensure!(blocked == EACCES, "the first program of one that is not known: {blocked}");
         let told = events.drain(64)?;
         ensure!(
-            matches!(&told[..], [event] if event.container.map(|id| id.to_string()) == Some(id)),
+            matches!(&told[..], [event] if event.task.container.map(|id| id.to_string()) == Some(id)),
             "an alert says which container it was: {told:?}"
         );
         ensure!(run(&group, entry, &[FREE])? == 0, "a program that no rule names");
@@ -713,7 +713,10 @@ fn already_running(node: &mut Node) -> anyhow::Result<()> {
 /// Returns the handles that tasks hold and may not have: process, path, descriptor.
 fn held(node: &Node) -> anyhow::Result<Vec<(u32, String, Option<u32>)>> {
     let mut found = Vec::new();
-    node.enforcer.preexisting(|event| found.push((event.tgid, event.path, event.descriptor)))?;
+    node.enforcer.preexisting(|event| {
+        let Access::Path(access) = event.access;
+        found.push((event.task.tgid, access.path, access.descriptor));
+    })?;
     Ok(found)
 }
 
@@ -1030,7 +1033,8 @@ fn another_version(node: &mut Node) -> anyhow::Result<()> {
     let mut leftovers = node.enforcer.leftovers()?;
     let leftover = leftovers.pop().context("nothing is left")?;
     let told = leftover.events()?.context("the same version cannot read it")?.drain(64)?;
-    ensure!(told.len() == 1 && told[0].path == BLOCKED, "{told:?}");
+    let is_blocked = |event: &Event| matches!(&event.access, Access::Path(access) if access.path == BLOCKED);
+    ensure!(told.len() == 1 && is_blocked(&told[0]), "{told:?}");
     ensure!(leftover.counters()?.is_some_and(|counters| counters.blocked == counted), "counted otherwise");
     leftover.remove()?;
     ensure!(fs::read_dir(PROGRAMS)?.count() == 1, "the other version is still there");
