@@ -104,7 +104,8 @@ static __always_inline __u64 directory_of(struct scratch *scratch, struct file *
 
 /*
  * Returns whether a file is silently allowed by its only name in a cached directory, as most files are that
- * are opened for the first time. If so, the file's class is cached. If not, nothing is decided.
+ * are opened for the first time. If so, its class is cached at about every second open. If not, nothing is
+ * decided.
  */
 static __always_inline bool is_allowed_in_directory(const struct scope *scope, struct scratch *scratch,
 						    struct file *file, __u64 inode, struct epochs before, __u32 below,
@@ -130,7 +131,9 @@ static __always_inline bool is_allowed_in_directory(const struct scope *scope, s
 	classes.of[0] = class;
 	scratch->access.generation = scope->rules->generation;
 	scratch->access.domain = scope->domain;
-	fill(scratch, file->f_inode, mnt, before, below, &classes);
+	/* Storage costs more than all this. A file that is opened often soon has some, most others never do. */
+	if (bpf_get_prandom_u32() & 1)
+		fill(scratch, file->f_inode, mnt, before, below, &classes);
 	return true;
 }
 
