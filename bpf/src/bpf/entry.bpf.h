@@ -101,6 +101,9 @@ static __always_inline struct label *set_domain(struct task_struct *task, __u32 
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
+	/* It fails once if another processor gives the task its first storage, as in inode_link. */
+	if (!label)
+		label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!label)
 		return 0;
 	label->domain = domain;

@@ -177,6 +177,9 @@ int BPF_PROG(inode_link, struct dentry *old_dentry, struct inode *dir, struct de
 			return verdict;
 	}
 	cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	/* It fails once if another processor gives the inode its first storage (bpf_local_storage_alloc(), -EAGAIN). */
+	if (!cache)
+		cache = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cache)
 		/* Out of memory: better no second name than one that the cache does not know. */
 		return -EACCES;
