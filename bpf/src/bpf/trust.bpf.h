@@ -13,7 +13,7 @@
 
 #include "tree.bpf.h"
 
-/* Filters of one task that are looked at, more than the kernel lets anybody have. */
+/* Filters of one task that are looked at. A task with more of them counts as one with a supervisor. */
 #define FILTERS 4096
 
 struct filter_search {
@@ -36,7 +36,7 @@ static __always_inline bool has_supervisor(struct task_struct *task)
 
 	if (search.filter)
 		bpf_loop(FILTERS, filter_step, &search, 0);
-	return search.found;
+	return search.found || search.filter;
 }
 
 /* Returns whether a task's root is that of its mount namespace. */
