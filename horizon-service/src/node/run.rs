@@ -5,6 +5,7 @@
 //! then come threads, the network and everything else that may wait. Enforcement of an accepted bundle needs
 //! none of the latter.
 
+use std::any::Any;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -269,19 +270,18 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
         expired: None,
     };
     let named = named(workloads.clone(), runtime.clone());
-    tokio::spawn(containers.run());
     let mut tasks = JoinSet::new();
+    tasks.spawn(async {
+        containers.run().await;
+        Ok(())
+    });
     tasks.spawn(intake.run(poll));
     tasks.spawn(follow_containers(node.clone(), workloads, runtime));
     tasks.spawn(follow_links(node));
     tokio::select! {
         () = owner.run(named) => {}
         () = status.run() => {}
-        Some(Err(error)) = tasks.join_next() => {
-            if let Ok(panic) = error.try_into_panic() {
-                std::panic::resume_unwind(panic);
-            }
-        }
+        panic = panic_in(&mut tasks) => std::panic::resume_unwind(panic),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -289,6 +289,21 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
     tracing::info!("stopping");
     tasks.shutdown().await;
     stop(settings, &mut owner, &mut status, &reporter)
+}
+
+/// Waits until a task panics, and returns what it panicked with.
+async fn panic_in(tasks: &mut JoinSet<Result<(), Stopped>>) -> Box<dyn Any + Send> {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    return panic;
+                }
+            }
+            Some(Ok(_)) => {}
+            None => return std::future::pending().await,
+        }
+    }
 }
 
 /// Ends what is under way in good order: the events that wait go to the spool, enforcement ends if the bundle
