@@ -151,7 +151,7 @@ start_agent
 within 60 enforces_serial 4
 within 30 status_has '"Pinned": true'
 end_agent TERM 0
-! told 1 || fail "what processes hold is told again by the next agent"
+! told 1 || fail "what processes hold is reported again by the next agent"
 held "it is reported once"
 
 publish 5 keep --already-held kill

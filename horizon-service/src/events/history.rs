@@ -100,7 +100,7 @@ impl History {
         let reported = read_json::<ReportedTotals>(&path, |reported| &reported.format, COUNTERS_FORMAT);
         reported
             .unwrap_or_else(|error| {
-                tracing::warn!("{error}: alerts kept back or lost earlier are told again");
+                tracing::warn!("{error}: alerts kept back or lost earlier are reported again");
                 None
             })
             .unwrap_or_default()

@@ -123,13 +123,13 @@ impl EventPump {
     pub fn tick(&mut self, kernel: &impl Kernel, labelled: &mut bool) {
         self.report_leftovers(kernel);
         if let Err(error) = kernel.settle() {
-            tracing::error!("{error}: refusals to make files are told late");
+            tracing::error!("{error}: refusals to make files are reported late");
         }
         self.drain();
-        let counters = kernel.counters().unwrap_or_else(|error| {
-            tracing::error!(%error, "the kernel's counters cannot be read");
-            Counters::default()
-        });
+        let counters = match kernel.counters() {
+            Ok(counters) => counters,
+            Err(error) => return tracing::error!(%error, "the kernel's counters cannot be read"),
+        };
         self.report_unseen(&counters, 0);
         self.report_preexisting(kernel, &counters, labelled);
     }
@@ -150,11 +150,13 @@ impl EventPump {
     fn report_leftovers(&mut self, kernel: &impl Kernel) {
         let leftovers = match kernel.leftovers() {
             Ok(leftovers) => leftovers,
-            Err(error) => return tracing::error!("{error}: what an earlier version has left is not told"),
+            Err(error) => {
+                return tracing::error!("{error}: what an earlier version has left is not reported");
+            }
         };
         for leftover in leftovers {
             if let Err(error) = self.report_leftover(&leftover).and_then(|()| leftover.remove()) {
-                tracing::error!("{error}: what an earlier version has left is not told");
+                tracing::error!("{error}: what an earlier version has left is not reported");
                 continue;
             }
             // Freshly loaded programs count from 0.
@@ -247,7 +249,7 @@ impl EventPump {
         if found.finished {
             (self.reported.held, self.reported.entered) = (bundle, self.entered);
             if let Err(error) = self.history.store_reported(&self.reported) {
-                tracing::error!("{error}: what processes hold is told again after a restart");
+                tracing::error!("{error}: what processes hold is reported again after a restart");
             }
         }
     }
@@ -281,7 +283,7 @@ impl EventPump {
 
     fn store_reported(&self) {
         if let Err(error) = self.history.store_reported(&self.reported) {
-            tracing::error!("{error}: the same numbers are told again");
+            tracing::error!("{error}: the same numbers are reported again");
         }
     }
 }

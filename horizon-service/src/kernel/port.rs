@@ -69,7 +69,7 @@ impl Kernel for Enforcer {
 
     fn containers(&self) -> BTreeMap<ContainerId, u32> {
         Self::containers(self).unwrap_or_else(|error| {
-            tracing::error!("{error}: containers are told to the kernel anew");
+            tracing::error!("{error}: containers are added to the kernel anew");
             BTreeMap::new()
         })
     }
