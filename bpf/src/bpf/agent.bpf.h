@@ -20,7 +20,7 @@ static __noinline int guard_agent(struct task_struct *target, __u32 hook)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, hook);
 	scratch->access.other = (__u64)PLAIN(target);
 	scratch->access.permission = WRITE;

@@ -23,7 +23,7 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
 	scratch->access.name.is_layer = !mnt && is_acted_for(bpf_get_current_task_btf());
@@ -61,7 +61,7 @@ static __noinline int check_mapped(__u64 file, __u32 permissions)
 	}
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, bpf_get_current_task_btf(), FILE_MPROTECT);
 	name = &scratch->access.name;
 	set_dentry(name, dentry, mnt);
@@ -159,7 +159,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	has_subject = find_known_subject(&scope);
 	if (!has_subject) {
 		if (!ask_subject(task, &scope))
-			return refuse_without_scratch();
+			return refuse_unreported();
 		if (!scope.label)
 			scope.label = bpf_task_storage_get(&labels, task, 0, 0);
 		has_subject = find_known_subject(&scope);
@@ -175,7 +175,7 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	directory = directory_of(scratch, file);
 	if (has_subject && !known && !awaited && directory &&
 	    is_allowed_in_directory(&scope, scratch, file, directory, before, below, permissions)) {
@@ -228,7 +228,7 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
 	set_dentry(&scratch->access.new_name, new_dentry, new_mnt);

@@ -122,7 +122,7 @@ static __always_inline int enter_container(struct task_struct *task)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	domain = domain_of_container(scratch, task);
 	release_scratch(scratch);
 	if (domain == HOST_DOMAIN)

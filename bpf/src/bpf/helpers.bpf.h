@@ -159,7 +159,7 @@ int BPF_PROG(fs_context_parse_param, struct fs_context *context, struct fs_param
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, FS_CONTEXT_PARSE_PARAM);
 	__builtin_memcpy(scratch->access.object, key, sizeof(key));
 	scratch->access.permission = WRITE;

@@ -118,7 +118,7 @@ static __always_inline int check_look(struct task_struct *accessor, struct task_
 	}
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, accessor, hook);
 	scratch->access.other = (__u64)PLAIN(target);
 	scratch->access.permission = READ;
@@ -170,7 +170,7 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, BPRM_CHECK_SECURITY);
 	set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
 	scratch->question.tasks[0] = (__u64)ADDRESS(task_struct, task, parent);
@@ -197,7 +197,7 @@ int BPF_PROG(task_prctl, int option, unsigned long what)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, TASK_PRCTL);
 	scratch->access.other = (__u64)PLAIN(task);
 	scratch->access.permission = WRITE;
@@ -251,7 +251,7 @@ static __noinline int guard_namespace(__u64 inode, __u32 hook)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, hook);
 	__builtin_memcpy(scratch->access.object, "mount namespace", sizeof("mount namespace"));
 	scratch->access.permission = READ;

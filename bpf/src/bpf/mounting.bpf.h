@@ -186,7 +186,7 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	set_dentry(&scratch->access.name, dentry, mnt);
 	scratch->question.mounting = mounting;
@@ -227,7 +227,7 @@ static __noinline int check_device(struct super_block *sb, __u32 hook, __u32 per
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, bpf_get_current_task_btf(), hook);
 	__builtin_memcpy(scratch->access.object, "/dev/", 5);
 	bpf_probe_read_kernel_str(&scratch->access.object[5], OBJECT_NAME - 5, PLAIN(&sb->s_id));
@@ -253,7 +253,7 @@ static __always_inline int guard_stacking(struct super_block *sb)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, SB_KERN_MOUNT);
 	__builtin_memcpy(scratch->access.object, "ecryptfs", sizeof("ecryptfs"));
 	scratch->access.permission = WRITE;

@@ -258,8 +258,11 @@ static __always_inline void release_scratch(const struct scratch *scratch)
 		__sync_fetch_and_and(claimed, ~(1u << (scratch->slot & 31)));
 }
 
-/* Refuses and counts an access for which tasks that preempt each other in one place left no scratch. */
-static __always_inline int refuse_without_scratch(void)
+/*
+ * Refuses and counts an access of which no alert can be made: tasks that preempt each other in one place left
+ * no scratch, or its object has no name that could be found.
+ */
+static __always_inline int refuse_unreported(void)
 {
 	count(COUNT_UNRESOLVED);
 	count(COUNT_BLOCKED);

@@ -91,7 +91,7 @@ static __noinline int refuse_object(__u32 hook, __u64 kind, __u64 name)
 
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, hook);
 	__builtin_memcpy(scratch->access.object, &kind, sizeof(kind));
 	scratch->access.object[sizeof(kind)] = 0;
@@ -276,7 +276,7 @@ static __noinline int refuse_name(__u64 dentry, __u64 mnt, __u32 hook, __u32 ver
 
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, hook);
 	set_dentry(&scratch->access.name, (void *)dentry, (void *)mnt);
 	scratch->access.permission = WRITE;

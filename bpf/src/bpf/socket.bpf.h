@@ -52,7 +52,7 @@ static __always_inline void remember_peer(const struct scratch *scratch, struct 
 	bpf_spin_unlock(&cache->lock);
 }
 
-/* Names of one socket that are looked at, most recent first. */
+/* Names of one socket that are looked at, most recent first. A socket with more dead ones is refused. */
 #define ALIASES 16
 
 /* The same, in the dentry itself since 7.2. */
@@ -68,32 +68,36 @@ static __always_inline __u64 dentry_of_alias(__u64 alias)
 }
 
 /*
- * Returns the name of a socket: the one it was bound to or, if that is gone, another that it has now (link(2)
- * and unlink(2) give a socket its name in one step).
+ * Finds the name of a socket: the one it was bound to or, if that is gone, another that it has now (link(2)
+ * and unlink(2) give a socket its name in one step). Returns whether all its names were looked at.
  */
-static __always_inline struct dentry *name_of_peer(struct sock *peer)
+static __always_inline bool name_of_peer(struct sock *peer, struct dentry **name)
 {
 	struct dentry *bound = ADDRESS(unix_sock, peer, path.dentry);
 	struct inode *inode;
 	__u64 alias, dentry;
 
+	*name = bound;
 	if (!bound || FIELD(dentry, bound, d_hash.pprev))
-		return bound;
+		return true;
 	inode = ADDRESS(dentry, bound, d_inode);
 	alias = (__u64)ADDRESS(inode, inode, i_dentry.first);
 	for (int step = 0; step < ALIASES && alias; step++) {
 		dentry = dentry_of_alias(alias);
-		if (FIELD(dentry, dentry, d_hash.pprev))
-			return (void *)dentry;
+		if (FIELD(dentry, dentry, d_hash.pprev)) {
+			*name = (void *)dentry;
+			return true;
+		}
 		alias = (__u64)ADDRESS(hlist_node, alias, next);
 	}
-	return bound;
+	return !alias;
 }
 
 static __noinline int check_peer(struct sock *peer, __u32 hook)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct dentry *dentry = name_of_peer(peer);
+	struct dentry *dentry;
+	bool named = name_of_peer(peer, &dentry);
 	struct scratch *scratch;
 	struct epochs before;
 	struct scope scope;
@@ -101,6 +105,8 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 
 	if (!dentry || !enter_scope(&scope, task))
 		return 0;
+	if (!named)
+		return refuse_unreported();
 	before = read_epochs();
 	/* The subject is nearly always known. If not, the cache holds nothing for this program. */
 	find_known_subject(&scope);
@@ -108,7 +114,7 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch)
-		return refuse_without_scratch();
+		return refuse_unreported();
 	begin(scratch, task, hook);
 	set_dentry(&scratch->access.name, dentry, mount_of_peer(peer));
 	scratch->question.inode = (__u64)ADDRESS(dentry, dentry, d_inode);

@@ -13,7 +13,10 @@
 
 #include "tree.bpf.h"
 
-/* Filters of one task that are looked at. A task with more of them counts as one with a supervisor. */
+/*
+ * Filters of one task that are looked at, more than the kernel takes (MAX_INSNS_PER_PATH, kernel/seccomp.c). A
+ * task with more of them would count as one with a supervisor.
+ */
 #define FILTERS 4096
 
 struct filter_search {

@@ -48,7 +48,8 @@ append, trunc, creat, excl, path, directory, tmpfile
   as UID COMMAND...                runs COMMAND as that user, without any capability
   root-exec ROOT FOLDER PROGRAM...     starts PROGRAM of FOLDER, with ROOT as the root
   shared-root-exec PROGRAM...      starts PROGRAM with a root that this process could still change
-  supervised-exec PROGRAM...       starts PROGRAM under a seccomp filter that has a listener
+  supervised-exec FILTERS PROGRAM...   starts PROGRAM under a seccomp filter that has a listener, and FILTERS more
+  dead-names PATH COUNT            gives PATH as many other names, removes them, and stays, so that the kernel remembers them
   prepare PROCS FIFO PATH [PROGRAM]   holds PATH; a child enters that control group and a mount namespace of its own, gives
                                    up its capabilities, tries to start PROGRAM, waits at FIFO, and opens PATH
   is-secure                        whether this program was started as if it were setuid
@@ -93,10 +94,12 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             exec_at(directory.as_fd(), program, &words[3..], 0)
         }
         ["shared-root-exec", program, ..] => shared_root_exec(program, &words[1..]),
-        ["supervised-exec", program, ..] => {
+        ["supervised-exec", filters, program, ..] => {
             let _listener = listen_to_calls()?;
-            Ok(exec(program, &words[1..])?)
+            (0..filters.parse()?).try_for_each(|_| filter_calls(&[ALLOW_CALL], 0).map(drop))?;
+            Ok(exec(program, &words[2..])?)
         }
+        ["dead-names", path, count] => dead_names(path, count.parse()?),
         ["path-reopen", path, how] => {
             let name = rustix::fs::open(*path, OFlags::PATH, Mode::empty())?;
             read(rustix::fs::open(proc_name(&name), flags(how)?, Mode::empty())?, how)
@@ -403,30 +406,54 @@ fn shared_root_exec(program: &str, words: &[&str]) -> anyhow::Result<()> {
     std::process::exit(libc::WEXITSTATUS(status))
 }
 
+const fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+const ALLOW_CALL: libc::sock_filter = statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW);
+
 /// Installs a seccomp filter that asks a listener about acct(2), and returns the listener.
 fn listen_to_calls() -> anyhow::Result<OwnedFd> {
-    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let filter = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_acct as u32),
         statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ALLOW_CALL,
     ];
+    let listener = filter_calls(&filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: a descriptor that the kernel has just handed over.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+/// Installs a seccomp filter, and returns what the kernel does.
+fn filter_calls(filter: &[libc::sock_filter], filter_flags: u64) -> anyhow::Result<i32> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: only numbers are passed.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     // SAFETY: the kernel copies the filter, which lives until then.
-    let listener = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const program,
-        )
+    let answer = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, filter_flags, &raw const program)
     };
-    check(listener as i32)?;
-    // SAFETY: a descriptor that the kernel has just handed over.
-    Ok(unsafe { OwnedFd::from_raw_fd(listener as i32) })
+    check(answer as i32)?;
+    Ok(answer as i32)
+}
+
+/// Gives a file `count` other names, and removes them while a process that stays behind holds them.
+fn dead_names(path: &str, count: u32) -> anyhow::Result<()> {
+    let mut held = Vec::new();
+    for number in 0..count {
+        let name = format!("{path}.{number}");
+        rustix::fs::link(path, &name)?;
+        held.push(rustix::fs::open(&name, OFlags::PATH, Mode::empty())?);
+        rustix::fs::unlink(&name)?;
+    }
+    // SAFETY: this process has one thread.
+    if unsafe { libc::fork() } == 0 {
+        loop {
+            std::thread::park();
+        }
+    }
+    Ok(())
 }
 
 fn socket(path: &str) -> anyhow::Result<(OwnedFd, SocketAddrUnix)> {

@@ -92,9 +92,11 @@ impl Case {
         let is =
             |alert: &Map<String, Value>, key: &str, value: &str| alert.get(key).is_some_and(|is| is == value);
         self.alerts.iter().any(|alert| {
-            is(alert, "Action", "Block")
-                && !is(alert, "Result", "Closed")
-                && !is(alert, "PolicyName", "AgentProtection")
+            // A refusal that no alert can name is counted as a lost alert.
+            alert.contains_key("Dropped")
+                || is(alert, "Action", "Block")
+                    && !is(alert, "Result", "Closed")
+                    && !is(alert, "PolicyName", "AgentProtection")
         })
     }
 
