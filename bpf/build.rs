@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder
             .source("src/bpf/armor.bpf.c")
             .obj(&object)
-            .clang_args([&define, "-mcpu=v3", "-Wall", "-Werror", &multiarch, &sources])
+            .clang_args([&define, "-mcpu=v3", "-Wall", "-Werror", "-Isrc/bpf", &multiarch, &sources])
             .build()
             .map_err(|error| {
                 format!(
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             // The hashes name the pins of exactly these programs, loaded in this way, so that an agent
             // replaces those of another build and takes over its own.
             for (name, file) in
-                [("ARMOR_ABI_HASH", Path::new("src/bpf/contract.h")), ("ARMOR_OBJECT_HASH", &object)]
+                [("ARMOR_ABI_HASH", Path::new("src/bpf/core/contract.h")), ("ARMOR_OBJECT_HASH", &object)]
             {
                 let mut hasher = DefaultHasher::new();
                 (fs::read(file)?, LOADED_AS).hash(&mut hasher);

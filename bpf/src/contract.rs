@@ -1,5 +1,5 @@
-//! Ties the two sides of `contract.h` together: enums and structs reach Rust from the object's type information,
-//! and what the policy compiler defines is asserted to be what the kernel side believes.
+//! Ties the two sides of `core/contract.h` together: enums and structs reach Rust from the object's type
+//! information, and what the policy compiler defines is asserted to be what the kernel side believes.
 
 use armor_policy::SUBJECT_NONE;
 use armor_policy::automaton::{Jump, Slot};

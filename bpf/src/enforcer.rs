@@ -33,7 +33,8 @@ use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
 
-/// The iterator programs: first those over preexisting handles (`preexisting.bpf.h`), then those over all tasks.
+/// The iterator programs: first those over preexisting handles (`path/preexisting.bpf.h`), then those over all
+/// tasks.
 pub(crate) const ITERATORS: [&str; 6] =
     ["preexisting_files", "preexisting_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
 const LABEL: &str = "label_tasks";
@@ -359,7 +360,7 @@ impl Enforcer {
     }
 
     /// Puts those events into the ring buffer that wait until the kernel knows whether a path existed
-    /// (`undecided.bpf.h`). The reader of the ring buffer must call this every second.
+    /// (`path/undecided.bpf.h`). The reader of the ring buffer must call this every second.
     pub fn settle(&self) -> Result<(), BpfError> {
         let list = self.undecided.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
         let list = list.map_err(|source| BpfError::Map { map: "undecided", source })?;

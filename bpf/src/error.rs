@@ -40,7 +40,7 @@ pub enum BpfError {
     /// A map could not be read or written, mostly for lack of memory.
     #[error("kernel map {map}: {source}")]
     Map {
-        /// The map's name in `maps.h`.
+        /// The map's name, as in the `maps.h` of the programs.
         map: &'static str,
         /// The kernel's error.
         source: libbpf_rs::Error,

@@ -1,5 +1,5 @@
-//! Registers what the programs protect beyond what rules name (`self.bpf.h`): the agent's files, pins, process
-//! and links.
+//! Registers what the programs protect beyond what rules name (the programs' `guard/`): the agent's files,
+//! pins, process and links.
 //!
 //! Invariant: new entries are inserted before old ones are deleted.
 

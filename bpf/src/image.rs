@@ -1,4 +1,4 @@
-//! Lays out a generation as the kernel side reads it. `contract.h` describes the layout of its words.
+//! Lays out a generation as the kernel side reads it. `core/contract.h` describes the layout of its words.
 
 use armor_policy::Domain;
 use armor_policy::automaton::{Automaton, Jump};

@@ -1,5 +1,5 @@
-//! Loads the judge, the program that decides for the others (`judge.bpf.h`). The kernel verifies it once; in each
-//! program that calls the function `judge()`, it replaces that function.
+//! Loads the judge, the program that decides for the others (`core/judge.bpf.h`). The kernel verifies it once;
+//! in each program that calls the function `judge()`, it replaces that function.
 
 use std::ffi::{CString, OsString};
 use std::io;

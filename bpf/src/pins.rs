@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //! - `DIRECTORY/<version>` exists only complete: pins are made in a directory beside it, which is then
-//!   renamed (bpffs allows no dots in names). Its name consists of hashes of `contract.h` and of the object
-//!   (`build.rs`), so an agent takes over exactly what it would have loaded.
+//!   renamed (bpffs allows no dots in names). Its name consists of hashes of `core/contract.h` and of the
+//!   object (`build.rs`), so an agent takes over exactly what it would have loaded.
 //! - The programs of another version are ended only after this version's first generation is live. Until then
 //!   both enforce, with the same labels.
 //! - The maps of an ended version stay until the events in its ring buffer and its counters are reported.

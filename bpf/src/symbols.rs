@@ -1,4 +1,4 @@
-//! Checks that the programs see the addresses of the kernel's variables that they read (`walk.bpf.h`).
+//! Checks that the programs see the addresses of the kernel's variables that they read (`names/walk.bpf.h`).
 //!
 //! libbpf takes addresses from `/proc/kallsyms`, and the kernel prints 0 for addresses that it hides from the
 //! reader (`kallsyms_show_value`). Programs with such an address load and refuse, but never see that a name

@@ -9,15 +9,16 @@
  * - What cannot be determined (no path, no scratch, a table that ends early) is refused if the domain has
  *   rules of that kind.
  */
-#include "attributes.bpf.h"
 #include "exec_hooks.bpf.h"
-#include "file_hooks.bpf.h"
-#include "name_hooks.bpf.h"
-#include "mount_hooks.bpf.h"
-#include "socket.bpf.h"
-#include "agent.bpf.h"
-#include "look.bpf.h"
+#include "guard/agent.bpf.h"
+#include "guard/look.bpf.h"
+#include "guard/objects.bpf.h"
 #include "iterators.bpf.h"
+#include "path/attributes.bpf.h"
+#include "path/file_hooks.bpf.h"
+#include "path/mount_hooks.bpf.h"
+#include "path/name_hooks.bpf.h"
+#include "path/socket.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -3,10 +3,10 @@
 #ifndef ARMOR_EXEC_HOOKS_H
 #define ARMOR_EXEC_HOOKS_H
 
-#include "check.bpf.h"
-#include "entry.bpf.h"
-#include "subject.bpf.h"
-#include "trust.bpf.h"
+#include "core/entry.bpf.h"
+#include "names/subject.bpf.h"
+#include "names/trust.bpf.h"
+#include "path/check.bpf.h"
 
 SEC("lsm/bprm_check_security")
 int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)

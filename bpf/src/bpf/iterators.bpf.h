@@ -3,10 +3,10 @@
 #ifndef ARMOR_ITERATORS_H
 #define ARMOR_ITERATORS_H
 
-#include "entry.bpf.h"
-#include "file_hooks.bpf.h"
-#include "preexisting.bpf.h"
-#include "undecided.bpf.h"
+#include "core/entry.bpf.h"
+#include "path/file_hooks.bpf.h"
+#include "path/preexisting.bpf.h"
+#include "path/undecided.bpf.h"
 
 SEC("iter/task")
 int label_tasks(struct bpf_iter__task *ctx)

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* Reads the image of the live generation. */
+#ifndef ARMOR_IMAGE_H
+#define ARMOR_IMAGE_H
+
+#include "core/maps.h"
+
+/* Returns a word of the image, 0 behind its end. */
+static __always_inline __u64 *word(void *image, __u32 index)
+{
+	__u32 number = index / IMAGE_PAGE_WORDS;
+	struct image_page *page = bpf_map_lookup_elem(image, &number);
+
+	return page ? &page->words[index % IMAGE_PAGE_WORDS] : 0;
+}
+
+#endif

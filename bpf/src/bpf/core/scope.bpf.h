@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/* Determines which domain's rules a task is under. */
+#ifndef ARMOR_SCOPE_H
+#define ARMOR_SCOPE_H
+
+#include "core/image.bpf.h"
+#include "core/label.bpf.h"
+
+struct scope {
+	void *image;
+	const struct image_domain *rules;
+	struct label *label;
+	__u32 domain;
+	/* Classes of the task's program, mostly the same one twice; both must grant a right. */
+	__u16 subject, other_subject;
+};
+
+static __always_inline void set_subject(struct scope *scope, __u32 subject)
+{
+	scope->subject = subject & 0xffff;
+	scope->other_subject = subject >> 16;
+}
+
+static __always_inline __u32 subjects_of(const struct scope *scope)
+{
+	return scope->subject | scope->other_subject << 16;
+}
+
+/* Sets the scope to a domain's rules. Returns false if the domain has none. */
+static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
+{
+	__u32 key = 0;
+
+	/* Otherwise the verifier follows tasks without a label separately, to the end. */
+	domain = unknown(domain);
+	scope->label = 0;
+	scope->image = bpf_map_lookup_elem(&live, &key);
+	if (!scope->image || domain > MAX_DOMAIN)
+		return false;
+	scope->domain = domain;
+	scope->rules = (void *)word(scope->image, domain * IMAGE_DOMAIN_WORDS);
+	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
+		return false;
+	/* Not a constant, or the verifier would follow tasks with a known subject and others separately. */
+	set_subject(scope, scope->rules->no_subject);
+	return true;
+}
+
+/* Sets the scope to a task's rules. Returns false if the task is under none. */
+static __always_inline bool enter_scope(struct scope *scope, struct task_struct *task)
+{
+	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
+
+	if (!enter_domain(scope, label ? label->domain : domain_beside_lock(task)))
+		return false;
+	scope->label = label;
+	return true;
+}
+
+/* Sets the current task's subject if its label has it or no rule needs it. Returns false otherwise. */
+static __always_inline bool find_known_subject(struct scope *scope)
+{
+	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
+		return true;
+	if (!scope->label || scope->label->generation != scope->rules->generation)
+		return false;
+	set_subject(scope, scope->label->subject);
+	return true;
+}
+
+/* Returns the inode number of a task's mount namespace, 0 if the task has left it while exiting. */
+static __always_inline __u32 mount_namespace_of(struct task_struct *task)
+{
+	struct nsproxy *namespaces = ADDRESS(task_struct, task, nsproxy);
+
+	return FIELD(mnt_namespace, ADDRESS(nsproxy, namespaces, mnt_ns), ns.inum);
+}
+
+/* Returns that of the host's mount namespace, 0 before the first generation. */
+static __always_inline __u32 host_mount_namespace(void)
+{
+	__u32 key = 0;
+	void *image = bpf_map_lookup_elem(&live, &key);
+	struct image_domain *host = image ? (void *)word(image, 0) : 0;
+
+	return host ? host->mount_namespace : 0;
+}
+
+#endif
