@@ -307,9 +307,19 @@ impl Drop for StopSignals {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::time::Instant;
+
+    /// Waits until nobody holds a lock that was dropped. A process that another test starts has a copy of the
+    /// descriptor until it executes.
+    pub(crate) fn until_free(lock: &InstanceLock<'_>) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while lock.holder().unwrap().is_some() {
+            assert!(Instant::now() < deadline, "the lock stays");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 
     #[test]
     fn one_at_a_time_and_the_others_know_who() {
@@ -323,12 +333,7 @@ mod tests {
             assert!(held.to_string().ends_with(')') || control_group(std::process::id()).is_none(), "{held}");
             assert_eq!(lock.holder().unwrap(), Some(held));
             drop(taken);
-            // A process that another test starts has a copy of the descriptor until it executes.
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while lock.holder().unwrap().is_some() {
-                assert!(Instant::now() < deadline, "the lock stays");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            until_free(&lock);
             lock.take().unwrap().unwrap();
         }
     }

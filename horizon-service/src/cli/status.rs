@@ -250,6 +250,7 @@ fn policy_line(policy: &PolicyFigures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::lock::tests::until_free;
     use crate::base::report::{InForce, PolicyInForce};
     use crate::node::status::{StatusFile, last_offline};
     use crate::workloads::runtime::RuntimeState;
@@ -288,6 +289,7 @@ mod tests {
         fs::create_dir_all(pins.join("0123456789abcdef-0123456789abcdef/links")).unwrap();
         fs::write(pins.join("0123456789abcdef-0123456789abcdef/links/file_open"), "").unwrap();
         drop(lock);
+        until_free(&InstanceLock::State(&state));
         let found = look(&state, &pins).unwrap();
         assert!(!found.running && !found.pinned, "no pin is on another filesystem");
         let found = Found { pinned: true, ..found };
