@@ -5,7 +5,7 @@
 //! question of precedence, inheritance, posture and ownership into a [`Domain`].
 
 pub mod automaton;
-pub mod compile;
+mod compile;
 pub mod decision;
 pub mod document;
 mod domain;
@@ -13,11 +13,13 @@ mod escape;
 pub mod model;
 pub mod names;
 pub mod path;
+pub mod precedence;
 
-pub use compile::{CompileError, CompileOptions, compile, literal_paths};
+pub use compile::{compile, literal_paths};
 pub use decision::Posture;
 pub use document::diagnostics::{Diagnostic, Diagnostics};
 pub use document::{Checked, check, parse};
 pub use domain::{Domain, SUBJECT_NONE};
 pub use escape::{escaped, escaped_path};
 pub use model::Policy;
+pub use precedence::error::{CompileError, CompileOptions};

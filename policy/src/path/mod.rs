@@ -1,7 +1,7 @@
 //! Knows paths: the rules of the sections `process` and `file`, the classes of paths, and the tables that
 //! decide accesses to them.
 //!
-//! Of what [`mod@crate::compile`] leaves to each kind of rule, paths have this:
+//! Of what [`crate::precedence`] leaves to each kind of rule, paths have this:
 //!
 //! - **Sections.** `process` rules decide [`Permission::Exec`] and [`Permission::Map`], `file` rules decide
 //!   [`Permission::Read`] and [`Permission::Write`].

@@ -1,11 +1,11 @@
 //! Follows the links of [`CompileOptions::links`].
 
-use super::CompileError;
+use super::error::CompileError;
 use crate::model::MAX_PATH;
 use std::collections::BTreeMap;
 
 #[cfg(doc)]
-use super::CompileOptions;
+use super::error::CompileOptions;
 
 /// Returns the path without its last `/`; the root directory becomes the empty string.
 pub(crate) fn trimmed(path: &str) -> &str {

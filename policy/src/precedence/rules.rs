@@ -1,9 +1,9 @@
 //! Puts the rules of a domain, of all kinds, in one order.
 
+use super::error::{CompileError, CompileOptions};
 use super::links::resolve;
-use super::{CompileError, CompileOptions, place};
 use crate::decision::{Decision, RuleInfo};
-use crate::model::{Action, Policy, Rule};
+use crate::model::{Action, Location, Policy, Rule};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -98,4 +98,9 @@ impl<'a> Rules<'a> {
             .max_by_key(|(_, count)| *count)
             .map_or_else(String::new, |(name, _)| name.to_owned())
     }
+}
+
+/// Returns `file:line`, which names a rule in alerts.
+fn place(file: &str, location: Location) -> String {
+    format!("{file}:{}", location.line)
 }

@@ -6,13 +6,13 @@
 
 use super::entries::Entries;
 use crate::automaton::states::States;
-use crate::compile::MAX_CELLS;
-use crate::compile::rules::Rules;
-use crate::compile::subjects::{Deciding, Subjects};
 use crate::decision::{Decision, Posture, Verdict};
 use crate::model::Action;
 use crate::path::Section;
 use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
+use crate::precedence::error::MAX_CELLS;
+use crate::precedence::rules::Rules;
+use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
 use std::rc::Rc;
 

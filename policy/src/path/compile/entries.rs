@@ -1,11 +1,11 @@
 //! Puts the targets of all rules for paths in the order of precedence.
 
-use crate::compile::CompileError;
-use crate::compile::links::resolve;
-use crate::compile::rules::{DomainRule, Rules};
 use crate::decision::Verdict;
 use crate::model::Action;
 use crate::path::{PathRule, Section, Target};
+use crate::precedence::error::CompileError;
+use crate::precedence::links::resolve;
+use crate::precedence::rules::{DomainRule, Rules};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@
 
 use super::entries::Entries;
 use crate::automaton::states::{Row, minimise};
-use crate::compile::CompileError;
 use crate::path::Target;
+use crate::precedence::error::CompileError;
 use regex_automata::dfa::{Automaton as _, StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_automata::util::primitives::StateID;

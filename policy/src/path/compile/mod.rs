@@ -7,9 +7,9 @@ mod objects;
 
 use super::tables::{OBJECT_FIRST, PathTables};
 use crate::automaton::comb;
-use crate::compile::rules::Rules;
-use crate::compile::subjects::Subjects;
-use crate::compile::{CompileError, CompileOptions, MAX_SLOTS};
+use crate::precedence::error::{CompileError, CompileOptions, MAX_SLOTS};
+use crate::precedence::rules::Rules;
+use crate::precedence::subjects::Subjects;
 use classes::Classes;
 use entries::Entries;
 

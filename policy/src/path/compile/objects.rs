@@ -12,9 +12,9 @@ use super::entries::Entries;
 use super::globs::Globs;
 use crate::automaton::states::{NONE, Row, States, minimise};
 use crate::automaton::trie::{ROOT, Trie};
-use crate::compile::links::trimmed;
-use crate::compile::{CompileError, MAX_SLOTS};
 use crate::path::Target;
+use crate::precedence::error::{CompileError, MAX_SLOTS};
+use crate::precedence::links::trimmed;
 use std::collections::HashMap;
 
 /// Largest number of off states before they are minimised.
