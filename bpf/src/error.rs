@@ -1,7 +1,7 @@
 //! Defines the error of everything that the kernel side is asked to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use armor_policy::escaped_path;
 use thiserror::Error;
@@ -94,4 +94,8 @@ impl BpfError {
     pub(crate) fn load(source: libbpf_rs::Error) -> Self {
         Self::Load { source, said: output::warnings() }
     }
+}
+
+pub(crate) fn pin_error(path: &Path, source: io::Error) -> BpfError {
+    BpfError::Pin { path: path.to_owned(), source }
 }

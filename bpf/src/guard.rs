@@ -12,9 +12,8 @@ use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use crate::contract::{self, guarded_key, guarded_kind, guarded_reach, guarded_slots};
-use crate::error::BpfError;
+use crate::error::{BpfError, pin_error};
 use crate::mount_tree::kernel_device;
-use crate::pins::pin_error;
 
 /// A `Guarded` holds the maps of what is guarded.
 pub(crate) struct Guarded {

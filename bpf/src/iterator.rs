@@ -14,6 +14,22 @@ use std::ptr;
 
 use libbpf_rs::libbpf_sys;
 
+/// The iterator programs: first those over preexisting handles (`path/preexisting.bpf.h`), then those over all
+/// tasks.
+pub(crate) const ITERATORS: [&str; 6] =
+    ["preexisting_files", "preexisting_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
+pub(crate) const LABEL: &str = "label_tasks";
+pub(crate) const RELEASE: &str = "release_unidentified";
+pub(crate) const NAMESPACES: &str = "note_namespaces";
+pub(crate) const SETTLE: &str = "settle_undecided";
+/// Number of [`ITERATORS`], the first ones, that yield preexisting handles.
+pub(crate) const HELD: usize = 2;
+
+/// Returns the index of an iterator in [`ITERATORS`].
+pub(crate) fn position(iterator: &str) -> usize {
+    ITERATORS.iter().position(|name| *name == iterator).unwrap_or(ITERATORS.len())
+}
+
 /// An `Iterator` is an attached iterator program, represented by its link.
 pub(crate) struct Iterator {
     link: OwnedFd,

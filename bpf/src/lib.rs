@@ -4,9 +4,11 @@
 //! sees the rules of one generation or of the next, never a mix and never none. Pinned programs enforce
 //! without any process.
 
+mod bpffs;
 mod container;
 mod contract;
 mod counters;
+mod detach;
 mod enforcer;
 mod error;
 mod event;
@@ -15,6 +17,7 @@ mod hooks;
 mod image;
 mod iterator;
 mod judge;
+mod leftover;
 mod mount_tree;
 mod output;
 mod pins;
@@ -30,15 +33,17 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/armor.skel.rs"));
 }
 
+pub use bpffs::{cannot_be_made, require_bpffs};
 pub use container::ContainerId;
 pub use counters::Counters;
+pub use detach::{Detached, detach, is_pinned};
 pub use enforcer::{Enforcer, Labelled, Labeller};
 pub use error::BpfError;
 pub use event::{Access, Event, Events, Guard, Hook, PathAccess, Task};
 pub use hooks::sees_file_attributes;
 pub use image::Generation;
+pub use leftover::Leftover;
 pub use mount_tree::{LinkedFile, MountTree, kernel_device};
-pub use pins::{Detached, Leftover, cannot_be_made, detach, is_pinned, require_bpffs};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};
 pub use symbols::Unseen;
 

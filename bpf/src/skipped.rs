@@ -7,8 +7,8 @@ use std::path::Path;
 
 use libbpf_rs::{Link, Program};
 
-use crate::error::BpfError;
-use crate::pins::{entries, pin_error};
+use crate::bpffs::entries;
+use crate::error::{BpfError, pin_error};
 use crate::program;
 
 /// An `Attached` has a descriptor of each attached program.
