@@ -4,11 +4,11 @@
 //! - A file is replaced as a whole: after a crash it is the old or the new one.
 //! - Whatever is in a file's place is named and never waited for.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use armor_base::file::{self, FileError};
+use armor_base::replace::write_whole;
 use armor_policy::escaped_path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,32 +79,4 @@ pub(crate) fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, D
 /// Replaces a file as a whole and durably.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     write_whole(path, content, true).map(drop).map_err(|error| DiskError::Io { path: path.to_owned(), error })
-}
-
-/// Replaces a file as a whole; if `durably`, it is on disk on return. The new file has a shared lock while
-/// the returned handle lives.
-pub(crate) fn write_whole(path: &Path, content: &[u8], durably: bool) -> io::Result<File> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    // Remove whatever is there, because opening a pipe would wait for a reader.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&new)?;
-    file.lock_shared()?;
-    file.write_all(content)?;
-    if durably {
-        file.sync_all()?;
-    }
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(dir) if durably => sync_dir(dir)?,
-        _ => {}
-    }
-    Ok(file)
-}
-
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

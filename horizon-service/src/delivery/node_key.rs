@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use armor_base::replace::sync_dir;
 use armor_bundle::keys::{KeyError, KeyType, PrivateKey};
 
-use crate::base::disk::{DiskError, sync_dir};
+use crate::base::disk::DiskError;
 
 /// A `NodeKeyError` is the reason why there is no key.
 #[derive(Debug, thiserror::Error)]

@@ -9,11 +9,12 @@ use std::path::Path;
 
 use armor_alerts::status::{AgentReport, SpoolStats};
 use armor_base::file;
+use armor_base::replace::write_whole;
 use armor_policy::model::Kind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::base::disk::{DiskError, MAX_FILE, to_json, write_whole};
+use crate::base::disk::{DiskError, MAX_FILE, to_json};
 use crate::base::report::{ContainerRules, InForce, Offline};
 use crate::events::alerts::{AlertCounts, RESERVED};
 use crate::workloads::runtime::RuntimeState;

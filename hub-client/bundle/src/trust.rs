@@ -12,11 +12,12 @@
 //! key would be trusted again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use armor_base::file::{self, FileError};
+use armor_base::replace::write_whole;
 use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 
@@ -320,7 +321,8 @@ impl TrustStore {
             let path = dir.join(CHANGES_FILE);
             let text = serde_json::to_vec_pretty(&new.overlay)
                 .map_err(|e| TrustError::Changes { path: path.clone(), reason: e.to_string() })?;
-            replace_file(&path, &text).map_err(|error| TrustError::File { path, source: error.into() })?;
+            write_whole(&path, &text, true)
+                .map_err(|error| TrustError::File { path, source: error.into() })?;
         }
         *self = new;
         Ok(())
@@ -383,24 +385,6 @@ fn entries(dir: &Path) -> Result<impl Iterator<Item = Result<PathBuf, TrustError
         other => Some(other.map_err(problem)?),
     };
     Ok(listed.into_iter().flatten().map(move |entry| Ok(entry.map_err(problem)?.path())))
-}
-
-/// Replaces a file's content as a whole, so that after a crash it is the old or the new one.
-fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("json.new");
-    // Removes any old file there, because opening a pipe would wait for a reader.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::create_new(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

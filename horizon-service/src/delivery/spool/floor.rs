@@ -6,11 +6,11 @@ use std::path::Path;
 
 use armor_alerts::batch::Mark;
 use armor_base::file::{self, FileError};
+use armor_base::replace::write_whole;
 use armor_policy::escaped_path;
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
-use crate::base::disk::write_whole;
 
 /// Maximum size of the file, in bytes: many times what is written.
 const MAX_FILE: usize = 64 << 10;
