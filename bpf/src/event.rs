@@ -115,7 +115,7 @@ pub enum Guard {
     Source,
 }
 
-/// An `Event` is a blocked or audited access. Its strings are escaped by [`escaped`](crate::escaped()).
+/// An `Event` is a blocked or audited access. Its strings are escaped by [`escaped`](armor_policy::escaped()).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Time of the decision, CLOCK_BOOTTIME in nanoseconds.

@@ -35,7 +35,7 @@ pub struct Enforcer {
     events: MapHandle,
     counters: MapHandle,
     attached: Attached,
-    /// The attached [`ITERATORS`], in the same order.
+    /// The attached [`ITERATORS`](crate::iterator::ITERATORS), in the same order.
     iterators: Vec<Iterator>,
     /// Number of the live generation, which an agent that takes over reads from the live image.
     generation: u32,
@@ -92,8 +92,8 @@ impl Enforcer {
         }
     }
 
-    /// Runs one of [`ITERATORS`] to its end. `take` gets the bytes read so far and returns how many it has
-    /// taken, `None` if there are too few.
+    /// Runs one of [`ITERATORS`](crate::iterator::ITERATORS) to its end. `take` gets the bytes read so far and
+    /// returns how many it has taken, `None` if there are too few.
     fn iterate(&self, which: usize, mut take: impl FnMut(&[u8]) -> Option<usize>) -> Result<(), BpfError> {
         let failed = |source| BpfError::Iterator { source };
         let iterator =

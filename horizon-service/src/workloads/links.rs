@@ -60,9 +60,9 @@ impl Watched {
     }
 }
 
-/// Resolves the paths of `policies` for [`CompileOptions::links`]. A program that is itself a symlink is not
-/// followed, because a rule for `/bin/wget` would then cover all of `/bin/busybox`. A source, any directory
-/// and any path of a `file` rule are followed.
+/// Resolves the paths of `policies` for [`links`](armor_policy::CompileOptions::links). A program that is
+/// itself a symlink is not followed, because a rule for `/bin/wget` would then cover all of `/bin/busybox`. A
+/// source, any directory and any path of a `file` rule are followed.
 pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Vec<String>> {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
