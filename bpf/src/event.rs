@@ -198,9 +198,9 @@ impl Event {
 }
 
 impl Event {
-    /// Decodes the first of several consecutive records, and returns it with its length; `None` if it is
-    /// incomplete, or if `decode` returns `None`.
-    pub(crate) fn decode_first(records: &[u8]) -> Option<(Self, usize)> {
+    /// Decodes the first of several consecutive records as the kernel side writes them, and returns it with its
+    /// length in bytes; `None` if it is incomplete, or of a kind, hook or permission that does not exist.
+    pub fn decode_first(records: &[u8]) -> Option<(Self, usize)> {
         let header: event_header = contract::read(records)?;
         let length = header.length as usize;
         Some((Self::decode(records.get(..length)?)?, length))
