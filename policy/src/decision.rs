@@ -17,9 +17,11 @@ pub enum Verdict {
 }
 
 /// A `Posture` says what happens to accesses that no rule of an allow-list matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Posture {
-    /// The access is permitted silently.
+    /// The access is permitted silently. Nobody can ask for that.
+    #[serde(skip)]
     Allow,
     /// The access is permitted, with an alert. This is KubeArmor's default.
     #[default]

@@ -52,15 +52,15 @@ pub struct Trial {
     #[arg(long, conflicts_with = "already_held")]
     audit: bool,
     /// What to do with inherited descriptors that the policies refuse to the command.
-    #[arg(long, value_enum, default_value_t = AlreadyHeld::Close)]
-    already_held: AlreadyHeld,
+    #[arg(long, default_value = "close", value_parser = console::one_of(FATES))]
+    already_held: Fate,
     /// Start programs that have rights by `fromSource` as if they were setuid: without `LD_PRELOAD` and the
     /// like.
     #[arg(long)]
     secure_sources: bool,
     /// What to do with accesses that an allow-list does not name.
-    #[arg(long, value_enum, default_value_t = PostureName::Audit)]
-    posture: PostureName,
+    #[arg(long, default_value = "audit", value_parser = console::one_of(POSTURES))]
+    posture: Posture,
     /// Write the alerts to this file instead of stderr, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     alerts: Option<PathBuf>,
@@ -73,34 +73,19 @@ pub struct Trial {
     command: Vec<OsString>,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum PostureName {
-    /// Permit and report them.
-    Audit,
-    /// Refuse them.
-    Block,
-}
+const POSTURES: [(&str, &str, Posture); 2] =
+    [("audit", "Permit and report them", Posture::Audit), ("block", "Refuse them", Posture::Block)];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum AlreadyHeld {
-    /// Start the command without them, as if opening them had been refused. Standard input, output and error
-    /// become /dev/null, but are kept if only the posture refuses them and no rule.
-    Close,
-    /// Leave them to the command.
-    Report,
-    /// Kill the command before it begins.
-    Kill,
-}
-
-impl From<AlreadyHeld> for Fate {
-    fn from(fate: AlreadyHeld) -> Self {
-        match fate {
-            AlreadyHeld::Close => Self::Closed,
-            AlreadyHeld::Report => Self::Left,
-            AlreadyHeld::Kill => Self::Killed,
-        }
-    }
-}
+const FATES: [(&str, &str, Fate); 3] = [
+    (
+        "close",
+        "Start the command without them, as if opening them had been refused. Standard input, output and error become \
+         /dev/null, but are kept if only the posture refuses them and no rule",
+        Fate::Closed,
+    ),
+    ("report", "Leave them to the command", Fate::Left),
+    ("kill", "Kill the command before it begins", Fate::Killed),
+];
 
 /// Runs the command and returns the exit status: the command's own, 128 plus the number of the signal that
 /// ended it, or 126 or 127 if it could not be started.
@@ -117,12 +102,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     }
     let policies = read_policies(&trial.policy)?;
     let selected: Vec<&Policy> = policies.iter().collect();
-    let posture = match trial.posture {
-        PostureName::Audit => Posture::Audit,
-        PostureName::Block => Posture::Block,
-    };
     let CompiledPolicies { domain: refusing, linked, notes, .. } =
-        compiled::build(&selected, posture, &Root::of_process("self"))?;
+        compiled::build(&selected, trial.posture, &Root::of_process("self"))?;
     for note in notes {
         console::tell(format_args!("hzn-armor-agent: {note}"));
     }
@@ -177,7 +158,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     } else {
         brought_along(&enforcer, &entry)?
     };
-    let fate = if trial.audit { Fate::Left } else { trial.already_held.into() };
+    let fate = if trial.audit { Fate::Left } else { trial.already_held };
     let descriptors: Vec<RawFd> = held.iter().filter_map(descriptor).collect();
     let clocks = Clocks::now();
     for event in held {

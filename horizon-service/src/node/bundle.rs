@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use armor_bpf::{BpfError, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN};
-use armor_bundle::payload::{AlreadyHeld, OnAgentStop, Posture as BundlePosture};
+use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_bundle::{NodeIdentity, VerifiedBundle};
 use armor_policy::model::Kind;
 use armor_policy::{CompileError, Domain, Policy, Posture};
@@ -114,10 +114,7 @@ impl CompiledBundle {
     /// Fails with [`CompileError`] if the policies cannot be compiled.
     pub fn new(bundle: &VerifiedBundle, host: &Host) -> Result<Self, CompileError> {
         let settings = &bundle.payload.settings;
-        let posture = match settings.posture.file {
-            BundlePosture::Audit => Posture::Audit,
-            BundlePosture::Block => Posture::Block,
-        };
+        let posture = settings.posture.file;
         let hosts = bundle.policies.iter().filter(|policy| policy.kind == Kind::Host);
         let (selected, idle): (Vec<&Policy>, Vec<&Policy>) =
             hosts.partition(|policy| host.names.selected_by(policy));

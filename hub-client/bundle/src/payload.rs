@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use armor_base::name::check_name;
 use armor_policy::document::diagnostics::MAX_DIAGNOSTICS;
 use armor_policy::model::{MAX_DESCRIPTIONS, Rule};
-use armor_policy::{Diagnostic, Diagnostics, Policy};
+use armor_policy::{Diagnostic, Diagnostics, Policy, Posture};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -116,17 +116,6 @@ pub struct Settings {
 pub struct Postures {
     /// Posture for files and programs.
     pub file: Posture,
-}
-
-/// A `Posture` is the action for accesses that an allow-list does not list.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Posture {
-    /// The access is permitted and reported.
-    #[default]
-    Audit,
-    /// The access is refused.
-    Block,
 }
 
 /// An `OnAgentStop` says what happens to the enforcement when the agent is stopped in an orderly way.

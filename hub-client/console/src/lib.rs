@@ -17,6 +17,8 @@ use std::iter::successors;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
 /// Exit status if standard output did not take everything.
 const UNWRITTEN: u8 = 1;
 
@@ -101,6 +103,21 @@ pub fn arguments<A: clap::Parser>(program: &str) -> Result<A, ExitCode> {
             Ok(()) => status(),
             Err(error) => fail(program, &error, UNWRITTEN),
         }
+    })
+}
+
+/// Returns a parser of an option that takes one of several words. Each comes with its help, which may be empty,
+/// and with the value that it stands for.
+pub fn one_of<T: Clone + Send + Sync + 'static, const N: usize>(
+    words: [(&'static str, &'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let possible = words.each_ref().map(|(word, help, _)| {
+        let value = PossibleValue::new(*word);
+        if help.is_empty() { value } else { value.help(*help) }
+    });
+    PossibleValuesParser::new(possible).try_map(move |word| {
+        let found = words.iter().find(|(known, ..)| *known == word);
+        found.map(|(.., value)| value.clone()).ok_or("no such word")
     })
 }
 

@@ -8,12 +8,12 @@ use anyhow::{Context as _, bail};
 use armor_base::file::is_same;
 use armor_bundle::keys::{KeyId, PublicKey};
 use armor_bundle::payload::{
-    AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Posture, Postures, Requires, Settings, Target,
+    AlreadyHeld, FORMAT, OnAgentStop, Payload, PolicyFile, Postures, Requires, Settings, Target,
 };
 use armor_bundle::trust::{KeyChanges, TrustChanges};
 use armor_console as console;
-use armor_policy::escaped_path;
 use armor_policy::names::NODE_PROPERTIES;
+use armor_policy::{Posture, escaped_path};
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::files::{self, check_output, write_output};
@@ -50,17 +50,17 @@ pub struct Build {
     #[arg(long)]
     requires_agent: Option<String>,
     /// What to do with accesses to files and programs that an allow-list does not list
-    #[arg(long, value_enum, default_value = "audit")]
-    file_posture: FilePosture,
+    #[arg(long, default_value = "audit", value_parser = console::one_of(POSTURES))]
+    file_posture: Posture,
     /// Maximum number of alerts per second and rule; the rest is only counted
     #[arg(long)]
     alerts_per_second: Option<u32>,
     /// What to do with the enforcement when the agent is stopped in an orderly way
-    #[arg(long, value_enum, default_value = "keep")]
-    on_agent_stop: Stop,
+    #[arg(long, default_value = "keep", value_parser = console::one_of(STOPS))]
+    on_agent_stop: OnAgentStop,
     /// What to do with processes that already hold a file, mapping or program that the new policies deny
-    #[arg(long, value_enum, default_value = "report")]
-    already_held: Held,
+    #[arg(long, default_value = "report", value_parser = console::one_of(HELD))]
+    already_held: AlreadyHeld,
     /// Start programs that have rights by fromSource as if they were setuid: without LD_PRELOAD and its like
     #[arg(long)]
     secure_sources: bool,
@@ -84,23 +84,11 @@ pub struct Build {
     out: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum FilePosture {
-    Audit,
-    Block,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Stop {
-    Keep,
-    Lift,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Held {
-    Report,
-    Kill,
-}
+const POSTURES: [(&str, &str, Posture); 2] = [("audit", "", Posture::Audit), ("block", "", Posture::Block)];
+const STOPS: [(&str, &str, OnAgentStop); 2] =
+    [("keep", "", OnAgentStop::Keep), ("lift", "", OnAgentStop::Lift)];
+const HELD: [(&str, &str, AlreadyHeld); 2] =
+    [("report", "", AlreadyHeld::Report), ("kill", "", AlreadyHeld::Kill)];
 
 /// Runs the command.
 pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
@@ -138,21 +126,10 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
         },
         requires: Requires { agent: command.requires_agent.clone() },
         settings: Settings {
-            posture: Postures {
-                file: match command.file_posture {
-                    FilePosture::Audit => Posture::Audit,
-                    FilePosture::Block => Posture::Block,
-                },
-            },
+            posture: Postures { file: command.file_posture },
             alerts_per_second: command.alerts_per_second,
-            on_agent_stop: match command.on_agent_stop {
-                Stop::Keep => OnAgentStop::Keep,
-                Stop::Lift => OnAgentStop::Lift,
-            },
-            already_held: match command.already_held {
-                Held::Report => AlreadyHeld::Report,
-                Held::Kill => AlreadyHeld::Kill,
-            },
+            on_agent_stop: command.on_agent_stop,
+            already_held: command.already_held,
             secure_sources: command.secure_sources,
         },
         policies,
