@@ -4,53 +4,15 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use armor_agent::base::config::Settings;
+use armor_agent::cli::arguments::{Cli, Commands};
 use armor_agent::cli::{detach, probe, status, trial};
 use armor_agent::node::run;
 use armor_console as console;
-use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-
-/// Enforces signed policies on an Open Horizon node.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Cli {
-    /// Settings file (TOML), /etc/hzn-armor/agent.toml by default if it exists. `HZN_ARMOR_<KEY>` variables
-    /// override it.
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Commands,
-}
-
-#[derive(Debug, Subcommand)]
-enum Commands {
-    /// Run the agent: take signed bundles from the hub, enforce them, send alerts.
-    Run,
-    /// Run one command under local policies and print its alerts.
-    Try(trial::Trial),
-    /// Show what this kernel can do and what is missing; exit 0 only if it can enforce.
-    Probe {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show what the agent enforces and how many alerts are waiting; exit 0 if it runs.
-    Status {
-        /// Name each policy with its counts, and each container with its policies; JSON always includes them.
-        #[arg(long)]
-        policies: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// End the enforcement that a stopped agent left behind.
-    Detach,
-}
 
 const NAME: &str = "hzn-armor-agent";
 /// Exit status for failures of the program itself; `try` passes on every other status from its command.

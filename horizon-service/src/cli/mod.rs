@@ -1,5 +1,6 @@
-//! Implements the commands beside `run`.
+//! Has the command line, and implements the commands beside `run`.
 
+pub mod arguments;
 pub mod detach;
 pub mod entry;
 pub mod probe;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
-use armor_bundle::keys::{KeyId, PrivateKey};
-use armor_cli::collector::{
+use crate::collector::{
     Collector, CollectorConfig, Finding, LEDGER_FILE, OutputConfig, ReceiptRoute, Report,
 };
+use anyhow::{Context as _, anyhow, ensure};
+use armor_bundle::keys::{KeyId, PrivateKey};
 use armor_console as console;
 use armor_mms::{DestinationPolicy, ServiceId};
 use armor_policy::escaped_path;

@@ -5,43 +5,10 @@
 // The print macros panic if standard output or standard error is closed; `armor_console` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod alerts;
-mod bundle;
-mod files;
-mod hub;
-mod keys;
-mod policy;
-mod sources;
-mod text;
-
 use std::process::ExitCode;
 
+use armor_cli::command::Cli;
 use armor_console as console;
-use clap::{Parser, Subcommand};
-
-/// Signed security policies for Open Horizon edge nodes, and the alerts they make.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Keys that sign bundles and receipts
-    #[command(subcommand)]
-    Keys(keys::KeysCommand),
-    /// Policy files
-    #[command(subcommand)]
-    Policy(policy::PolicyCommand),
-    /// Signed bundles of policies
-    #[command(subcommand)]
-    Bundle(bundle::BundleCommand),
-    /// Alerts of the nodes
-    #[command(subcommand)]
-    Alerts(alerts::AlertsCommand),
-}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> ExitCode {
@@ -55,11 +22,5 @@ async fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
-    let done = match cli.command {
-        Command::Keys(command) => keys::run(command),
-        Command::Policy(command) => policy::run(command),
-        Command::Bundle(command) => bundle::run(command).await,
-        Command::Alerts(command) => alerts::run(command).await,
-    };
-    done.unwrap_or_else(|error| console::fail("hzn-armor", error.as_ref(), 1))
+    cli.run().await.unwrap_or_else(|error| console::fail("hzn-armor", error.as_ref(), 1))
 }
