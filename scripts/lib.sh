@@ -67,15 +67,15 @@ build_guest_programs() {
   static_cargo build --quiet --profile guest --workspace --bins --test diagnostics
 }
 
-# build_for_nodes: the agent as it is installed on nodes, in `node_program`. No path of this machine gets into it, so that two
-# builds of one commit are the same bytes wherever they happen.
+# build_for_nodes [PACKAGE PROGRAM]: the agent as it is installed on nodes, in `node_program`, or another program beside it. No
+# path of this machine gets into it, so that two builds of one commit are the same bytes wherever they happen.
 build_for_nodes() {
   local home=${CARGO_HOME:-$HOME/.cargo} flags=() pair
   # The last that matches a path counts.
   for pair in "$home=/cargo" "$root=/src" "$target=/src/target"; do flags+=("$pair"); done
   (
     export CFLAGS="${flags[*]/#/-ffile-prefix-map=}" EXTRA_RUSTFLAGS="${flags[*]/#/--remap-path-prefix=}"
-    static_cargo build --quiet --locked --profile image --package armor-agent --bin hzn-armor-agent
+    static_cargo build --quiet --locked --profile image --package "${1-armor-agent}" --bin "${2-hzn-armor-agent}"
   )
 }
 
