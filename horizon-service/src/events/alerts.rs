@@ -281,7 +281,7 @@ pub fn threshold(origin: &Origin, suppressed: u64, dropped: u64) -> Alert {
         suppressed,
         dropped,
         message: format!(
-            "{suppressed} alerts kept back by the rate limit, {dropped} lost because the kernel's buffer was full"
+            "{suppressed} alerts kept back by the rate limit, {dropped} lost: the kernel's buffer was full, or what was refused has no name"
         ),
         ..system_event(origin, ALERT_THRESHOLD)
     }

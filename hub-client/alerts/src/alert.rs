@@ -120,7 +120,8 @@ alert! {
     sequence: u64 = "Sequence", skip "is_zero";
     /// On [`ALERT_THRESHOLD`]: number of alerts that a rate limit suppressed since the last one.
     suppressed: u64 = "Suppressed", skip "is_zero";
-    /// On [`ALERT_THRESHOLD`]: number of alerts lost in the kernel (ring buffer full) since the last one.
+    /// On [`ALERT_THRESHOLD`]: number of alerts lost in the kernel (ring buffer full, or what was
+    /// refused has no name) since the last one.
     dropped: u64 = "Dropped", skip "is_zero";
 }
 
