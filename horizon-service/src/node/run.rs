@@ -51,8 +51,8 @@ use crate::workloads::runtime::{Runtime, RuntimeState, Workloads};
 /// Interval between checks for containers that were entered before the runtime listed them.
 const UNIDENTIFIED: Duration = Duration::from_secs(5);
 /// Time that events from before the start wait for the containers' names. On a busy machine, a runtime took
-/// 10 s for its first list.
-const NAMING: Duration = Duration::from_secs(15);
+/// 20 s for its first list.
+const NAMING: Duration = Duration::from_secs(30);
 
 /// Runs the agent until it gets a signal to stop.
 ///
