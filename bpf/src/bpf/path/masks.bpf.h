@@ -9,7 +9,7 @@
  * Half a cell has two bits for each permission: bit 2 * permission is about tasks that do not own the object,
  * the next one about its owner.
  */
-enum cell_mask {
+enum cell_bits {
 	CELL_BOTH = 3, /* of one permission */
 	CELL_OTHERS = (1 << 2 * READ | 1 << 2 * WRITE | 1 << 2 * EXEC | 1 << 2 * MAP),
 	CELL_ALL = CELL_BOTH * CELL_OTHERS,

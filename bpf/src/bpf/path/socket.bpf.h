@@ -52,7 +52,7 @@ static __always_inline void remember_peer(const struct scratch *scratch, struct 
 	bpf_spin_unlock(&cache->lock);
 }
 
-/* Names of one socket that are looked at, most recent first. A socket with more dead ones is refused. */
+/* Names of one socket that are looked at, most recent first. A socket with more dead ones is refused where rules refuse. */
 #define ALIASES 16
 
 /* The same, in the dentry itself since 7.2. */
@@ -105,7 +105,8 @@ static __noinline int check_peer(struct sock *peer, __u32 hook)
 
 	if (!dentry || !enter_scope(&scope, task))
 		return 0;
-	if (!named)
+	/* Where rules only audit, the name that it was bound to has to do. */
+	if (!named && scope.rules->flags & DOMAIN_REFUSES)
 		return refuse_unreported();
 	before = read_epochs();
 	/* The subject is nearly always known. If not, the cache holds nothing for this program. */
