@@ -401,6 +401,19 @@ spec:
     }
 
     #[test]
+    fn no_payload_permits_silently_what_an_allow_list_leaves_out() {
+        let good = String::from_utf8(payload(1).to_bytes().unwrap()).unwrap();
+        for posture in ["allow", "Allow", "Block", ""] {
+            let bad = good.replacen(r#""file": "audit""#, &format!(r#""file": "{posture}""#), 1);
+            assert_ne!(bad, good);
+            assert!(matches!(Payload::parse(bad.as_bytes()), Err(PayloadError::Json(_))), "{posture}");
+        }
+        let mut bad = payload(1);
+        bad.settings.posture.file = Posture::Allow;
+        assert!(bad.to_bytes().is_err());
+    }
+
+    #[test]
     fn values_that_cannot_be_meant_are_refused() {
         type Change = fn(&mut Payload);
         let cases: [(&str, Change); 10] = [
