@@ -73,4 +73,24 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 	question->allowed = 0;
 }
 
+/*
+ * Begins the question about an access of the current task. Returns 0 if there is nothing to ask: the hook then
+ * returns what is in `verdict`.
+ */
+static __always_inline struct scratch *begin_check(struct scope *scope, __u32 hook, int *verdict)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct scratch *scratch;
+
+	*verdict = 0;
+	if (!enter_scope(scope, task))
+		return 0;
+	scratch = claim_scratch();
+	if (scratch)
+		begin(scratch, task, hook);
+	else
+		*verdict = refuse_unreported();
+	return scratch;
+}
+
 #endif

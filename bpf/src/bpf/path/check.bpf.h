@@ -19,12 +19,9 @@ static __noinline int check_path(struct dentry *dentry, struct vfsmount *mnt, __
 	struct scope scope;
 	int verdict;
 
-	if (!enter_scope(&scope, bpf_get_current_task_btf()))
-		return 0;
-	scratch = claim_scratch();
+	scratch = begin_check(&scope, hook, &verdict);
 	if (!scratch)
-		return refuse_unreported();
-	begin(scratch, bpf_get_current_task_btf(), hook);
+		return verdict;
 	set_dentry(&scratch->access.name, dentry, mnt);
 	scratch->access.name.is_layer = !mnt && is_acted_for(bpf_get_current_task_btf());
 	if (making_directory)
@@ -224,12 +221,9 @@ static __always_inline int check_two(struct dentry *dentry, struct vfsmount *mnt
 	struct scope scope;
 	int verdict;
 
-	if (!enter_scope(&scope, bpf_get_current_task_btf()))
-		return 0;
-	scratch = claim_scratch();
+	scratch = begin_check(&scope, hook, &verdict);
 	if (!scratch)
-		return refuse_unreported();
-	begin(scratch, bpf_get_current_task_btf(), hook);
+		return verdict;
 	set_dentry(&scratch->access.name, dentry, mnt);
 	set_dentry(&scratch->access.new_name, new_dentry, new_mnt);
 	scratch->access.name.is_layer = scratch->access.new_name.is_layer = !mnt;

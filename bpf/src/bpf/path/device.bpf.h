@@ -28,12 +28,11 @@ static __noinline int check_device(struct super_block *sb, __u32 hook, __u32 per
 	struct scope scope;
 	int verdict;
 
-	if (!device || !enter_scope(&scope, bpf_get_current_task_btf()))
+	if (!device)
 		return 0;
-	scratch = claim_scratch();
+	scratch = begin_check(&scope, hook, &verdict);
 	if (!scratch)
-		return refuse_unreported();
-	begin(scratch, bpf_get_current_task_btf(), hook);
+		return verdict;
 	__builtin_memcpy(scratch->access.object, "/dev/", 5);
 	bpf_probe_read_kernel_str(&scratch->access.object[5], OBJECT_NAME - 5, PLAIN(&sb->s_id));
 	scratch->question.device = FIELD(block_device, device, bd_dev);
@@ -49,17 +48,15 @@ static __noinline int check_device(struct super_block *sb, __u32 hook, __u32 per
  */
 static __always_inline int guard_stacking(struct super_block *sb)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct scratch *scratch;
 	struct scope scope;
 	int verdict;
 
-	if (sb->s_magic != ECRYPTFS_SUPER_MAGIC || !enter_scope(&scope, task))
+	if (sb->s_magic != ECRYPTFS_SUPER_MAGIC)
 		return 0;
-	scratch = claim_scratch();
+	scratch = begin_check(&scope, SB_KERN_MOUNT, &verdict);
 	if (!scratch)
-		return refuse_unreported();
-	begin(scratch, task, SB_KERN_MOUNT);
+		return verdict;
 	__builtin_memcpy(scratch->access.object, "ecryptfs", sizeof("ecryptfs"));
 	scratch->access.permission = WRITE;
 	verdict = refuse(scratch, scope.domain, guard_verdict(scope.rules), RULE_HELPER);

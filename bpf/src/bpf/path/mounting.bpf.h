@@ -181,12 +181,9 @@ static __noinline int check_mounting(struct dentry *dentry, struct vfsmount *mnt
 	struct scope scope;
 	int verdict;
 
-	if (!enter_scope(&scope, bpf_get_current_task_btf()))
-		return 0;
-	scratch = claim_scratch();
+	scratch = begin_check(&scope, hook, &verdict);
 	if (!scratch)
-		return refuse_unreported();
-	begin(scratch, bpf_get_current_task_btf(), hook);
+		return verdict;
 	set_dentry(&scratch->access.name, dentry, mnt);
 	scratch->question.mounting = mounting;
 	verdict = ask(scratch, &scope, ASK_MOUNTING);
