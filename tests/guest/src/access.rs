@@ -1,12 +1,14 @@
 //! Makes accesses that a shell cannot make. Each ends in one kernel operation, whose errno is the exit
 //! status.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::ptr;
 
@@ -50,6 +52,7 @@ append, trunc, creat, excl, path, directory, tmpfile
   shared-root-exec PROGRAM...      starts PROGRAM with a root that this process could still change
   supervised-exec FILTERS PROGRAM...   starts PROGRAM under a seccomp filter that has a listener, and FILTERS more
   dead-names PATH COUNT            gives PATH as many other names, removes them, and stays, so that the kernel remembers them
+  fake-mounts FOLDER               fills the kernel's smallest objects with what passes for its own mount, by links in FOLDER, a tmpfs
   prepare PROCS FIFO PATH [PROGRAM]   holds PATH; a child enters that control group and a mount namespace of its own, gives
                                    up its capabilities, tries to start PROGRAM, waits at FIFO, and opens PATH
   is-secure                        whether this program was started as if it were setuid
@@ -100,6 +103,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             Ok(exec(program, &words[2..])?)
         }
         ["dead-names", path, count] => dead_names(path, count.parse()?),
+        ["fake-mounts", directory] => fake_mounts(directory),
         ["path-reopen", path, how] => {
             let name = rustix::fs::open(*path, OFlags::PATH, Mode::empty())?;
             read(rustix::fs::open(proc_name(&name), flags(how)?, Mode::empty())?, how)
@@ -270,6 +274,27 @@ pub(crate) fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).with_context(|| format!("descriptor {fd}"))?;
     // SAFETY: it is open, as was just seen, and nothing in this process closes it.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Has objects of 16 bytes begin with the address of what passes for a mount of the kernel's own: the field
+/// that holds the mount's namespace is the kernel's `cpu_all_bits`, which is all ones. A tmpfs keeps the target
+/// of a link in such an object. Every eighth is freed again, so that the next ones lie among the others.
+fn fake_mounts(directory: &str) -> anyhow::Result<()> {
+    const LINKS: usize = 1 << 14;
+    // Between `struct vfsmount` in `struct mount` and `mnt_ns`, on 7.2.
+    const NAMESPACE: u64 = 200;
+    let symbols = std::fs::read_to_string("/proc/kallsyms")?;
+    let line = symbols.lines().find(|line| line.ends_with(" cpu_all_bits")).context("no cpu_all_bits")?;
+    let ones = u64::from_str_radix(line.split(' ').next().unwrap_or_default(), 16)?;
+    let mount = (0..64)
+        .map(|word| (ones + word * 8 - NAMESPACE).to_le_bytes())
+        .find(|bytes| !bytes.contains(&0))
+        .context("every address has a byte that a link cannot hold")?;
+    let target = OsStr::from_bytes(&mount);
+    let link = |number: usize| Path::new(directory).join(number.to_string());
+    (0..LINKS).try_for_each(|number| std::os::unix::fs::symlink(target, link(number)))?;
+    (0..LINKS).step_by(8).try_for_each(|number| std::fs::remove_file(link(number)))?;
+    Ok(())
 }
 
 /// Goes `depth` directories down, one `chdir` each, so that no path given to the kernel is long.

@@ -145,6 +145,10 @@ struct backing_file {
 	struct path user_path;
 };
 
+struct backing_file_ctx {
+	struct file *user_file; /* 6.7 to 6.12 */
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;

@@ -95,7 +95,8 @@ static __always_inline void begin_program(struct name *name, __u64 task)
 	name->dentry = (__u64)ADDRESS(file, exe, f_path.dentry);
 	name->mnt = (__u64)ADDRESS(file, exe, f_path.mnt);
 	name->is_dir = 0;
-	name->layers[0] = name->layers[1] = name->is_layer = 0;
+	name->layers[0] = name->layers[1] = 0;
+	name->has_unknown_layer = name->is_layer = 0;
 	name->directory.known = 0;
 }
 
@@ -124,7 +125,7 @@ static __always_inline void begin_object(const struct scope *scope, struct scrat
 /* Completes an object's classes after the search, also if it has no path. */
 static __always_inline __u32 end_object(struct scope *scope, struct scratch *scratch, struct name *name, bool resolved)
 {
-	bool unsure = scratch->found && scratch->tree.shown.count > SHOWN_MOUNTS;
+	bool unsure = scratch->found && (scratch->tree.shown.count > SHOWN_MOUNTS || name->has_unknown_layer);
 
 	if (!scratch->found) {
 		set_all(name, name->place == PLACE_ANONYMOUS ? OBJECT_ANONYMOUS : OBJECT_UNRESOLVED);

@@ -21,6 +21,7 @@ static __always_inline void set_name(struct name *name, struct dentry *dentry, s
 	name->device = is_device(mode);
 	name->layers[0] = 0;
 	name->layers[1] = 0;
+	name->has_unknown_layer = 0;
 	name->is_layer = 0;
 	name->directory.known = 0;
 	name->directory.mount_state = NO_STATE;
@@ -54,35 +55,53 @@ static __always_inline __u64 layer_dentry(__u64 file)
 }
 
 /*
- * Returns the file in a layer that an open file of an overlay stands for, 0 if there is none. The overlay's
- * file points to it, since 6.13 to a structure that begins with it (fs/overlayfs/file.c).
+ * Finds the file in a layer that an open file of an overlay stands for. The overlay's file points to it, since
+ * 6.13 to a structure that begins with it (struct ovl_file, fs/overlayfs/file.c). Which of the two is read from
+ * the kernel's types: that change came together with the end of backing_file_ctx's `user_file`. Never from
+ * what lies there, because beyond the end of that small structure is memory that others fill.
+ *
+ * Only regular files have one: what else is in an overlay keeps other things in the same place. Returns false
+ * if what is found is no file of a layer, so that the layers are not known.
  */
-static __always_inline __u64 inner_file(__u64 file)
+static __always_inline bool inner_file(__u64 file, __u64 *inner)
 {
 	struct inode *inode = ADDRESS(file, file, f_inode);
-	__u64 inner;
 
-	if (!file || FIELD(super_block, ADDRESS(inode, inode, i_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
-		return 0;
-	inner = (__u64)ADDRESS(file, file, private_data);
-	if (inner && bpf_core_type_exists(struct backing_file) &&
-	    place_of(mount_of(ADDRESS(file, inner, f_path.mnt))) != PLACE_BACKING &&
-	    bpf_probe_read_kernel(&inner, sizeof(inner), (void *)inner))
-		return 0;
-	return inner;
+	*inner = 0;
+	if (!file || FIELD(super_block, ADDRESS(inode, inode, i_sb), s_magic) != OVERLAYFS_SUPER_MAGIC ||
+	    (FIELD(inode, inode, i_mode) & S_IFMT) != S_IFREG)
+		return true;
+	*inner = (__u64)ADDRESS(file, file, private_data);
+	if (!*inner || !bpf_core_type_exists(struct backing_file))
+		return true;
+	if (bpf_core_type_exists(struct backing_file_ctx) &&
+	    !bpf_core_field_exists(((struct backing_file_ctx *)0)->user_file) &&
+	    bpf_probe_read_kernel(inner, sizeof(*inner), (void *)*inner))
+		return false;
+	return place_of(mount_of(ADDRESS(file, *inner, f_path.mnt))) == PLACE_BACKING;
 }
 
-/* Sets the layers of a name to those that an overlay's open file is in. Global like write_path(). */
+/*
+ * Sets the layers of a name to those that an overlay's open file is in. Global like write_path(). Its loop is
+ * unrolled, because clang ends it by falling through to its start, which 6.1 refuses.
+ */
 __noinline int find_layers(struct name *name, __u64 file)
 {
-	__u64 inner = inner_file(file);
+	__u64 inner = file;
+	__u32 layer;
 
-	if (!name || !inner)
+	if (!name)
 		return 0;
-	name->layers[0] = layer_dentry(inner);
-	inner = inner_file(inner);
-	if (inner)
-		name->layers[1] = layer_dentry(inner);
+#pragma unroll
+	for (layer = 0; layer < OVERLAY_DEPTH; layer++) {
+		if (!inner_file(inner, &inner)) {
+			name->has_unknown_layer = 1;
+			return 0;
+		}
+		if (!inner)
+			return 0;
+		name->layers[layer] = layer_dentry(inner);
+	}
 	return 0;
 }
 

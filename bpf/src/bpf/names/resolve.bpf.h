@@ -97,6 +97,8 @@ static __always_inline bool end_resolve(struct resolution *resolution)
 		end_names(resolution);
 	else if (scratch->tree.shown.count > SHOWN_MOUNTS)
 		add_class(&name->classes, OBJECT_UNRESOLVED);
+	if (name->has_unknown_layer)
+		add_class(&name->classes, OBJECT_UNRESOLVED);
 	number = layer < OVERLAY_DEPTH && name->layers[layer] ?
 		own_namespace(resolution->scope, name->mnt, name->place) :
 		0;

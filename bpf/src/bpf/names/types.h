@@ -62,9 +62,10 @@ struct name {
 	__u64 mnt;    /* 0: only the canonical paths count */
 	/* Dentries of the file in an overlay's layers; 0: none, or not counted. */
 	__u64 layers[OVERLAY_DEPTH];
-	__u64 shown_by;	       /* mount of one of its canonical paths; 0: it has none */
-	__u32 place;	       /* enum place, or the mount namespace that the mount is in */
-	__u32 first_canonical; /* class of a canonical path; NO_CLASS: there is none */
+	__u32 has_unknown_layer; /* it is in a layer that could not be found */
+	__u64 shown_by;		 /* mount of one of its canonical paths; 0: it has none */
+	__u32 place;		 /* enum place, or the mount namespace that the mount is in */
+	__u32 first_canonical;	 /* class of a canonical path; NO_CLASS: there is none */
 	/* Class of another one, if it differs; SUBJECT_CONFLICT: more than two differ. */
 	__u32 other_canonical;
 	__u32 names;		   /* number of its paths */
