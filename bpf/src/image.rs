@@ -32,10 +32,27 @@ pub struct Generation<'a> {
     /// Inode number of the host's mount namespace; containers are outside of it. 0: no task enters a
     /// container.
     pub host_mount_namespace: u32,
-    /// The domains that have rules: number (up to [`MAX_DOMAIN`]), tables and mount tree. Tables that several
-    /// domains refer to are stored once.
-    pub domains: &'a [(u32, &'a Domain, MountTree)],
-    /// Number of alerts per rule, domain and second before the rest are only counted; 0: unlimited.
+    /// The domains that have rules. Tables that several of them refer to are stored once.
+    pub domains: &'a [DomainRules<'a>],
+}
+
+/// `DomainRules` are the rules of one domain in a [`Generation`].
+#[derive(Clone, Debug)]
+pub struct DomainRules<'a> {
+    /// The domain's number, up to [`MAX_DOMAIN`].
+    pub number: u32,
+    /// The tables.
+    pub tables: &'a Domain,
+    /// The mount tree of the domain's workload.
+    pub tree: MountTree,
+    /// The settings.
+    pub settings: DomainSettings,
+}
+
+/// `DomainSettings` say how a domain's rules are enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DomainSettings {
+    /// Number of alerts per rule and second before the rest are only counted; 0: unlimited.
     pub alerts_per_second: u32,
     /// True if a program that has rights by `fromSource` starts as if it were setuid.
     pub secure_sources: bool,
@@ -46,7 +63,7 @@ impl Generation<'_> {
     /// tables are too large.
     pub(crate) fn words(&self) -> Result<Vec<u64>, BpfError> {
         let refuse = |reason: String| BpfError::Generation { id: self.id, reason };
-        if self.domains.iter().any(|(number, ..)| *number > MAX_DOMAIN) {
+        if self.domains.iter().any(|domain| domain.number > MAX_DOMAIN) {
             return Err(refuse(format!("domains are numbered up to {MAX_DOMAIN}")));
         }
         // The head of domain 0 gives the generation and the host's mount namespace, even if the host has no
@@ -59,7 +76,7 @@ impl Generation<'_> {
         };
         words[..DOMAIN_WORDS].copy_from_slice(&head_words(&nobodys));
         let mut laid: Vec<(&Domain, Tables)> = Vec::new();
-        for (number, domain, tree) in self.domains {
+        for DomainRules { number, tables: domain, tree, settings } in self.domains {
             let known = laid.iter().find(|(known, _)| std::ptr::eq(*known, *domain));
             let tables = known.map(|(_, tables)| *tables).unwrap_or_else(|| {
                 let tables = Tables::append(&mut words, domain);
@@ -68,13 +85,13 @@ impl Generation<'_> {
             });
             let head = image_domain {
                 flags: flags(domain)
-                    | if self.secure_sources { domain_flag::DOMAIN_SECURE_SOURCES.0 } else { 0 },
+                    | if settings.secure_sources { domain_flag::DOMAIN_SECURE_SOURCES.0 } else { 0 },
                 generation: self.id,
                 object_count: domain.path.object_count,
                 cells: tables.cells,
                 vectors: tables.vectors,
                 mount_namespace: if *number == HOST_DOMAIN { tree.mount_namespace } else { 0 },
-                alerts_per_second: self.alerts_per_second,
+                alerts_per_second: settings.alerts_per_second,
                 elsewhere: domain.path.objects.walk(ELSEWHERE),
                 no_subject: 0,
                 objects: tables.objects,

@@ -41,7 +41,7 @@ pub use enforcer::{Enforcer, Labelled, Labeller};
 pub use error::BpfError;
 pub use event::{Access, Event, Events, Guard, Hook, PathAccess, Task};
 pub use hooks::sees_file_attributes;
-pub use image::Generation;
+pub use image::{DomainRules, DomainSettings, Generation};
 pub use leftover::Leftover;
 pub use mount_tree::{LinkedFile, MountTree, kernel_device};
 pub use probe::{Probe, ProgramProbe, ProofError, active_modules, probe};

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use armor_policy::{Domain, escaped_path};
+use armor_policy::{Domain, Links, PolicySet, escaped_path};
 use libbpf_rs::skel::OpenSkel;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::MAX_DOMAIN;
 use crate::enforcer::{Enforcer, open};
 use crate::error::BpfError;
 use crate::hooks::sees_file_attributes;
-use crate::image::Generation;
+use crate::image::{DomainRules, DomainSettings, Generation};
 use crate::judge::{self, JUDGE};
 use crate::mount_tree::MountTree;
 use crate::symbols;
@@ -216,9 +216,12 @@ impl Enforcer {
         self.make_live(&Generation {
             id: 0,
             host_mount_namespace: 0,
-            domains: &[(DOMAIN, &domain, tree)],
-            alerts_per_second: 0,
-            secure_sources: false,
+            domains: &[DomainRules {
+                number: DOMAIN,
+                tables: &domain,
+                tree,
+                settings: DomainSettings::default(),
+            }],
         })?;
         let before = self.counters()?.blocked;
         self.label(this.as_fd(), DOMAIN)?;
@@ -247,6 +250,6 @@ fn rule_against(path: &Path) -> Result<Domain, ProofError> {
          spec: {{nodeSelector: {{matchLabels: {{a: b}}}}, file: {{matchPaths: [{{path: {path:?}}}]}}, action: Block}}\n"
     );
     let policies = armor_policy::parse("probe", &policy).map_err(|error| refuse(error.to_string()))?;
-    armor_policy::compile(&policies.iter().collect::<Vec<_>>(), &Default::default())
+    armor_policy::compile(&[PolicySet::of(&policies)], &Links::new())
         .map_err(|error| refuse(error.to_string()))
 }

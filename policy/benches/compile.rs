@@ -1,7 +1,7 @@
 //! Measures how long parsing and compiling take, for 1, 100 and 10,000 rules.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
-use armor_policy::{CompileOptions, Policy, compile, parse};
+use armor_policy::{Links, Policy, PolicySet, compile, parse};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -53,9 +53,9 @@ fn benchmarks(criterion: &mut Criterion) {
     group.sample_size(10);
     for rules in [1, 100, 10_000] {
         let policies = policies(rules);
-        let policies: Vec<&Policy> = policies.iter().collect();
-        group.bench_with_input(BenchmarkId::from_parameter(rules), &policies, |bencher, policies| {
-            bencher.iter(|| compile(black_box(policies), &CompileOptions::default()).unwrap());
+        let sets = [PolicySet::of(&policies)];
+        group.bench_with_input(BenchmarkId::from_parameter(rules), &sets, |bencher, sets| {
+            bencher.iter(|| compile(black_box(sets), &Links::new()).unwrap());
         });
     }
     group.finish();

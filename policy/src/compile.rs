@@ -1,16 +1,35 @@
 //! Compiles the policies of one domain to the tables of a [`Domain`]. What rules mean is said in
 //! [`crate::precedence`], and for each kind of rule in its own module.
 
+use crate::decision::Posture;
 use crate::domain::Domain;
 use crate::model::Policy;
 use crate::path;
-use crate::precedence::error::{CompileError, CompileOptions, MAX_SLOTS};
-use crate::precedence::links::trimmed;
+use crate::precedence::error::{CompileError, MAX_SLOTS};
+use crate::precedence::links::{Links, trimmed};
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::Subjects;
 use std::collections::BTreeSet;
 
-/// Returns all paths that [`CompileOptions::links`] may resolve, without a last `/`: those of sources, and
+/// A `PolicySet` holds policies that came together, in one bundle.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet<'a> {
+    /// The bundle's name, for alerts; no two sets of a domain have the same one.
+    pub bundle: &'a str,
+    /// The posture of the allow-lists that these policies make.
+    pub posture: Posture,
+    /// The policies.
+    pub policies: Vec<&'a Policy>,
+}
+
+impl<'a> PolicySet<'a> {
+    /// Returns a set of policies that are in no bundle, with the default posture.
+    pub fn of(policies: impl IntoIterator<Item = &'a Policy>) -> Self {
+        Self { policies: policies.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// Returns all paths that [`Links`] may resolve, without a last `/`: those of sources, and
 /// those that rules name.
 pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
@@ -23,14 +42,15 @@ pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     paths
 }
 
-/// Compiles the policies of one domain.
+/// Compiles the policies of one domain. In a domain under policies of several bundles, the rules of all have
+/// one order of precedence; where several make an allow-list, the strictest of their postures counts.
 ///
 /// # Errors
 /// Fails if the tables would be too large, naming the policy to blame, or if a link leads to an invalid path.
-pub fn compile(policies: &[&Policy], options: &CompileOptions) -> Result<Domain, CompileError> {
-    let rules = Rules::new(policies, options)?;
+pub fn compile(sets: &[PolicySet<'_>], links: &Links) -> Result<Domain, CompileError> {
+    let rules = Rules::new(sets, links)?;
     let subjects = Subjects::new(&rules);
-    let path = path::compile::compile(&rules, &subjects, options)?;
+    let path = path::compile::compile(&rules, &subjects, links)?;
     Ok(Domain {
         subjects: subjects.automaton(MAX_SLOTS).ok_or_else(|| rules.too_many_slots())?,
         subject_count: subjects.count(),

@@ -58,7 +58,8 @@ pub struct Decision(pub u32);
 impl Decision {
     /// Largest rule index that a decision can hold.
     pub const MAX_RULE: u32 = (1 << 30) - 1;
-    /// Rule index of a decision that the posture made, and no rule.
+    /// Rule index of a decision that the posture made, and no rule. Of several bundles it is the first one's
+    /// posture; those of the others follow the last rule.
     pub const RULE_DEFAULT: u32 = 0;
     /// Rule index of a refusal because the object has no path.
     pub const RULE_UNRESOLVED: u32 = 1;
@@ -102,6 +103,9 @@ impl std::fmt::Debug for Decision {
 /// A `RuleInfo` describes, for an alert, the rule that decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleInfo {
+    /// The name of the policy's bundle; empty if it is in none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub bundle: String,
     /// The policy's `metadata.name`, or `DefaultPosture` or `UnresolvedPath` for the two reserved rules.
     pub policy: String,
     /// The rule's place as `file:line`; empty for the reserved rules.

@@ -21,6 +21,7 @@ pub struct Domain {
     pub path: PathTables,
     /// The description of each rule for alerts. The first are reserved:
     /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
-    /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED).
+    /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED). After the rules come the
+    /// postures of further bundles.
     pub rules: Vec<RuleInfo>,
 }

@@ -15,11 +15,12 @@ pub mod names;
 pub mod path;
 pub mod precedence;
 
-pub use compile::{compile, literal_paths};
+pub use compile::{PolicySet, compile, literal_paths};
 pub use decision::Posture;
 pub use document::diagnostics::{Diagnostic, Diagnostics};
 pub use document::{Checked, check, parse};
 pub use domain::{Domain, SUBJECT_NONE};
 pub use escape::{escaped, escaped_path};
 pub use model::Policy;
-pub use precedence::error::{CompileError, CompileOptions};
+pub use precedence::error::CompileError;
+pub use precedence::links::Links;

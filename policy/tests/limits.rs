@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use armor_policy::automaton::Slot;
-use armor_policy::{CompileError, CompileOptions, Domain, Policy, compile, parse};
+use armor_policy::{CompileError, Domain, Links, Policy, PolicySet, compile, parse};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
 use std::sync::Mutex;
@@ -66,7 +66,7 @@ fn measured(policies: &[&Policy]) -> (Result<Domain, CompileError>, usize, Durat
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let start = Instant::now();
-    let result = compile(policies, &CompileOptions::default());
+    let result = compile(&[PolicySet::of(policies.iter().copied())], &Links::new());
     (result, MOST.load(Ordering::Relaxed) - before, start.elapsed())
 }
 
@@ -92,7 +92,7 @@ fn ten_thousand_paths_stay_small() {
 #[test]
 fn a_hundred_rules_take_little_of_the_kernels_memory() {
     let policies = [parsed("paths", &paths(50)), parsed("directories", &directories(50))];
-    let domain = compile(&policies.each_ref(), &CompileOptions::default()).unwrap();
+    let domain = compile(&[PolicySet::of(&policies)], &Links::new()).unwrap();
     let kernel = size_of::<Slot>() * domain.path.objects.slots.len()
         + 4 * domain.path.cells.len()
         + 32 * domain.path.vectors.len();
@@ -179,7 +179,7 @@ fn programs_times_paths_are_refused() {
 
 #[test]
 fn no_rules_permit_everything() {
-    let domain = compile(&[], &CompileOptions::default()).unwrap();
+    let domain = compile(&[], &Links::new()).unwrap();
     let class = domain.path.objects.class(domain.path.objects.walk(b"/bin/sh"));
     assert_eq!((class, domain.subject_count, domain.rules.len()), (0, 1, 2));
     assert!(domain.path.vectors.iter().flat_map(|vector| vector.0).all(|decision| decision.0 == 0));
@@ -187,9 +187,9 @@ fn no_rules_permit_everything() {
 
 #[test]
 fn a_link_must_be_a_path() {
-    let mut options = CompileOptions::default();
-    options.links.insert("/etc/x".into(), vec!["/y".into(), "../y".into()]);
+    let mut links = Links::new();
+    links.insert("/etc/x".into(), vec!["/y".into(), "../y".into()]);
     let policy = parsed("p", "  file: {matchPaths: [{path: /etc/x}]}\n");
-    let error = compile(&[&policy], &options).unwrap_err();
+    let error = compile(&[PolicySet::of([&policy])], &links).unwrap_err();
     assert_eq!(error, CompileError::Link { from: "/etc/x".into(), to: "../y".into() });
 }

@@ -10,11 +10,11 @@ use armor_policy::path::glob::Glob;
 use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
-use armor_policy::{CompileOptions, Domain, Posture, compile, literal_paths};
+use armor_policy::{Domain, Links, PolicySet, Posture, compile, literal_paths};
 use oracle::By;
 use oracle::path::{Object, evaluate};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 /// Generates few names, so that random rules match random paths.
 fn name() -> impl Strategy<Value = String> {
@@ -125,18 +125,31 @@ fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>>
     })
 }
 
-fn options() -> impl Strategy<Value = CompileOptions> {
-    let posture = prop::sample::select(vec![Posture::Allow, Posture::Audit, Posture::Block]);
+/// Generates the postures of two bundles, and for each policy whether it is in the second one.
+fn bundles() -> impl Strategy<Value = ([Posture; 2], Vec<bool>)> {
+    let posture = || prop::sample::select(vec![Posture::Allow, Posture::Audit, Posture::Block]);
+    ([posture(), posture()], prop::collection::vec(any::<bool>(), 4))
+}
+
+/// Returns the policies in their bundles.
+fn sets<'a>(policies: &'a [Policy], (postures, second): &([Posture; 2], Vec<bool>)) -> Vec<PolicySet<'a>> {
+    let of = |bundle: &'static str, posture: Posture, is_second: bool| PolicySet {
+        bundle,
+        posture,
+        policies: policies.iter().zip(second).filter(|(_, at)| **at == is_second).map(|(of, _)| of).collect(),
+    };
+    vec![of("one", postures[0], false), of("two", postures[1], true)]
+}
+
+fn links() -> impl Strategy<Value = Links> {
     let to = prop_oneof![4 => path(), 1 => Just("/".to_owned())];
     let programs =
         prop::sample::subsequence(vec![("/bin/a".to_owned(), vec!["/usr/bin/a".to_owned()])], 0..=1);
     let ends = prop::collection::vec(to, 0..3);
-    (posture, prop::collection::btree_map(path(), ends, 0..3), programs).prop_map(
-        |(posture, mut links, programs)| {
-            links.extend(programs);
-            CompileOptions { posture, links }
-        },
-    )
+    (prop::collection::btree_map(path(), ends, 0..3), programs).prop_map(|(mut links, programs)| {
+        links.extend(programs);
+        links
+    })
 }
 
 /// Generates random paths of files and directories.
@@ -144,13 +157,7 @@ fn paths() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(prop_oneof![path(), directory()], 1..12)
 }
 
-fn compare(
-    policies: &[&Policy],
-    options: &CompileOptions,
-    domain: &Domain,
-    program: &str,
-    object: Object<'_>,
-) {
+fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str, object: Object<'_>) {
     let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
     let class = match object {
         Object::Path(path) => domain.path.objects.class(domain.path.objects.walk(path)),
@@ -161,15 +168,16 @@ fn compare(
         for owner in [false, true] {
             let decision = domain.path.vector(subject, class).decision(permission, owner);
             let info = &domain.rules[decision.rule() as usize];
-            let (verdict, by) = evaluate(policies, options, program, object, permission, owner);
+            let (verdict, by) = evaluate(sets, links, program, object, permission, owner);
             let expected = match by {
-                By::Nobody | By::Posture => ("DefaultPosture".to_owned(), String::new()),
-                By::Unresolved => ("UnresolvedPath".to_owned(), String::new()),
-                By::Rule(policy, rule) => {
-                    (policy.name.clone(), format!("{}:{}", policy.file, rule.common.location.line))
+                By::Nobody => ("one", "DefaultPosture", String::new()),
+                By::Posture(bundle) => (bundle, "DefaultPosture", String::new()),
+                By::Unresolved => ("", "UnresolvedPath", String::new()),
+                By::Rule(bundle, policy, rule) => {
+                    (bundle, &*policy.name, format!("{}:{}", policy.file, rule.common.location.line))
                 }
             };
-            let found = (decision.verdict(), (info.policy.clone(), info.location.clone()));
+            let found = (decision.verdict(), (&*info.bundle, &*info.policy, info.location.clone()));
             let shown = match object {
                 Object::Path(path) => String::from_utf8_lossy(path).into_owned(),
                 other => format!("{other:?}"),
@@ -247,15 +255,17 @@ proptest! {
 
     #[test]
     fn tables_say_what_the_oracle_says(
-        policies in policies(1..6), options in options(), paths in paths(), reversed in any::<bool>(),
+        policies in policies(1..6), bundles in bundles(), links in links(), paths in paths(), reversed in any::<bool>(),
     ) {
-        let mut policies: Vec<&Policy> = policies.iter().collect();
-        let domain = compile(&policies, &options).unwrap();
+        let mut sets = sets(&policies, &bundles);
+        let policies: Vec<&Policy> = policies.iter().collect();
+        let domain = compile(&sets, &links).unwrap();
         check_shape(&domain);
         check_below(&domain);
         if reversed {
-            policies.reverse();
-            prop_assert_eq!(&compile(&policies, &options).unwrap(), &domain, "the order of documents matters");
+            sets.reverse();
+            sets.iter_mut().for_each(|set| set.policies.reverse());
+            prop_assert_eq!(&compile(&sets, &links).unwrap(), &domain, "the order of documents matters");
         }
         let mut paths: BTreeSet<String> = paths.into_iter().collect();
         for path in literal_paths(&policies) {
@@ -265,10 +275,10 @@ proptest! {
             for path in &paths {
                 let walked = path.bytes().fold(domain.path.objects.walk(b""), |state, byte| domain.path.objects.step(state, byte));
                 prop_assert_eq!(domain.path.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
-                compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
+                compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));
             }
-            compare(&policies, &options, &domain, program, Object::Anonymous);
-            compare(&policies, &options, &domain, program, Object::Unresolved);
+            compare(&sets, &links, &domain, program, Object::Anonymous);
+            compare(&sets, &links, &domain, program, Object::Unresolved);
         }
     }
 }
@@ -277,16 +287,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn many_rules_and_patterns_together(policies in policies(20..60), options in options(), paths in paths()) {
-        let policies: Vec<&Policy> = policies.iter().collect();
-        let domain = match compile(&policies, &options) {
+    fn many_rules_and_patterns_together(
+        policies in policies(20..60), bundles in bundles(), links in links(), paths in paths(),
+    ) {
+        let sets = sets(&policies, &bundles);
+        let domain = match compile(&sets, &links) {
             Ok(domain) => domain,
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
         check_shape(&domain);
         for program in PROGRAMS {
             for path in &paths {
-                compare(&policies, &options, &domain, program, Object::Path(path.as_bytes()));
+                compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));
             }
         }
     }
@@ -300,9 +312,7 @@ fn paths_longer_than_any_rule_still_have_a_class() {
          spec: {{nodeSelector: {{matchLabels: {{a: b}}}}, file: {{{rules}}}}}}}"
     );
     let policies = armor_policy::parse("p.yaml", &text).unwrap();
-    let policies: Vec<&Policy> = policies.iter().collect();
-    let options = CompileOptions { links: BTreeMap::new(), ..CompileOptions::default() };
-    let domain = compile(&policies, &options).unwrap();
+    let domain = compile(&[PolicySet::of(&policies)], &Links::new()).unwrap();
     let deep = "/a".repeat(2047);
     let class = domain.path.objects.class(domain.path.objects.walk(deep.as_bytes()));
     assert_eq!(domain.path.vector(0, class).decision(Permission::Read, true).verdict(), Verdict::Block);

@@ -5,7 +5,7 @@ use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
 use armor_policy::decision::Verdict;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
-use armor_policy::{CompileOptions, Domain, Policy, Posture, compile, parse};
+use armor_policy::{Domain, Links, Policy, PolicySet, Posture, compile, parse};
 
 /// Returns a host policy made from the lines of its spec.
 fn policy(name: &str, spec: &str) -> Policy {
@@ -19,8 +19,7 @@ fn policy(name: &str, spec: &str) -> Policy {
 fn compiled(posture: Posture, specs: &[&str]) -> Domain {
     let policies: Vec<Policy> =
         specs.iter().enumerate().map(|(i, spec)| policy(&format!("p{i}"), spec)).collect();
-    compile(&policies.iter().collect::<Vec<_>>(), &CompileOptions { posture, ..CompileOptions::default() })
-        .unwrap()
+    compile(&[PolicySet { posture, ..PolicySet::of(&policies) }], &Links::new()).unwrap()
 }
 
 /// Returns the verdict, and the message of the rule that decided or, if it has none, its policy.
@@ -339,7 +338,7 @@ fn rules_inherit_from_the_section_and_the_section_from_the_spec() {
         (plain.severity, plain.tags.len(), plain.message.as_str(), plain.action),
         (0, 0, "", Action::Block)
     );
-    let domain = compile(&[&inherited], &CompileOptions::default()).unwrap();
+    let domain = compile(&[PolicySet::of([&inherited])], &Links::new()).unwrap();
     let info = &domain.rules[4];
     assert_eq!((info.policy.as_str(), info.location.as_str(), info.severity), ("p", "p:19", 3));
     assert_eq!(
@@ -385,7 +384,7 @@ fn a_rule_matches_what_is_written_and_what_that_resolves_to() {
     assert_eq!(paths, ["/bin/sh", "/bin/sleep", "/lib", "/sbin"]);
     let links =
         paths.iter().map(|path| (path.clone(), vec![format!("/usr{path}"), format!("/b{path}")])).collect();
-    let domain = compile(&[&policy], &CompileOptions { links, ..CompileOptions::default() }).unwrap();
+    let domain = compile(&[PolicySet::of([&policy])], &links).unwrap();
     check(
         &domain,
         "/usr/bin/sh /usr/bin/sleep exec * block

@@ -29,7 +29,7 @@ end_agent() {
   [ $status -eq "$2" ] || fail "the agent ended with status $status on $1"
 }
 status_has() { hzn-armor-agent status --json >status.json 2>&1 && grep -q "$1" status.json; }
-enforces_serial() { status_has "\"BundleSerial\": $1" && status_has '"State": "enforcing"'; }
+enforces_serial() { status_has "\"Serial\": $1," && status_has '"State": "enforcing"'; }
 blocked() {
   ! said=$(cat "$secret" 2>&1) || fail "$1: permitted"
   case $said in *"Permission denied"*) ;; *) fail "$1: $said" ;; esac
@@ -180,7 +180,7 @@ build_for elsewhere 1 && operator hzn-armor bundle publish --service hzn-armor e
 build_for gateway 1 && operator hzn-armor bundle publish --service hzn-armor gateway.bundle
 start_agent
 within 120 enforces_serial 1
-status_has '"Bundle": "gateway"' || fail "not the machine's own bundle: $(cat status.json)"
+status_has '"Name": "gateway"' || fail "not the machine's own bundle: $(cat status.json)"
 ! grep -q elsewhere status.json || fail "a bundle for another node is reported: $(cat status.json)"
 blocked "on a machine without an ESS"
 collected() {

@@ -22,7 +22,7 @@ start_agent "$(agreement agent-1)"
 start_workload web "$web_agreement" --volume /srv/web:/data workload:1 /bin/sh /bin/web.sh
 start_workload beside "$(agreement beside)" workload:1 /bin/sleep 100000
 publish 1
-within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
 held "the agent's container enforces the bundle from the hub"
 
 denied /srv/node-secret cat /srv/node-secret
@@ -79,7 +79,7 @@ held "a container that is made without an agent is under the policies for all co
 # It also goes on while another agent takes over.
 rm /srv/web/quiet
 start_agent "$(agreement agent-2)"
-within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
 before=$(probes blocked)
 within 30 more blocked $((before + 2))
 be_quiet
@@ -98,7 +98,7 @@ held "a container that was made meanwhile is under its own policies then"
 rm /srv/web/quiet
 end_agreement "$agent"
 start_agent "$(agreement agent-3)" definition-of-next
-within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
 within 60 next_alone
 before=$(probes blocked)
 within 30 more blocked $((before + 2))
@@ -112,7 +112,7 @@ held "an upgrade to an image with other programs permits nothing meanwhile, and 
 
 if [ -e /node/hzn ]; then
   publish_by_hzn 2
-  within 60 status_is '.State == "enforcing" and .BundleSerial == 2'
+  within 60 status_is '.State == "enforcing" and .Bundles[0].Serial == 2'
   denied /srv/node-secret cat /srv/node-secret
   denied /bin/id docker exec "$web" /bin/id
   within 60 all_collected

@@ -6,7 +6,7 @@
 set_up
 start_agent "$(agreement agent-1)"
 publish 1
-within 120 status_is '.State == "degraded" and .BundleSerial == 1'
+within 120 status_is '.State == "degraded" and .Bundles[0].Serial == 1'
 jq -e '.Reasons | any(contains("bpf"))' status.json >/dev/null || fail "the status does not say why: $(cat status.json)"
 docker logs "$agent" 2>&1 | grep -q 'NOTHING IS ENFORCED: .*bpf' || fail "the log does not say that nothing is enforced, and why"
 held "the agent says that nothing is enforced, and why"

@@ -46,7 +46,7 @@ cp operator.pem /var/lib/hzn-armor/trust/trust.d
 must hzn-armor bundle build --name web --serial 1 --out payload.json policy.yaml
 must hzn-armor bundle sign --key operator.key --out /etc/hzn-armor/bundles/web.bundle payload.json
 hzn-armor-agent run >agent.log 2>&1 &
-within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
 within 60 status_is '.Containers.Ruled == 1'
 denied /bin/id podman exec before /bin/id
 denied /srv/secret podman exec before /bin/cat /srv/secret

@@ -7,7 +7,7 @@
 agent=$(agreement agent-3)-hzn-armor-agent
 
 start_dockerd
-within 180 status_is '.State == "offline" and .BundleSerial >= 1 and .Generation > 0'
+within 180 status_is '.State == "offline" and .Bundles[0].Serial >= 1 and .Generation > 0'
 denied /srv/node-secret cat /srv/node-secret
 held "after a reboot without a hub, the agent's container enforces what was in force"
 

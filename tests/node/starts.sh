@@ -10,7 +10,7 @@ no_dockerd() { [ ! -e /var/run/docker.pid ]; }
 set_up --live-restore
 start_agent "$(agreement agent-1)"
 publish 1
-within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
 
 # Two at a time, each under its own agreement, without and with the privileges that a container can be given.
 new=0

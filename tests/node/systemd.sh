@@ -43,7 +43,7 @@ EOF
 # here on.
 touch /etc/machine-id
 (container=guest unshare -p -f sh -c 'mount -t proc none /proc && exec /usr/lib/systemd/systemd --unit=hzn-armor-agent.service' &)
-within 180 status_is '.State == "enforcing" and .BundleSerial == 1'
+within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
 denied "under the unit"
 within 30 status_is '.Kernel.Blocked == 1 and .Spool.Last == 1'
 held "systemd's agent enforces a bundle from a directory, and has the alert"

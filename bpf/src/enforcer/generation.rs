@@ -9,7 +9,7 @@ use super::{Enforcer, leading_u32};
 use crate::HOST_DOMAIN;
 use crate::contract::{self, linked_key};
 use crate::error::BpfError;
-use crate::image::{Generation, generation_of, image_map};
+use crate::image::{DomainRules, Generation, generation_of, image_map};
 use crate::iterator::{NAMESPACES, position};
 use crate::mount_tree::MountTree;
 use crate::pins;
@@ -30,7 +30,7 @@ impl Enforcer {
     pub(crate) fn make_live(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         let words = generation.words()?;
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
-        for (number, domain, tree) in generation.domains {
+        for DomainRules { number, tables: domain, tree, .. } in generation.domains {
             self.name_linked_files(generation.id, *number, domain, tree)?;
             self.record_entry_root(*number, tree)?;
         }

@@ -1,14 +1,15 @@
 //! Keeps the facts about the agent in one place and turns them into reports.
 //!
-//! The state's name follows from the facts and is never set: `degraded` if there is a [`Problem`] or the
+//! The state's name follows from the facts and is never set: `degraded` if there is a [`Problem`] or a
 //! bundle has policies but none of them selects anything, `starting` while no bundle was accepted or the
 //! enforcement proof is missing, else `enforcing`. The hub gets [`AgentReport`]; only the node itself knows
 //! whether it is `offline`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use armor_alerts::status::{AgentReport, Refused};
+use armor_alerts::status::{AgentReport, BundleReport, Refused};
 use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_policy::model::Kind;
 use jiff::Timestamp;
@@ -27,8 +28,10 @@ pub enum Problem {
     Kernel,
     /// Enforcement ends with the agent.
     Pins,
-    /// The bundle accepted last is not in force.
+    /// The accepted bundles are not in force.
     Swap,
+    /// Stored bundles no longer compile.
+    Stored,
     /// Not all containers can be put under their rules.
     Containers,
     /// The container runtime does not answer.
@@ -53,40 +56,83 @@ pub enum Problem {
     Horizon,
 }
 
-/// `InForce` describes the bundle in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `InForce` describes what is in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InForce {
+    /// The accepted bundles, ordered by name.
+    pub bundles: Vec<BundleInForce>,
+    /// Number of containers under rules.
+    pub containers: usize,
+    /// The policies of all bundles.
+    pub policies: Arc<[PolicyInForce]>,
+    /// All containers, each with its policies.
+    pub ruled: Arc<[ContainerRules]>,
+    /// Notes on rules without effect, and what to write instead.
+    pub notes: Vec<String>,
+}
+
+impl InForce {
+    /// Returns whether enforcement ends when the agent is stopped in an orderly way: if all bundles that have
+    /// policies ask for that.
+    pub fn is_lifted_on_stop(&self) -> bool {
+        let lifts = |bundle: &&BundleInForce| bundle.on_agent_stop == OnAgentStop::Lift;
+        let mut with_policies = self.bundles.iter().filter(|bundle| bundle.policies() > 0);
+        self.bundles.iter().any(|bundle| lifts(&bundle)) && with_policies.all(|bundle| lifts(&bundle))
+    }
+}
+
+/// A `BundleInForce` describes an accepted bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleInForce {
     /// The bundle's name.
-    pub bundle: String,
+    pub name: String,
     /// The bundle's serial.
     pub serial: u64,
     /// Time of expiry; an expired bundle stays in force.
     pub expires: Timestamp,
-    /// Number of policies that select something on this node.
+    /// Number of its policies that select something on this node.
     pub selected: usize,
-    /// Names of the policies that select nothing.
+    /// Names of its policies that select nothing.
     pub idle: Vec<String>,
-    /// True if there are policies for containers, which may come at any time.
+    /// True if it has policies for containers, which may come at any time.
     pub for_containers: bool,
-    /// Number of containers under the bundle's rules.
-    pub containers: usize,
-    /// The bundle's policies.
-    pub policies: Arc<[PolicyInForce]>,
-    /// All containers, each with the names of its policies.
-    pub ruled: Arc<[ContainerRules]>,
-    /// Notes on rules without effect, and what to write instead.
-    pub notes: Vec<String>,
     /// The bundle's setting for enforcement after an orderly stop of the agent.
     pub on_agent_stop: OnAgentStop,
     /// The bundle's setting for processes with preexisting handles that the policies refuse.
     pub already_held: AlreadyHeld,
 }
 
-/// A `PolicyInForce` is a policy of the bundle in force.
+impl BundleInForce {
+    /// Returns the number of its policies.
+    pub fn policies(&self) -> usize {
+        self.selected + self.idle.len()
+    }
+}
+
+/// A `PolicyName` names a policy on the node, where two bundles may have policies of one name. It is shown as
+/// `bundle/policy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyName {
+    /// The name of the policy's bundle; empty for decisions that are of no bundle.
+    pub bundle: String,
+    /// The policy's name.
+    pub policy: String,
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.bundle.is_empty() {
+            write!(f, "{}/", self.bundle)?;
+        }
+        f.write_str(&self.policy)
+    }
+}
+
+/// A `PolicyInForce` is a policy of a bundle in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyInForce {
     /// The policy's name.
-    pub name: String,
+    pub name: PolicyName,
     /// Kind of the policy, for hosts or containers.
     pub kind: Kind,
     /// Number of workloads under the policy: containers, or the host.
@@ -101,7 +147,7 @@ pub struct ContainerRules {
     pub id: String,
     /// The container's name.
     pub name: String,
-    /// Names of the policies that select it.
+    /// Names of the policies that select it, as `bundle/policy`.
     pub policies: Vec<String>,
 }
 
@@ -130,7 +176,7 @@ pub struct HealthFacts {
     pub proven: bool,
     /// The present problems, each with its reason.
     pub problems: BTreeMap<Problem, String>,
-    /// The bundle in force.
+    /// What is in force; `None` if no bundle was accepted so far.
     pub in_force: Option<InForce>,
     /// The latest refused bundles.
     pub refused: VecDeque<Refused>,
@@ -155,17 +201,25 @@ impl HealthFacts {
         match &self.in_force {
             None => reasons.push("no bundle was accepted so far: nothing is enforced".to_owned()),
             Some(in_force) => {
-                let count = in_force.idle.len();
-                if in_force.selected == 0 && !in_force.for_containers {
-                    degraded |= count > 0;
-                    reasons.push(format!(
-                        "nothing is enforced: none of the bundle's {count} policies selects this node"
-                    ));
-                } else if in_force.expires <= Timestamp::now() {
-                    reasons.push(format!("the bundle expired at {}", in_force.expires));
+                for bundle in &in_force.bundles {
+                    let BundleInForce { name, expires, idle, .. } = bundle;
+                    if bundle.policies() == 0 {
+                        reasons.push(format!(
+                            "bundle {name} has no policies: what it enforced before is lifted"
+                        ));
+                    } else if bundle.selected == 0 && !bundle.for_containers {
+                        degraded = true;
+                        reasons.push(format!(
+                            "bundle {name}: nothing is enforced: none of its {} policies selects this node",
+                            idle.len()
+                        ));
+                    } else if *expires <= Timestamp::now() {
+                        reasons.push(format!("bundle {name} expired at {expires}"));
+                    }
+                    reasons.extend(
+                        idle.iter().map(|policy| format!("policy {name}/{policy}: no workload selected")),
+                    );
                 }
-                reasons
-                    .extend(in_force.idle.iter().map(|name| format!("policy {name}: no workload selected")));
                 reasons.extend(in_force.notes.iter().map(|note| shortened(note)));
             }
         }
@@ -174,10 +228,11 @@ impl HealthFacts {
             (false, Some(_)) if self.proven => "enforcing",
             (false, _) => "starting",
         };
-        let (bundle, bundle_serial) =
-            self.in_force.as_ref().map(|bundle| (bundle.bundle.clone(), bundle.serial)).unwrap_or_default();
+        let bundles = self.in_force.iter().flat_map(|in_force| &in_force.bundles).map(|bundle| {
+            BundleReport { name: bundle.name.clone(), serial: bundle.serial, policies: bundle.policies() }
+        });
         let refused = self.refused.iter().cloned().collect();
-        AgentReport { state: state.to_owned(), since: None, reasons, bundle, bundle_serial, refused }
+        AgentReport { state: state.to_owned(), since: None, reasons, bundles: bundles.collect(), refused }
     }
 }
 
@@ -224,8 +279,7 @@ impl Reporter {
         change(&mut facts);
         let mut new = facts.report();
         self.report.send_if_modified(|old| {
-            let is_same_state =
-                (&new.state, &new.bundle, new.bundle_serial) == (&old.state, &old.bundle, old.bundle_serial);
+            let is_same_state = (&new.state, &new.bundles) == (&old.state, &old.bundles);
             new.since = if is_same_state { old.since } else { Some(Timestamp::now()) };
             if *old == new {
                 return false;
@@ -264,20 +318,37 @@ mod tests {
     use super::*;
 
     fn in_force(selected: usize, idle: &[&str]) -> Option<InForce> {
-        Some(InForce {
-            bundle: "edge".into(),
+        Some(InForce { bundles: vec![bundle("edge", selected, idle)], ..InForce::default() })
+    }
+
+    fn bundle(name: &str, selected: usize, idle: &[&str]) -> BundleInForce {
+        BundleInForce {
+            name: name.to_owned(),
             serial: 2,
             expires: "2099-01-01T00:00:00Z".parse().unwrap(),
             selected,
             idle: idle.iter().map(|name| (*name).to_owned()).collect(),
             for_containers: false,
-            containers: 0,
-            policies: Arc::default(),
-            ruled: Arc::default(),
-            notes: Vec::new(),
             on_agent_stop: OnAgentStop::Keep,
             already_held: AlreadyHeld::Report,
-        })
+        }
+    }
+
+    #[test]
+    fn one_bundle_that_keeps_enforcement_keeps_it_for_all() {
+        let lifted = |bundles: &[(&str, usize, OnAgentStop)]| {
+            let bundles = bundles.iter().map(|(name, selected, on_agent_stop)| BundleInForce {
+                on_agent_stop: *on_agent_stop,
+                ..bundle(name, *selected, &[])
+            });
+            InForce { bundles: bundles.collect(), ..InForce::default() }.is_lifted_on_stop()
+        };
+        use OnAgentStop::{Keep, Lift};
+        assert!(!lifted(&[]));
+        assert!(lifted(&[("a", 1, Lift)]) && !lifted(&[("a", 1, Keep)]));
+        assert!(!lifted(&[("a", 1, Lift), ("b", 1, Keep)]));
+        assert!(lifted(&[("a", 1, Lift), ("b", 0, Keep)]), "b has no policies");
+        assert!(!lifted(&[("a", 0, Keep)]) && lifted(&[("a", 0, Lift)]));
     }
 
     #[test]
@@ -289,11 +360,19 @@ mod tests {
         assert_eq!(word(&facts), "starting", "nobody saw a denial so far");
         facts.proven = true;
         assert_eq!(word(&facts), "enforcing");
-        assert_eq!(facts.report().reasons, ["policy web: no workload selected"]);
+        assert_eq!(facts.report().reasons, ["policy edge/web: no workload selected"]);
         facts.in_force = in_force(0, &["web"]);
         assert_eq!(word(&facts), "degraded", "nothing is enforced although the bundle has policies");
-        facts.in_force = in_force(0, &["web"]).map(|bundle| InForce { for_containers: true, ..bundle });
+        let bundles = vec![BundleInForce { for_containers: true, ..bundle("edge", 0, &["web"]) }];
+        facts.in_force = Some(InForce { bundles, ..InForce::default() });
         assert_eq!(word(&facts), "enforcing", "its containers may come");
+        let bundles = vec![bundle("edge", 1, &[]), bundle("fleet", 0, &["db"])];
+        facts.in_force = Some(InForce { bundles, ..InForce::default() });
+        assert_eq!(word(&facts), "degraded", "one of two bundles enforces nothing");
+        let reason = "bundle fleet: nothing is enforced: none of its 1 policies selects this node";
+        assert_eq!(facts.report().reasons, [reason, "policy fleet/db: no workload selected"]);
+        let reported = facts.report().bundles.into_iter().map(|bundle| (bundle.name, bundle.policies));
+        assert_eq!(reported.collect::<Vec<_>>(), [("edge".to_owned(), 1), ("fleet".to_owned(), 1)]);
         facts.in_force = in_force(0, &[]);
         assert_eq!(word(&facts), "enforcing", "lifted, as the bundle says");
         facts.problems.insert(Problem::Kernel, "no BPF".into());

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use armor_alerts::status::BundleReport;
 use armor_base::file::{self, FileError, Links};
 use armor_console as console;
 use armor_policy::escaped_path;
@@ -18,7 +19,7 @@ use serde::Serialize;
 
 use crate::base::disk::{MAX_FILE, unusable};
 use crate::base::lock::InstanceLock;
-use crate::base::report::{ContainerRules, Offline};
+use crate::base::report::{ContainerRules, Offline, PolicyName};
 use crate::events::alerts::{AlertCounts, RESERVED};
 use crate::node::status::{ContainerFigures, FILE, PolicyFigures, Status};
 
@@ -172,9 +173,19 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
             (false, _) => "no".to_owned(),
         },
     );
-    match report.bundle.as_str() {
-        "" => line("bundle", "none"),
-        name => line("bundle", &format!("{name} serial {}, generation {generation}", report.bundle_serial)),
+    if report.bundles.is_empty() {
+        line("bundle", "none");
+    }
+    for BundleReport { name, serial, policies } in &report.bundles {
+        let policies = match policies {
+            0 => "lifted".to_owned(),
+            1 => "1 policy".to_owned(),
+            count => format!("{count} policies"),
+        };
+        line("bundle", &format!("{name} serial {serial}, {policies}"));
+    }
+    if *generation > 0 {
+        line("generation", &format!("{generation}"));
     }
     for reason in &report.reasons {
         line("because", reason);
@@ -236,7 +247,8 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
 }
 
 fn policy_line(policy: &PolicyFigures) -> String {
-    let PolicyFigures { name, host, workloads, seen: AlertCounts { blocked, audited } } = policy;
+    let PolicyFigures { bundle, name, host, workloads, seen: AlertCounts { blocked, audited } } = policy;
+    let full_name = PolicyName { bundle: bundle.clone(), policy: name.clone() };
     let of = match (host, workloads) {
         _ if RESERVED.contains(&name.as_str()) => "beside the policies".to_owned(),
         (true, 0) => "not for this host".to_owned(),
@@ -244,7 +256,7 @@ fn policy_line(policy: &PolicyFigures) -> String {
         (false, 1) => "1 container".to_owned(),
         (false, count) => format!("{count} containers"),
     };
-    format!("{name}: {of}, {blocked} blocked, {audited} audited since the agent started")
+    format!("{full_name}: {of}, {blocked} blocked, {audited} audited since the agent started")
 }
 
 #[cfg(test)]
@@ -255,7 +267,6 @@ mod tests {
     use crate::node::status::{StatusFile, last_offline};
     use crate::workloads::runtime::RuntimeState;
     use armor_alerts::status::AgentReport;
-    use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
     use armor_policy::model::Kind;
 
     #[test]
@@ -267,8 +278,10 @@ mod tests {
         let mut file = StatusFile::new(&state);
         let report = AgentReport {
             state: "enforcing".into(),
-            bundle: "edge".into(),
-            bundle_serial: 7,
+            bundles: vec![
+                BundleReport { name: "edge".into(), serial: 7, policies: 2 },
+                BundleReport { name: "fleet".into(), serial: 9, policies: 0 },
+            ],
             ..AgentReport::default()
         };
         let mut status = Status { report, ..Status::default() };
@@ -297,7 +310,7 @@ mod tests {
         for part in [
             "NOT running",
             "enforcement goes on",
-            "edge serial 7",
+            "bundle      edge serial 7, 2 policies\nbundle      fleet serial 9, lifted\n",
             "offline     since",
             "unidentified 3",
             "skipped     2",
@@ -305,7 +318,7 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         let json = serde_json::to_value(&found).unwrap();
-        assert_eq!((&json["State"], &json["BundleSerial"]), (&"not running".into(), &7.into()));
+        assert_eq!((&json["State"], &json["Bundles"][0]["Serial"]), (&"not running".into(), &7.into()));
     }
 
     #[test]
@@ -342,7 +355,9 @@ mod tests {
 
     #[test]
     fn policies_and_what_containers_are_under_are_named() {
-        let policy = |name: &str, kind, workloads| PolicyInForce { name: name.into(), kind, workloads };
+        let named = |bundle: &str, policy: &str| PolicyName { bundle: bundle.into(), policy: policy.into() };
+        let policy =
+            |name: &str, kind, workloads| PolicyInForce { name: named("edge", name), kind, workloads };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let ruled = |id: &str, name: &str, policies: &[&str]| ContainerRules {
             id: id.repeat(64),
@@ -350,12 +365,6 @@ mod tests {
             policies: names(policies),
         };
         let in_force = InForce {
-            bundle: "edge".into(),
-            serial: 1,
-            expires: Timestamp::UNIX_EPOCH,
-            selected: 2,
-            idle: Vec::new(),
-            for_containers: true,
             containers: 1,
             policies: [
                 policy("etc", Kind::Host, 1),
@@ -363,13 +372,17 @@ mod tests {
                 policy("web", Kind::Container, 1),
             ]
             .into(),
-            ruled: [ruled("a", "shop", &["web"]), ruled("b", "db", &[])].into(),
-            notes: Vec::new(),
-            on_agent_stop: OnAgentStop::Keep,
-            already_held: AlreadyHeld::Report,
+            ruled: [ruled("a", "shop", &["edge/web"]), ruled("b", "db", &[])].into(),
+            ..InForce::default()
         };
-        let seen = [("web", 3, 1), (RESERVED[0], 0, 5), ("of-a-bundle-before", 9, 9)]
-            .map(|(name, blocked, audited)| (name.to_owned(), AlertCounts { blocked, audited }));
+        let seen = [
+            (named("edge", "web"), 3, 1),
+            (named("edge", RESERVED[0]), 0, 5),
+            (named("fleet", RESERVED[0]), 6, 0),
+            (named("fleet", "web"), 9, 9),
+            (named("", RESERVED[1]), 1, 0),
+        ]
+        .map(|(name, blocked, audited)| (name, AlertCounts { blocked, audited }));
         let policies = PolicyFigures::of(Some(&in_force), &seen.into());
         let containers = ContainerFigures::new(&RuntimeState::Absent, 2, Some(&in_force));
         let status = Status { policies, containers, ..Status::default() };
@@ -377,16 +390,18 @@ mod tests {
         let text = |policies| super::text(&found, Path::new("/pins"), policies);
         let all = text(true);
         for line in [
-            "policy      etc: the host, 0 blocked, 0 audited since the agent started\n",
-            "policy      other-host: not for this host, 0 blocked,",
-            "policy      web: 1 container, 3 blocked, 1 audited",
-            "policy      DefaultPosture: beside the policies, 0 blocked, 5 audited",
-            "container   shop (aaaaaaaaaaaa): web\n",
+            "policy      edge/etc: the host, 0 blocked, 0 audited since the agent started\n",
+            "policy      edge/other-host: not for this host, 0 blocked,",
+            "policy      edge/web: 1 container, 3 blocked, 1 audited",
+            "policy      edge/DefaultPosture: beside the policies, 0 blocked, 5 audited",
+            "policy      fleet/DefaultPosture: beside the policies, 6 blocked, 0 audited",
+            "policy      UnresolvedPath: beside the policies, 1 blocked, 0 audited",
+            "container   shop (aaaaaaaaaaaa): edge/web\n",
             "container   db (bbbbbbbbbbbb): no policy\n",
         ] {
             assert!(all.contains(line), "{line} in {all}");
         }
-        assert!(!all.contains("before"), "{all}");
+        assert!(!all.contains("fleet/web"), "it is not in force: {all}");
         assert!(text(false).contains("policies    2 for hosts, 1 for containers, 2 select something"));
         assert!(!text(false).contains("shop"));
         let json = serde_json::to_value(&found).unwrap();
@@ -394,7 +409,7 @@ mod tests {
             (&json["Policies"][2]["Name"], &json["Policies"][2]["Blocked"]),
             (&"web".into(), &3.into())
         );
-        assert_eq!(json["Containers"]["Under"][0]["Policies"][0], "web");
+        assert_eq!(json["Containers"]["Under"][0]["Policies"][0], "edge/web");
     }
 
     #[test]

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use armor_alerts::alert::Alert;
 use armor_base::file::{self, FileError};
-use armor_bpf::{Access, EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree};
+use armor_bpf::{
+    Access, DomainRules, DomainSettings, EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree,
+};
 use armor_console as console;
 use armor_policy::decision::{Decision, Verdict};
 use armor_policy::document::{text, yaml};
@@ -31,6 +33,7 @@ use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, 
 use crate::cli::entry::{Begun, Entry, LAST_STANDARD};
 use crate::events::alerts::{self, Clocks, Fate, Origin, RuleTable};
 use crate::kernel::attach::attach;
+use crate::workloads::bundled::{BundleTerms, BundledPolicy};
 use crate::workloads::compiled::{self, CompiledPolicies};
 use crate::workloads::node_selector::NodeNames;
 use crate::workloads::root::Root;
@@ -101,9 +104,11 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         );
     }
     let policies = read_policies(&trial.policy)?;
-    let selected: Vec<&Policy> = policies.iter().collect();
+    let terms = Arc::new(BundleTerms { posture: trial.posture, ..BundleTerms::default() });
+    let with_terms = |policy| BundledPolicy { policy: Arc::new(policy), terms: Arc::clone(&terms) };
+    let policies: Vec<BundledPolicy> = policies.into_iter().map(with_terms).collect();
     let CompiledPolicies { domain: refusing, linked, notes, .. } =
-        compiled::build(&selected, trial.posture, &Root::of_process("self"))?;
+        compiled::build(&policies, &Root::of_process("self"))?;
     for note in notes {
         console::tell(format_args!("hzn-armor-agent: {note}"));
     }
@@ -130,9 +135,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let tree = MountTree::of_process("self").context("cannot read this process's mounts")?;
     let tree = MountTree { linked, ..tree };
     let secure = trial.secure_sources;
-    make_live(&mut enforcer, &[(DOMAIN, &domain, tree.clone())], secure)?;
+    make_live(&mut enforcer, &domain, tree.clone(), secure)?;
     let mut printer = Printer {
-        table: RuleTable::of("", 0, DOMAIN, &domain),
+        table: RuleTable::of(DOMAIN, &domain),
         origin: Origin { host_name: NodeNames::hostname(), ..Origin::default() },
         output,
     };
@@ -151,9 +156,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     let held = if trial.audit {
         // The search lists only handles that are refused, so the refusing rules are live while the command is
         // stopped.
-        make_live(&mut enforcer, &[(DOMAIN, &refusing, tree.clone())], secure)?;
+        make_live(&mut enforcer, &refusing, tree.clone(), secure)?;
         let held = brought_along(&enforcer, &entry)?;
-        make_live(&mut enforcer, &[(DOMAIN, &domain, tree)], secure)?;
+        make_live(&mut enforcer, &domain, tree, secure)?;
         held
     } else {
         brought_along(&enforcer, &entry)?
@@ -183,7 +188,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
     // Pinned programs must not keep the command's leftover processes under its rules.
-    make_live(&mut enforcer, &[], false)?;
+    swap(&mut enforcer, &[])?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         console::tell(
             "hzn-armor-agent: the command left processes running; they are under no policy from here on",
@@ -209,18 +214,17 @@ fn alerts_file(path: &Path) -> anyhow::Result<File> {
 
 fn make_live(
     enforcer: &mut Enforcer,
-    domains: &[(u32, &Domain, MountTree)],
+    tables: &Domain,
+    tree: MountTree,
     secure_sources: bool,
 ) -> anyhow::Result<()> {
+    let settings = DomainSettings { alerts_per_second: 0, secure_sources };
+    swap(enforcer, &[DomainRules { number: DOMAIN, tables, tree, settings }])
+}
+
+fn swap(enforcer: &mut Enforcer, domains: &[DomainRules<'_>]) -> anyhow::Result<()> {
     let id = enforcer.generation() + 1;
-    let alerts_per_second = 0;
-    Ok(enforcer.swap(&Generation {
-        id,
-        host_mount_namespace: 0,
-        domains,
-        alerts_per_second,
-        secure_sources,
-    })?)
+    Ok(enforcer.swap(&Generation { id, host_mount_namespace: 0, domains })?)
 }
 
 /// Waits until no other try uses the directory. The returned file holds the lock.
@@ -400,14 +404,14 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use armor_policy::{CompileOptions, compile};
+    use armor_policy::{Links, PolicySet, compile};
 
     #[test]
     fn audit_only_leaves_nothing_that_blocks_and_keeps_the_rules() {
         let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: p}\nspec:\n  selector: \
                     {matchLabels: {a: b}}\n  file: {matchPaths: [{path: /x}, {path: /y, readOnly: true}]}\n";
         let policies = armor_policy::parse("p", text).unwrap();
-        let mut domain = compile(&[&policies[0]], &CompileOptions::default()).unwrap();
+        let mut domain = compile(&[PolicySet::of(&policies[..1])], &Links::new()).unwrap();
         let before = domain.clone();
         audit_only(&mut domain);
         let decisions =

@@ -3,6 +3,7 @@
 //! An event carries the index of the deciding rule in the tables of its generation. Names are looked up in
 //! that generation's own table, so an alert never names a rule of a later bundle.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,10 +36,8 @@ pub struct Origin {
 /// A `RuleTable` holds the names of one generation's rules and the owners of its domains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RuleTable {
-    /// The bundle's name, empty for `try`.
-    pub bundle: String,
-    /// The bundle's serial.
-    pub serial: u64,
+    /// The serial of each bundle with policies; empty for `try`.
+    pub bundles: BTreeMap<String, u64>,
     /// Lists of rules by rule index; domains with the same tables share one.
     pub rules: Vec<Vec<RuleInfo>>,
     /// The domains with rules.
@@ -59,9 +58,21 @@ pub struct DomainNames {
 
 impl RuleTable {
     /// Returns the table of a generation with a single domain, which belongs to no container.
-    pub fn of(bundle: &str, serial: u64, number: u32, tables: &Domain) -> Self {
+    pub fn of(number: u32, tables: &Domain) -> Self {
         let domains = vec![DomainNames { number, ..DomainNames::default() }];
-        Self { bundle: bundle.to_owned(), serial, rules: vec![tables.rules.clone()], domains }
+        Self { bundles: BTreeMap::new(), rules: vec![tables.rules.clone()], domains }
+    }
+
+    /// Returns the name and serial of the bundle by which an event was decided. A decision that no bundle made
+    /// alone is of the only one that there is, if there is one.
+    pub fn bundle(&self, event: &Event) -> Option<(&str, u64)> {
+        let of_rule =
+            event.guard().is_none().then(|| self.rule(event.domain, event.decision.rule())).flatten();
+        let found = match of_rule.map(|rule| &rule.bundle).filter(|bundle| !bundle.is_empty()) {
+            Some(bundle) => self.bundles.get_key_value(bundle),
+            None => self.bundles.first_key_value().filter(|_| self.bundles.len() == 1),
+        };
+        found.map(|(name, serial)| (name.as_str(), *serial))
     }
 
     fn domain(&self, number: u32) -> Option<&DomainNames> {
@@ -116,6 +127,7 @@ pub fn alert(
     origin: &Origin,
     clocks: &Clocks,
 ) -> Alert {
+    let (bundle, bundle_serial) = table.and_then(|table| table.bundle(&event)).unwrap_or_default();
     let blocked = event.decision.verdict() == Verdict::Block;
     let guard = event.guard();
     let Access::Path(access) = event.access;
@@ -179,8 +191,8 @@ pub fn alert(
         enforcer: "BPFLSM".to_owned(),
         action: if blocked { "Block" } else { "Audit" }.to_owned(),
         result: if blocked { "Permission denied" } else { "Passed" }.to_owned(),
-        bundle: table.map(|table| table.bundle.clone()).unwrap_or_default(),
-        bundle_serial: table.map_or(0, |table| table.serial),
+        bundle: bundle.to_owned(),
+        bundle_serial,
         ..of_container(container, of_node(origin, clocks.wall_at(event.time_ns)))
     }
 }
@@ -372,6 +384,7 @@ pub(crate) mod tests {
 
     fn table() -> RuleTable {
         let rule = RuleInfo {
+            bundle: "edge".into(),
             policy: "no-sleep".into(),
             location: "p.yaml:3".into(),
             severity: 7,
@@ -399,7 +412,7 @@ pub(crate) mod tests {
             DomainNames { number: HOST_DOMAIN, ..DomainNames::default() },
             DomainNames { number: 7, rules: 0, container: Some(Arc::new(web)) },
         ];
-        RuleTable { bundle: "edge".into(), serial: 4, rules: vec![rules], domains }
+        RuleTable { bundles: [("edge".to_owned(), 4)].into(), rules: vec![rules], domains }
     }
 
     fn origin() -> Origin {
@@ -416,6 +429,24 @@ pub(crate) mod tests {
             json,
             r#"{"Timestamp":0,"HostName":"gw","HostPPID":10,"HostPID":11,"PPID":1,"PID":2,"UID":1000,"ParentProcessName":"/usr/bin/bash","ProcessName":"/usr/bin/sleep","PolicyName":"no-sleep","Severity":"7","Tags":"A,B","ATags":["A","B"],"Message":"stay awake","Type":"MatchedHostPolicy","Source":"/usr/bin/bash","Operation":"Process","Resource":"/usr/bin/sleep","Data":"lsm=SECURITY_BPRM_CHECK","Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Org":"myorg","NodeID":"node1","Bundle":"edge","BundleSerial":4}"#
         );
+    }
+
+    #[test]
+    fn of_several_bundles_the_one_that_decided_is_named() {
+        let mut table = table();
+        let of = |table: &RuleTable, event: &Event| -> (String, u64) {
+            let alert = alert(event.clone(), Some(table), None, &origin(), &Clocks::now());
+            (alert.bundle, alert.bundle_serial)
+        };
+        let by_rule = event(Verdict::Block, Permission::Exec);
+        let by_nothing =
+            Event { decision: Decision::new(Verdict::Block, Decision::RULE_UNRESOLVED), ..by_rule.clone() };
+        assert_eq!(of(&table, &by_nothing), ("edge".to_owned(), 4), "there is no other");
+        table.bundles.insert("fleet".to_owned(), 9);
+        assert_eq!(of(&table, &by_rule), ("edge".to_owned(), 4));
+        assert_eq!(of(&table, &by_nothing), (String::new(), 0));
+        table.rules[0][2].bundle = "fleet".to_owned();
+        assert_eq!(of(&table, &by_rule), ("fleet".to_owned(), 9));
     }
 
     #[test]

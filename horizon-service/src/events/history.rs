@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::disk::{DiskError, read_json, replace, to_json};
 use crate::events::alerts::RuleTable;
 
-const GENERATION_FORMAT: &str = "horizon-armor.generation/2";
+const GENERATION_FORMAT: &str = "horizon-armor.generation/3";
 const COUNTERS_FORMAT: &str = "horizon-armor.counters/1";
 /// Number of generations whose names are kept, because the ring buffer may still hold events of the last
 /// ones.
@@ -32,7 +32,7 @@ pub struct ReportedTotals {
     /// Number of times that the kernel skipped a BPF program.
     #[serde(default)]
     pub skipped: u64,
-    /// Name and serial of the bundle for which preexisting handles were reported.
+    /// Names and serials of the bundles for which preexisting handles were reported.
     #[serde(default)]
     pub held: String,
     /// Number of programs that had entered containers at that time.
@@ -133,7 +133,8 @@ mod tests {
         let history = history(dir.path());
         assert_eq!(history.last_generation(), 0);
         let rules = vec![RuleInfo { policy: "p".into(), ..RuleInfo::default() }];
-        let table = RuleTable { bundle: "edge".into(), serial: 1, rules: vec![rules], domains: Vec::new() };
+        let table =
+            RuleTable { bundles: [("edge".to_owned(), 1)].into(), rules: vec![rules], domains: Vec::new() };
         for id in 1..=12 {
             history.store_generation(id, &table).unwrap();
         }

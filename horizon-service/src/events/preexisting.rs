@@ -2,10 +2,10 @@
 //! in force, and which no hook sees again.
 //!
 //! Invariants:
-//! - The search runs once per bundle. It runs again if the BPF programs were loaded anew, if running
+//! - The search runs once whenever the bundles change. It runs again if the BPF programs were loaded anew, if running
 //!   containers came under rules, or if a program entered a container with descriptors that its starter had
 //!   opened.
-//! - If the bundle says so, the processes are killed and the search is repeated until none is left, because a
+//! - If the bundle of the rule says so, the processes are killed and the search is repeated until none is left, because a
 //!   dying process may have passed its handles on. Process 1, this process and a pid that may have been
 //!   reused are never killed.
 
@@ -20,7 +20,7 @@ use crate::kernel::port::Kernel;
 
 /// Maximum number of searches after killing.
 const ROUNDS: u32 = 10;
-/// Maximum number of reported handles per bundle; the rest is counted.
+/// Maximum number of reported handles for the same bundles; the rest is counted.
 const MAX_REPORTED: usize = 1000;
 /// Link text of the host's pid namespace (inode `PROC_PID_INIT_INO`, include/linux/proc_ns.h), in which the
 /// kernel's pids count.
@@ -28,10 +28,10 @@ const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// A `PreexistingSearch` is the progress of the search.
 pub struct PreexistingSearch {
-    /// The bundle for which the search is finished.
+    /// The bundles for which the search is finished.
     finished: String,
     rounds: u32,
-    /// The reported handles of the bundle `reported_for`: process, path and rule.
+    /// The reported handles of the bundles `reported_for`: process, path and rule.
     reported: BTreeSet<(u32, String, u32)>,
     reported_for: String,
 }
@@ -42,12 +42,12 @@ pub struct Found {
     pub events: Vec<(Event, bool)>,
     /// Number of handles beyond [`MAX_REPORTED`].
     pub more: u64,
-    /// True if the search for this bundle is finished.
+    /// True if the search for these bundles is finished.
     pub finished: bool,
 }
 
 impl PreexistingSearch {
-    /// Creates a search that is finished for the bundle `finished`.
+    /// Creates a search that is finished for the bundles `finished`.
     pub fn new(finished: String) -> Self {
         Self { reported_for: finished.clone(), finished, rounds: 0, reported: BTreeSet::new() }
     }
@@ -57,22 +57,22 @@ impl PreexistingSearch {
         self.finished.clear();
     }
 
-    /// Searches for handles that the live generation, which is of `bundle`, refuses. Returns `None` if the
-    /// search for it is finished.
+    /// Searches for handles that the live generation, which is of `bundles`, refuses. Returns `None` if the
+    /// search for them is finished. `kills` says whether the process of an event is to be killed.
     ///
     /// # Errors
     /// Fails if the kernel does not list the handles; the search counts as finished then.
     pub fn look(
         &mut self,
         kernel: &impl Kernel,
-        bundle: &str,
-        kill: bool,
+        bundles: &str,
+        kills: impl Fn(&Event) -> bool,
     ) -> Result<Option<Found>, BpfError> {
-        if self.finished == bundle {
+        if self.finished == bundles {
             return Ok(None);
         }
-        if self.reported_for != bundle {
-            bundle.clone_into(&mut self.reported_for);
+        if self.reported_for != bundles {
+            bundles.clone_into(&mut self.reported_for);
             self.reported.clear();
         }
         let mut found = Found { events: Vec::new(), more: 0, finished: true };
@@ -80,9 +80,9 @@ impl PreexistingSearch {
         let outcome = kernel.preexisting(&mut |event| {
             let Access::Path(access) = &event.access;
             let tgid = event.task.tgid;
-            let killed = kill
-                && (holders.contains(&tgid)
-                    || end(&event)
+            let killed = holders.contains(&tgid)
+                || (kills(&event)
+                    && end(&event)
                         .inspect_err(|error| {
                             tracing::error!(
                                 pid = tgid,
@@ -102,7 +102,7 @@ impl PreexistingSearch {
         });
         self.rounds += 1;
         if outcome.is_err() || holders.is_empty() || self.rounds == ROUNDS {
-            bundle.clone_into(&mut self.finished);
+            bundles.clone_into(&mut self.finished);
             self.rounds = 0;
         } else {
             found.finished = false;

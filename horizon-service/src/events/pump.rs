@@ -4,7 +4,7 @@
 //! A wake-up of the ring buffer only empties it. Whatever else must be looked at is looked at once a second,
 //! by [`EventPump::tick`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::base::report::Reporter;
+use crate::base::report::{PolicyName, Reporter};
 use crate::delivery::alert_log::AlertLog;
 use crate::events::alerts::{self, AlertCounts, Clocks, Fate, Origin, RuleTable};
 use crate::events::history::{History, ReportedTotals};
@@ -50,7 +50,7 @@ pub struct EventPump {
     entered: u64,
     workloads: watch::Receiver<Arc<Workloads>>,
     /// Counts of alerts by policy.
-    counts: Arc<BTreeMap<String, AlertCounts>>,
+    counts: Arc<BTreeMap<PolicyName, AlertCounts>>,
 }
 
 impl EventPump {
@@ -135,7 +135,7 @@ impl EventPump {
     }
 
     /// Returns the counts of alerts by policy.
-    pub fn counts(&self) -> &Arc<BTreeMap<String, AlertCounts>> {
+    pub fn counts(&self) -> &Arc<BTreeMap<PolicyName, AlertCounts>> {
         &self.counts
     }
 
@@ -186,10 +186,11 @@ impl EventPump {
     fn count(&mut self, alerts: &[Alert]) {
         let counts = Arc::make_mut(&mut self.counts);
         for alert in alerts {
-            if counts.len() == MAX_COUNTED && !counts.contains_key(&alert.policy_name) {
+            let name = PolicyName { bundle: alert.bundle.clone(), policy: alert.policy_name.clone() };
+            if counts.len() == MAX_COUNTED && !counts.contains_key(&name) {
                 continue;
             }
-            let count = counts.entry(alert.policy_name.clone()).or_default();
+            let count = counts.entry(name).or_default();
             match alert.action.as_str() {
                 "Block" => count.blocked += 1,
                 _ => count.audited += 1,
@@ -207,26 +208,29 @@ impl EventPump {
         alerts::alert(event, table, unidentified.as_deref(), &self.origin, clocks)
     }
 
-    /// Reports the preexisting handles of processes, and kills those processes if the bundle says so.
+    /// Reports the preexisting handles of processes, and kills those processes if the rule's bundle says so.
     fn report_preexisting(&mut self, kernel: &impl Kernel, counters: &Counters, labelled: &mut bool) {
         let Some(table) = table(&mut self.tables, &self.history, kernel.generation()) else { return };
-        let (name, serial) = (table.bundle.as_str(), table.serial);
-        let kill = self.reporter.read(|facts| {
-            facts.in_force.as_ref().is_some_and(|in_force| {
-                (in_force.bundle.as_str(), in_force.serial) == (name, serial)
-                    && in_force.already_held == AlreadyHeld::Kill
-            })
+        let killing: BTreeSet<(String, u64)> = self.reporter.read(|facts| {
+            let bundles = facts.in_force.iter().flat_map(|in_force| &in_force.bundles);
+            let killing = bundles.filter(|bundle| bundle.already_held == AlreadyHeld::Kill);
+            killing.map(|bundle| (bundle.name.clone(), bundle.serial)).collect()
         });
-        let bundle = format!("{name} {serial}");
+        let kills = |event: &Event| {
+            table.bundle(event).is_some_and(|(name, serial)| killing.contains(&(name.to_owned(), serial)))
+        };
+        let bundles: Vec<String> =
+            table.bundles.iter().map(|(name, serial)| format!("{name} {serial}")).collect();
+        let bundles = bundles.join(", ");
         if std::mem::take(labelled) || counters.entered != self.entered {
             self.entered = counters.entered;
             self.preexisting.begin_anew();
         }
-        let found = match self.preexisting.look(kernel, &bundle, kill) {
+        let found = match self.preexisting.look(kernel, &bundles, kills) {
             Ok(None) => return,
             Ok(Some(found)) => found,
             Err(error) => {
-                return tracing::error!(bundle, "{error}: descriptors from before are not reported");
+                return tracing::error!(bundles, "{error}: descriptors from before are not reported");
             }
         };
         let clocks = Clocks::now();
@@ -247,7 +251,7 @@ impl EventPump {
         }
         self.alert_log.append(&alerts);
         if found.finished {
-            (self.reported.held, self.reported.entered) = (bundle, self.entered);
+            (self.reported.held, self.reported.entered) = (bundles, self.entered);
             if let Err(error) = self.history.store_reported(&self.reported) {
                 tracing::error!("{error}: what processes hold is reported again after a restart");
             }

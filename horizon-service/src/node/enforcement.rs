@@ -1,11 +1,12 @@
-//! Enforces the accepted bundle for the containers that there are.
+//! Enforces the accepted bundles for the containers that there are.
 //!
 //! Invariants:
 //! - A bundle is stored before it is put in force.
 //! - What the kernel does not take is reported and tried again; what was in force stays so.
-//! - One bundle is in force: the one accepted last. Only a signed bundle without policies ends enforcement, for
-//!   bundles of its name.
+//! - Of each name the bundle accepted last is in force. Only a signed bundle without policies ends enforcement,
+//!   for bundles of its name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use armor_bundle::trust::TrustStore;
@@ -16,10 +17,10 @@ use crate::base::disk::DiskError;
 use crate::base::report::{Problem, Reporter};
 use crate::events::history::History;
 use crate::kernel::port::Kernel;
-use crate::node::bundle::{CompiledBundle, EnforceError, Host};
+use crate::node::bundles::{AcceptedBundle, Bundles, CompiledBundles, EnforceError, Host};
 use crate::node::containers::Containers;
 use crate::node::keys::PinnedKeys;
-use crate::node::state::{State, Stored};
+use crate::node::state::State;
 use crate::workloads::links::{Watched, Whose};
 use crate::workloads::runtime::Workloads;
 
@@ -30,6 +31,8 @@ pub struct Criteria {
     pub keys: Arc<TrustStore>,
     /// The last accepted serial of each bundle name.
     pub floor: SerialFloor,
+    /// The bundles that it must be compiled with.
+    pub bundles: Bundles,
 }
 
 /// An `Acceptance` is a bundle that was found acceptable.
@@ -38,8 +41,8 @@ pub struct Acceptance {
     pub bytes: Vec<u8>,
     /// The bundle.
     pub bundle: VerifiedBundle,
-    /// The bundle compiled for this node.
-    pub compiled: CompiledBundle,
+    /// The bundle, compiled for this node together with those that stay in force.
+    pub compiled: CompiledBundles,
 }
 
 /// A `NodeEnforcement` holds the node's keys, state, containers and kernel side.
@@ -54,8 +57,12 @@ pub struct NodeEnforcement<K> {
     pub kernel: Option<K>,
     /// The reporter of all facts about the agent.
     pub reporter: Arc<Reporter>,
-    /// The bundle in force, compiled, for further swaps.
-    pub live: Option<CompiledBundle>,
+    /// The accepted bundles, as far as they compile.
+    pub bundles: Bundles,
+    /// Stored bundles that no longer compile, each with the error.
+    pub left_out: BTreeMap<String, String>,
+    /// The bundles in force, compiled, for further swaps.
+    pub live: Option<CompiledBundles>,
     /// The node's containers.
     pub containers: Containers,
     /// Set when running tasks come under rules, which calls for a new search for their preexisting handles.
@@ -63,31 +70,58 @@ pub struct NodeEnforcement<K> {
 }
 
 impl<K: Kernel> NodeEnforcement<K> {
-    /// Puts the stored bundle in force again.
-    pub fn restore(&mut self, stored: Option<&Stored>, host: &Host) {
-        let Some(Stored { bundle, .. }) = stored else {
+    /// Puts the stored bundles in force again. Where they do not compile together, those that do are in force.
+    pub fn restore(&mut self, stored: Vec<VerifiedBundle>, host: &Host) {
+        let accepted =
+            |bundle: &VerifiedBundle| (bundle.payload.name.clone(), Arc::new(AcceptedBundle::new(bundle)));
+        self.bundles = stored.iter().map(accepted).collect();
+        drop(stored);
+        if self.bundles.is_empty() {
             let live = self.kernel.as_ref().map_or(0, Kernel::generation);
             if live != 0 {
                 let reason = format!(
-                    "generation {live} of an earlier agent is in force, but its bundle is no longer in the state directory; the \
+                    "generation {live} of an earlier agent is in force, but its bundles are no longer in the state directory; the \
                      next accepted bundle replaces it"
                 );
                 self.reporter.problem(Problem::Swap, Some(reason));
             }
             return;
-        };
-        match CompiledBundle::new(bundle, host) {
+        }
+        match CompiledBundles::new(self.bundles.clone(), host) {
             Ok(compiled) => self.enforce(compiled),
-            Err(error) => {
-                let reason =
-                    format!("the stored bundle {} cannot be put in force: {error}", bundle.payload.name);
-                self.reporter.problem(Problem::Swap, Some(reason));
-            }
+            Err(_) => self.restore_fitting(host),
         }
     }
 
-    /// Makes a bundle live.
-    fn enforce(&mut self, compiled: CompiledBundle) {
+    /// Puts those stored bundles in force that compile together. The others stay on disk.
+    fn restore_fitting(&mut self, host: &Host) {
+        let mut fitting = None;
+        for (name, bundle) in std::mem::take(&mut self.bundles) {
+            self.bundles.insert(name.clone(), bundle);
+            match CompiledBundles::new(self.bundles.clone(), host) {
+                Ok(compiled) => fitting = Some(compiled),
+                Err(error) => {
+                    self.bundles.remove(&name);
+                    self.left_out.insert(name, error.to_string());
+                }
+            }
+        }
+        self.report_left_out();
+        if let Some(compiled) = fitting {
+            self.enforce(compiled);
+        }
+    }
+
+    fn report_left_out(&self) {
+        let reason = |(name, error): (&String, &String)| {
+            format!("the stored bundle {name} cannot be put in force: {error}")
+        };
+        let reasons: Vec<String> = self.left_out.iter().map(reason).collect();
+        self.reporter.problem(Problem::Stored, (!reasons.is_empty()).then(|| reasons.join("; ")));
+    }
+
+    /// Makes bundles live.
+    fn enforce(&mut self, compiled: CompiledBundles) {
         self.live = Some(compiled);
         self.put_in_force();
     }
@@ -98,11 +132,15 @@ impl<K: Kernel> NodeEnforcement<K> {
     /// Fails with [`DiskError`] if the bundle cannot be stored; what is in force stays.
     pub fn accept(&mut self, accepted: Acceptance) -> Result<(), DiskError> {
         let Acceptance { bytes, bundle, compiled } = accepted;
-        let is_next = self.keep(&bytes, &bundle)?;
-        self.keys.change(&mut self.state);
-        if is_next {
-            self.enforce(compiled);
+        self.state.store(&bytes, &bundle, Timestamp::now())?;
+        for forgotten in self.bundles.keys().filter(|name| !compiled.bundles().contains_key(*name)) {
+            self.state.forget(forgotten);
         }
+        self.bundles = compiled.bundles().clone();
+        self.keys.change(&mut self.state);
+        self.left_out.remove(&bundle.payload.name);
+        self.report_left_out();
+        self.enforce(compiled);
         Ok(())
     }
 
@@ -113,7 +151,11 @@ impl<K: Kernel> NodeEnforcement<K> {
 
     /// Returns what bundles are judged by.
     pub fn criteria(&self) -> Criteria {
-        Criteria { keys: Arc::clone(self.keys.store()), floor: self.state.floor().clone() }
+        Criteria {
+            keys: Arc::clone(self.keys.store()),
+            floor: self.state.floor().clone(),
+            bundles: self.bundles.clone(),
+        }
     }
 
     /// Retries a swap or container update that failed.
@@ -144,19 +186,19 @@ impl<K: Kernel> NodeEnforcement<K> {
 
     /// Returns the paths to resolve again, with the results on which the rules in force are based.
     pub fn watched_links(&mut self) -> Vec<Watched> {
-        self.live.as_mut().map(CompiledBundle::watched).unwrap_or_default()
+        self.live.as_mut().map(CompiledBundles::watched).unwrap_or_default()
     }
 
     /// Recompiles the rules whose paths have `moved`, and puts them in force.
     pub fn follow_links(&mut self, moved: &[(Watched, Vec<String>)]) {
-        let Some(bundle) = &mut self.live else { return };
+        let Some(live) = &mut self.live else { return };
         for (watched, paths) in moved {
             let of = match &watched.whose {
                 Whose::Host(_) => "the host",
                 Whose::Container(workload) => workload.name.as_str(),
             };
             tracing::warn!(of, ?paths, "links on the way of rules' paths were switched, and are followed");
-            if let Err(error) = bundle.follow(watched) {
+            if let Err(error) = live.follow(watched) {
                 tracing::error!(of, "switched links are not followed: {error}");
             }
         }
@@ -170,7 +212,7 @@ impl<K: Kernel> NodeEnforcement<K> {
         self.labelled = true;
     }
 
-    /// Makes the kernel enforce the accepted bundle for the present containers. A failure is reported and
+    /// Makes the kernel enforce the accepted bundles for the present containers. A failure is reported and
     /// retried later.
     fn put_in_force(&mut self) {
         if let Some(live) = &mut self.live {
@@ -188,12 +230,15 @@ impl<K: Kernel> NodeEnforcement<K> {
             for note in facts.notes.iter().filter(|note| !noted.contains(note)) {
                 tracing::warn!("{note}");
             }
-            let (bundle, serial) = (&facts.bundle, facts.serial);
+            let bundles: Vec<String> =
+                facts.bundles.iter().map(|bundle| format!("{} {}", bundle.name, bundle.serial)).collect();
+            let bundles = bundles.join(", ");
             match outcome {
                 Some(Ok(generation)) => {
                     if generation != before {
-                        let (policies, containers) = (facts.selected, facts.containers);
-                        tracing::info!(bundle, serial, generation, policies, containers, "in force");
+                        let policies = facts.bundles.iter().map(|bundle| bundle.selected).sum::<usize>();
+                        let containers = facts.containers;
+                        tracing::info!(bundles, generation, policies, containers, "in force");
                     }
                     self.reporter.problem(Problem::Swap, None);
                 }
@@ -205,7 +250,7 @@ impl<K: Kernel> NodeEnforcement<K> {
                         error => format!("accepted, but not in force: {error}"),
                     };
                     if self.reporter.problem(Problem::Swap, Some(reason.clone())) {
-                        tracing::error!(bundle, serial, "{reason}");
+                        tracing::error!(bundles, "{reason}");
                     }
                 }
                 None => {}
@@ -236,17 +281,5 @@ impl<K: Kernel> NodeEnforcement<K> {
         {
             tracing::error!("{problem}");
         }
-    }
-
-    /// Stores a bundle, and returns whether it is the next in force: not if it lifts another one.
-    fn keep(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<bool, DiskError> {
-        let lifts_another = bundle.policies.is_empty()
-            && self.live.as_ref().is_some_and(|live| live.bundle() != bundle.payload.name);
-        if lifts_another {
-            self.state.accept(bundle)?;
-        } else {
-            self.state.store(bytes, bundle, Timestamp::now())?;
-        }
-        Ok(!lifts_another)
     }
 }

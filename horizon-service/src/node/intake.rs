@@ -25,7 +25,7 @@ use crate::base::disk::DiskError;
 use crate::base::report::{Offline, Problem, Reporter};
 use crate::hub::Hub;
 use crate::hub::directory::{Directory, Listing};
-use crate::node::bundle::{CompiledBundle, Host};
+use crate::node::bundles::{Host, join};
 use crate::node::enforcement::{Acceptance, Criteria};
 use crate::node::owner::{NodeHandle, Stopped};
 
@@ -263,7 +263,7 @@ impl BundleIntake {
 
     /// Verifies and compiles a bundle on a blocking thread, beside everything else.
     async fn judge(&self, bytes: Vec<u8>, meta: Option<MetaData>) -> Result<Outcome, IntakeError> {
-        let (Criteria { keys, floor }, host) = (self.criteria.clone(), self.host.clone());
+        let (Criteria { keys, floor, bundles }, host) = (self.criteria.clone(), self.host.clone());
         let among_others = meta.is_some() && self.hub.as_deref().is_some_and(Hub::shows_those_of_others);
         let plain = meta.map(|MetaData { hash_algorithm, public_key, signature, .. }| PlainFields {
             hash_algorithm,
@@ -278,9 +278,9 @@ impl BundleIntake {
                 Err(Refusal::WrongTarget(_)) if among_others => return Outcome::NothingToDo,
                 Err(refusal) => return Outcome::Refused(refusal.code(), refusal.to_string()),
             };
-            match CompiledBundle::new(&bundle, &host) {
+            match join(&bundles, &bundle, &host) {
                 Ok(compiled) => Outcome::Accepted(Box::new(Acceptance { bytes, bundle, compiled })),
-                Err(error) => Outcome::Refused("does-not-compile", error.to_string()),
+                Err(error) => Outcome::Refused(error.code(), error.to_string()),
             }
         });
         Ok(judged.await?)

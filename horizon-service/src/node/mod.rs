@@ -1,6 +1,6 @@
 //! Runs the daemon.
 
-pub mod bundle;
+pub mod bundles;
 pub mod containers;
 pub mod enforcement;
 pub mod intake;

@@ -6,6 +6,7 @@
 //! none of the latter.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,6 @@ use anyhow::Context as _;
 use armor_alerts::status::AgentReport;
 use armor_bpf::{BpfError, EXEMPT_DOMAIN, Enforcer};
 use armor_bundle::keys::PublicKey;
-use armor_bundle::payload::OnAgentStop;
 use jiff::Timestamp;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::base::config::Settings;
 use crate::base::lock::InstanceLock;
-use crate::base::report::{Offline, Problem, Reporter};
+use crate::base::report::{InForce, Offline, Problem, Reporter};
 use crate::delivery::alert_log::AlertLog;
 use crate::delivery::spool::{Spool, SpoolConfig};
 use crate::delivery::start::Delivery;
@@ -35,7 +35,7 @@ use crate::hub::directory::Directory;
 use crate::hub::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
 use crate::kernel::attach::{AttachError, attach};
-use crate::node::bundle::{HOST_PROCESS, Host};
+use crate::node::bundles::{Bundles, HOST_PROCESS, Host};
 use crate::node::containers::Containers;
 use crate::node::enforcement::NodeEnforcement;
 use crate::node::intake::BundleIntake;
@@ -111,11 +111,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         history: History::new(&settings.state_dir),
         kernel,
         reporter: Arc::clone(&reporter),
+        bundles: Bundles::new(),
+        left_out: BTreeMap::new(),
         live: None,
         labelled: false,
     };
-    enforcement.restore(stored.as_ref(), &host);
-    drop(stored);
+    enforcement.restore(stored, &host);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -267,7 +268,7 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
         snapshots: owner.snapshots(),
         workloads: workloads.clone(),
         runtime: runtime.clone(),
-        expired: None,
+        expired: BTreeMap::new(),
     };
     let named = named(workloads.clone(), runtime.clone());
     let mut tasks = JoinSet::new();
@@ -306,8 +307,8 @@ async fn panic_in(tasks: &mut JoinSet<Result<(), Stopped>>) -> Box<dyn Any + Sen
     }
 }
 
-/// Ends what is under way in good order: the events that wait go to the spool, enforcement ends if the bundle
-/// says so, and the status is written a last time.
+/// Ends what is under way in good order: the events that wait go to the spool, enforcement ends if the bundles
+/// say so, and the status is written a last time.
 fn stop(
     settings: &Settings,
     owner: &mut Owner<Enforcer>,
@@ -316,12 +317,11 @@ fn stop(
 ) -> anyhow::Result<()> {
     status.delivery.end();
     owner.drain();
-    let setting = reporter.read(|facts| facts.in_force.as_ref().map(|bundle| bundle.on_agent_stop));
-    if setting == Some(OnAgentStop::Lift) {
+    if reporter.read(|facts| facts.in_force.as_ref().is_some_and(InForce::is_lifted_on_stop)) {
         if armor_bpf::is_pinned(&settings.pin_dir) {
             armor_bpf::detach(&settings.pin_dir)?;
         }
-        tracing::warn!("enforcement lifted, as the bundle says for a stop");
+        tracing::warn!("enforcement lifted, as the bundles say for a stop");
     }
     if let Err(error) = status.write(&owner.snapshot()) {
         tracing::error!("{error}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use armor_bpf::Counters;
 
+use crate::base::report::PolicyName;
 use crate::events::alerts::AlertCounts;
 
 /// A `Snapshot` shows the kernel side at one moment; the owner publishes one each second.
@@ -15,5 +16,5 @@ pub struct Snapshot {
     /// The kernel's counters; zeros if they cannot be read.
     pub counters: Counters,
     /// Counts of alerts by policy.
-    pub policies: Arc<BTreeMap<String, AlertCounts>>,
+    pub policies: Arc<BTreeMap<PolicyName, AlertCounts>>,
 }

@@ -4,8 +4,8 @@
 //! <state>/lock                 locked by the running agent (`base::lock`)
 //! <state>/node.key             the node's Ed25519 key (`delivery::node_key`)
 //! <state>/floor.json           last accepted serial and digest by bundle name; key changes not applied yet
-//! <state>/bundles/current      the bundle in force: one line of JSON about it, then its original bytes
-//! <state>/bundles/previous     the bundle before that
+//! <state>/bundles/<name>/current   the accepted bundle of that name: one line of JSON about it, then its original bytes
+//! <state>/bundles/<name>/previous  the one before that
 //! <state>/generations/<n>.json names of the rules of generation n (`events::history`)
 //! <state>/containers.json      known containers and the numbers of their domains
 //! <state>/counters.json        totals already reported (`events::history`)
@@ -18,13 +18,15 @@
 //! - A bundle is written before the floor, and the floor keeps the bundle's key changes until they are
 //!   applied. So an interrupted acceptance is completed at the next start and never left half done.
 //! - An unreadable file is reported and moved aside, and the rest is kept. A damaged current bundle falls
-//!   back to the previous one, a damaged floor to the serials of the stored bundles.
+//!   back to the previous one of its name, a damaged floor to the serials of the stored bundles.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use armor_base::name::check_name;
 use armor_bundle::trust::TrustChanges;
 use armor_bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
 use armor_policy::escaped_path;
@@ -48,15 +50,6 @@ struct StoredHead {
     accepted: Timestamp,
 }
 
-/// `Stored` is a bundle that was accepted earlier.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// The bundle.
-    pub bundle: VerifiedBundle,
-    /// Time of acceptance.
-    pub accepted: Timestamp,
-}
-
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Floor {
     format: String,
@@ -76,35 +69,43 @@ struct ContainersFile {
 pub struct State {
     dir: PathBuf,
     floor: Floor,
-    /// True if `bundles/current` is readable, and so may become `previous`.
-    current_reads: bool,
+    /// Names of the bundles whose `current` is readable, and so may become `previous`.
+    current_reads: BTreeSet<String>,
 }
 
 impl State {
-    /// Opens the directory, creating it if needed, and reads the bundle in force. Unreadable files are moved
-    /// aside and returned as problems.
+    /// Opens the directory, creating it if needed, and reads the bundles accepted last, one of each name.
+    /// Unreadable files are moved aside and returned as problems.
     ///
     /// # Errors
     /// Fails with [`DiskError::Io`] if the directory cannot be used at all.
-    pub fn open(dir: &Path) -> Result<(Self, Option<Stored>, Vec<DiskError>), DiskError> {
+    pub fn open(dir: &Path) -> Result<(Self, Vec<VerifiedBundle>, Vec<DiskError>), DiskError> {
         for part in ["", "bundles", "generations", "spool"] {
             make_dir(&dir.join(part))?;
         }
         let mut problems = Vec::new();
+        problems.extend(move_single(&dir.join("bundles")).err());
         let mut stored = Vec::new();
-        let mut current_reads = false;
-        for name in ["current", "previous"] {
-            match read_bundle(&dir.join("bundles").join(name)) {
-                Ok(None) => {}
-                Ok(Some(found)) => {
-                    current_reads |= name == "current";
-                    stored.push(found);
-                }
-                Err(problem) => {
-                    move_aside(&dir.join("bundles").join(name));
-                    problems.push(problem);
+        let mut current_reads = BTreeSet::new();
+        for name in names(&dir.join("bundles"))? {
+            let mut of_name = Vec::new();
+            for file in ["current", "previous"] {
+                let path = dir.join("bundles").join(&name).join(file);
+                match read_bundle(&path, &name) {
+                    Ok(None) => {}
+                    Ok(Some(found)) => {
+                        if file == "current" {
+                            current_reads.insert(name.clone());
+                        }
+                        of_name.push(found);
+                    }
+                    Err(problem) => {
+                        move_aside(&path);
+                        problems.push(problem);
+                    }
                 }
             }
+            stored.push(of_name);
         }
         let path = dir.join("floor.json");
         let floor = match read_json::<Floor>(&path, |floor| &floor.format, FLOOR_FORMAT) {
@@ -117,13 +118,14 @@ impl State {
         };
         let mut state = Self { dir: dir.to_owned(), floor, current_reads };
         // The agent ended while it was accepting a bundle above the floor, or the floor was lost.
-        for Stored { bundle, .. } in stored.iter().rev() {
+        for bundle in stored.iter().flat_map(|of_name| of_name.iter().rev()) {
             let known = state.floor.bundles.get(&bundle.payload.name).map_or(0, |accepted| accepted.serial);
             if bundle.payload.serial > known {
                 state.accept(bundle)?;
             }
         }
-        Ok((state, stored.into_iter().next(), problems))
+        let last = stored.into_iter().filter_map(|of_name| of_name.into_iter().next()).collect();
+        Ok((state, last, problems))
     }
 
     /// Returns the last accepted serial of each bundle name.
@@ -142,13 +144,15 @@ impl State {
         bundle: &VerifiedBundle,
         accepted: Timestamp,
     ) -> Result<(), DiskError> {
-        let dir = self.dir.join("bundles");
+        let name = &bundle.payload.name;
+        let dir = self.dir.join("bundles").join(name);
+        make_dir(&dir)?;
         let (current, previous) = (dir.join("current"), dir.join("previous"));
         let head = StoredHead { format: BUNDLE_FORMAT.to_owned(), digest: bundle.digest.clone(), accepted };
         let mut content = to_json(&current, &head)?;
         content.push(b'\n');
         content.extend_from_slice(bytes);
-        if self.current_reads {
+        if self.current_reads.contains(name) {
             // Link and rename, so that a current file exists at every moment.
             let link = dir.join("previous.new");
             let _ = fs::remove_file(&link);
@@ -157,15 +161,21 @@ impl State {
                 .map_err(|error| DiskError::Io { path: previous, error })?;
         }
         replace(&current, &content)?;
-        self.current_reads = true;
+        self.current_reads.insert(name.clone());
         self.accept(bundle)
     }
 
-    /// Raises the floor to a bundle and adds its key changes; the bundle in force stays.
-    ///
-    /// # Errors
-    /// Fails with [`DiskError::Io`] if the floor cannot be written.
-    pub fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), DiskError> {
+    /// Removes the bundle of a name. Its serial stays.
+    pub fn forget(&mut self, name: &str) {
+        let dir = self.dir.join("bundles").join(name);
+        if let Err(error) = fs::remove_dir_all(&dir) {
+            tracing::warn!("{}: {error}: the bundle comes back with the next start", escaped_path(&dir));
+        }
+        self.current_reads.remove(name);
+    }
+
+    /// Raises the floor to a bundle and adds its key changes.
+    fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), DiskError> {
         let accepted = Accepted { serial: bundle.payload.serial, digest: bundle.digest.clone() };
         self.floor.bundles.insert(bundle.payload.name.clone(), accepted);
         if !bundle.payload.trust.is_empty() {
@@ -222,7 +232,47 @@ impl State {
     }
 }
 
-fn read_bundle(path: &Path) -> Result<Option<Stored>, DiskError> {
+/// Returns the names of the stored bundles. Other files do not count.
+fn names(bundles: &Path) -> Result<Vec<String>, DiskError> {
+    let unusable = |error| DiskError::Io { path: bundles.to_owned(), error };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(bundles).map_err(unusable)? {
+        let entry = entry.map_err(unusable)?;
+        if entry.file_type().map_err(unusable)?.is_dir() {
+            names.extend(entry.file_name().into_string().ok().filter(|name| check_name(name).is_ok()));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Gives the one bundle that earlier versions kept its place among several.
+fn move_single(bundles: &Path) -> Result<(), DiskError> {
+    for file in ["current", "previous"] {
+        let path = bundles.join(file);
+        if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+            continue;
+        }
+        let Some(bundle) = parse_bundle(&path)? else { continue };
+        let dir = bundles.join(&bundle.payload.name);
+        make_dir(&dir)?;
+        fs::rename(&path, dir.join(file)).map_err(|error| DiskError::Io { path, error })?;
+    }
+    Ok(())
+}
+
+/// Reads a stored bundle, which must have this name. Returns `None` if there is no file.
+fn read_bundle(path: &Path, name: &str) -> Result<Option<VerifiedBundle>, DiskError> {
+    match parse_bundle(path)? {
+        Some(bundle) if bundle.payload.name != name => Err(DiskError::Unreadable {
+            path: path.to_owned(),
+            reason: format!("it holds the bundle {}", bundle.payload.name),
+        }),
+        read => Ok(read),
+    }
+}
+
+fn parse_bundle(path: &Path) -> Result<Option<VerifiedBundle>, DiskError> {
     let unreadable = |reason: String| DiskError::Unreadable { path: path.to_owned(), reason };
     let Some(content) = read_file(path, MAX_HEAD + MAX_BUNDLE)? else { return Ok(None) };
     let end = content
@@ -233,8 +283,7 @@ fn read_bundle(path: &Path) -> Result<Option<Stored>, DiskError> {
     if head.format != BUNDLE_FORMAT {
         return Err(unreadable(format!("the format {:?} is not {BUNDLE_FORMAT}", head.format)));
     }
-    let bundle = reopen(&content[end + 1..], &head.digest).map_err(|e| unreadable(e.to_string()))?;
-    Ok(Some(Stored { bundle, accepted: head.accepted }))
+    reopen(&content[end + 1..], &head.digest).map(Some).map_err(|e| unreadable(e.to_string()))
 }
 
 /// Keeps one unreadable file for inspection. The problem itself is reported elsewhere.
@@ -263,9 +312,9 @@ mod tests {
     use serde_json::json;
 
     /// Makes a bundle in an unsigned envelope; a stored bundle is not verified again.
-    fn bundle(serial: u64, changes: &serde_json::Value) -> (Vec<u8>, VerifiedBundle) {
+    fn bundle(name: &str, serial: u64, changes: &serde_json::Value) -> (Vec<u8>, VerifiedBundle) {
         let payload = json!({
-            "format": "horizon-armor.bundle/1", "name": "edge", "serial": serial, "created": "2026-01-01T00:00:00Z",
+            "format": "horizon-armor.bundle/1", "name": name, "serial": serial, "created": "2026-01-01T00:00:00Z",
             "expires": "2099-01-01T00:00:00Z", "target": {"org": "myorg"}, "policies": [], "trust": changes,
         });
         let envelope = Envelope::new(payload.to_string().as_bytes());
@@ -276,25 +325,74 @@ mod tests {
         (bytes, verified)
     }
 
-    fn store(state: &mut State, serial: u64) {
-        let (bytes, bundle) = bundle(serial, &json!({}));
+    fn store_named(state: &mut State, name: &str, serial: u64) {
+        let (bytes, bundle) = bundle(name, serial, &json!({}));
         state.store(&bytes, &bundle, Timestamp::now()).unwrap();
     }
 
-    fn serial(stored: Option<Stored>) -> Option<u64> {
-        stored.map(|stored| stored.bundle.payload.serial)
+    fn store(state: &mut State, serial: u64) {
+        store_named(state, "edge", serial);
+    }
+
+    fn serial(stored: Vec<VerifiedBundle>) -> Option<u64> {
+        assert!(stored.len() < 2);
+        stored.first().map(|bundle| bundle.payload.serial)
+    }
+
+    #[test]
+    fn bundles_of_several_names_are_stored_side_by_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, ..) = State::open(dir.path()).unwrap();
+        for (name, serial) in [("fleet", 7), ("edge", 1), ("current", 3), ("edge", 2), ("gone", 9)] {
+            store_named(&mut state, name, serial);
+        }
+        state.forget("gone");
+        // One that is damaged falls back by itself.
+        fs::write(dir.path().join("bundles/edge/current"), "").unwrap();
+        // Neither a file beside nor one under another's name is a bundle.
+        fs::write(dir.path().join("bundles/note"), "").unwrap();
+        fs::create_dir(dir.path().join("bundles/other")).unwrap();
+        let fleet = dir.path().join("bundles/fleet/current");
+        fs::copy(&fleet, dir.path().join("bundles/other/current")).unwrap();
+        let (state, stored, problems) = State::open(dir.path()).unwrap();
+        let found: Vec<_> =
+            stored.iter().map(|bundle| (bundle.payload.name.as_str(), bundle.payload.serial)).collect();
+        assert_eq!(found, [("current", 3), ("edge", 1), ("fleet", 7)]);
+        let floor: Vec<_> = state.floor().iter().map(|(name, of)| (name.as_str(), of.serial)).collect();
+        assert_eq!(floor, [("current", 3), ("edge", 2), ("fleet", 7), ("gone", 9)]);
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(problems.len() == 2 && problems[0].contains("edge/current"), "{problems:?}");
+        assert!(problems[1].ends_with("it holds the bundle fleet"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_one_bundle_of_an_earlier_version_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, ..) = State::open(dir.path()).unwrap();
+        store(&mut state, 1);
+        store(&mut state, 2);
+        let (old, new) = (dir.path().join("bundles"), dir.path().join("bundles/edge"));
+        for file in ["current", "previous"] {
+            fs::rename(new.join(file), old.join(file)).unwrap();
+        }
+        fs::remove_dir(&new).unwrap();
+        for _ in 0..2 {
+            let (_, stored, problems) = State::open(dir.path()).unwrap();
+            assert_eq!((serial(stored), problems.len()), (Some(2), 0));
+            assert!(new.join("previous").exists() && !old.join("current").exists());
+        }
     }
 
     #[test]
     fn the_last_accepted_bundle_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let (mut state, stored, problems) = State::open(dir.path()).unwrap();
-        assert!(stored.is_none() && problems.is_empty());
+        assert!(stored.is_empty() && problems.is_empty());
         store(&mut state, 1);
         store(&mut state, 2);
         let (state, stored, problems) = State::open(dir.path()).unwrap();
         assert_eq!((serial(stored), problems.len(), state.floor()["edge"].serial), (Some(2), 0, 2));
-        assert!(dir.path().join("bundles/previous").exists());
+        assert!(dir.path().join("bundles/edge/previous").exists());
     }
 
     #[test]
@@ -305,11 +403,11 @@ mod tests {
             let (mut state, ..) = State::open(dir.path()).unwrap();
             store(&mut state, 1);
             store(&mut state, 2);
-            let current = dir.path().join("bundles/current");
+            let current = dir.path().join("bundles/edge/current");
             fs::write(&current, damage).unwrap();
             let (mut state, stored, problems) = State::open(dir.path()).unwrap();
             assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(1), 2));
-            assert!(problems[0].to_string().contains("bundles/current"), "{}", problems[0]);
+            assert!(problems[0].to_string().contains("bundles/edge/current"), "{}", problems[0]);
             // The damaged bundle never replaces the readable previous one.
             store(&mut state, 3);
             let (_, stored, problems) = State::open(dir.path()).unwrap();
@@ -324,13 +422,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut state, ..) = State::open(dir.path()).unwrap();
         store(&mut state, 1);
-        let current = dir.path().join("bundles/current");
+        let current = dir.path().join("bundles/edge/current");
         let mut content = fs::read(&current).unwrap();
         let place = content.len() / 2;
         content[place] ^= 1;
         fs::write(&current, content).unwrap();
         let (_, stored, problems) = State::open(dir.path()).unwrap();
-        assert!(stored.is_none() && problems.len() == 1);
+        assert!(stored.is_empty() && problems.len() == 1);
     }
 
     #[test]
@@ -354,7 +452,7 @@ mod tests {
         let (mut state, ..) = State::open(dir.path()).unwrap();
         store(&mut state, 1);
         let floor = fs::read(dir.path().join("floor.json")).unwrap();
-        let (bytes, next) = bundle(2, &json!({"threshold": 1}));
+        let (bytes, next) = bundle("edge", 2, &json!({"threshold": 1}));
         state.store(&bytes, &next, Timestamp::now()).unwrap();
         // As after a power failure between the bundle and the floor.
         fs::write(dir.path().join("floor.json"), floor).unwrap();
@@ -369,19 +467,20 @@ mod tests {
     fn what_is_no_regular_file_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         drop(State::open(dir.path()).unwrap());
+        fs::create_dir(dir.path().join("bundles/edge")).unwrap();
         let pipe = |name: &str| {
             let _ = fs::remove_file(dir.path().join(name));
             rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(name), rustix::fs::Mode::RWXU).unwrap();
         };
         for name in
-            ["bundles/current", "floor.json", "containers.json", "counters.json", "generations/1.json"]
+            ["bundles/edge/current", "floor.json", "containers.json", "counters.json", "generations/1.json"]
         {
             pipe(name);
             pipe(&format!("{name}.new"));
         }
         let (state, stored, problems) = State::open(dir.path()).unwrap();
         let history = History::new(dir.path());
-        assert!(stored.is_none() && problems.len() == 2, "{problems:?}");
+        assert!(stored.is_empty() && problems.len() == 2, "{problems:?}");
         assert!(problems[0].to_string().ends_with("remove it, the agent makes its own"), "{}", problems[0]);
         assert!(state.containers().is_empty() && history.generation(1).is_none());
         assert_eq!(history.reported(), ReportedTotals::default());

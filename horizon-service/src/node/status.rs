@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{DiskError, MAX_FILE, to_json};
-use crate::base::report::{ContainerRules, InForce, Offline};
+use crate::base::report::{ContainerRules, InForce, Offline, PolicyName};
 use crate::events::alerts::{AlertCounts, RESERVED};
 use crate::workloads::runtime::RuntimeState;
 
@@ -45,6 +45,9 @@ pub struct Figures {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PolicyFigures {
+    /// The name of the policy's bundle; empty for decisions that are of no bundle.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub bundle: String,
     /// The policy's name, or a reserved one for decisions without a policy: `DefaultPosture`,
     /// `UnresolvedPath`.
     pub name: String,
@@ -60,10 +63,11 @@ pub struct PolicyFigures {
 impl PolicyFigures {
     /// Returns the policies in force with what was `seen` of each, and those reserved names that have decided
     /// something.
-    pub fn of(in_force: Option<&InForce>, seen: &BTreeMap<String, AlertCounts>) -> Vec<Self> {
+    pub fn of(in_force: Option<&InForce>, seen: &BTreeMap<PolicyName, AlertCounts>) -> Vec<Self> {
         let Some(in_force) = in_force else { return Vec::new() };
-        let figures = |name: &str, host, workloads| Self {
-            name: name.to_owned(),
+        let figures = |name: &PolicyName, host, workloads| Self {
+            bundle: name.bundle.clone(),
+            name: name.policy.clone(),
             host,
             workloads,
             seen: seen.get(name).copied().unwrap_or_default(),
@@ -72,7 +76,8 @@ impl PolicyFigures {
             .policies
             .iter()
             .map(|policy| figures(&policy.name, policy.kind == Kind::Host, policy.workloads));
-        let reserved = RESERVED.into_iter().filter(|name| seen.contains_key(*name));
+        let reserved =
+            RESERVED.into_iter().flat_map(|reserved| seen.keys().filter(move |name| name.policy == reserved));
         policies.chain(reserved.map(|name| figures(name, false, 0))).collect()
     }
 }
@@ -100,8 +105,7 @@ impl ContainerFigures {
             RuntimeState::Connected { engine, .. } => engine.clone(),
             RuntimeState::Lost { since, .. } => format!("lost since {since:.0}"),
         };
-        let (ruled, under) =
-            in_force.map(|bundle| (bundle.containers, bundle.ruled.to_vec())).unwrap_or_default();
+        let (ruled, under) = in_force.map(|all| (all.containers, all.ruled.to_vec())).unwrap_or_default();
         Self { runtime, known, ruled, under }
     }
 }

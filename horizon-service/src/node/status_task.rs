@@ -1,5 +1,6 @@
 //! Writes the status each second, starts what could not be started before, and notes when the bundle expires.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -29,8 +30,8 @@ pub struct StatusTask<'a> {
     pub workloads: watch::Receiver<Arc<Workloads>>,
     /// State of the connection to the runtime.
     pub runtime: watch::Receiver<RuntimeState>,
-    /// Name and serial of the bundle whose expiry was reported.
-    pub expired: Option<(String, u64)>,
+    /// Names and serials of the bundles whose expiry was reported.
+    pub expired: BTreeMap<String, u64>,
 }
 
 impl StatusTask<'_> {
@@ -60,23 +61,22 @@ impl StatusTask<'_> {
         self.file.write(status)
     }
 
-    /// Reports once that the bundle in force has expired.
+    /// Reports of each bundle in force once that it has expired.
     fn report_expiry(&mut self) {
         let now = Timestamp::now();
-        let expired = self.reporter.read(|facts| {
-            let expired = facts.in_force.as_ref().filter(|bundle| bundle.expires <= now);
-            expired.map(|bundle| (bundle.bundle.clone(), bundle.serial, bundle.expires))
+        let expired: Vec<(String, u64, Timestamp)> = self.reporter.read(|facts| {
+            let bundles = facts.in_force.iter().flat_map(|in_force| &in_force.bundles);
+            let expired = bundles.filter(|bundle| bundle.policies() > 0 && bundle.expires <= now);
+            expired.map(|bundle| (bundle.name.clone(), bundle.serial, bundle.expires)).collect()
         });
-        let Some((bundle, serial, expires)) = expired else { return };
-        let this = Some((bundle, serial));
-        if this == self.expired {
-            return;
+        for (bundle, serial, expires) in expired {
+            if self.expired.insert(bundle.clone(), serial) == Some(serial) {
+                continue;
+            }
+            tracing::warn!(bundle, "expired; goes on being enforced");
+            self.delivery.alert_log.append(&[alerts::expired(&self.origin, &bundle, serial, expires)]);
+            self.reporter.change(|_| {});
         }
-        self.expired = this;
-        let Some((bundle, serial)) = &self.expired else { return };
-        tracing::warn!(bundle, "expired; goes on being enforced");
-        self.delivery.alert_log.append(&[alerts::expired(&self.origin, bundle, *serial, expires)]);
-        self.reporter.change(|_| {});
     }
 
     fn status(&self, snapshot: &Snapshot) -> Status {

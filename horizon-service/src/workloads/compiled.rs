@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use armor_bpf::LinkedFile;
-use armor_policy::Domain;
+use armor_bpf::{DomainSettings, LinkedFile};
 use armor_policy::path::path_rules;
-use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile};
+use armor_policy::{CompileError, Domain, Policy, compile};
 
 use crate::kernel::requirements::FLAGS_UNSEEN;
+use crate::workloads::bundled::{self, BundledPolicy};
 use crate::workloads::effect::without_effect;
 use crate::workloads::linked_files::linked_files;
-use crate::workloads::links::{Links, links};
+use crate::workloads::links::{SharedLinks, links};
 use crate::workloads::root::Root;
 
 /// Maximum number of host directory entries searched for files with hard links.
@@ -26,22 +26,29 @@ pub struct CompiledPolicies {
     /// Files and devices under rules that can be reached by other paths.
     pub linked: Vec<LinkedFile>,
     /// The targets of the rules' paths.
-    pub links: Links,
+    pub links: SharedLinks,
     /// Notes on rules without effect in that root, and what to write instead.
     pub notes: Vec<String>,
+    /// The settings that the policies' bundles ask for.
+    pub settings: DomainSettings,
 }
 
-/// Compiles `policies` for the tree below `root`.
+/// Compiles policies for the tree below `root`.
 ///
 /// # Errors
 /// Fails with [`CompileError`] if the policies cannot be compiled.
-pub fn build(policies: &[&Policy], posture: Posture, root: &Root) -> Result<CompiledPolicies, CompileError> {
-    let links = links(std::slice::from_ref(root), policies);
-    let domain = compile(policies, &CompileOptions { posture, links: links.clone() })?;
-    warn_of_flags(policies);
-    let linked = linked_files(root, policies, &domain, MAX_ENTRIES);
-    let notes = without_effect(root, policies);
-    Ok(CompiledPolicies { domain: Arc::new(domain), linked, links: Arc::new(links), notes })
+pub fn build(bundled: &[BundledPolicy], root: &Root) -> Result<CompiledPolicies, CompileError> {
+    let policies = bundled::policies(bundled);
+    let links = links(std::slice::from_ref(root), &policies);
+    let domain = compile(&bundled::sets(bundled), &links)?;
+    warn_of_flags(&policies);
+    Ok(CompiledPolicies {
+        linked: linked_files(root, &policies, &domain, MAX_ENTRIES),
+        domain: Arc::new(domain),
+        links: Arc::new(links),
+        notes: without_effect(root, &policies),
+        settings: bundled::settings(bundled),
+    })
 }
 
 /// Warns if `readOnly` cannot protect a file's flags and project id on this kernel.

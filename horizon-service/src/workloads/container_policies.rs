@@ -1,18 +1,19 @@
-//! Keeps a bundle's policies for containers, and compiles those that select a container for its root.
+//! Keeps the policies for containers, and compiles those that select a container for its root.
 //!
 //! Nothing here changes anything but what is kept of it; all of it may be repeated at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use armor_policy::Domain;
+use armor_bpf::DomainSettings;
 use armor_policy::model::Kind;
-use armor_policy::{CompileError, CompileOptions, Policy, Posture, compile};
+use armor_policy::{CompileError, Domain, Posture, compile};
 
+use crate::workloads::bundled::{self, BundledPolicy};
 use crate::workloads::compiled::{CompiledPolicies, warn_of_flags};
 use crate::workloads::effect::without_effect;
 use crate::workloads::linked_files::linked_files;
-use crate::workloads::links::{Links, Watched, Whose, links};
+use crate::workloads::links::{SharedLinks, Watched, Whose, links};
 use crate::workloads::root::Root;
 use crate::workloads::workload::{Selector, Workload};
 
@@ -20,12 +21,11 @@ use crate::workloads::workload::{Selector, Workload};
 /// because other containers wait meanwhile.
 const MAX_ENTRIES: usize = 10_000;
 
-/// `ContainerPolicies` holds a bundle's policies for containers and the tables compiled from them.
+/// `ContainerPolicies` holds the policies for containers and the tables compiled from them.
 pub struct ContainerPolicies {
-    policies: Vec<(Arc<Policy>, Selector)>,
-    posture: Posture,
+    policies: Vec<(BundledPolicy, Selector)>,
     /// The result of [`Self::unidentified`].
-    unidentified: Option<Arc<Domain>>,
+    unidentified: Option<(Arc<Domain>, DomainSettings)>,
     /// By container id, the container at the last call of [`Self::build`] and its tables.
     built: BTreeMap<String, (Arc<Workload>, Option<CompiledPolicies>)>,
     compiled: Vec<Compiled>,
@@ -34,52 +34,52 @@ pub struct ContainerPolicies {
 /// `Compiled` is a set of policies, compiled for all roots in which their paths have the same targets.
 struct Compiled {
     policies: Vec<usize>,
-    links: Links,
+    links: SharedLinks,
     domain: Arc<Domain>,
 }
 
 impl ContainerPolicies {
-    /// Takes the container policies among `policies`, which may be for hosts too.
+    /// Takes the container policies among `bundled`, which may be for hosts too.
     ///
     /// # Errors
     /// Fails with [`CompileError`] if they cannot be compiled together, as for a container that all of them
     /// select. If they can, any subset can.
-    pub fn new(policies: &[Policy], posture: Posture) -> Result<Self, CompileError> {
-        let ours: Vec<&Policy> = policies.iter().filter(|policy| policy.kind == Kind::Container).collect();
+    pub fn new(bundled: &[BundledPolicy]) -> Result<Self, CompileError> {
+        let ours: Vec<BundledPolicy> =
+            bundled.iter().filter(|bundled| bundled.policy.kind == Kind::Container).cloned().collect();
         let mut unidentified = None;
         if !ours.is_empty() {
-            let mut options = CompileOptions { posture, links: links(&[Root::of_layers(&[])], &ours) };
-            compile(&ours, &options)?;
-            options.posture = Posture::Allow;
-            unidentified = Some(Arc::new(compile(&ours, &options)?));
-            warn_of_flags(&ours);
+            let policies = bundled::policies(&ours);
+            let links = links(&[Root::of_layers(&[])], &policies);
+            let mut sets = bundled::sets(&ours);
+            compile(&sets, &links)?;
+            sets.iter_mut().for_each(|set| set.posture = Posture::Allow);
+            unidentified = Some((Arc::new(compile(&sets, &links)?), bundled::settings(&ours)));
+            warn_of_flags(&policies);
         }
         // The selector of a parsed policy is always valid.
-        let selectable = |policy: &&Policy| Some((Arc::new((*policy).clone()), Selector::new(policy).ok()?));
-        let policies = ours.iter().filter_map(selectable).collect();
-        Ok(Self { policies, posture, unidentified, built: BTreeMap::new(), compiled: Vec::new() })
+        let selectable = |bundled: BundledPolicy| {
+            let selector = Selector::new(&bundled.policy).ok()?;
+            Some((bundled, selector))
+        };
+        let policies = ours.into_iter().filter_map(selectable).collect();
+        Ok(Self { policies, unidentified, built: BTreeMap::new(), compiled: Vec::new() })
     }
 
-    /// Returns whether there are no policies for containers.
-    pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
-    }
-
-    /// Returns the tables for unidentified containers. Any policy may apply to these, so the tables hold all
-    /// of them, but permit what an allow-list leaves out.
-    pub fn unidentified(&self) -> Option<&Arc<Domain>> {
+    /// Returns the tables for unidentified containers, with their settings. Any policy may apply to these, so
+    /// the tables hold all of them, but permit what an allow-list leaves out.
+    pub fn unidentified(&self) -> Option<&(Arc<Domain>, DomainSettings)> {
         self.unidentified.as_ref()
     }
 
-    /// Returns the names of the policies that select none of `workloads`, and the number of the others.
-    pub fn idle<'a>(&self, workloads: impl Iterator<Item = &'a Workload> + Clone) -> (Vec<String>, usize) {
-        let is_idle = |(_, selector): &&(Arc<Policy>, Selector)| {
-            !workloads.clone().any(|workload| selector.selects(workload))
-        };
-        let idle: Vec<String> =
-            self.policies.iter().filter(is_idle).map(|(policy, _)| policy.name.clone()).collect();
-        let selecting = self.policies.len() - idle.len();
-        (idle, selecting)
+    /// Returns every policy with the number of `workloads` that it selects.
+    pub fn counts<'a>(
+        &self,
+        workloads: impl Iterator<Item = &'a Workload> + Clone,
+    ) -> impl Iterator<Item = (&BundledPolicy, usize)> {
+        self.policies.iter().map(move |(bundled, selector)| {
+            (bundled, workloads.clone().filter(|workload| selector.selects(workload)).count())
+        })
     }
 
     /// Returns the tables for a container, or `None` if no policy selects it.
@@ -103,15 +103,15 @@ impl ContainerPolicies {
         if selected.is_empty() {
             return Ok(None);
         }
-        let policies: Vec<&Policy> = selected.iter().map(|at| &*self.policies[*at].0).collect();
+        let bundled: Vec<BundledPolicy> = selected.iter().map(|at| self.policies[*at].0.clone()).collect();
+        let policies = bundled::policies(&bundled);
         let root = workload.root();
         let links = Arc::new(links(&workload.roots(), &policies));
         let known = self.compiled.iter().find(|known| known.policies == selected && known.links == links);
         let domain = match known {
             Some(known) => Arc::clone(&known.domain),
             None => {
-                let options = CompileOptions { posture: self.posture, links: BTreeMap::clone(&links) };
-                let domain = Arc::new(compile(&policies, &options)?);
+                let domain = Arc::new(compile(&bundled::sets(&bundled), &links)?);
                 let (policies, links, domain_too) =
                     (selected.clone(), Arc::clone(&links), Arc::clone(&domain));
                 self.compiled.push(Compiled { policies, links, domain: domain_too });
@@ -120,17 +120,12 @@ impl ContainerPolicies {
         };
         let linked = linked_files(&root, &policies, &domain, MAX_ENTRIES);
         let notes = without_effect(&root, &policies);
-        Ok(Some(CompiledPolicies { domain, linked, links, notes }))
-    }
-
-    /// Returns the names of all policies.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.policies.iter().map(|(policy, _)| policy.name.as_str())
+        Ok(Some(CompiledPolicies { domain, linked, links, notes, settings: bundled::settings(&bundled) }))
     }
 
     /// Returns the policies that select a container.
-    pub fn selecting<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a Arc<Policy>> {
-        self.policies.iter().filter(|(_, selector)| selector.selects(workload)).map(|(policy, _)| policy)
+    pub fn selecting<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a BundledPolicy> {
+        self.policies.iter().filter(|(_, selector)| selector.selects(workload)).map(|(bundled, _)| bundled)
     }
 
     /// Returns the notes on rules without effect, each with its container.
@@ -145,7 +140,7 @@ impl ContainerPolicies {
     pub fn watched(&self) -> Vec<Watched> {
         let watch = |(workload, built): &(Arc<Workload>, Option<CompiledPolicies>)| {
             let links = Arc::clone(&built.as_ref()?.links);
-            let policies = self.selecting(workload).cloned().collect();
+            let policies = self.selecting(workload).map(|bundled| Arc::clone(&bundled.policy)).collect();
             Some(Watched { whose: Whose::Container(Arc::clone(workload)), policies, links })
         };
         self.built.values().filter_map(watch).collect()
@@ -173,25 +168,30 @@ impl ContainerPolicies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workloads::bundled::BundleTerms;
     use crate::workloads::testing::host_policy;
 
     #[test]
     fn containers_with_the_same_policies_and_links_share_tables() {
         let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: NAME}\nspec:\n  selector: \
                     {matchLabels: {app: NAME}}\n  process: {matchPaths: [{path: /bin/x}]}\n";
-        let policies: Vec<Policy> = ["web", "db"]
+        let terms = Arc::new(BundleTerms::default());
+        let policies: Vec<BundledPolicy> = ["web", "db"]
             .iter()
             .flat_map(|name| armor_policy::parse("p", &text.replace("NAME", name)).unwrap())
             .chain([host_policy("kubearmor.io/hostname: '*'")])
+            .map(|policy| BundledPolicy { policy: Arc::new(policy), terms: Arc::clone(&terms) })
             .collect();
-        let mut containers = ContainerPolicies::new(&policies, Posture::Audit).unwrap();
+        let mut containers = ContainerPolicies::new(&policies).unwrap();
         let workload = |app: &str| {
             let labels = [("app".to_owned(), app.to_owned())].into();
             Arc::new(Workload { id: app.to_owned(), labels, ..Workload::default() })
         };
         let (web, web_too, db, other) = (workload("web"), workload("web"), workload("db"), workload("other"));
         let web_too = Arc::new(Workload { id: "w2".to_owned(), ..Workload::clone(&web_too) });
-        assert_eq!(containers.idle([&*web, &*other].into_iter()), (vec!["db".to_owned()], 1));
+        let counts = containers.counts([&*web, &*other].into_iter());
+        let counts: Vec<_> = counts.map(|(bundled, count)| (bundled.policy.name.as_str(), count)).collect();
+        assert_eq!(counts, [("web", 1), ("db", 0)]);
         let mut domain = |workload| containers.build(workload).unwrap().map(|built| built.domain);
         let (first, second) = (domain(&web).unwrap(), domain(&web_too).unwrap());
         assert!(Arc::ptr_eq(&first, &second));

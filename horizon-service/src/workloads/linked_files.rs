@@ -145,7 +145,7 @@ fn device_number(device: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::workloads::testing::parse;
-    use armor_policy::{CompileOptions, compile};
+    use armor_policy::{Links, PolicySet, compile};
 
     #[test]
     fn files_with_several_names_are_found_up_to_a_limit() {
@@ -161,7 +161,7 @@ mod tests {
             "  file: {matchPaths: [{path: /secret}], matchDirectories: [{dir: /d/, recursive: true}]}\n",
         );
         let all: Vec<&Policy> = policies.iter().collect();
-        let domain = compile(&all, &CompileOptions::default()).unwrap();
+        let domain = compile(&[PolicySet::of(&policies)], &Links::new()).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("d/socket")).unwrap();
         fs::hard_link(dir.path().join("d/socket"), dir.path().join("d/the-same")).unwrap();
         let paths = |limit| {
@@ -183,7 +183,7 @@ mod tests {
         let found = |spec: &str| {
             let policies = parse(spec);
             let all: Vec<&Policy> = policies.iter().collect();
-            let domain = compile(&all, &CompileOptions::default()).unwrap();
+            let domain = compile(&[PolicySet::of(&policies)], &Links::new()).unwrap();
             let (files, complete) = linked_files_within(&root, &all, &domain, 10_000);
             assert!(complete);
             files.into_iter().map(|file| (file.device, file.inode, file.path)).collect::<Vec<_>>()
@@ -208,7 +208,7 @@ mod tests {
                 "  file: {{matchPaths: [{{path: /{strict}}}, {{path: /{loose}, readOnly: true}}]}}\n"
             ));
             let all: Vec<&Policy> = policies.iter().collect();
-            let domain = compile(&all, &CompileOptions::default()).unwrap();
+            let domain = compile(&[PolicySet::of(&policies)], &Links::new()).unwrap();
             let (files, _) = linked_files_within(&Root::at(dir.path().to_owned()), &all, &domain, 10);
             assert_eq!(
                 files.iter().map(|file| &file.path).collect::<Vec<_>>(),

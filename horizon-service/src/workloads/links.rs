@@ -4,12 +4,12 @@
 //! again periodically, on a thread of their own: a hanging filesystem delays only this. Changed targets lead
 //! to a new generation. One pass resolves a bounded number of paths, taking containers in turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use armor_policy::path::{Section, Target, path_rules};
-use armor_policy::{Policy, literal_paths};
+use armor_policy::{Links, Policy, literal_paths};
 
 use crate::workloads::root::Root;
 use crate::workloads::workload::Workload;
@@ -19,8 +19,8 @@ pub const LOOK: Duration = Duration::from_secs(2);
 /// Maximum number of containers' paths in one pass, unless a single container has more.
 const PATHS: usize = 2000;
 
-/// `Links` maps paths to their targets, where these differ.
-pub type Links = Arc<BTreeMap<String, Vec<String>>>;
+/// `SharedLinks` are links that tables were built with.
+pub type SharedLinks = Arc<Links>;
 
 /// `Whose` names the workload in whose root paths are resolved.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct Watched {
     /// The policies that contain the paths.
     pub policies: Vec<Arc<Policy>>,
     /// The targets when the tables were built.
-    pub links: Links,
+    pub links: SharedLinks,
 }
 
 impl Watched {
@@ -60,10 +60,10 @@ impl Watched {
     }
 }
 
-/// Resolves the paths of `policies` for [`links`](armor_policy::CompileOptions::links). A program that is
+/// Resolves the paths of `policies`. A program that is
 /// itself a symlink is not followed, because a rule for `/bin/wget` would then cover all of `/bin/busybox`. A
 /// source, any directory and any path of a `file` rule are followed.
-pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> BTreeMap<String, Vec<String>> {
+pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> Links {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
         followed.extend(rule.common.sources.iter().map(String::as_str));
@@ -132,7 +132,7 @@ mod tests {
         symlink("v1", at("current")).unwrap();
         let file = at("current/key");
         let policies = vec![policy(std::slice::from_ref(&file))];
-        let links = |policies: &[Arc<Policy>]| -> Links {
+        let links = |policies: &[Arc<Policy>]| -> SharedLinks {
             Arc::new(links(&[Root::of_process("self")], &[&policies[0]]))
         };
         let watch = |policies: &Vec<Arc<Policy>>| Watched {
@@ -161,7 +161,7 @@ mod tests {
         let watched = |name: usize| Watched {
             whose: Whose::Container(Arc::new(Workload { name: name.to_string(), ..Workload::default() })),
             policies: policies.clone(),
-            links: Links::default(),
+            links: SharedLinks::default(),
         };
         let all: Vec<Watched> = (0..5).map(watched).collect();
         let mut turn = 0;

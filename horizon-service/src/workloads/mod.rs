@@ -1,5 +1,6 @@
 //! Describes containers and the host, and compiles the policies for each.
 
+pub mod bundled;
 pub mod compiled;
 pub mod container_policies;
 pub mod effect;

@@ -32,6 +32,18 @@ pub struct Refused {
     pub at: Timestamp,
 }
 
+/// A `BundleReport` describes a bundle that the node has accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BundleReport {
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's serial.
+    pub serial: u64,
+    /// Number of its policies; 0 if it has ended the enforcement of earlier ones.
+    pub policies: usize,
+}
+
 /// An `AgentReport` is the agent's report on enforcement.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -44,11 +56,9 @@ pub struct AgentReport {
     /// Reasons of a degraded state, one per line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// Name of the bundle in force; empty if there is none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub bundle: String,
-    /// The bundle's serial.
-    pub bundle_serial: u64,
+    /// The bundles accepted last, one of each name, ordered by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<BundleReport>,
     /// Bundles that were refused last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,

@@ -1,6 +1,6 @@
 //! This module reads policy files and finds everything for which they must not be signed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,10 @@ use armor_base::name::check_name;
 use armor_bundle::MAX_PAYLOAD;
 use armor_policy::escaped_path;
 use armor_policy::model::{Kind, Location};
-use armor_policy::{
-    Checked, CompileError, CompileOptions, Diagnostic, Diagnostics, Policy, Posture, compile,
-};
+use armor_policy::{Checked, CompileError, Diagnostic, Diagnostics, Links, Policy, PolicySet, compile};
 use serde_json::{Value, json};
 
 use crate::text::plural;
-
-const OPTIONS: CompileOptions = CompileOptions { posture: Posture::Audit, links: BTreeMap::new() };
 
 /// A `Source` is a policy file that was read, with the result of checking it.
 pub struct Source {
@@ -45,7 +41,7 @@ impl Outcome {
                 if let Some(twin) = twin(&checked.policies) {
                     return Self::Invalid(Diagnostics { list: vec![twin], more: 0 });
                 }
-                let problem = checked.policies.iter().find_map(|policy| compile(&[policy], &OPTIONS).err());
+                let problem = checked.policies.iter().find_map(|policy| compile_together([policy]).err());
                 problem.map_or(Self::Good(checked), Self::TooComplex)
             }
         }
@@ -164,8 +160,12 @@ pub fn bundled_name(path: &Path) -> anyhow::Result<&str> {
 pub fn compile_as_nodes(policies: &[Policy]) -> Result<(), CompileError> {
     let (containers, hosts): (Vec<_>, Vec<_>) =
         policies.iter().partition(|policy| policy.kind == Kind::Container);
-    compile(&containers, &OPTIONS)?;
-    hosts.into_iter().try_for_each(|policy| compile(&[policy], &OPTIONS).map(drop))
+    compile_together(containers)?;
+    hosts.into_iter().try_for_each(|policy| compile_together([policy]))
+}
+
+fn compile_together<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Result<(), CompileError> {
+    compile(&[PolicySet::of(policies)], &Links::new()).map(drop)
 }
 
 /// Refuses two policies with the same name.

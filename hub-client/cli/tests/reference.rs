@@ -103,6 +103,12 @@ fn codes_of_refusals() {
         let (text, _) = variants.iter().find(|(_, code)| said(code)).unwrap();
         rows.push(format!("| `{}` | {text} |", code.trim_end_matches("\",")));
     }
-    rows.push("| `does-not-compile` | Its rules are more than the kernel's tables may hold. |".to_owned());
+    rows.extend(
+        [
+            "| `does-not-compile` | Its rules, with those of the other bundles in force, are more than the kernel's tables may hold. |",
+            "| `too-many-bundles` | 16 bundles with policies and other names are in force, and no more may be. |",
+        ]
+        .map(str::to_owned),
+    );
     compare("refusals", &rows.join("\n")).unwrap();
 }

@@ -14,7 +14,7 @@
 //! - **Allow-list.** `Map` never gets the posture, because otherwise no library could be loaded.
 //! - **Paths.** A path rule matches the file or the directory of that path. A directory rule matches the
 //!   directory itself and its direct entries, a recursive one everything below it.
-//! - **Links.** If [`CompileOptions::links`] says that a rule's path resolves to another path in the
+//! - **Links.** If [`Links`] says that a rule's path resolves to another path in the
 //!   workload's root, the rule matches both.
 //! - **No path.** An access to a file without a path (a memfd), or to a file whose path cannot be determined,
 //!   is refused if the section has any rule other than Audit rules, and audited if it has only Audit rules.
@@ -34,4 +34,4 @@ pub use tables::{
 };
 
 #[cfg(doc)]
-use crate::CompileOptions;
+use crate::Links;

@@ -1,29 +1,11 @@
-//! Defines what a compilation depends on besides the policies, its limits, and why it fails.
+//! Defines the limits of a compilation, and why it fails.
 
-use crate::decision::Posture;
 use crate::model::Location;
-use std::collections::BTreeMap;
-
-#[cfg(doc)]
-use crate::literal_paths;
 
 /// Largest number of slots of one automaton, which take 32 MiB in the kernel.
 pub const MAX_SLOTS: usize = 4 << 20;
 /// Largest number of pairs of a subject class and an object class.
 pub const MAX_CELLS: usize = 4 << 20;
-
-/// A `CompileOptions` holds what a compilation depends on besides the policies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CompileOptions {
-    /// The posture of allow-lists.
-    pub posture: Posture,
-    /// The paths without symlinks that a path resolves to in the workload's root. There are several if it
-    /// resolves differently in the current root and in the image of the workload. The keys are those of
-    /// [`literal_paths`]; a path that is missing here, or maps to itself, is not a link. Of a path that does
-    /// not exist, the directories that do exist are resolved. The caller decides whether to resolve a last
-    /// component that is a symlink: if it does, a rule for `/bin/wget` becomes one for all of `/bin/busybox`.
-    pub links: BTreeMap<String, Vec<String>>,
-}
 
 /// A `CompileError` says why policies that are each valid cannot be compiled together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +38,7 @@ pub enum CompileError {
         /// The policy with the most rules.
         policy: String,
     },
-    /// A value of [`CompileOptions::links`] is not an absolute path without `//`, `.` and `..`.
+    /// A value of [`Links`](crate::Links) is not an absolute path without `//`, `.` and `..`.
     #[error("`{from}` cannot resolve to `{to}`, which is not an absolute, normal path")]
     Link {
         /// The path as written in the rule.

@@ -1,11 +1,18 @@
-//! Follows the links of [`CompileOptions::links`].
+//! Follows links.
 
 use super::error::CompileError;
 use crate::model::MAX_PATH;
 use std::collections::BTreeMap;
 
 #[cfg(doc)]
-use super::error::CompileOptions;
+use crate::literal_paths;
+
+/// The paths without symlinks that a path resolves to in the workload's root. There are several if it
+/// resolves differently in the current root and in the image of the workload. The keys are those of
+/// [`literal_paths`]; a path that is missing here, or maps to itself, is not a link. Of a path that does
+/// not exist, the directories that do exist are resolved. The caller decides whether to resolve a last
+/// component that is a symlink: if it does, a rule for `/bin/wget` becomes one for all of `/bin/busybox`.
+pub type Links = BTreeMap<String, Vec<String>>;
 
 /// Returns the path without its last `/`; the root directory becomes the empty string.
 pub(crate) fn trimmed(path: &str) -> &str {
@@ -13,10 +20,7 @@ pub(crate) fn trimmed(path: &str) -> &str {
 }
 
 /// Returns the other paths that a path resolves to, without a last `/`.
-pub(crate) fn resolve<'l>(
-    path: &str,
-    links: &'l BTreeMap<String, Vec<String>>,
-) -> Result<Vec<&'l str>, CompileError> {
+pub(crate) fn resolve<'l>(path: &str, links: &'l Links) -> Result<Vec<&'l str>, CompileError> {
     let Some((from, ends)) = links.get_key_value(trimmed(path)) else { return Ok(Vec::new()) };
     let is_normal = |to: &str| {
         to.starts_with('/')

@@ -1,8 +1,9 @@
 //! Puts the rules of a domain, of all kinds, in one order.
 
-use super::error::{CompileError, CompileOptions};
-use super::links::resolve;
-use crate::decision::{Decision, RuleInfo};
+use super::error::CompileError;
+use super::links::{Links, resolve};
+use crate::compile::PolicySet;
+use crate::decision::{Decision, Posture, RuleInfo};
 use crate::model::{Action, Location, Policy, Rule};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,10 +12,14 @@ use std::collections::BTreeMap;
 /// documents does not matter. Elsewhere in the compiler, rules are named by their index in it.
 pub(crate) struct Rules<'a> {
     pub(crate) list: Vec<DomainRule<'a>>,
+    /// Name and posture of the bundles, in the order of their names.
+    bundles: Vec<(&'a str, Posture)>,
 }
 
 /// A `DomainRule` is a rule with what the compiler knows about it whatever its kind.
 pub(crate) struct DomainRule<'a> {
+    /// The index of the policy's bundle in [`Rules::bundles`].
+    pub(crate) bundle: usize,
     pub(crate) policy: &'a Policy,
     pub(crate) rule: &'a Rule,
     /// The paths of `fromSource`, and the paths that they resolve to.
@@ -34,21 +39,46 @@ pub(crate) struct Precedence<S> {
 }
 
 impl<'a> Rules<'a> {
-    pub(crate) fn new(policies: &[&'a Policy], options: &CompileOptions) -> Result<Self, CompileError> {
-        let mut ordered: Vec<(&Policy, &Rule)> =
-            policies.iter().flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule))).collect();
-        ordered.sort_by_key(|(policy, rule)| {
-            (&policy.name, &policy.namespace, policy.kind, &policy.file, rule.common.location)
+    pub(crate) fn new(sets: &[PolicySet<'a>], links: &Links) -> Result<Self, CompileError> {
+        let mut sets: Vec<&PolicySet<'a>> = sets.iter().collect();
+        sets.sort_by_key(|set| set.bundle);
+        let mut ordered: Vec<(usize, &Policy, &Rule)> = Vec::new();
+        for (bundle, set) in sets.iter().enumerate() {
+            for policy in &set.policies {
+                ordered.extend(policy.rules.iter().map(|rule| (bundle, *policy, rule)));
+            }
+        }
+        ordered.sort_by_key(|(bundle, policy, rule)| {
+            (&policy.name, &policy.namespace, policy.kind, *bundle, &policy.file, rule.common.location)
         });
-        let with_sources = |(policy, rule): (&'a Policy, &'a Rule)| {
+        let with_sources = |(bundle, policy, rule): (usize, &'a Policy, &'a Rule)| {
             let mut sources = rule.common.sources.clone();
             for source in &rule.common.sources {
-                sources.extend(resolve(source, &options.links)?.into_iter().map(str::to_owned));
+                sources.extend(resolve(source, links)?.into_iter().map(str::to_owned));
             }
             let restricts = rule.common.action == Action::Allow && !policy.is_exception(rule);
-            Ok(DomainRule { policy, rule, sources, restricts })
+            Ok(DomainRule { bundle, policy, rule, sources, restricts })
         };
-        Ok(Self { list: ordered.into_iter().map(with_sources).collect::<Result<_, _>>()? })
+        let list = ordered.into_iter().map(with_sources).collect::<Result<_, _>>()?;
+        Ok(Self { list, bundles: sets.into_iter().map(|set| (set.bundle, set.posture)).collect() })
+    }
+
+    /// Returns the bundles with their postures, each by the index in [`DomainRule::bundle`] with the decision on
+    /// what its allow-lists leave out.
+    pub(crate) fn postures(&self) -> impl Iterator<Item = (usize, Decision)> {
+        self.bundles.iter().enumerate().map(|(bundle, (_, posture))| {
+            let rule = match bundle {
+                0 => Decision::RULE_DEFAULT,
+                _ => self.first_posture() + bundle as u32 - 1,
+            };
+            (bundle, Decision::of((*posture).into(), rule))
+        })
+    }
+
+    /// Returns the index in [`Domain::rules`](crate::Domain::rules) of the posture of the second bundle. The
+    /// later ones follow.
+    pub(crate) fn first_posture(&self) -> u32 {
+        Self::table_index(self.list.len() as u32)
     }
 
     /// Returns the precedence of a rule. Its `strictness` is the sum of its verdicts on the permissions that
@@ -65,15 +95,23 @@ impl<'a> Rules<'a> {
 
     /// Returns [`Domain::rules`](crate::Domain::rules).
     pub(crate) fn infos(&self) -> Vec<RuleInfo> {
-        let reserved = |name: &str| RuleInfo { policy: name.to_owned(), ..RuleInfo::default() };
-        let mut infos = vec![reserved("DefaultPosture"), reserved("UnresolvedPath")];
-        infos.extend(self.list.iter().map(|DomainRule { policy, rule, .. }| RuleInfo {
+        let reserved = |name: &str, bundle: &str| RuleInfo {
+            bundle: bundle.to_owned(),
+            policy: name.to_owned(),
+            ..RuleInfo::default()
+        };
+        let mut postures = self.bundles.iter().map(|(bundle, _)| reserved("DefaultPosture", bundle));
+        let first = postures.next().unwrap_or_else(|| reserved("DefaultPosture", ""));
+        let mut infos = vec![first, reserved("UnresolvedPath", "")];
+        infos.extend(self.list.iter().map(|DomainRule { bundle, policy, rule, .. }| RuleInfo {
+            bundle: self.bundles[*bundle].0.to_owned(),
             policy: policy.name.clone(),
             location: place(&policy.file, rule.common.location),
             severity: rule.common.severity,
             tags: rule.common.tags.clone(),
             message: rule.common.message.clone(),
         }));
+        infos.extend(postures);
         infos
     }
 

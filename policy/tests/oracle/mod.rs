@@ -8,7 +8,7 @@ mod pattern;
 
 use armor_policy::decision::Verdict;
 use armor_policy::model::{Action, Policy, Rule};
-use armor_policy::{CompileOptions, Posture};
+use armor_policy::{Links, PolicySet, Posture};
 use std::cmp::Reverse;
 
 /// A `By` names the reason for a verdict.
@@ -16,33 +16,42 @@ use std::cmp::Reverse;
 pub enum By<'a> {
     /// Nothing forbids the access; the verdict is [`Verdict::Allow`].
     Nobody,
-    /// The posture decided, because no rule of an allow-list matches.
-    Posture,
+    /// The posture of this bundle decided, because no rule of an allow-list matches.
+    Posture(&'a str),
     /// The object has no path, or none that can be determined.
     Unresolved,
-    /// A rule decided.
-    Rule(&'a Policy, &'a Rule),
+    /// A rule of this bundle decided.
+    Rule(&'a str, &'a Policy, &'a Rule),
 }
 
-/// A `SectionRules` holds the rules of one section with their policies, and who asks.
+/// A `SectionRules` holds the rules of one section with their bundles and policies, and who asks.
 struct SectionRules<'a, 'o> {
-    rules: Vec<(&'a Policy, &'a Rule)>,
+    rules: Vec<(&'a PolicySet<'a>, &'a Policy, &'a Rule)>,
     program: &'o str,
-    options: &'o CompileOptions,
+    links: &'o Links,
 }
 
 impl<'a> SectionRules<'a, '_> {
-    /// Returns whether the section is an allow-list for the program.
-    fn is_allow_list(&self) -> bool {
-        self.rules.iter().any(|(policy, rule)| {
+    /// Returns the posture with its bundle if the section is an allow-list for the program. Of several, the
+    /// strictest counts, and of equally strict ones that of the first name.
+    fn posture(&self) -> Option<(Posture, &'a str)> {
+        let restricting = self.rules.iter().filter(|(_, policy, rule)| {
             rule.common.action == Action::Allow && self.applies(rule) && !policy.is_exception(rule)
+        });
+        let postures: Vec<(Posture, &str)> = restricting.map(|(set, ..)| (set.posture, set.bundle)).collect();
+        [Posture::Block, Posture::Audit, Posture::Allow].into_iter().find_map(|strictest| {
+            postures
+                .iter()
+                .filter(|(posture, _)| *posture == strictest)
+                .min_by_key(|(_, name)| *name)
+                .copied()
         })
     }
 
     /// Returns whether a rule is for the program.
     fn applies(&self, rule: &Rule) -> bool {
         let is_program = |source: &String| {
-            let mut ends = self.options.links.get(source).into_iter().flatten();
+            let mut ends = self.links.get(source).into_iter().flatten();
             source == self.program || ends.any(|end| end == self.program)
         };
         rule.common.sources.is_empty() || rule.common.sources.iter().any(is_program)
@@ -50,11 +59,8 @@ impl<'a> SectionRules<'a, '_> {
 
     /// Returns the deciding rule. `matching` says how specific (the least first) and how strict a rule is, or
     /// `None` if it does not match.
-    fn first<S: Ord>(
-        &self,
-        matching: impl Fn(&Rule) -> Option<(S, usize)>,
-    ) -> Option<(&'a Policy, &'a Rule)> {
-        let rank = |policy: &'a Policy, rule: &Rule| {
+    fn first<S: Ord>(&self, matching: impl Fn(&Rule) -> Option<(S, usize)>) -> Option<By<'a>> {
+        let rank = |bundle: &'a str, policy: &'a Policy, rule: &Rule| {
             let (specificity, strictness) = matching(rule)?;
             let action = match rule.common.action {
                 Action::Block => 0,
@@ -64,6 +70,7 @@ impl<'a> SectionRules<'a, '_> {
             let place = (
                 policy.name.as_str(),
                 policy.namespace.as_deref(),
+                bundle,
                 policy.file.as_str(),
                 rule.common.location.line,
                 rule.common.location.column,
@@ -72,17 +79,19 @@ impl<'a> SectionRules<'a, '_> {
         };
         self.rules
             .iter()
-            .filter(|(_, rule)| self.applies(rule))
-            .filter_map(|(policy, rule)| Some((rank(policy, rule)?, (*policy, *rule))))
+            .filter(|(.., rule)| self.applies(rule))
+            .filter_map(|(set, policy, rule)| {
+                Some((rank(set.bundle, policy, rule)?, By::Rule(set.bundle, policy, rule)))
+            })
             .min_by(|(a, _), (b, _)| a.cmp(b))
             .map(|(_, found)| found)
     }
 
     /// Returns the verdict on an access that no rule matches, and its reason.
     fn unmatched(&self) -> (Verdict, By<'a>) {
-        match self.options.posture {
-            Posture::Audit if self.is_allow_list() => (Verdict::Audit, By::Posture),
-            Posture::Block if self.is_allow_list() => (Verdict::Block, By::Posture),
+        match self.posture() {
+            Some((Posture::Audit, bundle)) => (Verdict::Audit, By::Posture(bundle)),
+            Some((Posture::Block, bundle)) => (Verdict::Block, By::Posture(bundle)),
             _ => (Verdict::Allow, By::Nobody),
         }
     }

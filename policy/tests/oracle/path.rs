@@ -3,9 +3,9 @@
 use super::pattern::Pattern;
 use super::{By, SectionRules};
 use armor_policy::decision::Verdict;
-use armor_policy::model::{Action, Policy, Rule};
+use armor_policy::model::{Action, Rule};
 use armor_policy::path::{PathRule, Permission, Section, Target};
-use armor_policy::{CompileOptions, Posture};
+use armor_policy::{Links, PolicySet, Posture};
 use std::cmp::Reverse;
 
 /// An `Object` is a file that a program accesses.
@@ -22,8 +22,8 @@ pub enum Object<'a> {
 /// Returns the verdict for an access of `program` to `object`, and its reason. `owner` says whether the
 /// task's filesystem uid owns the object.
 pub fn evaluate<'a>(
-    policies: &[&'a Policy],
-    options: &CompileOptions,
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
     program: &str,
     object: Object<'_>,
     permission: Permission,
@@ -33,17 +33,22 @@ pub fn evaluate<'a>(
         Permission::Exec | Permission::Map => Section::Process,
         Permission::Read | Permission::Write => Section::File,
     };
-    let rules = policies
-        .iter()
-        .flat_map(|policy| policy.rules.iter().map(move |rule| (*policy, rule)))
-        .filter(|(_, rule)| rule.body.as_path().is_some_and(|rule| rule.section == section))
-        .collect();
-    let rules = SectionRules { rules, program, options };
+    let mut rules = Vec::new();
+    for set in sets {
+        for policy in &set.policies {
+            let of_section = policy
+                .rules
+                .iter()
+                .filter(|rule| rule.body.as_path().is_some_and(|rule| rule.section == section));
+            rules.extend(of_section.map(|rule| (set, *policy, rule)));
+        }
+    }
+    let rules = SectionRules { rules, program, links };
 
     let path = match object {
         Object::Path(path) => path,
         Object::Anonymous if permission == Permission::Map => {
-            let blocked = rules.is_allow_list() && options.posture == Posture::Block;
+            let blocked = rules.posture().is_some_and(|(posture, _)| posture == Posture::Block);
             return if blocked { (Verdict::Block, By::Unresolved) } else { (Verdict::Allow, By::Nobody) };
         }
         Object::Anonymous if section == Section::File => return (Verdict::Allow, By::Nobody),
@@ -51,20 +56,20 @@ pub fn evaluate<'a>(
             return (Verdict::Allow, By::Nobody);
         }
         Object::Anonymous | Object::Unresolved => {
-            let only_audits = rules.rules.iter().all(|(_, rule)| rule.common.action == Action::Audit);
+            let only_audits = rules.rules.iter().all(|(.., rule)| rule.common.action == Action::Audit);
             return (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved);
         }
     };
 
     let matching = |rule: &Rule| {
         let found =
-            shapes(&of_path(rule).target, options).iter().filter_map(|shape| shape.matches(path)).min()?;
+            shapes(&of_path(rule).target, links).iter().filter_map(|shape| shape.matches(path)).min()?;
         Some((found, strictness(rule)))
     };
     let (verdict, by) = match rules.first(matching) {
-        Some((policy, rule)) => (outcome(rule, permission, owner), By::Rule(policy, rule)),
-        None if permission == Permission::Map => (Verdict::Allow, By::Nobody),
-        None => rules.unmatched(),
+        Some(by @ By::Rule(.., rule)) => (outcome(rule, permission, owner), by),
+        _ if permission == Permission::Map => (Verdict::Allow, By::Nobody),
+        _ => rules.unmatched(),
     };
     (verdict, if verdict == Verdict::Allow { By::Nobody } else { by })
 }
@@ -96,9 +101,9 @@ enum Shape {
 }
 
 /// Returns the target as written, and the targets that it resolves to.
-fn shapes(target: &Target, options: &CompileOptions) -> Vec<Shape> {
+fn shapes(target: &Target, links: &Links) -> Vec<Shape> {
     let ends = |path: &str| {
-        options.links.get(path.strip_suffix('/').unwrap_or(path)).cloned().unwrap_or_default().into_iter()
+        links.get(path.strip_suffix('/').unwrap_or(path)).cloned().unwrap_or_default().into_iter()
     };
     let slashed = |path: String| if path.ends_with('/') { path } else { path + "/" };
     match target {

@@ -517,8 +517,8 @@ async fn a_plain_bundle_is_accepted_by_an_agent_at_the_real_hub() {
     loop {
         let said = agent(&t).args(["status", "--json"]).output().unwrap();
         let status: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
-        if status["BundleSerial"] == 7 {
-            assert_eq!(status["Bundle"], "edge");
+        if status["Bundles"][0]["Serial"] == 7 {
+            assert_eq!(status["Bundles"][0]["Name"], "edge");
             return;
         }
         let log = || fs::read_to_string(t.dir().join("log")).unwrap();

@@ -45,7 +45,7 @@ async fn an_agent_reports_its_status_and_keeps_its_bundle_when_killed<H: Hub>(hu
     css.publish(&object, &bundle(&key, 1)).await.unwrap();
 
     let first = agent.start();
-    let status = agent.until(|status| status["BundleSerial"] == 1).await;
+    let status = agent.until(|status| status["Bundles"][0]["Serial"] == 1).await;
     assert_eq!((&status["State"], &status["Running"]), (&"degraded".into(), &true.into()), "{status:#}");
     assert!(!agent.output(&["detach"]).status.success(), "not under a running agent");
 
@@ -55,7 +55,7 @@ async fn an_agent_reports_its_status_and_keeps_its_bundle_when_killed<H: Hub>(hu
         for object in css.list(STATUS_TYPE).await.unwrap() {
             if let Ok(data) = css.data(STATUS_TYPE, &object.object_id, status::MAX_OBJECT).await
                 && let Ok((told, _)) = NodeStatus::verify(&data)
-                && told.agent.bundle_serial == 1
+                && told.agent.bundles.iter().any(|bundle| bundle.serial == 1)
             {
                 assert_eq!(told.agent.state, "degraded");
                 assert!(!told.agent.reasons.is_empty());
@@ -68,7 +68,7 @@ async fn an_agent_reports_its_status_and_keeps_its_bundle_when_killed<H: Hub>(hu
 
     first.kill();
     let status = agent.until(|status| status["Running"] == false).await;
-    assert_eq!((&status["State"], &status["Bundle"]), (&"not running".into(), &"edge".into()));
+    assert_eq!((&status["State"], &status["Bundles"][0]["Name"]), (&"not running".into(), &"edge".into()));
     assert_eq!(agent.output(&["status"]).status.code(), Some(1));
 
     // Without hub and ESS, the agent has the same bundle in force.
@@ -76,7 +76,8 @@ async fn an_agent_reports_its_status_and_keeps_its_bundle_when_killed<H: Hub>(hu
     hub.hub.hub_down().await.unwrap();
     fs::remove_file(dir.join("state/status.json")).unwrap();
     let second = agent.start();
-    let status = agent.until(|status| status["BundleSerial"] == 1 && !status["Offline"].is_null()).await;
+    let status =
+        agent.until(|status| status["Bundles"][0]["Serial"] == 1 && !status["Offline"].is_null()).await;
     assert_eq!(status["Running"], true);
     second.stop();
 }
@@ -100,10 +101,10 @@ async fn a_machine_takes_bundles_from_css_and_files_and_reports_to_css<H: Hub>(h
     };
     css.publish(&object, &bundle(&key, 1)).await.unwrap();
     let running = agent.start();
-    agent.until(|status| status["BundleSerial"] == 1 && status["Offline"].is_null()).await;
+    agent.until(|status| status["Bundles"][0]["Serial"] == 1 && status["Offline"].is_null()).await;
     fs::create_dir(dir.join("bundles")).unwrap();
     fs::write(dir.join("bundles/edge"), bundle(&key, 2)).unwrap();
-    agent.until(|status| status["BundleSerial"] == 2).await;
+    agent.until(|status| status["Bundles"][0]["Serial"] == 2).await;
 
     let config = CollectorConfig {
         org: config.org,
@@ -251,7 +252,7 @@ async fn a_repeated_write_failure_is_logged_once() {
     for serial in 1..=3 {
         fs::write(dir.path().join("bundles/edge"), bundle(&key, serial)).unwrap();
         let told = |status: &Value| status["Reasons"].to_string().contains("containers.json");
-        agent.until(|status| status["BundleSerial"] == serial && told(status)).await;
+        agent.until(|status| status["Bundles"][0]["Serial"] == serial && told(status)).await;
     }
     let logged = agent.logged();
     let is_said = |line: &&str| line.contains("ERROR") && line.contains("containers.json");

@@ -20,12 +20,14 @@ use armor_mms::css::NewObject;
 use armor_mms::{BUNDLE_TYPE, DestinationPolicy, ServiceId};
 use serde_json::{Value, json};
 
-use node::{FakeKernel, Node, PATIENCE, SHELL, identity, payload, policy, signed};
+use node::{FakeKernel, Node, PATIENCE, SHELL, identity, in_force, payload, policy, signed};
 
 /// Returns the tests of this module.
 pub fn trials() -> Vec<Trial> {
     both_hubs![
         a_bundle_comes_into_force_and_survives_a_restart_without_the_ess,
+        bundles_of_several_names_are_in_force_together,
+        a_bundle_that_does_not_compile_with_the_others_is_refused,
         what_is_refused_changes_nothing_and_is_reported_once,
         a_key_that_is_pinned_later_makes_its_bundle_acceptable,
         keys_change_with_the_bundle_and_stay_changed,
@@ -55,15 +57,120 @@ async fn a_bundle_comes_into_force_and_survives_a_restart_without_the_ess<H: Hub
     assert_eq!(node.live(), (2, 1));
     intake.pass().await.unwrap();
     let facts = node.reporter.facts();
-    assert_eq!((node.live().0, facts.refused.len(), facts.in_force.unwrap().serial), (2, 0, 1));
+    assert_eq!((node.live().0, facts.refused.len(), in_force(&facts, "edge").unwrap().serial), (2, 0, 1));
 
     // Deleting the object lifts no policy; a signed bundle without policies does.
     node.css.delete(BUNDLE_TYPE, "edge.1.a").await.unwrap();
     node.publish("other.1.a", &signed(&payload("other", 1, &[]), &node.signer)).await;
     node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
     node.until_serial(&mut intake, 2).await;
+    node.until_accepted(&mut intake, "other", 1).await;
     assert_eq!(node.live().1, 0);
-    assert_eq!(node.reporter.facts().in_force.unwrap().bundle, "edge");
+    let report = node.reporter.reports().borrow().clone();
+    let bundles: Vec<_> =
+        report.bundles.iter().map(|bundle| (bundle.name.as_str(), bundle.serial, bundle.policies)).collect();
+    assert_eq!((report.state.as_str(), bundles), ("enforcing", vec![("edge", 2, 0), ("other", 1, 0)]));
+}
+
+async fn bundles_of_several_names_are_in_force_together<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let mut intake = node.start();
+    let named = |name: &str, serial, spec: &str| {
+        let mut bundle = payload(name, serial, &[policy(spec)]);
+        bundle["settings"] = json!({"posture": {"file": "block"}, "onAgentStop": "lift"});
+        bundle
+    };
+    let shadow = "file: {matchPaths: [{path: /etc/shadow}]}";
+    node.publish("edge.1.a", &signed(&named("edge", 1, SHELL), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    let mut fleet = named("fleet", 5, shadow);
+    fleet["settings"]["onAgentStop"] = json!("keep");
+    node.publish("fleet.5.a", &signed(&fleet, &node.signer)).await;
+    node.until_accepted(&mut intake, "fleet", 5).await;
+
+    // One generation has the rules of both, each with its bundle.
+    assert_eq!(node.live(), (2, 1));
+    let table = node.history().generation(2).unwrap();
+    assert_eq!(table.bundles, [("edge".to_owned(), 1), ("fleet".to_owned(), 5)].into());
+    let rules: Vec<_> =
+        table.rules[0].iter().map(|rule| (rule.bundle.as_str(), rule.policy.as_str())).collect();
+    let postures = ("edge", "DefaultPosture");
+    assert_eq!(
+        rules,
+        [postures, ("", "UnresolvedPath"), ("edge", "h"), ("fleet", "h"), ("fleet", "DefaultPosture")]
+    );
+    let facts = node.reporter.facts().in_force.unwrap();
+    let policies: Vec<String> = facts.policies.iter().map(|policy| policy.name.to_string()).collect();
+    assert_eq!(
+        (policies, facts.is_lifted_on_stop()),
+        (vec!["edge/h".to_owned(), "fleet/h".to_owned()], false)
+    );
+
+    // What is refused of one touches no other, nor does an agent that starts.
+    let bad = policy("process: {matchPahts: [{path: /x}]}");
+    node.publish("fleet.6.b", &signed(&payload("fleet", 6, &[bad]), &node.signer)).await;
+    assert_eq!(node.until_refused(&mut intake, "fleet.6.b").await, "bad-policy");
+    assert_eq!(node.live(), (2, 1));
+    let mut intake = node.start();
+    assert_eq!(node.live(), (3, 1));
+    let serials = |node: &Node<H>| -> Vec<(String, u64)> {
+        let facts = node.reporter.facts().in_force.unwrap();
+        facts.bundles.iter().map(|bundle| (bundle.name.clone(), bundle.serial)).collect()
+    };
+    assert_eq!(serials(&node), [("edge".to_owned(), 1), ("fleet".to_owned(), 5)]);
+
+    // Each has serials of its own, and lifting one leaves the other.
+    node.publish("fleet.4.c", &signed(&named("fleet", 4, shadow), &node.signer)).await;
+    assert_eq!(node.until_refused(&mut intake, "fleet.4.c").await, "serial-too-low");
+    node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
+    node.until_serial(&mut intake, 2).await;
+    assert_eq!(node.live(), (4, 1));
+    let table = node.history().generation(4).unwrap();
+    assert_eq!(table.bundles, [("fleet".to_owned(), 5)].into());
+
+    // There is room for a bounded number. A lifted one makes room, one in force does not.
+    for number in 0..15 {
+        let name = format!("n{number}");
+        let bundle = named(&name, 1, &format!("file: {{matchPaths: [{{path: /{name}}}]}}"));
+        node.publish(&format!("{name}.1.a"), &signed(&bundle, &node.signer)).await;
+        node.until_accepted(&mut intake, &name, 1).await;
+    }
+    assert!(in_force(&node.reporter.facts(), "edge").is_none(), "it was lifted");
+    let full = node.live();
+    node.publish("edge.3.c", &signed(&named("edge", 3, SHELL), &node.signer)).await;
+    assert_eq!(node.until_refused(&mut intake, "edge.3.c").await, "too-many-bundles");
+    assert_eq!((node.live(), serials(&node).len()), (full, 16));
+    node.publish("n0.2.b", &signed(&payload("n0", 2, &[]), &node.signer)).await;
+    node.until_accepted(&mut intake, "n0", 2).await;
+    node.publish("edge.4.d", &signed(&named("edge", 4, SHELL), &node.signer)).await;
+    node.until_serial(&mut intake, 4).await;
+    let before = serials(&node);
+    assert!(before.len() == 16 && before[0] == ("edge".to_owned(), 4), "{before:?}");
+    node.start();
+    assert_eq!(serials(&node), before);
+}
+
+async fn a_bundle_that_does_not_compile_with_the_others_is_refused<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let mut intake = node.start();
+    // Together they must remember which of the last bytes were `a` and which were `b`.
+    let heavy = |letter: char| {
+        let pattern = |count: usize| format!("{{pattern: '/**{letter}{}'}}", "?".repeat(count));
+        policy(&format!("file: {{matchPatterns: [{}]}}", pattern(13)))
+    };
+    node.publish("edge.1.a", &signed(&payload("edge", 1, &[heavy('a')]), &node.signer)).await;
+    node.until_serial(&mut intake, 1).await;
+    let live = node.live();
+    node.publish("fleet.1.a", &signed(&payload("fleet", 1, &[heavy('b')]), &node.signer)).await;
+    assert_eq!(node.until_refused(&mut intake, "fleet.1.a").await, "does-not-compile");
+    let reason = node.reporter.facts().refused[0].reason.clone();
+    assert!(reason.ends_with("(together with what is in force of edge)"), "{reason}");
+    assert_eq!(node.live(), live);
+    // Alone it would do, so it comes into force once the other is lifted.
+    node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
+    node.until_serial(&mut intake, 2).await;
+    node.publish("fleet.2.b", &signed(&payload("fleet", 2, &[heavy('b')]), &node.signer)).await;
+    node.until_accepted(&mut intake, "fleet", 2).await;
 }
 
 async fn a_switched_link_is_followed_and_what_has_no_effect_is_said<H: Hub>(hub: Fixture<H>) {
@@ -143,7 +250,7 @@ async fn what_is_refused_changes_nothing_and_is_reported_once<H: Hub>(hub: Fixtu
         assert_eq!(node.live(), live, "{code}");
     }
     let report = node.reporter.reports().borrow().clone();
-    assert_eq!((report.state.as_str(), report.bundle_serial), ("enforcing", 5));
+    assert_eq!((report.state.as_str(), report.bundles[0].serial), ("enforcing", 5));
     assert_eq!(report.refused.len(), objects.len());
     // All objects are acknowledged, and an agent that starts does not report them again.
     let mut intake = node.start();
@@ -244,7 +351,7 @@ async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H
     node.publish("edge.1.a", &signed(&payload("edge", 1, &[policy]), &node.signer)).await;
     node.until_serial(&mut intake, 1).await;
     assert_eq!((node.live(), node.reporter.reports().borrow().state.as_str()), ((1, 0), "enforcing"));
-    assert_eq!(node.reporter.facts().in_force.unwrap().idle, ["h"]);
+    assert_eq!(in_force(&node.reporter.facts(), "edge").unwrap().idle, ["h"]);
 
     node.follow(&[&db]).await;
     assert_eq!(
@@ -254,8 +361,9 @@ async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H
     );
     node.follow(&[&db, &web]).await;
     assert_eq!((node.live(), node.known()), ((3, 2), vec![2, 1]));
-    let in_force = node.reporter.facts().in_force.unwrap();
-    assert_eq!((in_force.selected, in_force.containers, in_force.idle.len()), (1, 1, 0));
+    let facts = node.reporter.facts();
+    let edge = in_force(&facts, "edge").unwrap();
+    assert_eq!((edge.selected, edge.idle.len(), facts.in_force.unwrap().containers), (1, 0, 1));
     node.follow(&[&db, &web]).await;
     assert_eq!(node.live(), (3, 2), "nothing new");
     let named = node.history().generation(3).unwrap();
@@ -424,7 +532,7 @@ async fn files_are_judged_as_objects_are_and_beside_them<H: Hub>(hub: Fixture<H>
     node.hub.hub.ess_down().await.unwrap();
     write("edge", &edge(&node, 6));
     let deadline = Instant::now() + PATIENCE;
-    while node.reporter.facts().in_force.unwrap().serial != 6 {
+    while in_force(&node.reporter.facts(), "edge").unwrap().serial != 6 {
         assert!(Instant::now() < deadline);
         assert!(intake.pass().await.is_err());
     }

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use armor_agent::base::report::{HealthFacts, Reporter};
+use armor_agent::base::report::{BundleInForce, HealthFacts, Reporter};
 use armor_agent::events::history::History;
 use armor_agent::hub::Hub as Route;
 use armor_agent::hub::directory::Directory;
 use armor_agent::kernel::port::Kernel;
-use armor_agent::node::bundle::Host;
+use armor_agent::node::bundles::{Bundles, Host};
 use armor_agent::node::containers::Containers;
 use armor_agent::node::enforcement::NodeEnforcement;
 use armor_agent::node::intake::BundleIntake;
@@ -162,11 +162,13 @@ impl<H: Hub> Node<H> {
             history: self.history(),
             kernel: Some(self.kernel.clone()),
             reporter: Arc::clone(&self.reporter),
+            bundles: Bundles::new(),
+            left_out: BTreeMap::new(),
             live: None,
             containers,
             labelled: false,
         };
-        enforcement.restore(stored.as_ref(), &host);
+        enforcement.restore(stored, &host);
         enforcement.reload_keys();
         let (mut owner, handle) = Owner::new(enforcement, None);
         tokio::spawn(async move { owner.run(std::future::ready(())).await });
@@ -222,8 +224,11 @@ impl<H: Hub> Node<H> {
     }
 
     pub async fn until_serial(&self, intake: &mut BundleIntake, serial: u64) {
-        self.until(intake, |facts| facts.in_force.as_ref().is_some_and(|bundle| bundle.serial == serial))
-            .await;
+        self.until_accepted(intake, "edge", serial).await;
+    }
+
+    pub async fn until_accepted(&self, intake: &mut BundleIntake, name: &str, serial: u64) {
+        self.until(intake, |facts| in_force(facts, name).is_some_and(|bundle| bundle.serial == serial)).await;
     }
 
     pub async fn until_refused(&self, intake: &mut BundleIntake, id: &str) -> String {
@@ -231,6 +236,11 @@ impl<H: Hub> Node<H> {
         self.until(intake, |facts| found(facts).is_some()).await;
         found(&self.reporter.facts()).unwrap().code
     }
+}
+
+/// Returns what is in force of the bundle `name`.
+pub fn in_force(facts: &HealthFacts, name: &str) -> Option<BundleInForce> {
+    facts.in_force.as_ref()?.bundles.iter().find(|bundle| bundle.name == name).cloned()
 }
 
 pub fn policy(spec: &str) -> String {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use armor_alerts::batch::LostReason;
-use armor_alerts::status::NodeStatus;
+use armor_alerts::status::{BundleReport, NodeStatus};
 use armor_bundle::keys::KeyId;
 use serde::Serialize;
 
@@ -129,8 +129,11 @@ impl fmt::Display for Finding {
         match self {
             Self::Status(status) => {
                 write!(f, "node {} at {:.0}: {}", status.node, status.created, status.agent.state)?;
-                if !status.agent.bundle.is_empty() {
-                    write!(f, ", bundle {} serial {}", status.agent.bundle, status.agent.bundle_serial)?;
+                for BundleReport { name, serial, policies } in &status.agent.bundles {
+                    write!(f, ", bundle {name} serial {serial}")?;
+                    if *policies == 0 {
+                        f.write_str(" (lifted)")?;
+                    }
                 }
                 for reason in &status.agent.reasons {
                     write!(f, "; {reason}")?;

@@ -6,7 +6,7 @@
 
 use super::entries::Entries;
 use crate::automaton::states::States;
-use crate::decision::{Decision, Posture, Verdict};
+use crate::decision::{Decision, Verdict};
 use crate::model::Action;
 use crate::path::Section;
 use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
@@ -22,9 +22,10 @@ use crate::path::PathTables;
 pub(super) struct Classes<'r> {
     entries: &'r Entries<'r>,
     subjects: &'r Subjects,
-    posture: Posture,
-    /// For each section, whether it is an allow-list for each subject class.
-    allow_lists: [Vec<bool>; 2],
+    /// For each section, the decision for each subject class on what no rule matches.
+    unmatched: [Vec<Decision>; 2],
+    /// The number of each subject class's pair of such decisions.
+    pairs: Vec<usize>,
     vectors: Vec<Vector>,
     vector_ids: HashMap<Vector, u32>,
     columns: Vec<Rc<[u32]>>,
@@ -49,16 +50,19 @@ const fn permissions(section: Section) -> [Permission; 2] {
 }
 
 impl<'r> Classes<'r> {
-    pub(super) fn new(entries: &'r Entries<'r>, subjects: &'r Subjects, posture: Posture) -> Self {
-        let allow_lists = SECTIONS.map(|section| {
-            let restricting = entries.rules_of(section).filter(|(_, rule)| rule.restricts);
-            subjects.allow_lists(restricting.map(|(index, _)| index))
+    pub(super) fn new(entries: &'r Entries<'r>, subjects: &'r Subjects) -> Self {
+        let unmatched = SECTIONS.map(|section| unmatched(entries, subjects, section));
+        let mut numbers = HashMap::new();
+        let pairs = std::iter::zip(&unmatched[0], &unmatched[1]).map(|pair| {
+            let next = numbers.len();
+            *numbers.entry(pair).or_insert(next)
         });
+        let pairs = pairs.collect();
         let mut classes = Self {
             entries,
             subjects,
-            posture,
-            allow_lists,
+            unmatched,
+            pairs,
             vectors: Vec::new(),
             vector_ids: HashMap::new(),
             columns: Vec::new(),
@@ -76,8 +80,8 @@ impl<'r> Classes<'r> {
             Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
         };
         for subject in 0..subjects.count() as usize {
-            let only_listed = posture == Posture::Block && classes.is_allow_list(subject, Section::Process);
-            let map = if only_listed {
+            let process_unmatched = classes.unmatched[Section::Process as usize][subject];
+            let map = if process_unmatched.verdict() == Verdict::Block {
                 Decision::new(Verdict::Block, Decision::RULE_UNRESOLVED)
             } else {
                 Decision::ALLOW
@@ -114,20 +118,22 @@ impl<'r> Classes<'r> {
         });
         let for_others = deciding.each_ref().map(Deciding::for_others);
         // Most subject classes get the same vector as others with the same allow-lists.
-        let mut common: [Option<u32>; 4] = [None; 4];
+        let mut common: Vec<Option<u32>> = Vec::new();
         let mut column = Vec::with_capacity(self.subjects.count() as usize);
         for subject in 0..self.subjects.count() {
             let own = deciding.each_ref().map(|section| section.for_class(subject));
             let subject = subject as usize;
-            let lists = SECTIONS.map(|section| usize::from(self.is_allow_list(subject, section)));
-            let group = lists[0] * 2 + lists[1];
-            let vector = match common[group] {
+            let pair = self.pairs[subject];
+            if common.len() <= pair {
+                common.resize(pair + 1, None);
+            }
+            let vector = match common[pair] {
                 Some(vector) if own == for_others => vector,
                 _ => {
                     let vector = self.decide(own, subject);
                     let vector = self.vector(vector);
                     if own == for_others {
-                        common[group] = Some(vector);
+                        common[pair] = Some(vector);
                     }
                     vector
                 }
@@ -148,19 +154,13 @@ impl<'r> Classes<'r> {
                         Some(entry) => {
                             Decision::of(entry.effect[2 * nth + owner], Rules::table_index(entry.rule))
                         }
-                        None if permission != Permission::Map && self.is_allow_list(subject, section) => {
-                            Decision::of(self.posture.into(), Decision::RULE_DEFAULT)
-                        }
-                        None => Decision::ALLOW,
+                        None if permission == Permission::Map => Decision::ALLOW,
+                        None => self.unmatched[section as usize][subject],
                     };
                 }
             }
         }
         vector
-    }
-
-    fn is_allow_list(&self, subject: usize, section: Section) -> bool {
-        self.allow_lists[section as usize][subject]
     }
 
     /// Returns the column with the stricter decision of two columns for each subject class, permission and
@@ -190,7 +190,9 @@ impl<'r> Classes<'r> {
             return known;
         }
         let (left, right) = (self.vectors[a as usize], self.vectors[b as usize]);
-        let joined = self.vector(Vector(std::array::from_fn(|i| stricter(left.0[i], right.0[i]))));
+        let first_posture = self.entries.rules.first_posture();
+        let stricter = |i: usize| stricter(left.0[i], right.0[i], first_posture);
+        let joined = self.vector(Vector(std::array::from_fn(stricter)));
         self.vector_joins.insert(key, joined);
         joined
     }
@@ -245,9 +247,28 @@ impl<'r> Classes<'r> {
     }
 }
 
-/// Returns the stricter decision; of equally strict ones a rule's before the posture's, and the first rule's.
-fn stricter(a: Decision, b: Decision) -> Decision {
-    let key = |d: Decision| (d.verdict(), d.rule() != Decision::RULE_DEFAULT, std::cmp::Reverse(d.rule()));
+/// Returns for each subject class the decision of a section on what no rule matches: the strictest posture of
+/// those bundles whose rules make the section an allow-list.
+fn unmatched(entries: &Entries<'_>, subjects: &Subjects, section: Section) -> Vec<Decision> {
+    let mut unmatched = vec![Decision::ALLOW; subjects.count() as usize];
+    for (bundle, posture) in entries.rules.postures() {
+        let restricting =
+            entries.rules_of(section).filter(|(_, rule)| rule.restricts && rule.bundle == bundle);
+        let lists = subjects.allow_lists(restricting.map(|(index, _)| index));
+        for (unmatched, _) in unmatched.iter_mut().zip(lists).filter(|(_, is_list)| *is_list) {
+            if posture.verdict() > unmatched.verdict() {
+                *unmatched = posture;
+            }
+        }
+    }
+    unmatched
+}
+
+/// Returns the stricter decision; of equally strict ones a rule's before a posture's, and the first rule's.
+/// `first_posture` is [`Rules::first_posture`].
+fn stricter(a: Decision, b: Decision, first_posture: u32) -> Decision {
+    let is_rules = |rule: u32| rule != Decision::RULE_DEFAULT && rule < first_posture;
+    let key = |d: Decision| (d.verdict(), is_rules(d.rule()), std::cmp::Reverse(d.rule()));
     if key(b) > key(a) { b } else { a }
 }
 

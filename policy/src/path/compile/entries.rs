@@ -4,10 +4,9 @@ use crate::decision::Verdict;
 use crate::model::Action;
 use crate::path::{PathRule, Section, Target};
 use crate::precedence::error::CompileError;
-use crate::precedence::links::resolve;
+use crate::precedence::links::{Links, resolve};
 use crate::precedence::rules::{DomainRule, Rules};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 /// An `Entries` holds the entries in the order of precedence, sources aside. An entry's index is its rank.
 pub(super) struct Entries<'a> {
@@ -26,10 +25,7 @@ pub(super) struct Entry {
 }
 
 impl<'a> Entries<'a> {
-    pub(super) fn new(
-        rules: &'a Rules<'a>,
-        links: &BTreeMap<String, Vec<String>>,
-    ) -> Result<Self, CompileError> {
+    pub(super) fn new(rules: &'a Rules<'a>, links: &Links) -> Result<Self, CompileError> {
         let mut ranked = Vec::with_capacity(rules.list.len());
         for (rule, domain_rule, path_rule) in path_rules(rules) {
             let PathRule { section, ref target, .. } = *path_rule;
@@ -107,10 +103,7 @@ fn effect(action: Action, rule: &PathRule) -> [Verdict; 4] {
 }
 
 /// Returns the targets that a target resolves to.
-fn resolved_targets(
-    target: &Target,
-    links: &BTreeMap<String, Vec<String>>,
-) -> Result<Vec<Target>, CompileError> {
+fn resolved_targets(target: &Target, links: &Links) -> Result<Vec<Target>, CompileError> {
     let ends = |path: &str| resolve(path, links).map(Vec::into_iter);
     Ok(match target {
         Target::Path(path) => ends(path)?.map(|to| Target::Path(to.to_owned())).collect(),

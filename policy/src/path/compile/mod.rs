@@ -7,7 +7,8 @@ mod objects;
 
 use super::tables::{OBJECT_FIRST, PathTables};
 use crate::automaton::comb;
-use crate::precedence::error::{CompileError, CompileOptions, MAX_SLOTS};
+use crate::precedence::error::{CompileError, MAX_SLOTS};
+use crate::precedence::links::Links;
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::Subjects;
 use classes::Classes;
@@ -16,10 +17,10 @@ use entries::Entries;
 pub(crate) fn compile(
     rules: &Rules<'_>,
     subjects: &Subjects,
-    options: &CompileOptions,
+    links: &Links,
 ) -> Result<PathTables, CompileError> {
-    let entries = Entries::new(rules, &options.links)?;
-    let mut classes = Classes::new(&entries, subjects, options.posture);
+    let entries = Entries::new(rules, links)?;
+    let mut classes = Classes::new(&entries, subjects);
     let objects = objects::build(&entries, &mut classes)?;
 
     let numbered = classes.number(&objects).ok_or_else(|| rules.too_many_classes())?;

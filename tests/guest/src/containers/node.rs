@@ -4,8 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use armor_bpf::{ContainerId, Enforcer, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN};
-use armor_policy::{CompileOptions, Domain, Policy, compile};
+use armor_bpf::{
+    ContainerId, DomainRules, DomainSettings, Enforcer, Generation, HOST_DOMAIN, MountTree,
+    UNIDENTIFIED_DOMAIN,
+};
+use armor_policy::{Domain, Links, PolicySet, compile};
 use rustix::mount::{MountFlags, mount};
 
 use crate::run::PROGRAMS;
@@ -80,21 +83,22 @@ impl Node {
     pub(super) fn swap(&mut self) -> anyhow::Result<()> {
         let host = MountTree::of_process("1")?;
         let host_mount_namespace = host.mount_namespace;
-        let mut domains: Vec<(u32, &Domain, MountTree)> =
-            (1..UNRULED).map(|number| (number, &self.domain, MountTree::default())).collect();
+        let rules = |number: u32, tree: MountTree| DomainRules {
+            number,
+            tables: &self.domain,
+            tree,
+            settings: DomainSettings::default(),
+        };
+        let mut domains: Vec<DomainRules<'_>> =
+            (1..UNRULED).map(|number| rules(number, MountTree::default())).collect();
         if self.rules_unidentified {
-            domains.push((UNIDENTIFIED_DOMAIN, &self.domain, MountTree::default()));
+            domains.push(rules(UNIDENTIFIED_DOMAIN, MountTree::default()));
         }
         if self.rules_the_host {
-            domains.push((HOST_DOMAIN, &self.domain, host));
+            domains.push(rules(HOST_DOMAIN, host));
         }
-        let generation = Generation {
-            id: self.enforcer.generation() + 1,
-            host_mount_namespace,
-            domains: &domains,
-            alerts_per_second: 0,
-            secure_sources: false,
-        };
+        let generation =
+            Generation { id: self.enforcer.generation() + 1, host_mount_namespace, domains: &domains };
         Ok(self.enforcer.swap(&generation)?)
     }
 
@@ -138,13 +142,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let id = self.enforcer.generation() + 1;
-        let nothing = Generation {
-            id,
-            host_mount_namespace: 0,
-            domains: &[],
-            alerts_per_second: 0,
-            secure_sources: false,
-        };
+        let nothing = Generation { id, host_mount_namespace: 0, domains: &[] };
         if let Err(error) = self.enforcer.swap(&nothing) {
             eprintln!("{error}");
         }
@@ -153,6 +151,5 @@ impl Drop for Node {
 
 pub(super) fn compiled(policy: &str) -> anyhow::Result<Domain> {
     let policies = armor_policy::parse("containers", policy)?;
-    let policies: Vec<&Policy> = policies.iter().collect();
-    Ok(compile(&policies, &CompileOptions::default())?)
+    Ok(compile(&[PolicySet::of(&policies)], &Links::new())?)
 }

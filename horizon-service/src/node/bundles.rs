@@ -1,22 +1,30 @@
-//! Turns an accepted bundle into the kernel's live generation.
+//! Turns the accepted bundles into the kernel's live generation.
+//!
+//! Invariants:
+//! - All accepted bundles are in force together, one of each name. What is in force of one does not depend on
+//!   when the others came.
+//! - A bundle that cannot be compiled with the others is not accepted, and changes nothing for them.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use armor_bpf::{BpfError, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN};
+use armor_bpf::{
+    BpfError, DomainRules, DomainSettings, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN,
+};
 use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
 use armor_bundle::{NodeIdentity, VerifiedBundle};
 use armor_policy::model::Kind;
-use armor_policy::{CompileError, Domain, Policy, Posture};
+use armor_policy::{CompileError, Domain, Policy};
 use jiff::Timestamp;
 
 use crate::base::disk::DiskError;
-use crate::base::report::{self, InForce, PolicyInForce};
+use crate::base::report::{self, BundleInForce, InForce, PolicyInForce, PolicyName};
 use crate::events::alerts::{DomainNames, RuleTable};
 use crate::events::history::History;
 use crate::kernel::port::Kernel;
 use crate::node::containers::Containers;
+use crate::workloads::bundled::{BundleTerms, BundledPolicy};
 use crate::workloads::compiled::{self, CompiledPolicies};
 use crate::workloads::container_policies::ContainerPolicies;
 use crate::workloads::links::{self, Watched, Whose};
@@ -26,12 +34,14 @@ use crate::workloads::workload::Workload;
 
 /// Alerts per second and rule if the bundle sets no other limit.
 const ALERTS_PER_SECOND: u32 = 100;
+/// Maximum number of accepted bundles.
+const MAX_BUNDLES: usize = 16;
 /// Maximum number of reported notes on rules without effect.
 const MAX_NOTES: usize = 32;
 /// The process whose root is the host's.
 pub const HOST_PROCESS: &str = "1";
 
-/// An `EnforceError` is the reason why a compiled bundle is not live.
+/// An `EnforceError` is the reason why compiled bundles are not live.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforceError {
     /// The kernel does not take the rules.
@@ -62,24 +72,114 @@ pub struct Host {
     pub process: &'static str,
 }
 
-/// A `CompiledBundle` is a bundle compiled for this node.
-pub struct CompiledBundle {
-    bundle: String,
+/// An `AcceptedBundle` is what is needed of an accepted bundle to compile it with others, again and again.
+#[derive(Debug, Clone)]
+pub struct AcceptedBundle {
     serial: u64,
     expires: Timestamp,
+    on_agent_stop: OnAgentStop,
+    already_held: AlreadyHeld,
+    /// None if the bundle ends the enforcement of earlier ones.
+    policies: Vec<BundledPolicy>,
+}
+
+/// The accepted bundles, one of each name.
+pub type Bundles = BTreeMap<String, Arc<AcceptedBundle>>;
+
+impl AcceptedBundle {
+    /// Takes over what a verified bundle says.
+    pub fn new(bundle: &VerifiedBundle) -> Self {
+        let settings = &bundle.payload.settings;
+        let terms = Arc::new(BundleTerms {
+            bundle: bundle.payload.name.clone(),
+            posture: settings.posture.file,
+            settings: DomainSettings {
+                alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
+                secure_sources: settings.secure_sources,
+            },
+        });
+        let bundled =
+            |policy: &Policy| BundledPolicy { policy: Arc::new(policy.clone()), terms: Arc::clone(&terms) };
+        Self {
+            serial: bundle.payload.serial,
+            expires: bundle.payload.expires,
+            on_agent_stop: settings.on_agent_stop,
+            already_held: settings.already_held,
+            policies: bundle.policies.iter().map(bundled).collect(),
+        }
+    }
+}
+
+/// A `JoinError` is the reason why a bundle cannot be in force together with those that are.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// There are as many bundles with policies as there may be.
+    #[error("{MAX_BUNDLES} bundles with policies are in force, and no more may be: lift one of {names}")]
+    TooMany {
+        /// The names of the bundles in force.
+        names: String,
+    },
+    /// The policies of all bundles cannot be compiled together.
+    #[error("{error}{others}")]
+    Compile {
+        /// The compiler's reason.
+        error: CompileError,
+        /// A list of the other bundles, to follow the reason; empty if there are none.
+        others: String,
+    },
+}
+
+impl JoinError {
+    /// Returns the refusal's stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooMany { .. } => "too-many-bundles",
+            Self::Compile { .. } => "does-not-compile",
+        }
+    }
+}
+
+/// Compiles a bundle together with those that are in force, in place of an earlier one of its name. Forgets a
+/// bundle without policies if there are too many.
+///
+/// # Errors
+/// Fails with [`JoinError`]; the others stay in force as they are.
+pub fn join(others: &Bundles, bundle: &VerifiedBundle, host: &Host) -> Result<CompiledBundles, JoinError> {
+    let name = &bundle.payload.name;
+    let mut bundles = others.clone();
+    bundles.insert(name.clone(), Arc::new(AcceptedBundle::new(bundle)));
+    if bundles.len() > MAX_BUNDLES {
+        let lifted = |other: &(&String, &Arc<AcceptedBundle>)| other.1.policies.is_empty() && other.0 != name;
+        match bundles.iter().find(lifted).map(|(lifted, _)| lifted.clone()) {
+            Some(lifted) => drop(bundles.remove(&lifted)),
+            None => {
+                let names = others.keys().cloned().collect::<Vec<_>>().join(", ");
+                return Err(JoinError::TooMany { names });
+            }
+        }
+    }
+    CompiledBundles::new(bundles, host).map_err(|error| {
+        let others: Vec<&str> = others.keys().map(String::as_str).filter(|other| other != name).collect();
+        let others = match others.as_slice() {
+            [] => String::new(),
+            others => format!(" (together with what is in force of {})", others.join(", ")),
+        };
+        JoinError::Compile { error, others }
+    })
+}
+
+/// `CompiledBundles` are the accepted bundles, compiled together for this node.
+pub struct CompiledBundles {
+    bundles: Bundles,
     process: &'static str,
-    posture: Posture,
     host: Option<CompiledPolicies>,
     /// The policies that select this host.
-    host_policies: Vec<Arc<Policy>>,
-    host_idle: Vec<String>,
+    host_policies: Vec<BundledPolicy>,
+    /// The policies for other hosts.
+    host_idle: Vec<BundledPolicy>,
     containers: ContainerPolicies,
     /// Index of the containers whose links are resolved next.
     turn: usize,
-    alerts_per_second: u32,
-    on_agent_stop: OnAgentStop,
-    already_held: AlreadyHeld,
-    secure_sources: bool,
     /// True if the kernel enforces `live` and the names of its rules are stored.
     is_live: bool,
     live: Vec<ContainerRules>,
@@ -96,6 +196,7 @@ struct ContainerRules {
     workload: Arc<Workload>,
     domain: Arc<Domain>,
     tree: MountTree,
+    settings: DomainSettings,
 }
 
 impl PartialEq for ContainerRules {
@@ -105,39 +206,31 @@ impl PartialEq for ContainerRules {
     }
 }
 
-impl CompiledBundle {
-    /// Compiles a bundle for this node; this may take seconds for thousands
+impl CompiledBundles {
+    /// Compiles bundles for this node; this may take seconds for thousands
     /// of rules. Policies for containers are compiled once as if for a container that all of them select, and
     /// again for each container that comes.
     ///
     /// # Errors
-    /// Fails with [`CompileError`] if the policies cannot be compiled.
-    pub fn new(bundle: &VerifiedBundle, host: &Host) -> Result<Self, CompileError> {
-        let settings = &bundle.payload.settings;
-        let posture = settings.posture.file;
-        let hosts = bundle.policies.iter().filter(|policy| policy.kind == Kind::Host);
-        let (selected, idle): (Vec<&Policy>, Vec<&Policy>) =
-            hosts.partition(|policy| host.names.selected_by(policy));
+    /// Fails with [`CompileError`] if the policies cannot be compiled together.
+    pub fn new(bundles: Bundles, host: &Host) -> Result<Self, CompileError> {
+        let all: Vec<BundledPolicy> = bundles.values().flat_map(|bundle| &bundle.policies).cloned().collect();
+        let hosts = all.iter().filter(|bundled| bundled.policy.kind == Kind::Host).cloned();
+        let (selected, idle): (Vec<BundledPolicy>, Vec<BundledPolicy>) =
+            hosts.partition(|bundled| host.names.selected_by(&bundled.policy));
         let process = host.process;
         let compiled = match selected.as_slice() {
             [] => None,
-            policies => Some(compiled::build(policies, posture, &Root::of_process(process))?),
+            policies => Some(compiled::build(policies, &Root::of_process(process))?),
         };
         Ok(Self {
-            bundle: bundle.payload.name.clone(),
-            serial: bundle.payload.serial,
-            expires: bundle.payload.expires,
+            bundles,
             process,
-            posture,
             host: compiled,
-            host_policies: selected.into_iter().cloned().map(Arc::new).collect(),
+            host_policies: selected,
+            host_idle: idle,
+            containers: ContainerPolicies::new(&all)?,
             turn: 0,
-            host_idle: idle.into_iter().map(|policy| policy.name.clone()).collect(),
-            containers: ContainerPolicies::new(&bundle.policies, posture)?,
-            alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
-            on_agent_stop: settings.on_agent_stop,
-            already_held: settings.already_held,
-            secure_sources: settings.secure_sources,
             is_live: false,
             live: Vec::new(),
             rules_unidentified: false,
@@ -145,51 +238,50 @@ impl CompiledBundle {
         })
     }
 
-    /// Returns the bundle's name.
-    pub fn bundle(&self) -> &str {
-        &self.bundle
+    /// Returns the bundles.
+    pub fn bundles(&self) -> &Bundles {
+        &self.bundles
     }
 
     /// Returns the facts for the report.
     pub fn in_force(&self, containers: &Containers) -> InForce {
-        let (mut idle, selecting) = self.containers.idle(containers.iter().map(|(_, workload)| &**workload));
-        idle.extend_from_slice(&self.host_idle);
+        let policies = self.policies(containers);
         let ruled: Vec<report::ContainerRules> =
             containers.iter().map(|(_, workload)| self.ruling(workload)).collect();
+        let bundle = |(name, bundle): (&String, &Arc<AcceptedBundle>)| {
+            let own = || policies.iter().filter(|policy| policy.name.bundle == *name);
+            let idle = own().filter(|policy| policy.workloads == 0);
+            BundleInForce {
+                name: name.clone(),
+                serial: bundle.serial,
+                expires: bundle.expires,
+                selected: own().filter(|policy| policy.workloads > 0).count(),
+                idle: idle.map(|policy| policy.name.policy.clone()).collect(),
+                for_containers: own().any(|policy| policy.kind == Kind::Container),
+                on_agent_stop: bundle.on_agent_stop,
+                already_held: bundle.already_held,
+            }
+        };
         InForce {
-            bundle: self.bundle.clone(),
-            serial: self.serial,
-            expires: self.expires,
-            selected: self.host_policies.len() + selecting,
-            policies: self.policies(&ruled),
+            bundles: self.bundles.iter().map(bundle).collect(),
+            containers: self.live.len(),
             ruled: ruled.into(),
             notes: self.notes(),
-            idle,
-            for_containers: !self.containers.is_empty(),
-            containers: self.live.len(),
-            on_agent_stop: self.on_agent_stop,
-            already_held: self.already_held,
+            policies: policies.into(),
         }
     }
 
     fn ruling(&self, workload: &Workload) -> report::ContainerRules {
-        let policies = self.containers.selecting(workload).map(|policy| policy.name.clone()).collect();
+        let policies = self.containers.selecting(workload).map(|bundled| name(bundled).to_string()).collect();
         report::ContainerRules { id: workload.id.clone(), name: workload.name.clone(), policies }
     }
 
-    fn policies(&self, ruled: &[report::ContainerRules]) -> Arc<[PolicyInForce]> {
-        let policy = |name: &str, kind, workloads| PolicyInForce { name: name.to_owned(), kind, workloads };
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for name in ruled.iter().flat_map(|ruled| &ruled.policies) {
-            *counts.entry(name).or_default() += 1;
-        }
-        let host = self.host_policies.iter().map(|of| policy(&of.name, Kind::Host, 1));
-        let idle = self.host_idle.iter().map(|name| policy(name, Kind::Host, 0));
-        let containers = self
-            .containers
-            .names()
-            .map(|name| policy(name, Kind::Container, counts.get(name).copied().unwrap_or(0)));
-        host.chain(idle).chain(containers).collect()
+    fn policies(&self, containers: &Containers) -> Vec<PolicyInForce> {
+        let policy = |of: &BundledPolicy, kind, workloads| PolicyInForce { name: name(of), kind, workloads };
+        let host = self.host_policies.iter().map(|of| policy(of, Kind::Host, 1));
+        let idle = self.host_idle.iter().map(|of| policy(of, Kind::Host, 0));
+        let counts = self.containers.counts(containers.iter().map(|(_, workload)| &**workload));
+        host.chain(idle).chain(counts.map(|(of, count)| policy(of, Kind::Container, count))).collect()
     }
 
     /// Returns the notes on rules without effect, each only once however many containers it applies to.
@@ -217,7 +309,7 @@ impl CompiledBundle {
     pub fn watched(&mut self) -> Vec<Watched> {
         let host = self.host.iter().map(|built| Watched {
             whose: Whose::Host(self.process),
-            policies: self.host_policies.clone(),
+            policies: self.host_policies.iter().map(|bundled| Arc::clone(&bundled.policy)).collect(),
             links: Arc::clone(&built.links),
         });
         let host: Vec<Watched> = host.collect();
@@ -233,8 +325,7 @@ impl CompiledBundle {
         match &moved.whose {
             Whose::Host(process) => {
                 if self.host.as_ref().is_some_and(|built| Arc::ptr_eq(&built.links, &moved.links)) {
-                    let policies: Vec<&Policy> = self.host_policies.iter().map(|policy| &**policy).collect();
-                    self.host = Some(compiled::build(&policies, self.posture, &Root::of_process(process))?);
+                    self.host = Some(compiled::build(&self.host_policies, &Root::of_process(process))?);
                     self.is_live = false;
                 }
             }
@@ -243,7 +334,7 @@ impl CompiledBundle {
         Ok(())
     }
 
-    /// Makes the bundle live for the present containers, under a new generation unless it is live already,
+    /// Makes the bundles live for the present containers, under a new generation unless it is live already,
     /// and returns the generation's number. May be repeated after an error.
     ///
     /// # Errors
@@ -285,12 +376,18 @@ impl CompiledBundle {
         for (number, workload) in containers.iter() {
             match self.containers.build(workload) {
                 Ok(None) => {}
-                Ok(Some(CompiledPolicies { domain, linked, .. })) => {
+                Ok(Some(CompiledPolicies { domain, linked, settings, .. })) => {
                     // The process may not be there yet, or may have just ended. The kernel then notes its
                     // entry root when it is entered.
                     let tree = workload.process().and_then(|process| MountTree::of_process(&process).ok());
                     let tree = MountTree { linked, ..tree.unwrap_or_default() };
-                    ruled.push(ContainerRules { number, workload: Arc::clone(workload), domain, tree });
+                    ruled.push(ContainerRules {
+                        number,
+                        workload: Arc::clone(workload),
+                        domain,
+                        tree,
+                        settings,
+                    });
                 }
                 Err(error) => {
                     self.not_compiled.push(format!("{}: {error}", workload.name));
@@ -312,32 +409,37 @@ impl CompiledBundle {
             MountTree::of_process(process).map_err(|error| EnforceError::MountTree { process, error })?;
         let host_mount_namespace = host.mount_namespace;
         let mut domains = Vec::new();
-        if let Some(CompiledPolicies { domain, linked, .. }) = &self.host {
-            domains.push((HOST_DOMAIN, &**domain, MountTree { linked: linked.clone(), ..host }));
+        if let Some(CompiledPolicies { domain, linked, settings, .. }) = &self.host {
+            let tree = MountTree { linked: linked.clone(), ..host };
+            domains.push(DomainRules { number: HOST_DOMAIN, tables: domain, tree, settings: *settings });
         }
-        domains.extend(ruled.iter().map(|ruled| (ruled.number, &*ruled.domain, ruled.tree.clone())));
-        domains
-            .extend(self.unidentified().map(|domain| (UNIDENTIFIED_DOMAIN, &**domain, MountTree::default())));
-        Ok(kernel.swap(&Generation {
-            id,
-            host_mount_namespace,
-            domains: &domains,
-            alerts_per_second: self.alerts_per_second,
-            secure_sources: self.secure_sources,
-        })?)
+        domains.extend(ruled.iter().map(|ruled| DomainRules {
+            number: ruled.number,
+            tables: &ruled.domain,
+            tree: ruled.tree.clone(),
+            settings: ruled.settings,
+        }));
+        domains.extend(self.unidentified().map(|(domain, settings)| DomainRules {
+            number: UNIDENTIFIED_DOMAIN,
+            tables: domain,
+            tree: MountTree::default(),
+            settings: *settings,
+        }));
+        Ok(kernel.swap(&Generation { id, host_mount_namespace, domains: &domains })?)
     }
 
-    fn unidentified(&self) -> Option<&Arc<Domain>> {
+    fn unidentified(&self) -> Option<&(Arc<Domain>, DomainSettings)> {
         self.containers.unidentified().filter(|_| self.rules_unidentified)
     }
 
     fn names(&self) -> RuleTable {
-        let mut table =
-            RuleTable { bundle: self.bundle.clone(), serial: self.serial, ..RuleTable::default() };
+        let with_policies = self.bundles.iter().filter(|(_, bundle)| !bundle.policies.is_empty());
+        let bundles = with_policies.map(|(name, bundle)| (name.clone(), bundle.serial)).collect();
+        let mut table = RuleTable { bundles, ..RuleTable::default() };
         let host = self.host.iter().map(|built| (HOST_DOMAIN, &built.domain, None));
         let ruled = self.live.iter().map(|ruled| (ruled.number, &ruled.domain, Some(&ruled.workload)));
         let mut known: Vec<&Arc<Domain>> = Vec::new();
-        let unidentified = self.unidentified().map(|domain| (UNIDENTIFIED_DOMAIN, domain, None));
+        let unidentified = self.unidentified().map(|(domain, _)| (UNIDENTIFIED_DOMAIN, domain, None));
         for (number, domain, container) in host.chain(ruled).chain(unidentified) {
             let rules = known.iter().position(|known| Arc::ptr_eq(known, domain)).unwrap_or_else(|| {
                 known.push(domain);
@@ -348,4 +450,8 @@ impl CompiledBundle {
         }
         table
     }
+}
+
+fn name(bundled: &BundledPolicy) -> PolicyName {
+    PolicyName { bundle: bundled.terms.bundle.clone(), policy: bundled.policy.name.clone() }
 }
