@@ -421,3 +421,33 @@ fn a_directory_knows_what_lies_below_it() {
     assert_eq!(domain.path.objects.walk(b"/srv/c/"), domain.path.objects.walk(b"/home/"));
     assert_ne!(domain.path.objects.walk(b"/srv/a/"), domain.path.objects.walk(b"/srv/b/"));
 }
+
+#[test]
+fn bundles_share_one_precedence_and_the_strictest_posture() {
+    let file = |rules: &str| format!("  file: {{matchPaths: [{rules}]}}\n");
+    let site = policy(
+        "site",
+        &file("{path: /srv/a, action: Allow, message: site}, {path: /srv/b, action: Audit, message: site}"),
+    );
+    let fleet = policy(
+        "fleet",
+        &file(
+            "{path: /srv/a, message: fleet}, {path: /x, action: Allow, message: fleet, fromSource: [{path: /bin/f}]}",
+        ),
+    );
+    let of = |bundle, posture, policy| PolicySet { bundle, posture, policies: vec![policy] };
+    let domain = compile(&[of("site", Audit, &site), of("fleet", Block, &fleet)], &Links::new()).unwrap();
+    check(
+        &domain,
+        "-      /srv/a read * block fleet
+         -      /srv/b read * audit site
+         -      /c     read * audit DefaultPosture
+         /bin/f /c     read * block DefaultPosture",
+    );
+    let bundle = |program: &str| {
+        let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+        let rule = domain.path.vector(subject, 0).decision(Read, false).rule();
+        domain.rules[rule as usize].bundle.as_str()
+    };
+    assert_eq!((bundle("/bin/sh"), bundle("/bin/f")), ("site", "fleet"));
+}

@@ -195,7 +195,33 @@ build_for gateway 2
 mkdir -p /etc/hzn-armor/bundles && cp gateway.bundle /etc/hzn-armor/bundles
 within 30 enforces_serial 2
 blocked "under a bundle from a file"
+held "bundles come from a directory too"
+
+echo other >other
+sed "s|{name: secret}|{name: other}|; s|$secret|$PWD/other|" policy.yaml >other.yaml
+sleep 120 <other &
+holder=$!
+# build_more NAME SERIAL OPTION...: a bundle beside the machine's own, put where the agent looks for bundles.
+build_more() {
+  name=$1 serial=$2
+  shift 2
+  must hzn-armor bundle build --name "$name" --serial "$serial" --node gateway "$@" --out payload.json
+  must hzn-armor bundle sign --key operator.key --out "/etc/hzn-armor/bundles/$name.bundle" payload.json
+}
+build_more second 7 --already-held kill other.yaml
+within 60 enforces_serial 7
+blocked "under two bundles"
+! cat other 2>cat.out || fail "the rule of the second bundle does not hold"
+policies_say() { hzn-armor-agent status --policies >policies.out 2>&1 && grep -q "$1" policies.out; }
+within 30 policies_say 'second/other: the host, [1-9]'
+within 30 policies_say 'gateway/secret: the host, [1-9]'
+wait $holder
+[ $? -eq 137 ] || fail "what holds what the second bundle refuses is not killed"
+build_more gateway 3 --lift
+within 30 policies_say 'gateway serial 3, lifted'
+permitted
+! cat other 2>cat.out || fail "lifting one bundle has lifted the other"
+held "two bundles are in force together, and lifting one leaves the other"
 end_agent TERM 0
 must hzn-armor-agent detach
-held "bundles come from a directory too"
 finished
