@@ -23,7 +23,9 @@ use ring::signature::{
     KeyPair as _, RSA_PSS_SHA256, RsaKeyPair, UnparsedPublicKey,
 };
 use rsa::pkcs1::{DecodeRsaPublicKey as _, EncodeRsaPrivateKey as _};
-use rsa::pkcs8::der::{Decode as _, Encode as _};
+use rsa::pkcs8::der::asn1::{AnyRef, BitStringRef, OctetStringRef};
+use rsa::pkcs8::der::{self, Decode as _, Encode as _};
+use rsa::pkcs8::spki::AlgorithmIdentifierRef;
 use rsa::pkcs8::{ObjectIdentifier, PrivateKeyInfoRef, SubjectPublicKeyInfoRef};
 use rsa::signature::Verifier as _;
 use rsa::traits::PublicKeyParts as _;
@@ -36,16 +38,6 @@ const OID_EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1
 const OID_P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const OID_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// Bytes of an Ed25519 SubjectPublicKeyInfo before the key's 32 bytes (RFC 8410).
-const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// Bytes of an Ed25519 PKCS#8 version 1 key before its 32-byte seed (RFC 8410).
-const ED25519_PKCS8: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-/// Bytes of a P-256 SubjectPublicKeyInfo before the uncompressed point's 65 bytes (RFC 5480).
-const P256_SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 /// Accepted sizes of RSA keys in bits.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 /// Size of generated RSA keys in bits.
@@ -335,7 +327,7 @@ impl PrivateKey {
                 let mut seed = [0; 32];
                 random.fill(&mut seed).map_err(|e| failed(&e))?;
                 // This is PKCS#8 version 1: not every OpenSSL reads version 2, which ring writes.
-                to_pem("PRIVATE KEY", &[&ED25519_PKCS8[..], &seed].concat())
+                to_pem("PRIVATE KEY", &ed25519_pkcs8(&seed).map_err(|e| failed(&e))?)
             }
             KeyType::P256 => {
                 let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
@@ -382,8 +374,8 @@ impl PrivateKey {
             _ => return Err(Malformed::Other),
         };
         let spki = match &pair {
-            Pair::Ed25519(pair) => [&ED25519_SPKI[..], pair.public_key().as_ref()].concat(),
-            Pair::P256(pair) => [&P256_SPKI[..], pair.public_key().as_ref()].concat(),
+            Pair::Ed25519(pair) => spki(OID_ED25519, None, pair.public_key().as_ref())?,
+            Pair::P256(pair) => spki(OID_EC, Some((&OID_P256).into()), pair.public_key().as_ref())?,
             Pair::Rsa(pair) => rsa_spki(pair.public_key().as_ref())?,
         };
         let label = if kind == SectionKind::RsaPrivateKey { "RSA PRIVATE KEY" } else { "PRIVATE KEY" };
@@ -421,6 +413,20 @@ impl PrivateKey {
             }
         }
     }
+}
+
+/// Returns an Ed25519 key in PKCS#8 version 1 (RFC 8410, section 7).
+fn ed25519_pkcs8(seed: &[u8; 32]) -> der::Result<Vec<u8>> {
+    let algorithm = AlgorithmIdentifierRef { oid: OID_ED25519, parameters: None };
+    let key = OctetStringRef::new(seed)?.to_der()?;
+    PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(&key)?).to_der()
+}
+
+/// Returns the SubjectPublicKeyInfo of a public key (RFC 5480 for curves, RFC 8410 for Ed25519).
+fn spki(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let algorithm = AlgorithmIdentifierRef { oid, parameters };
+    let info = |key| SubjectPublicKeyInfoRef { algorithm, subject_public_key: key }.to_der();
+    BitStringRef::from_bytes(key).and_then(info).map_err(|_| Malformed::Der)
 }
 
 /// Returns the SubjectPublicKeyInfo of a PKCS#1 public key.
