@@ -139,14 +139,19 @@ struct file {
 	void *private_data;
 };
 
-/* Since 6.5: a file that an overlay or a FUSE passthrough opened in the filesystem below. */
+/* A file that an overlay or a FUSE passthrough opened in the filesystem below. */
 struct backing_file {
 	struct file file;
-	struct path user_path;
+	struct path user_path; /* since 6.7; before, f_path is the overlay's */
 };
 
 struct backing_file_ctx {
-	struct file *user_file; /* 6.7 to 6.12 */
+	struct file *user_file; /* until 6.12 */
+};
+
+/* Since 6.13; the overlay may be a module, so that its types are there only where it is loaded. */
+struct ovl_file {
+	struct file *realfile;
 };
 
 struct fdtable {

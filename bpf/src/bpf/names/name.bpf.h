@@ -39,7 +39,7 @@ static __always_inline void set_dentry(struct name *name, struct dentry *dentry,
 }
 
 /*
- * Returns the dentry of a file that was opened in a layer. Before 6.5 such a file has the path of the
+ * Returns the dentry of a file that was opened in a layer. Before 6.7 such a file has the path of the
  * overlay, but the layer's inode.
  */
 static __always_inline __u64 layer_dentry(__u64 file)
@@ -54,14 +54,28 @@ static __always_inline __u64 layer_dentry(__u64 file)
 	return alias ? (__u64)alias - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0;
 }
 
+/* Returns whether files that are opened in layers have the layer's path, and keep the overlay's beside it. */
+static __always_inline bool has_user_path(void)
+{
+	return bpf_core_field_exists(((struct backing_file *)0)->user_path);
+}
+
+/* Returns whether an overlay's file points to a structure that points to the layer's file. */
+static __always_inline bool in_a_structure(void)
+{
+	return bpf_core_type_exists(struct ovl_file) ||
+		(bpf_core_type_exists(struct backing_file_ctx) &&
+		 !bpf_core_field_exists(((struct backing_file_ctx *)0)->user_file));
+}
+
 /*
- * Finds the file in a layer that an open file of an overlay stands for. The overlay's file points to it, since
- * 6.13 to a structure that begins with it (struct ovl_file, fs/overlayfs/file.c). Which of the two is read from
- * the kernel's types: that change came together with the end of backing_file_ctx's `user_file`. Never from
- * what lies there, because beyond the end of that small structure is memory that others fill.
+ * Finds the file in a layer that an overlay's open file stands for. private_data points to it, and since 6.13 to
+ * a struct ovl_file that begins with a pointer to it (fs/overlayfs/file.c). The kernel's types tell which: in
+ * that change backing_file_ctx lost `user_file`. The memory itself cannot tell, because others fill what lies
+ * behind that small structure.
  *
- * Only regular files have one: what else is in an overlay keeps other things in the same place. Returns false
- * if what is found is no file of a layer, so that the layers are not known.
+ * Only regular files have one; other files keep other things in private_data. Returns false if what is found is
+ * no file of a layer: then the layers are not known.
  */
 static __always_inline bool inner_file(__u64 file, __u64 *inner)
 {
@@ -72,11 +86,9 @@ static __always_inline bool inner_file(__u64 file, __u64 *inner)
 	    (FIELD(inode, inode, i_mode) & S_IFMT) != S_IFREG)
 		return true;
 	*inner = (__u64)ADDRESS(file, file, private_data);
-	if (!*inner || !bpf_core_type_exists(struct backing_file))
+	if (!*inner || !has_user_path())
 		return true;
-	if (bpf_core_type_exists(struct backing_file_ctx) &&
-	    !bpf_core_field_exists(((struct backing_file_ctx *)0)->user_file) &&
-	    bpf_probe_read_kernel(inner, sizeof(*inner), (void *)*inner))
+	if (in_a_structure() && bpf_probe_read_kernel(inner, sizeof(*inner), (void *)*inner))
 		return false;
 	return place_of(mount_of(ADDRESS(file, *inner, f_path.mnt))) == PLACE_BACKING;
 }

@@ -51,7 +51,7 @@ static __noinline int check_mapped(__u64 file, __u32 permissions)
 
 	if (!enter_scope(&scope, bpf_get_current_task_btf()))
 		return 0;
-	if (bpf_core_type_exists(struct backing_file) && place_of(mount_of(mnt)) == PLACE_BACKING) {
+	if (has_user_path() && place_of(mount_of(mnt)) == PLACE_BACKING) {
 		layer = (__u64)dentry;
 		dentry = ADDRESS(backing_file, file, user_path.dentry);
 		mnt = ADDRESS(backing_file, file, user_path.mnt);
