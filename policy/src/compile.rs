@@ -1,33 +1,15 @@
 //! Compiles the policies of one domain to the tables of a [`Domain`]. What rules mean is said in
 //! [`crate::precedence`], and for each kind of rule in its own module.
 
-use crate::decision::Posture;
 use crate::domain::Domain;
 use crate::model::Policy;
 use crate::path;
 use crate::precedence::error::{CompileError, MAX_SLOTS};
 use crate::precedence::links::{Links, trimmed};
 use crate::precedence::rules::Rules;
+use crate::precedence::sets::PolicySet;
 use crate::precedence::subjects::Subjects;
 use std::collections::BTreeSet;
-
-/// A `PolicySet` holds policies that came together, in one bundle.
-#[derive(Clone, Debug, Default)]
-pub struct PolicySet<'a> {
-    /// The bundle's name, for alerts; no two sets of a domain have the same one.
-    pub bundle: &'a str,
-    /// The posture of the allow-lists that these policies make.
-    pub posture: Posture,
-    /// The policies.
-    pub policies: Vec<&'a Policy>,
-}
-
-impl<'a> PolicySet<'a> {
-    /// Returns a set of policies that are in no bundle, with the default posture.
-    pub fn of(policies: impl IntoIterator<Item = &'a Policy>) -> Self {
-        Self { policies: policies.into_iter().collect(), ..Self::default() }
-    }
-}
 
 /// Returns all paths that [`Links`] may resolve, without a last `/`: those of sources, and
 /// those that rules name.

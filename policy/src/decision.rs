@@ -106,9 +106,9 @@ pub struct RuleInfo {
     /// The name of the policy's bundle; empty if it is in none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bundle: String,
-    /// The policy's `metadata.name`, or `DefaultPosture` or `UnresolvedPath` for the two reserved rules.
+    /// The policy's `metadata.name`; `DefaultPosture` for a bundle's posture, or `UnresolvedPath`.
     pub policy: String,
-    /// The rule's place as `file:line`; empty for the reserved rules.
+    /// The rule's place as `file:line`; empty for those two.
     pub location: String,
     /// The severity from 1 to 10, or 0 if the policy gives none.
     pub severity: u8,

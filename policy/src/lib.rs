@@ -15,7 +15,7 @@ pub mod names;
 pub mod path;
 pub mod precedence;
 
-pub use compile::{PolicySet, compile, literal_paths};
+pub use compile::{compile, literal_paths};
 pub use decision::Posture;
 pub use document::diagnostics::{Diagnostic, Diagnostics};
 pub use document::{Checked, check, parse};
@@ -24,3 +24,4 @@ pub use escape::{escaped, escaped_path};
 pub use model::Policy;
 pub use precedence::error::CompileError;
 pub use precedence::links::Links;
+pub use precedence::sets::PolicySet;

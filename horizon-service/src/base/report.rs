@@ -1,7 +1,7 @@
 //! Keeps the facts about the agent in one place and turns them into reports.
 //!
-//! The state's name follows from the facts and is never set: `degraded` if there is a [`Problem`] or a
-//! bundle has policies but none of them selects anything, `starting` while no bundle was accepted or the
+//! The state's name follows from the facts and is never set: `degraded` if there is a [`Problem`], or if a
+//! bundle has only policies for hosts and none of them selects this one, `starting` while no bundle was accepted or the
 //! enforcement proof is missing, else `enforcing`. The hub gets [`AgentReport`]; only the node itself knows
 //! whether it is `offline`.
 
@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use armor_alerts::status::{AgentReport, BundleReport, Refused};
-use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
+use armor_bundle::payload::AlreadyHeld;
 use armor_policy::model::Kind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,8 @@ pub enum Problem {
     Pins,
     /// The accepted bundles are not in force.
     Swap,
-    /// Stored bundles no longer compile.
-    Stored,
+    /// Stored bundles are left out, because they no longer compile with the others.
+    LeftOut,
     /// Not all containers can be put under their rules.
     Containers,
     /// The container runtime does not answer.
@@ -66,19 +66,9 @@ pub struct InForce {
     /// The policies of all bundles.
     pub policies: Arc<[PolicyInForce]>,
     /// All containers, each with its policies.
-    pub ruled: Arc<[ContainerRules]>,
+    pub ruled: Arc<[ContainerPolicyNames]>,
     /// Notes on rules without effect, and what to write instead.
     pub notes: Vec<String>,
-}
-
-impl InForce {
-    /// Returns whether enforcement ends when the agent is stopped in an orderly way: if all bundles that have
-    /// policies ask for that.
-    pub fn is_lifted_on_stop(&self) -> bool {
-        let lifts = |bundle: &&BundleInForce| bundle.on_agent_stop == OnAgentStop::Lift;
-        let mut with_policies = self.bundles.iter().filter(|bundle| bundle.policies() > 0);
-        self.bundles.iter().any(|bundle| lifts(&bundle)) && with_policies.all(|bundle| lifts(&bundle))
-    }
 }
 
 /// A `BundleInForce` describes an accepted bundle.
@@ -96,15 +86,13 @@ pub struct BundleInForce {
     pub idle: Vec<String>,
     /// True if it has policies for containers, which may come at any time.
     pub for_containers: bool,
-    /// The bundle's setting for enforcement after an orderly stop of the agent.
-    pub on_agent_stop: OnAgentStop,
     /// The bundle's setting for processes with preexisting handles that the policies refuse.
     pub already_held: AlreadyHeld,
 }
 
 impl BundleInForce {
     /// Returns the number of its policies.
-    pub fn policies(&self) -> usize {
+    pub fn policy_count(&self) -> usize {
         self.selected + self.idle.len()
     }
 }
@@ -139,10 +127,10 @@ pub struct PolicyInForce {
     pub workloads: usize,
 }
 
-/// `ContainerRules` is a container with its policies.
+/// `ContainerPolicyNames` is a container with its policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct ContainerRules {
+pub struct ContainerPolicyNames {
     /// The container's id, 64 hexadecimal digits.
     pub id: String,
     /// The container's name.
@@ -176,7 +164,7 @@ pub struct HealthFacts {
     pub proven: bool,
     /// The present problems, each with its reason.
     pub problems: BTreeMap<Problem, String>,
-    /// What is in force; `None` if no bundle was accepted so far.
+    /// What is in force; `None` if no bundle was accepted so far, or no stored one compiles.
     pub in_force: Option<InForce>,
     /// The latest refused bundles.
     pub refused: VecDeque<Refused>,
@@ -199,11 +187,12 @@ impl HealthFacts {
         let mut reasons: Vec<String> = self.problems.values().map(|reason| shortened(reason)).collect();
         let mut degraded = !reasons.is_empty();
         match &self.in_force {
+            None if self.problems.contains_key(&Problem::LeftOut) => {}
             None => reasons.push("no bundle was accepted so far: nothing is enforced".to_owned()),
             Some(in_force) => {
                 for bundle in &in_force.bundles {
                     let BundleInForce { name, expires, idle, .. } = bundle;
-                    if bundle.policies() == 0 {
+                    if bundle.policy_count() == 0 {
                         reasons.push(format!(
                             "bundle {name} has no policies: what it enforced before is lifted"
                         ));
@@ -229,7 +218,7 @@ impl HealthFacts {
             (false, _) => "starting",
         };
         let bundles = self.in_force.iter().flat_map(|in_force| &in_force.bundles).map(|bundle| {
-            BundleReport { name: bundle.name.clone(), serial: bundle.serial, policies: bundle.policies() }
+            BundleReport { name: bundle.name.clone(), serial: bundle.serial, policies: bundle.policy_count() }
         });
         let refused = self.refused.iter().cloned().collect();
         AgentReport { state: state.to_owned(), since: None, reasons, bundles: bundles.collect(), refused }
@@ -329,26 +318,8 @@ mod tests {
             selected,
             idle: idle.iter().map(|name| (*name).to_owned()).collect(),
             for_containers: false,
-            on_agent_stop: OnAgentStop::Keep,
             already_held: AlreadyHeld::Report,
         }
-    }
-
-    #[test]
-    fn one_bundle_that_keeps_enforcement_keeps_it_for_all() {
-        let lifted = |bundles: &[(&str, usize, OnAgentStop)]| {
-            let bundles = bundles.iter().map(|(name, selected, on_agent_stop)| BundleInForce {
-                on_agent_stop: *on_agent_stop,
-                ..bundle(name, *selected, &[])
-            });
-            InForce { bundles: bundles.collect(), ..InForce::default() }.is_lifted_on_stop()
-        };
-        use OnAgentStop::{Keep, Lift};
-        assert!(!lifted(&[]));
-        assert!(lifted(&[("a", 1, Lift)]) && !lifted(&[("a", 1, Keep)]));
-        assert!(!lifted(&[("a", 1, Lift), ("b", 1, Keep)]));
-        assert!(lifted(&[("a", 1, Lift), ("b", 0, Keep)]), "b has no policies");
-        assert!(!lifted(&[("a", 0, Keep)]) && lifted(&[("a", 0, Lift)]));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::base::disk::{MAX_FILE, unusable};
 use crate::base::lock::InstanceLock;
-use crate::base::report::{ContainerRules, Offline, PolicyName};
+use crate::base::report::{ContainerPolicyNames, Offline, PolicyName};
 use crate::events::alerts::{AlertCounts, RESERVED};
 use crate::node::status::{ContainerFigures, FILE, PolicyFigures, Status};
 
@@ -211,7 +211,7 @@ fn text(found: &Found, pin_dir: &Path, with_policies: bool) -> String {
     }
     let ContainerFigures { runtime, known, ruled, under } = containers;
     line("containers", &format!("{known} known, {ruled} under policies; runtime: {runtime}"));
-    for ContainerRules { id, name, policies } in under.iter().filter(|_| with_policies) {
+    for ContainerPolicyNames { id, name, policies } in under.iter().filter(|_| with_policies) {
         let id: String = id.chars().take(SHORT_ID).collect();
         let policies = if policies.is_empty() { "no policy".to_owned() } else { policies.join(", ") };
         line("container", &format!("{name} ({id}): {policies}"));
@@ -359,7 +359,7 @@ mod tests {
         let policy =
             |name: &str, kind, workloads| PolicyInForce { name: named("edge", name), kind, workloads };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let ruled = |id: &str, name: &str, policies: &[&str]| ContainerRules {
+        let ruled = |id: &str, name: &str, policies: &[&str]| ContainerPolicyNames {
             id: id.repeat(64),
             name: name.into(),
             policies: names(policies),

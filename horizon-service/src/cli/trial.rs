@@ -33,7 +33,7 @@ use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, 
 use crate::cli::entry::{Begun, Entry, LAST_STANDARD};
 use crate::events::alerts::{self, Clocks, Fate, Origin, RuleTable};
 use crate::kernel::attach::attach;
-use crate::workloads::bundled::{BundleTerms, BundledPolicy};
+use crate::workloads::bundled_policies::{BundleSettings, BundledPolicy};
 use crate::workloads::compiled::{self, CompiledPolicies};
 use crate::workloads::node_selector::NodeNames;
 use crate::workloads::root::Root;
@@ -104,9 +104,9 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         );
     }
     let policies = read_policies(&trial.policy)?;
-    let terms = Arc::new(BundleTerms { posture: trial.posture, ..BundleTerms::default() });
-    let with_terms = |policy| BundledPolicy { policy: Arc::new(policy), terms: Arc::clone(&terms) };
-    let policies: Vec<BundledPolicy> = policies.into_iter().map(with_terms).collect();
+    let settings = Arc::new(BundleSettings { posture: trial.posture, ..BundleSettings::default() });
+    let bundled = |policy| BundledPolicy { policy: Arc::new(policy), settings: Arc::clone(&settings) };
+    let policies: Vec<BundledPolicy> = policies.into_iter().map(bundled).collect();
     let CompiledPolicies { domain: refusing, linked, notes, .. } =
         compiled::build(&policies, &Root::of_process("self"))?;
     for note in notes {

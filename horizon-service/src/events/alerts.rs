@@ -63,8 +63,8 @@ impl RuleTable {
         Self { bundles: BTreeMap::new(), rules: vec![tables.rules.clone()], domains }
     }
 
-    /// Returns the name and serial of the bundle by which an event was decided. A decision that no bundle made
-    /// alone is of the only one that there is, if there is one.
+    /// Returns name and serial of the bundle whose rule or posture decided on an event. If no bundle decided
+    /// alone, returns the only bundle with policies, or `None` if there are several.
     pub fn bundle(&self, event: &Event) -> Option<(&str, u64)> {
         let of_rule =
             event.guard().is_none().then(|| self.rule(event.domain, event.decision.rule())).flatten();

@@ -2,14 +2,14 @@
 //! in force, and which no hook sees again.
 //!
 //! Invariants:
-//! - The search runs once whenever the bundles change. It runs again if the BPF programs were loaded anew, if running
-//!   containers came under rules, or if a program entered a container with descriptors that its starter had
-//!   opened.
-//! - If the bundle of the rule says so, the processes are killed and the search is repeated until none is left, because a
-//!   dying process may have passed its handles on. Process 1, this process and a pid that may have been
-//!   reused are never killed.
+//! - The search runs once for each set of bundles in force. It runs again if the BPF programs were loaded
+//!   anew, if running containers came under rules, or if a program entered a container with descriptors that
+//!   its starter had opened.
+//! - If the bundle of the deciding rule says so, the process is killed, and the search is repeated until none
+//!   is left, because a dying process may have passed its handles on. Process 1, this process and a pid that
+//!   may have been reused are never killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
@@ -26,14 +26,16 @@ const MAX_REPORTED: usize = 1000;
 /// kernel's pids count.
 const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
+/// A `NamedSerial` is a bundle's name and serial.
+pub type NamedSerial = (String, u64);
+
 /// A `PreexistingSearch` is the progress of the search.
 pub struct PreexistingSearch {
-    /// The bundles for which the search is finished.
+    /// Names and serials of the bundles for which the search is finished.
     finished: String,
     rounds: u32,
-    /// The reported handles of the bundles `reported_for`: process, path and rule.
-    reported: BTreeSet<(u32, String, u32)>,
-    reported_for: String,
+    /// The reported handles: process, path, and the bundle whose rule refuses them.
+    reported: BTreeSet<(u32, String, Option<NamedSerial>)>,
 }
 
 /// `Found` is the result of one search, without handles that were already reported.
@@ -49,7 +51,7 @@ pub struct Found {
 impl PreexistingSearch {
     /// Creates a search that is finished for the bundles `finished`.
     pub fn new(finished: String) -> Self {
-        Self { reported_for: finished.clone(), finished, rounds: 0, reported: BTreeSet::new() }
+        Self { finished, rounds: 0, reported: BTreeSet::new() }
     }
 
     /// Restarts the search because running tasks came under rules. Reported handles are not reported again.
@@ -58,57 +60,71 @@ impl PreexistingSearch {
     }
 
     /// Searches for handles that the live generation, which is of `bundles`, refuses. Returns `None` if the
-    /// search for them is finished. `kills` says whether the process of an event is to be killed.
+    /// search for them is finished. `refused_by` names the bundle that decided on an event, and `kills` says
+    /// whether the process of an event is to be killed. A handle is reported once for each bundle that refuses it.
     ///
     /// # Errors
     /// Fails if the kernel does not list the handles; the search counts as finished then.
     pub fn look(
         &mut self,
         kernel: &impl Kernel,
-        bundles: &str,
+        bundles: &BTreeMap<String, u64>,
+        refused_by: impl Fn(&Event) -> Option<NamedSerial>,
         kills: impl Fn(&Event) -> bool,
     ) -> Result<Option<Found>, BpfError> {
-        if self.finished == bundles {
+        let searched = text_of(bundles);
+        if self.finished == searched {
             return Ok(None);
         }
-        if self.reported_for != bundles {
-            bundles.clone_into(&mut self.reported_for);
-            self.reported.clear();
-        }
+        self.reported
+            .retain(|(.., by)| by.as_ref().is_none_or(|(name, serial)| bundles.get(name) == Some(serial)));
         let mut found = Found { events: Vec::new(), more: 0, finished: true };
         let mut holders = BTreeSet::new();
         let outcome = kernel.preexisting(&mut |event| {
             let Access::Path(access) = &event.access;
             let tgid = event.task.tgid;
-            let killed = holders.contains(&tgid)
-                || (kills(&event)
-                    && end(&event)
-                        .inspect_err(|error| {
-                            tracing::error!(
-                                pid = tgid,
-                                path = access.path,
-                                "holds what the policies refuse and cannot be killed: {error}"
-                            );
-                        })
-                        .is_ok());
-            if killed {
+            if !holders.contains(&tgid)
+                && kills(&event)
+                && end(&event)
+                    .inspect_err(|error| {
+                        tracing::error!(
+                            pid = tgid,
+                            path = access.path,
+                            "holds what the policies refuse and cannot be killed: {error}"
+                        );
+                    })
+                    .is_ok()
+            {
                 holders.insert(tgid);
             }
             if self.reported.len() == MAX_REPORTED {
                 found.more += 1;
-            } else if self.reported.insert((tgid, access.path.clone(), event.decision.rule())) {
-                found.events.push((event, killed));
+            } else if self.reported.insert((tgid, access.path.clone(), refused_by(&event))) {
+                found.events.push((event, false));
             }
         });
+        for (event, killed) in &mut found.events {
+            *killed = holders.contains(&event.task.tgid);
+        }
         self.rounds += 1;
         if outcome.is_err() || holders.is_empty() || self.rounds == ROUNDS {
-            bundles.clone_into(&mut self.finished);
+            self.finished = searched;
             self.rounds = 0;
         } else {
             found.finished = false;
         }
         outcome.map(|()| Some(found))
     }
+
+    /// Returns the names and serials of the bundles for which the search is finished.
+    pub fn finished(&self) -> &str {
+        &self.finished
+    }
+}
+
+fn text_of(bundles: &BTreeMap<String, u64>) -> String {
+    let bundles: Vec<String> = bundles.iter().map(|(name, serial)| format!("{name} {serial}")).collect();
+    bundles.join(", ")
 }
 
 /// Kills the process of an event. A process that is already gone counts as killed.

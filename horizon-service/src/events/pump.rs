@@ -182,7 +182,7 @@ impl EventPump {
         Ok(())
     }
 
-    /// Counts alerts by policy, for as many names as one bundle can have policies.
+    /// Counts alerts by policy, for at most [`MAX_COUNTED`] policies of all bundles.
     fn count(&mut self, alerts: &[Alert]) {
         let counts = Arc::make_mut(&mut self.counts);
         for alert in alerts {
@@ -216,21 +216,18 @@ impl EventPump {
             let killing = bundles.filter(|bundle| bundle.already_held == AlreadyHeld::Kill);
             killing.map(|bundle| (bundle.name.clone(), bundle.serial)).collect()
         });
-        let kills = |event: &Event| {
-            table.bundle(event).is_some_and(|(name, serial)| killing.contains(&(name.to_owned(), serial)))
-        };
-        let bundles: Vec<String> =
-            table.bundles.iter().map(|(name, serial)| format!("{name} {serial}")).collect();
-        let bundles = bundles.join(", ");
+        let refused_by = |event: &Event| table.bundle(event).map(|(name, serial)| (name.to_owned(), serial));
+        // What no bundle has decided alone counts as refused by each.
+        let kills = |event: &Event| refused_by(event).map_or(!killing.is_empty(), |by| killing.contains(&by));
         if std::mem::take(labelled) || counters.entered != self.entered {
             self.entered = counters.entered;
             self.preexisting.begin_anew();
         }
-        let found = match self.preexisting.look(kernel, &bundles, kills) {
+        let found = match self.preexisting.look(kernel, &table.bundles, refused_by, kills) {
             Ok(None) => return,
             Ok(Some(found)) => found,
             Err(error) => {
-                return tracing::error!(bundles, "{error}: descriptors from before are not reported");
+                return tracing::error!("{error}: descriptors from before are not reported");
             }
         };
         let clocks = Clocks::now();
@@ -251,7 +248,8 @@ impl EventPump {
         }
         self.alert_log.append(&alerts);
         if found.finished {
-            (self.reported.held, self.reported.entered) = (bundles, self.entered);
+            (self.reported.held, self.reported.entered) =
+                (self.preexisting.finished().to_owned(), self.entered);
             if let Err(error) = self.history.store_reported(&self.reported) {
                 tracing::error!("{error}: what processes hold is reported again after a restart");
             }

@@ -1,8 +1,8 @@
 //! Turns the accepted bundles into the kernel's live generation.
 //!
 //! Invariants:
-//! - All accepted bundles are in force together, one of each name. What is in force of one does not depend on
-//!   when the others came.
+//! - The accepted bundles that compile together are in force, one of each name. While the agent runs, what is in
+//!   force of one does not depend on when the others came.
 //! - A bundle that cannot be compiled with the others is not accepted, and changes nothing for them.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::events::alerts::{DomainNames, RuleTable};
 use crate::events::history::History;
 use crate::kernel::port::Kernel;
 use crate::node::containers::Containers;
-use crate::workloads::bundled::{BundleTerms, BundledPolicy};
+use crate::workloads::bundled_policies::{BundleSettings, BundledPolicy};
 use crate::workloads::compiled::{self, CompiledPolicies};
 use crate::workloads::container_policies::ContainerPolicies;
 use crate::workloads::links::{self, Watched, Whose};
@@ -79,27 +79,27 @@ pub struct AcceptedBundle {
     expires: Timestamp,
     on_agent_stop: OnAgentStop,
     already_held: AlreadyHeld,
-    /// None if the bundle ends the enforcement of earlier ones.
+    /// Empty if the bundle lifts what earlier ones of its name enforce.
     policies: Vec<BundledPolicy>,
 }
 
-/// The accepted bundles, one of each name.
+/// `Bundles` are the accepted bundles by name.
 pub type Bundles = BTreeMap<String, Arc<AcceptedBundle>>;
 
 impl AcceptedBundle {
     /// Takes over what a verified bundle says.
     pub fn new(bundle: &VerifiedBundle) -> Self {
         let settings = &bundle.payload.settings;
-        let terms = Arc::new(BundleTerms {
+        let own = Arc::new(BundleSettings {
             bundle: bundle.payload.name.clone(),
             posture: settings.posture.file,
-            settings: DomainSettings {
+            domain: DomainSettings {
                 alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
                 secure_sources: settings.secure_sources,
             },
         });
         let bundled =
-            |policy: &Policy| BundledPolicy { policy: Arc::new(policy.clone()), terms: Arc::clone(&terms) };
+            |policy: &Policy| BundledPolicy { policy: Arc::new(policy.clone()), settings: Arc::clone(&own) };
         Self {
             serial: bundle.payload.serial,
             expires: bundle.payload.expires,
@@ -110,9 +110,9 @@ impl AcceptedBundle {
     }
 }
 
-/// A `JoinError` is the reason why a bundle cannot be in force together with those that are.
+/// A `CombineError` is the reason why a bundle cannot be in force together with those that are.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub enum CombineError {
     /// There are as many bundles with policies as there may be.
     #[error("{MAX_BUNDLES} bundles with policies are in force, and no more may be: lift one of {names}")]
     TooMany {
@@ -129,7 +129,7 @@ pub enum JoinError {
     },
 }
 
-impl JoinError {
+impl CombineError {
     /// Returns the refusal's stable code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -139,33 +139,49 @@ impl JoinError {
     }
 }
 
-/// Compiles a bundle together with those that are in force, in place of an earlier one of its name. Forgets a
-/// bundle without policies if there are too many.
+/// Compiles a bundle together with those in force, in the place of an earlier one of its name. Those of
+/// `left_out` that then fit come in again. If there are too many, a bundle without policies is left out of the
+/// result.
 ///
 /// # Errors
-/// Fails with [`JoinError`]; the others stay in force as they are.
-pub fn join(others: &Bundles, bundle: &VerifiedBundle, host: &Host) -> Result<CompiledBundles, JoinError> {
+/// Fails with [`CombineError`]; the others stay in force as they are.
+pub fn compile_with(
+    in_force: &Bundles,
+    left_out: &Bundles,
+    bundle: &VerifiedBundle,
+    host: &Host,
+) -> Result<CompiledBundles, CombineError> {
     let name = &bundle.payload.name;
-    let mut bundles = others.clone();
+    let mut bundles = in_force.clone();
+    bundles.remove(name);
+    let others: Vec<&str> = with_policies(&bundles).map(|(name, _)| name.as_str()).collect();
+    let others = others.join(", ");
+    if with_policies(&bundles).count() == MAX_BUNDLES && !bundle.policies.is_empty() {
+        return Err(CombineError::TooMany { names: others });
+    }
     bundles.insert(name.clone(), Arc::new(AcceptedBundle::new(bundle)));
-    if bundles.len() > MAX_BUNDLES {
-        let lifted = |other: &(&String, &Arc<AcceptedBundle>)| other.1.policies.is_empty() && other.0 != name;
-        match bundles.iter().find(lifted).map(|(lifted, _)| lifted.clone()) {
-            Some(lifted) => drop(bundles.remove(&lifted)),
-            None => {
-                let names = others.keys().cloned().collect::<Vec<_>>().join(", ");
-                return Err(JoinError::TooMany { names });
-            }
+    while bundles.len() > MAX_BUNDLES {
+        let lifted = bundles.iter().find(|(_, bundle)| bundle.policies.is_empty());
+        let Some(lifted) = lifted.map(|(name, _)| name.clone()) else { break };
+        bundles.remove(&lifted);
+    }
+    let mut compiled = CompiledBundles::new(bundles, host).map_err(|error| {
+        let others =
+            if others.is_empty() { others } else { format!(" (together with what is in force of {others})") };
+        CombineError::Compile { error, others }
+    })?;
+    for (name, bundle) in left_out.iter().filter(|(left_out, _)| *left_out != name) {
+        let mut bundles = compiled.bundles.clone();
+        bundles.insert(name.clone(), Arc::clone(bundle));
+        if let Ok(with_more) = CompiledBundles::new(bundles, host) {
+            compiled = with_more;
         }
     }
-    CompiledBundles::new(bundles, host).map_err(|error| {
-        let others: Vec<&str> = others.keys().map(String::as_str).filter(|other| other != name).collect();
-        let others = match others.as_slice() {
-            [] => String::new(),
-            others => format!(" (together with what is in force of {})", others.join(", ")),
-        };
-        JoinError::Compile { error, others }
-    })
+    Ok(compiled)
+}
+
+fn with_policies(bundles: &Bundles) -> impl Iterator<Item = (&String, &Arc<AcceptedBundle>)> {
+    bundles.iter().filter(|(_, bundle)| !bundle.policies.is_empty())
 }
 
 /// `CompiledBundles` are the accepted bundles, compiled together for this node.
@@ -207,9 +223,8 @@ impl PartialEq for ContainerRules {
 }
 
 impl CompiledBundles {
-    /// Compiles bundles for this node; this may take seconds for thousands
-    /// of rules. Policies for containers are compiled once as if for a container that all of them select, and
-    /// again for each container that comes.
+    /// Compiles bundles for this node; this may take seconds for thousands of rules. Policies for containers are
+    /// compiled once as if for a container that all of them select, and again for each container that comes.
     ///
     /// # Errors
     /// Fails with [`CompileError`] if the policies cannot be compiled together.
@@ -243,10 +258,18 @@ impl CompiledBundles {
         &self.bundles
     }
 
+    /// Returns whether enforcement ends when the agent is stopped in an orderly way: if all bundles that have
+    /// policies ask for that.
+    pub fn are_lifted_on_stop(&self) -> bool {
+        let lifts = |bundle: &AcceptedBundle| bundle.on_agent_stop == OnAgentStop::Lift;
+        self.bundles.values().any(|bundle| lifts(bundle))
+            && with_policies(&self.bundles).all(|(_, bundle)| lifts(bundle))
+    }
+
     /// Returns the facts for the report.
     pub fn in_force(&self, containers: &Containers) -> InForce {
         let policies = self.policies(containers);
-        let ruled: Vec<report::ContainerRules> =
+        let ruled: Vec<report::ContainerPolicyNames> =
             containers.iter().map(|(_, workload)| self.ruling(workload)).collect();
         let bundle = |(name, bundle): (&String, &Arc<AcceptedBundle>)| {
             let own = || policies.iter().filter(|policy| policy.name.bundle == *name);
@@ -258,7 +281,6 @@ impl CompiledBundles {
                 selected: own().filter(|policy| policy.workloads > 0).count(),
                 idle: idle.map(|policy| policy.name.policy.clone()).collect(),
                 for_containers: own().any(|policy| policy.kind == Kind::Container),
-                on_agent_stop: bundle.on_agent_stop,
                 already_held: bundle.already_held,
             }
         };
@@ -271,9 +293,9 @@ impl CompiledBundles {
         }
     }
 
-    fn ruling(&self, workload: &Workload) -> report::ContainerRules {
+    fn ruling(&self, workload: &Workload) -> report::ContainerPolicyNames {
         let policies = self.containers.selecting(workload).map(|bundled| name(bundled).to_string()).collect();
-        report::ContainerRules { id: workload.id.clone(), name: workload.name.clone(), policies }
+        report::ContainerPolicyNames { id: workload.id.clone(), name: workload.name.clone(), policies }
     }
 
     fn policies(&self, containers: &Containers) -> Vec<PolicyInForce> {
@@ -358,13 +380,13 @@ impl CompiledBundles {
         self.live = ruled;
         // Written after the swap, because a container's first instruction may be waiting for that. Events are
         // read later.
-        history.store_generation(id, &self.names())?;
+        history.store_generation(id, &self.rule_table())?;
         self.is_live = true;
         Ok(id)
     }
 
-    /// Returns the containers whose policies do not compile for their roots, each with the error; they keep
-    /// their previous rules.
+    /// Returns the containers whose policies do not compile for their roots, each with the error. They keep the
+    /// rules that they have of these bundles, or else have those that no link leads on.
     pub fn not_compiled(&self) -> &[String] {
         &self.not_compiled
     }
@@ -391,11 +413,20 @@ impl CompiledBundles {
                 }
                 Err(error) => {
                     self.not_compiled.push(format!("{}: {error}", workload.name));
-                    ruled.extend(self.live.iter().find(|live| live.number == number).cloned());
+                    let before = self.live.iter().find(|live| live.number == number).cloned();
+                    ruled.extend(before.or_else(|| self.without_links(number, workload)));
                 }
             }
         }
         ruled
+    }
+
+    /// Returns the rules of a container whose policies do not compile for its root, and that has none so far.
+    fn without_links(&self, number: u32, workload: &Arc<Workload>) -> Option<ContainerRules> {
+        let CompiledPolicies { domain, settings, .. } = self.containers.build_without_links(workload)?;
+        let tree = workload.process().and_then(|process| MountTree::of_process(&process).ok());
+        let (workload, tree) = (Arc::clone(workload), tree.unwrap_or_default());
+        Some(ContainerRules { number, workload, domain, tree, settings })
     }
 
     fn make_live(
@@ -432,9 +463,9 @@ impl CompiledBundles {
         self.containers.unidentified().filter(|_| self.rules_unidentified)
     }
 
-    fn names(&self) -> RuleTable {
-        let with_policies = self.bundles.iter().filter(|(_, bundle)| !bundle.policies.is_empty());
-        let bundles = with_policies.map(|(name, bundle)| (name.clone(), bundle.serial)).collect();
+    fn rule_table(&self) -> RuleTable {
+        let bundles =
+            with_policies(&self.bundles).map(|(name, bundle)| (name.clone(), bundle.serial)).collect();
         let mut table = RuleTable { bundles, ..RuleTable::default() };
         let host = self.host.iter().map(|built| (HOST_DOMAIN, &built.domain, None));
         let ruled = self.live.iter().map(|ruled| (ruled.number, &ruled.domain, Some(&ruled.workload)));
@@ -453,5 +484,39 @@ impl CompiledBundles {
 }
 
 fn name(bundled: &BundledPolicy) -> PolicyName {
-    PolicyName { bundle: bundled.terms.bundle.clone(), policy: bundled.policy.name.clone() }
+    PolicyName { bundle: bundled.settings.bundle.clone(), policy: bundled.policy.name.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workloads::testing::host_policy;
+
+    #[test]
+    fn one_bundle_that_keeps_enforcement_keeps_it_for_all() {
+        let policy = BundledPolicy {
+            policy: Arc::new(host_policy("kubearmor.io/hostname: elsewhere")),
+            settings: Arc::default(),
+        };
+        let host = Host { identity: NodeIdentity::default(), names: NodeNames::default(), process: "self" };
+        let lifted = |bundles: &[(&str, usize, OnAgentStop)]| {
+            let bundle = |(name, policies, on_agent_stop): &(&str, usize, OnAgentStop)| {
+                let accepted = AcceptedBundle {
+                    serial: 1,
+                    expires: Timestamp::MAX,
+                    on_agent_stop: *on_agent_stop,
+                    already_held: AlreadyHeld::Report,
+                    policies: vec![policy.clone(); *policies],
+                };
+                ((*name).to_owned(), Arc::new(accepted))
+            };
+            CompiledBundles::new(bundles.iter().map(bundle).collect(), &host).unwrap().are_lifted_on_stop()
+        };
+        use OnAgentStop::{Keep, Lift};
+        assert!(!lifted(&[]));
+        assert!(lifted(&[("a", 1, Lift)]) && !lifted(&[("a", 1, Keep)]));
+        assert!(!lifted(&[("a", 1, Lift), ("b", 1, Keep)]));
+        assert!(lifted(&[("a", 1, Lift), ("b", 0, Keep)]), "b has no policies");
+        assert!(!lifted(&[("a", 0, Keep)]) && lifted(&[("a", 0, Lift)]));
+    }
 }

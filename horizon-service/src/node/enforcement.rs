@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A bundle is stored before it is put in force.
 //! - What the kernel does not take is reported and tried again; what was in force stays so.
-//! - Of each name the bundle accepted last is in force. Only a signed bundle without policies ends enforcement,
+//! - Of each name the bundle accepted last is in force, unless it no longer compiles after a restart. Only a signed bundle without policies ends enforcement,
 //!   for bundles of its name.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use armor_bundle::trust::TrustStore;
 use armor_bundle::{SerialFloor, VerifiedBundle};
+use armor_policy::CompileError;
 use jiff::Timestamp;
 
 use crate::base::disk::DiskError;
@@ -33,6 +34,8 @@ pub struct Criteria {
     pub floor: SerialFloor,
     /// The bundles that it must be compiled with.
     pub bundles: Bundles,
+    /// Stored bundles that may fit then.
+    pub left_out: Bundles,
 }
 
 /// An `Acceptance` is a bundle that was found acceptable.
@@ -57,10 +60,8 @@ pub struct NodeEnforcement<K> {
     pub kernel: Option<K>,
     /// The reporter of all facts about the agent.
     pub reporter: Arc<Reporter>,
-    /// The accepted bundles, as far as they compile.
-    pub bundles: Bundles,
-    /// Stored bundles that no longer compile, each with the error.
-    pub left_out: BTreeMap<String, String>,
+    /// Stored bundles that do not compile with the others, each with the error.
+    pub left_out: BTreeMap<String, (Arc<AcceptedBundle>, CompileError)>,
     /// The bundles in force, compiled, for further swaps.
     pub live: Option<CompiledBundles>,
     /// The node's containers.
@@ -70,54 +71,45 @@ pub struct NodeEnforcement<K> {
 }
 
 impl<K: Kernel> NodeEnforcement<K> {
-    /// Puts the stored bundles in force again. Where they do not compile together, those that do are in force.
-    pub fn restore(&mut self, stored: Vec<VerifiedBundle>, host: &Host) {
-        let accepted =
-            |bundle: &VerifiedBundle| (bundle.payload.name.clone(), Arc::new(AcceptedBundle::new(bundle)));
-        self.bundles = stored.iter().map(accepted).collect();
-        drop(stored);
-        if self.bundles.is_empty() {
-            let live = self.kernel.as_ref().map_or(0, Kernel::generation);
-            if live != 0 {
+    /// Puts the stored bundles in force again, which come in the order of their acceptance, the last one first.
+    /// Where they do not compile together, those accepted last that do are in force.
+    pub fn restore(&mut self, stored: &[VerifiedBundle], host: &Host) {
+        let (mut compiled, mut fitting) = (None, Bundles::new());
+        for bundle in stored {
+            let name = bundle.payload.name.clone();
+            let bundle = Arc::new(AcceptedBundle::new(bundle));
+            fitting.insert(name.clone(), Arc::clone(&bundle));
+            match CompiledBundles::new(fitting.clone(), host) {
+                Ok(all) => compiled = Some(all),
+                Err(error) => {
+                    fitting.remove(&name);
+                    self.left_out.insert(name, (bundle, error));
+                }
+            }
+        }
+        self.report_left_out();
+        let live = self.kernel.as_ref().map_or(0, Kernel::generation);
+        match compiled {
+            Some(compiled) => self.enforce(compiled),
+            None if live != 0 => {
                 let reason = format!(
                     "generation {live} of an earlier agent is in force, but its bundles are no longer in the state directory; the \
                      next accepted bundle replaces it"
                 );
                 self.reporter.problem(Problem::Swap, Some(reason));
             }
-            return;
-        }
-        match CompiledBundles::new(self.bundles.clone(), host) {
-            Ok(compiled) => self.enforce(compiled),
-            Err(_) => self.restore_fitting(host),
-        }
-    }
-
-    /// Puts those stored bundles in force that compile together. The others stay on disk.
-    fn restore_fitting(&mut self, host: &Host) {
-        let mut fitting = None;
-        for (name, bundle) in std::mem::take(&mut self.bundles) {
-            self.bundles.insert(name.clone(), bundle);
-            match CompiledBundles::new(self.bundles.clone(), host) {
-                Ok(compiled) => fitting = Some(compiled),
-                Err(error) => {
-                    self.bundles.remove(&name);
-                    self.left_out.insert(name, error.to_string());
-                }
-            }
-        }
-        self.report_left_out();
-        if let Some(compiled) = fitting {
-            self.enforce(compiled);
+            None => {}
         }
     }
 
     fn report_left_out(&self) {
-        let reason = |(name, error): (&String, &String)| {
-            format!("the stored bundle {name} cannot be put in force: {error}")
-        };
-        let reasons: Vec<String> = self.left_out.iter().map(reason).collect();
-        self.reporter.problem(Problem::Stored, (!reasons.is_empty()).then(|| reasons.join("; ")));
+        let left_out = self.left_out.iter().map(|(name, (_, error))| (name, error.to_string()));
+        let damaged = self.state.damaged().iter().map(|(name, error)| (name, error.clone()));
+        let reasons: Vec<String> = left_out
+            .chain(damaged)
+            .map(|(name, error)| format!("the stored bundle {name} cannot be put in force: {error}"))
+            .collect();
+        self.reporter.problem(Problem::LeftOut, (!reasons.is_empty()).then(|| reasons.join("; ")));
     }
 
     /// Makes bundles live.
@@ -133,12 +125,15 @@ impl<K: Kernel> NodeEnforcement<K> {
     pub fn accept(&mut self, accepted: Acceptance) -> Result<(), DiskError> {
         let Acceptance { bytes, bundle, compiled } = accepted;
         self.state.store(&bytes, &bundle, Timestamp::now())?;
-        for forgotten in self.bundles.keys().filter(|name| !compiled.bundles().contains_key(*name)) {
-            self.state.forget(forgotten);
+        let before = self.live.iter().flat_map(|live| live.bundles().keys());
+        for name in before.chain([&bundle.payload.name]) {
+            if !compiled.bundles().contains_key(name) {
+                self.state.forget(name);
+            }
         }
-        self.bundles = compiled.bundles().clone();
         self.keys.change(&mut self.state);
         self.left_out.remove(&bundle.payload.name);
+        self.left_out.retain(|name, _| !compiled.bundles().contains_key(name));
         self.report_left_out();
         self.enforce(compiled);
         Ok(())
@@ -153,8 +148,13 @@ impl<K: Kernel> NodeEnforcement<K> {
     pub fn criteria(&self) -> Criteria {
         Criteria {
             keys: Arc::clone(self.keys.store()),
-            floor: self.state.floor().clone(),
-            bundles: self.bundles.clone(),
+            floor: self.state.floor(),
+            bundles: self.live.as_ref().map(|live| live.bundles().clone()).unwrap_or_default(),
+            left_out: self
+                .left_out
+                .iter()
+                .map(|(name, (bundle, _))| (name.clone(), Arc::clone(bundle)))
+                .collect(),
         }
     }
 

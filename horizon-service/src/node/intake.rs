@@ -9,7 +9,8 @@
 //! - Deleting an object ends no enforcement. Only a signed bundle without policies does, for bundles of its
 //!   name.
 //! - At the start, and when the pinned keys change, acknowledged objects and known files are checked once
-//!   more, so that a key put on the node later still makes its bundle acceptable.
+//!   more, so that a key put on the node later still makes its bundle acceptable. So they are when another bundle
+//!   was accepted after one had been refused because it did not fit with those in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::base::disk::DiskError;
 use crate::base::report::{Offline, Problem, Reporter};
 use crate::hub::Hub;
 use crate::hub::directory::{Directory, Listing};
-use crate::node::bundles::{Host, join};
+use crate::node::bundles::{Host, compile_with};
 use crate::node::enforcement::{Acceptance, Criteria};
 use crate::node::owner::{NodeHandle, Stopped};
 
@@ -60,6 +61,10 @@ pub struct BundleIntake {
     node: NodeHandle,
     reporter: Arc<Reporter>,
     criteria: Criteria,
+    /// A bundle was refused that may be acceptable once another one has been accepted.
+    waits_for_room: bool,
+    /// The next pass checks everything once more.
+    looks_again: bool,
     /// Check acknowledged objects too.
     objects_again: bool,
     /// Check all files.
@@ -72,6 +77,8 @@ pub struct BundleIntake {
 enum Outcome {
     Accepted(Box<Acceptance>),
     Refused(&'static str, String),
+    /// Refused, but acceptable once others are lifted or smaller.
+    NoRoom(&'static str, String),
     NothingToDo,
 }
 
@@ -91,6 +98,8 @@ impl BundleIntake {
             node,
             reporter,
             criteria: Criteria::default(),
+            waits_for_room: false,
+            looks_again: false,
             objects_again: true,
             files_again: true,
             reached: None,
@@ -147,7 +156,7 @@ impl BundleIntake {
     pub async fn pass(&mut self) -> Result<(), IntakeError> {
         let (criteria, keys_differ) = self.node.begin_pass().await?;
         self.criteria = criteria;
-        if keys_differ {
+        if std::mem::take(&mut self.looks_again) || keys_differ {
             (self.objects_again, self.files_again) = (true, true);
         }
         self.take_files().await?;
@@ -243,6 +252,10 @@ impl BundleIntake {
         match self.judge(bytes, meta).await? {
             Outcome::NothingToDo => {}
             Outcome::Refused(code, reason) => self.refuse(name, code, &reason, is_fresh),
+            Outcome::NoRoom(code, reason) => {
+                self.waits_for_room = true;
+                self.refuse(name, code, &reason, is_fresh);
+            }
             Outcome::Accepted(accepted) => {
                 let bundle = &accepted.bundle;
                 tracing::info!(
@@ -252,6 +265,7 @@ impl BundleIntake {
                     "accepted"
                 );
                 self.criteria = self.node.accept(*accepted).await??;
+                self.looks_again |= std::mem::take(&mut self.waits_for_room);
                 self.reporter.change(|facts| {
                     facts.refused.retain(|refused| refused.object != name);
                     facts.problems.remove(&Problem::State);
@@ -263,7 +277,7 @@ impl BundleIntake {
 
     /// Verifies and compiles a bundle on a blocking thread, beside everything else.
     async fn judge(&self, bytes: Vec<u8>, meta: Option<MetaData>) -> Result<Outcome, IntakeError> {
-        let (Criteria { keys, floor, bundles }, host) = (self.criteria.clone(), self.host.clone());
+        let (Criteria { keys, floor, bundles, left_out }, host) = (self.criteria.clone(), self.host.clone());
         let among_others = meta.is_some() && self.hub.as_deref().is_some_and(Hub::shows_those_of_others);
         let plain = meta.map(|MetaData { hash_algorithm, public_key, signature, .. }| PlainFields {
             hash_algorithm,
@@ -278,9 +292,9 @@ impl BundleIntake {
                 Err(Refusal::WrongTarget(_)) if among_others => return Outcome::NothingToDo,
                 Err(refusal) => return Outcome::Refused(refusal.code(), refusal.to_string()),
             };
-            match join(&bundles, &bundle, &host) {
+            match compile_with(&bundles, &left_out, &bundle, &host) {
                 Ok(compiled) => Outcome::Accepted(Box::new(Acceptance { bytes, bundle, compiled })),
-                Err(error) => Outcome::Refused(error.code(), error.to_string()),
+                Err(error) => Outcome::NoRoom(error.code(), error.to_string()),
             }
         });
         Ok(judged.await?)

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::base::disk::DiskError;
 use crate::events::pump::{EventPump, TICK};
 use crate::kernel::port::Kernel;
+use crate::node::bundles::CompiledBundles;
 use crate::node::enforcement::{Acceptance, Criteria, NodeEnforcement};
 use crate::node::snapshot::Snapshot;
 use crate::workloads::links::Watched;
@@ -150,6 +151,11 @@ impl<K: Kernel> Owner<K> {
             counters: kernel.and_then(|kernel| kernel.counters().ok()).unwrap_or_default(),
             policies: self.pump.as_ref().map(|pump| Arc::clone(pump.counts())).unwrap_or_default(),
         }
+    }
+
+    /// Returns whether the bundles in force ask for the end of enforcement at an orderly stop.
+    pub fn is_lifted_on_stop(&self) -> bool {
+        self.enforcement.live.as_ref().is_some_and(CompiledBundles::are_lifted_on_stop)
     }
 
     fn tick_pump(&mut self) {

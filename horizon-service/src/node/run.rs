@@ -1,7 +1,7 @@
 //! Implements `run`, the daemon.
 //!
 //! The start order is: the locks, where an agent that finds one taken stands by; the state; the kernel and
-//! the proof that it really refuses accesses; exemption of the agent's own tasks; the stored bundle. Only
+//! the proof that it really refuses accesses; exemption of the agent's own tasks; the stored bundles. Only
 //! then come threads, the network and everything else that may wait. Enforcement of an accepted bundle needs
 //! none of the latter.
 
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::base::config::Settings;
 use crate::base::lock::InstanceLock;
-use crate::base::report::{InForce, Offline, Problem, Reporter};
+use crate::base::report::{Offline, Problem, Reporter};
 use crate::delivery::alert_log::AlertLog;
 use crate::delivery::spool::{Spool, SpoolConfig};
 use crate::delivery::start::Delivery;
@@ -35,7 +35,7 @@ use crate::hub::directory::Directory;
 use crate::hub::horizon::{self, Horizon};
 use crate::hub::{Hub, HubConfig};
 use crate::kernel::attach::{AttachError, attach};
-use crate::node::bundles::{Bundles, HOST_PROCESS, Host};
+use crate::node::bundles::{HOST_PROCESS, Host};
 use crate::node::containers::Containers;
 use crate::node::enforcement::NodeEnforcement;
 use crate::node::intake::BundleIntake;
@@ -111,12 +111,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         history: History::new(&settings.state_dir),
         kernel,
         reporter: Arc::clone(&reporter),
-        bundles: Bundles::new(),
         left_out: BTreeMap::new(),
         live: None,
         labelled: false,
     };
-    enforcement.restore(stored, &host);
+    enforcement.restore(&stored, &host);
+    drop(stored);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -289,7 +289,7 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
 
     tracing::info!("stopping");
     tasks.shutdown().await;
-    stop(settings, &mut owner, &mut status, &reporter)
+    stop(settings, &mut owner, &mut status)
 }
 
 /// Waits until a task panics, and returns what it panicked with.
@@ -309,15 +309,10 @@ async fn panic_in(tasks: &mut JoinSet<Result<(), Stopped>>) -> Box<dyn Any + Sen
 
 /// Ends what is under way in good order: the events that wait go to the spool, enforcement ends if the bundles
 /// say so, and the status is written a last time.
-fn stop(
-    settings: &Settings,
-    owner: &mut Owner<Enforcer>,
-    status: &mut StatusTask<'_>,
-    reporter: &Reporter,
-) -> anyhow::Result<()> {
+fn stop(settings: &Settings, owner: &mut Owner<Enforcer>, status: &mut StatusTask<'_>) -> anyhow::Result<()> {
     status.delivery.end();
     owner.drain();
-    if reporter.read(|facts| facts.in_force.as_ref().is_some_and(InForce::is_lifted_on_stop)) {
+    if owner.is_lifted_on_stop() {
         if armor_bpf::is_pinned(&settings.pin_dir) {
             armor_bpf::detach(&settings.pin_dir)?;
         }

@@ -4,8 +4,8 @@
 //! <state>/lock                 locked by the running agent (`base::lock`)
 //! <state>/node.key             the node's Ed25519 key (`delivery::node_key`)
 //! <state>/floor.json           last accepted serial and digest by bundle name; key changes not applied yet
-//! <state>/bundles/<name>/current   the accepted bundle of that name: one line of JSON about it, then its original bytes
-//! <state>/bundles/<name>/previous  the one before that
+//! <state>/bundles/<name>/      of each name: `current`, the bundle accepted last (a line of JSON, then its bytes),
+//!                              and `previous`, the one before
 //! <state>/generations/<n>.json names of the rules of generation n (`events::history`)
 //! <state>/containers.json      known containers and the numbers of their domains
 //! <state>/counters.json        totals already reported (`events::history`)
@@ -20,13 +20,15 @@
 //! - An unreadable file is reported and moved aside, and the rest is kept. A damaged current bundle falls
 //!   back to the previous one of its name, a damaged floor to the serials of the stored bundles.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use armor_base::name::check_name;
+use armor_base::replace::sync_dir;
 use armor_bundle::trust::TrustChanges;
 use armor_bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
 use armor_policy::escaped_path;
@@ -71,11 +73,13 @@ pub struct State {
     floor: Floor,
     /// Names of the bundles whose `current` is readable, and so may become `previous`.
     current_reads: BTreeSet<String>,
+    /// Names whose `current` was not readable, each with the reason.
+    damaged: BTreeMap<String, String>,
 }
 
 impl State {
-    /// Opens the directory, creating it if needed, and reads the bundles accepted last, one of each name.
-    /// Unreadable files are moved aside and returned as problems.
+    /// Opens the directory, creating it if needed, and reads the bundles accepted last, one of each name, ordered
+    /// by the time of acceptance, the last one first. Unreadable files are moved aside and returned as problems.
     ///
     /// # Errors
     /// Fails with [`DiskError::Io`] if the directory cannot be used at all.
@@ -84,11 +88,11 @@ impl State {
             make_dir(&dir.join(part))?;
         }
         let mut problems = Vec::new();
-        problems.extend(move_single(&dir.join("bundles")).err());
-        let mut stored = Vec::new();
+        problems.extend(move_unnamed(&dir.join("bundles")));
+        let (mut stored, mut damaged) = (Vec::new(), BTreeMap::new());
         let mut current_reads = BTreeSet::new();
         for name in names(&dir.join("bundles"))? {
-            let mut of_name = Vec::new();
+            // The previous one is read, and in memory, only if it is needed.
             for file in ["current", "previous"] {
                 let path = dir.join("bundles").join(&name).join(file);
                 match read_bundle(&path, &name) {
@@ -97,16 +101,18 @@ impl State {
                         if file == "current" {
                             current_reads.insert(name.clone());
                         }
-                        of_name.push(found);
+                        stored.push(found);
+                        break;
                     }
                     Err(problem) => {
                         move_aside(&path);
+                        damaged.insert(name.clone(), problem.to_string());
                         problems.push(problem);
                     }
                 }
             }
-            stored.push(of_name);
         }
+        stored.sort_by_key(|(_, accepted)| Reverse(*accepted));
         let path = dir.join("floor.json");
         let floor = match read_json::<Floor>(&path, |floor| &floor.format, FLOOR_FORMAT) {
             Ok(floor) => floor.unwrap_or_default(),
@@ -116,21 +122,32 @@ impl State {
                 Floor::default()
             }
         };
-        let mut state = Self { dir: dir.to_owned(), floor, current_reads };
+        let mut state = Self { dir: dir.to_owned(), floor, current_reads, damaged };
         // The agent ended while it was accepting a bundle above the floor, or the floor was lost.
-        for bundle in stored.iter().flat_map(|of_name| of_name.iter().rev()) {
+        for (bundle, _) in &stored {
             let known = state.floor.bundles.get(&bundle.payload.name).map_or(0, |accepted| accepted.serial);
             if bundle.payload.serial > known {
-                state.accept(bundle)?;
+                state.raise_floor(bundle)?;
             }
         }
-        let last = stored.into_iter().filter_map(|of_name| of_name.into_iter().next()).collect();
-        Ok((state, last, problems))
+        Ok((state, stored.into_iter().map(|(bundle, _)| bundle).collect(), problems))
     }
 
-    /// Returns the last accepted serial of each bundle name.
-    pub fn floor(&self) -> &SerialFloor {
-        &self.floor.bundles
+    /// Returns what serials are judged by: the last accepted serial of each bundle name. Where that bundle could
+    /// not be read again, it is acceptable once more.
+    pub fn floor(&self) -> SerialFloor {
+        let mut floor = self.floor.bundles.clone();
+        for name in self.damaged.keys() {
+            if let Some(accepted) = floor.get_mut(name) {
+                *accepted = Accepted { serial: accepted.serial.saturating_sub(1), digest: String::new() };
+            }
+        }
+        floor
+    }
+
+    /// Returns the names of which the bundle accepted last cannot be read, each with the reason.
+    pub fn damaged(&self) -> &BTreeMap<String, String> {
+        &self.damaged
     }
 
     /// Stores an accepted bundle durably; from now on it is in force after a restart.
@@ -145,8 +162,10 @@ impl State {
         accepted: Timestamp,
     ) -> Result<(), DiskError> {
         let name = &bundle.payload.name;
-        let dir = self.dir.join("bundles").join(name);
+        let bundles = self.dir.join("bundles");
+        let dir = bundles.join(name);
         make_dir(&dir)?;
+        sync_dir(&bundles).map_err(|error| DiskError::Io { path: bundles, error })?;
         let (current, previous) = (dir.join("current"), dir.join("previous"));
         let head = StoredHead { format: BUNDLE_FORMAT.to_owned(), digest: bundle.digest.clone(), accepted };
         let mut content = to_json(&current, &head)?;
@@ -162,12 +181,15 @@ impl State {
         }
         replace(&current, &content)?;
         self.current_reads.insert(name.clone());
-        self.accept(bundle)
+        self.damaged.remove(name);
+        self.raise_floor(bundle)
     }
 
     /// Removes the bundle of a name. Its serial stays.
     pub fn forget(&mut self, name: &str) {
         let dir = self.dir.join("bundles").join(name);
+        // The previous one first: without the current one it would be in force again.
+        let _ = fs::remove_file(dir.join("previous"));
         if let Err(error) = fs::remove_dir_all(&dir) {
             tracing::warn!("{}: {error}: the bundle comes back with the next start", escaped_path(&dir));
         }
@@ -175,13 +197,14 @@ impl State {
     }
 
     /// Raises the floor to a bundle and adds its key changes.
-    fn accept(&mut self, bundle: &VerifiedBundle) -> Result<(), DiskError> {
+    fn raise_floor(&mut self, bundle: &VerifiedBundle) -> Result<(), DiskError> {
         let accepted = Accepted { serial: bundle.payload.serial, digest: bundle.digest.clone() };
-        self.floor.bundles.insert(bundle.payload.name.clone(), accepted);
+        let mut floor = self.floor.clone();
+        floor.bundles.insert(bundle.payload.name.clone(), accepted);
         if !bundle.payload.trust.is_empty() {
-            self.floor.pending_trust.push(bundle.payload.trust.clone());
+            floor.pending_trust.push(bundle.payload.trust.clone());
         }
-        self.write_floor()
+        self.write_floor(floor)
     }
 
     /// Returns the key changes of accepted bundles that are not applied yet, in order.
@@ -195,14 +218,16 @@ impl State {
     /// Fails with [`DiskError::Io`] if the floor cannot be written. They will be applied again, which
     /// changes nothing.
     pub fn trust_is_changed(&mut self) -> Result<(), DiskError> {
-        self.floor.pending_trust.clear();
-        self.write_floor()
+        self.write_floor(Floor { pending_trust: Vec::new(), ..self.floor.clone() })
     }
 
-    fn write_floor(&mut self) -> Result<(), DiskError> {
-        self.floor.format = FLOOR_FORMAT.to_owned();
+    /// Writes a floor, which counts only once it is on disk.
+    fn write_floor(&mut self, mut floor: Floor) -> Result<(), DiskError> {
+        floor.format = FLOOR_FORMAT.to_owned();
         let path = self.dir.join("floor.json");
-        replace(&path, &to_json(&path, &self.floor)?)
+        replace(&path, &to_json(&path, &floor)?)?;
+        self.floor = floor;
+        Ok(())
     }
 
     /// Stores the known containers, each with its domain's number.
@@ -246,25 +271,40 @@ fn names(bundles: &Path) -> Result<Vec<String>, DiskError> {
     Ok(names)
 }
 
-/// Gives the one bundle that earlier versions kept its place among several.
-fn move_single(bundles: &Path) -> Result<(), DiskError> {
+/// Moves the bundle that earlier versions stored in `bundles/` itself to the directory of its name. A previous
+/// bundle of another name was replaced, and is left where it is. Returns what cannot be read or moved.
+fn move_unnamed(bundles: &Path) -> Vec<DiskError> {
+    let mut problems = Vec::new();
+    let mut moved = None;
     for file in ["current", "previous"] {
         let path = bundles.join(file);
-        if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+        if !fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_dir()) {
             continue;
         }
-        let Some(bundle) = parse_bundle(&path)? else { continue };
-        let dir = bundles.join(&bundle.payload.name);
-        make_dir(&dir)?;
-        fs::rename(&path, dir.join(file)).map_err(|error| DiskError::Io { path, error })?;
+        match parse_bundle(&path) {
+            Ok(Some((bundle, _))) if moved.as_ref().is_none_or(|moved| *moved == bundle.payload.name) => {
+                let dir = bundles.join(&bundle.payload.name);
+                let done = make_dir(&dir).and_then(|()| {
+                    fs::rename(&path, dir.join(file)).map_err(|error| DiskError::Io { path, error })
+                });
+                problems.extend(done.err());
+                moved = Some(bundle.payload.name);
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                move_aside(&path);
+                problems.push(problem);
+            }
+        }
     }
-    Ok(())
+    problems
 }
 
-/// Reads a stored bundle, which must have this name. Returns `None` if there is no file.
-fn read_bundle(path: &Path, name: &str) -> Result<Option<VerifiedBundle>, DiskError> {
+/// Reads a stored bundle, which must have this name, with the time of its acceptance. Returns `None` if there is
+/// no file.
+fn read_bundle(path: &Path, name: &str) -> Result<Option<(VerifiedBundle, Timestamp)>, DiskError> {
     match parse_bundle(path)? {
-        Some(bundle) if bundle.payload.name != name => Err(DiskError::Unreadable {
+        Some((bundle, _)) if bundle.payload.name != name => Err(DiskError::Unreadable {
             path: path.to_owned(),
             reason: format!("it holds the bundle {}", bundle.payload.name),
         }),
@@ -272,7 +312,7 @@ fn read_bundle(path: &Path, name: &str) -> Result<Option<VerifiedBundle>, DiskEr
     }
 }
 
-fn parse_bundle(path: &Path) -> Result<Option<VerifiedBundle>, DiskError> {
+fn parse_bundle(path: &Path) -> Result<Option<(VerifiedBundle, Timestamp)>, DiskError> {
     let unreadable = |reason: String| DiskError::Unreadable { path: path.to_owned(), reason };
     let Some(content) = read_file(path, MAX_HEAD + MAX_BUNDLE)? else { return Ok(None) };
     let end = content
@@ -283,7 +323,8 @@ fn parse_bundle(path: &Path) -> Result<Option<VerifiedBundle>, DiskError> {
     if head.format != BUNDLE_FORMAT {
         return Err(unreadable(format!("the format {:?} is not {BUNDLE_FORMAT}", head.format)));
     }
-    reopen(&content[end + 1..], &head.digest).map(Some).map_err(|e| unreadable(e.to_string()))
+    let bundle = reopen(&content[end + 1..], &head.digest).map_err(|e| unreadable(e.to_string()))?;
+    Ok(Some((bundle, head.accepted)))
 }
 
 /// Keeps one unreadable file for inspection. The problem itself is reported elsewhere.
@@ -355,11 +396,14 @@ mod tests {
         let fleet = dir.path().join("bundles/fleet/current");
         fs::copy(&fleet, dir.path().join("bundles/other/current")).unwrap();
         let (state, stored, problems) = State::open(dir.path()).unwrap();
-        let found: Vec<_> =
+        let mut found: Vec<_> =
             stored.iter().map(|bundle| (bundle.payload.name.as_str(), bundle.payload.serial)).collect();
+        found.sort_unstable();
         assert_eq!(found, [("current", 3), ("edge", 1), ("fleet", 7)]);
-        let floor: Vec<_> = state.floor().iter().map(|(name, of)| (name.as_str(), of.serial)).collect();
-        assert_eq!(floor, [("current", 3), ("edge", 2), ("fleet", 7), ("gone", 9)]);
+        let floor = state.floor();
+        let floor: Vec<_> = floor.iter().map(|(name, of)| (name.as_str(), of.serial)).collect();
+        assert_eq!(floor, [("current", 3), ("edge", 1), ("fleet", 7), ("gone", 9)], "edge 2 may come again");
+        assert_eq!(state.damaged().keys().collect::<Vec<_>>(), ["edge", "other"]);
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert!(problems.len() == 2 && problems[0].contains("edge/current"), "{problems:?}");
         assert!(problems[1].ends_with("it holds the bundle fleet"), "{problems:?}");
@@ -381,6 +425,19 @@ mod tests {
             assert_eq!((serial(stored), problems.len()), (Some(2), 0));
             assert!(new.join("previous").exists() && !old.join("current").exists());
         }
+        // A damaged one falls back, and one that another name had replaced does not come back.
+        fs::rename(new.join("previous"), old.join("previous")).unwrap();
+        fs::rename(new.join("current"), old.join("current")).unwrap();
+        fs::write(old.join("current"), "").unwrap();
+        let (mut state, stored, problems) = State::open(dir.path()).unwrap();
+        assert_eq!((serial(stored), problems.len()), (Some(1), 1));
+        assert!(old.join("current.damaged").exists());
+        store_named(&mut state, "other", 1);
+        fs::rename(new.join("previous"), old.join("previous")).unwrap();
+        fs::rename(old.join("other/current"), old.join("current")).unwrap();
+        fs::remove_dir(&new).unwrap();
+        let (_, stored, problems) = State::open(dir.path()).unwrap();
+        assert_eq!((stored[0].payload.name.as_str(), stored.len(), problems.len()), ("other", 1, 0));
     }
 
     #[test]
@@ -406,7 +463,7 @@ mod tests {
             let current = dir.path().join("bundles/edge/current");
             fs::write(&current, damage).unwrap();
             let (mut state, stored, problems) = State::open(dir.path()).unwrap();
-            assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(1), 2));
+            assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(1), 1), "2 may come again");
             assert!(problems[0].to_string().contains("bundles/edge/current"), "{}", problems[0]);
             // The damaged bundle never replaces the readable previous one.
             store(&mut state, 3);

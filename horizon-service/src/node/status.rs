@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{DiskError, MAX_FILE, to_json};
-use crate::base::report::{ContainerRules, InForce, Offline, PolicyName};
+use crate::base::report::{ContainerPolicyNames, InForce, Offline, PolicyName};
 use crate::events::alerts::{AlertCounts, RESERVED};
 use crate::workloads::runtime::RuntimeState;
 
@@ -93,7 +93,7 @@ pub struct ContainerFigures {
     /// Number of containers under policies.
     pub ruled: usize,
     /// Each container with its policies.
-    pub under: Vec<ContainerRules>,
+    pub under: Vec<ContainerPolicyNames>,
 }
 
 impl ContainerFigures {

@@ -1,4 +1,4 @@
-//! Writes the status each second, starts what could not be started before, and notes when the bundle expires.
+//! Writes the status each second, starts what could not be started before, and notes when bundles expire.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl StatusTask<'_> {
         let now = Timestamp::now();
         let expired: Vec<(String, u64, Timestamp)> = self.reporter.read(|facts| {
             let bundles = facts.in_force.iter().flat_map(|in_force| &in_force.bundles);
-            let expired = bundles.filter(|bundle| bundle.policies() > 0 && bundle.expires <= now);
+            let expired = bundles.filter(|bundle| bundle.policy_count() > 0 && bundle.expires <= now);
             expired.map(|bundle| (bundle.name.clone(), bundle.serial, bundle.expires)).collect()
         });
         for (bundle, serial, expires) in expired {

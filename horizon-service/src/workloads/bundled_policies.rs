@@ -1,5 +1,5 @@
-//! Keeps policies together with what their bundles say about them. A workload may be under policies of several
-//! bundles: the compiler gets all of them, and each setting of the workload is the strictest that they have.
+//! Keeps policies together with the settings of their bundles. A workload may be under policies of several
+//! bundles: the compiler gets all of them, and [`domain_settings`] merges the settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,36 +7,36 @@ use std::sync::Arc;
 use armor_bpf::DomainSettings;
 use armor_policy::{Policy, PolicySet, Posture};
 
-/// A `BundledPolicy` is a policy with the terms of its bundle.
+/// A `BundledPolicy` is a policy with the settings of its bundle.
 #[derive(Debug, Clone)]
 pub struct BundledPolicy {
     /// The policy.
     pub policy: Arc<Policy>,
-    /// The terms.
-    pub terms: Arc<BundleTerms>,
+    /// The settings.
+    pub settings: Arc<BundleSettings>,
 }
 
-/// `BundleTerms` are what a bundle says about all of its policies.
+/// `BundleSettings` are a bundle's name and those of its settings that its policies are compiled with.
 #[derive(Debug, Clone, Default)]
-pub struct BundleTerms {
+pub struct BundleSettings {
     /// The bundle's name; empty for policies that are in none.
     pub bundle: String,
     /// The posture of allow-lists.
     pub posture: Posture,
     /// The settings of workloads under the policies.
-    pub settings: DomainSettings,
+    pub domain: DomainSettings,
 }
 
 /// Returns the policies themselves.
-pub fn policies(bundled: &[BundledPolicy]) -> Vec<&Policy> {
+pub fn policies_of(bundled: &[BundledPolicy]) -> Vec<&Policy> {
     bundled.iter().map(|bundled| &*bundled.policy).collect()
 }
 
 /// Returns the policies by bundle, for the compiler.
-pub fn sets(bundled: &[BundledPolicy]) -> Vec<PolicySet<'_>> {
+pub fn policy_sets(bundled: &[BundledPolicy]) -> Vec<PolicySet<'_>> {
     let mut sets: BTreeMap<&str, PolicySet<'_>> = BTreeMap::new();
-    for BundledPolicy { policy, terms } in bundled {
-        let BundleTerms { bundle, posture, .. } = &**terms;
+    for BundledPolicy { policy, settings } in bundled {
+        let BundleSettings { bundle, posture, .. } = &**settings;
         let empty = PolicySet { bundle, posture: *posture, policies: Vec::new() };
         sets.entry(bundle).or_insert(empty).policies.push(policy);
     }
@@ -45,8 +45,8 @@ pub fn sets(bundled: &[BundledPolicy]) -> Vec<PolicySet<'_>> {
 
 /// Returns the settings of a workload under these policies. One bundle that asks for secure sources is enough
 /// for them. The highest limit of alerts counts, so that no bundle keeps back what another one wants to see.
-pub fn settings(bundled: &[BundledPolicy]) -> DomainSettings {
-    let all = || bundled.iter().map(|bundled| bundled.terms.settings);
+pub fn domain_settings(bundled: &[BundledPolicy]) -> DomainSettings {
+    let all = || bundled.iter().map(|bundled| bundled.settings.domain);
     let limits = || all().map(|settings| settings.alerts_per_second);
     let is_unlimited = limits().any(|limit| limit == 0);
     DomainSettings {
@@ -61,26 +61,26 @@ mod tests {
     use crate::workloads::testing::host_policy;
 
     #[test]
-    fn a_workload_has_the_strictest_settings_of_its_bundles() {
+    fn the_settings_of_several_bundles_are_merged() {
         let policy = Arc::new(host_policy("kubearmor.io/hostname: '*'"));
         let of = |bundle: &str, alerts_per_second, secure_sources| BundledPolicy {
             policy: Arc::clone(&policy),
-            terms: Arc::new(BundleTerms {
+            settings: Arc::new(BundleSettings {
                 bundle: bundle.to_owned(),
                 posture: Posture::Block,
-                settings: DomainSettings { alerts_per_second, secure_sources },
+                domain: DomainSettings { alerts_per_second, secure_sources },
             }),
         };
         let (low, high, unlimited) = (of("low", 1, true), of("high", 50, false), of("unlimited", 0, false));
         let merged = |bundled: &[&BundledPolicy]| {
             let bundled: Vec<BundledPolicy> = bundled.iter().map(|bundled| (*bundled).clone()).collect();
-            let settings = settings(&bundled);
+            let settings = domain_settings(&bundled);
             (settings.alerts_per_second, settings.secure_sources)
         };
         assert_eq!(merged(&[&low, &high]), (50, true));
         assert_eq!(merged(&[&high, &unlimited]), (0, false));
         let all = [low.clone(), high, low];
-        let sets = sets(&all);
+        let sets = policy_sets(&all);
         let sizes: Vec<_> = sets.iter().map(|set| (set.bundle, set.policies.len())).collect();
         assert_eq!(sizes, [("high", 1), ("low", 2)]);
         assert!(sets.iter().all(|set| set.posture == Posture::Block));

@@ -9,7 +9,7 @@ use armor_policy::path::path_rules;
 use armor_policy::{CompileError, Domain, Policy, compile};
 
 use crate::kernel::requirements::FLAGS_UNSEEN;
-use crate::workloads::bundled::{self, BundledPolicy};
+use crate::workloads::bundled_policies::{BundledPolicy, domain_settings, policies_of, policy_sets};
 use crate::workloads::effect::without_effect;
 use crate::workloads::linked_files::linked_files;
 use crate::workloads::links::{SharedLinks, links};
@@ -38,16 +38,16 @@ pub struct CompiledPolicies {
 /// # Errors
 /// Fails with [`CompileError`] if the policies cannot be compiled.
 pub fn build(bundled: &[BundledPolicy], root: &Root) -> Result<CompiledPolicies, CompileError> {
-    let policies = bundled::policies(bundled);
+    let policies = policies_of(bundled);
     let links = links(std::slice::from_ref(root), &policies);
-    let domain = compile(&bundled::sets(bundled), &links)?;
+    let domain = compile(&policy_sets(bundled), &links)?;
     warn_of_flags(&policies);
     Ok(CompiledPolicies {
         linked: linked_files(root, &policies, &domain, MAX_ENTRIES),
         domain: Arc::new(domain),
         links: Arc::new(links),
         notes: without_effect(root, &policies),
-        settings: bundled::settings(bundled),
+        settings: domain_settings(bundled),
     })
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use armor_bpf::DomainSettings;
 use armor_policy::model::Kind;
-use armor_policy::{CompileError, Domain, Posture, compile};
+use armor_policy::{CompileError, Domain, Links, Posture, compile};
 
-use crate::workloads::bundled::{self, BundledPolicy};
+use crate::workloads::bundled_policies::{BundledPolicy, domain_settings, policies_of, policy_sets};
 use crate::workloads::compiled::{CompiledPolicies, warn_of_flags};
 use crate::workloads::effect::without_effect;
 use crate::workloads::linked_files::linked_files;
@@ -49,12 +49,12 @@ impl ContainerPolicies {
             bundled.iter().filter(|bundled| bundled.policy.kind == Kind::Container).cloned().collect();
         let mut unidentified = None;
         if !ours.is_empty() {
-            let policies = bundled::policies(&ours);
+            let policies = policies_of(&ours);
             let links = links(&[Root::of_layers(&[])], &policies);
-            let mut sets = bundled::sets(&ours);
+            let mut sets = policy_sets(&ours);
             compile(&sets, &links)?;
             sets.iter_mut().for_each(|set| set.posture = Posture::Allow);
-            unidentified = Some((Arc::new(compile(&sets, &links)?), bundled::settings(&ours)));
+            unidentified = Some((Arc::new(compile(&sets, &links)?), domain_settings(&ours)));
             warn_of_flags(&policies);
         }
         // The selector of a parsed policy is always valid.
@@ -104,14 +104,14 @@ impl ContainerPolicies {
             return Ok(None);
         }
         let bundled: Vec<BundledPolicy> = selected.iter().map(|at| self.policies[*at].0.clone()).collect();
-        let policies = bundled::policies(&bundled);
+        let policies = policies_of(&bundled);
         let root = workload.root();
         let links = Arc::new(links(&workload.roots(), &policies));
         let known = self.compiled.iter().find(|known| known.policies == selected && known.links == links);
         let domain = match known {
             Some(known) => Arc::clone(&known.domain),
             None => {
-                let domain = Arc::new(compile(&bundled::sets(&bundled), &links)?);
+                let domain = Arc::new(compile(&policy_sets(&bundled), &links)?);
                 let (policies, links, domain_too) =
                     (selected.clone(), Arc::clone(&links), Arc::clone(&domain));
                 self.compiled.push(Compiled { policies, links, domain: domain_too });
@@ -120,7 +120,21 @@ impl ContainerPolicies {
         };
         let linked = linked_files(&root, &policies, &domain, MAX_ENTRIES);
         let notes = without_effect(&root, &policies);
-        Ok(Some(CompiledPolicies { domain, linked, links, notes, settings: bundled::settings(&bundled) }))
+        Ok(Some(CompiledPolicies { domain, linked, links, notes, settings: domain_settings(&bundled) }))
+    }
+
+    /// Returns the tables for a container as if no path in it were a link. They exist even where those of
+    /// [`Self::build`] cannot be compiled; `None` if no policy selects the container.
+    pub fn build_without_links(&self, workload: &Workload) -> Option<CompiledPolicies> {
+        let bundled: Vec<BundledPolicy> = self.selecting(workload).cloned().collect();
+        let domain = compile(&policy_sets(&bundled), &Links::new()).ok().filter(|_| !bundled.is_empty())?;
+        Some(CompiledPolicies {
+            domain: Arc::new(domain),
+            linked: Vec::new(),
+            links: SharedLinks::default(),
+            notes: Vec::new(),
+            settings: domain_settings(&bundled),
+        })
     }
 
     /// Returns the policies that select a container.
@@ -168,19 +182,19 @@ impl ContainerPolicies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workloads::bundled::BundleTerms;
+    use crate::workloads::bundled_policies::BundleSettings;
     use crate::workloads::testing::host_policy;
 
     #[test]
     fn containers_with_the_same_policies_and_links_share_tables() {
         let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: NAME}\nspec:\n  selector: \
                     {matchLabels: {app: NAME}}\n  process: {matchPaths: [{path: /bin/x}]}\n";
-        let terms = Arc::new(BundleTerms::default());
+        let settings = Arc::new(BundleSettings::default());
         let policies: Vec<BundledPolicy> = ["web", "db"]
             .iter()
             .flat_map(|name| armor_policy::parse("p", &text.replace("NAME", name)).unwrap())
             .chain([host_policy("kubearmor.io/hostname: '*'")])
-            .map(|policy| BundledPolicy { policy: Arc::new(policy), terms: Arc::clone(&terms) })
+            .map(|policy| BundledPolicy { policy: Arc::new(policy), settings: Arc::clone(&settings) })
             .collect();
         let mut containers = ContainerPolicies::new(&policies).unwrap();
         let workload = |app: &str| {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use armor_policy::model::MAX_PATH;
 use armor_policy::path::{Section, Target, path_rules};
 use armor_policy::{Links, Policy, literal_paths};
 
@@ -60,9 +61,9 @@ impl Watched {
     }
 }
 
-/// Resolves the paths of `policies`. A program that is
-/// itself a symlink is not followed, because a rule for `/bin/wget` would then cover all of `/bin/busybox`. A
-/// source, any directory and any path of a `file` rule are followed.
+/// Resolves the paths of `policies`. A program that is itself a symlink is not followed, because a rule for
+/// `/bin/wget` would then cover all of `/bin/busybox`. A source, any directory and any path of a `file` rule are
+/// followed.
 pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> Links {
     let mut followed = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
@@ -79,7 +80,8 @@ pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> Links {
         if root.is_dir(&end) {
             to = end;
         }
-        to.into_os_string().into_string().ok().filter(|to| to != path)
+        // No rule can be about a longer path, and whoever makes a link must not decide whether rules compile.
+        to.into_os_string().into_string().ok().filter(|to| to != path && to.len() <= MAX_PATH)
     };
     let resolve_in_all = |path: String| {
         let mut ends: Vec<String> = roots.iter().filter_map(|root| resolve(root, &path)).collect();
@@ -202,6 +204,20 @@ mod tests {
         let sourced = parse("  process: {matchPaths: [{path: /x, fromSource: [{path: /bin/sh}]}]}\n");
         assert_eq!(links(std::slice::from_ref(&root), &[&sourced[0]])["/bin/sh"], ["/usr/bin/dash"]);
         assert_eq!(root.resolve("/bin/../../etc/x", true), Path::new("/etc/x"));
+    }
+
+    #[test]
+    fn a_link_to_where_no_rule_can_lead_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let policies = parse("  file: {matchPaths: [{path: /app/secret}]}\n");
+        let of = |target: String| {
+            let _ = fs::remove_file(dir.path().join("app"));
+            symlink(target, dir.path().join("app")).unwrap();
+            links(&[Root::at(dir.path().to_owned())], &[&policies[0]])
+        };
+        assert!(of(format!("/{}", "a/".repeat(MAX_PATH / 2 - 1))).is_empty());
+        let found = of("/b".to_owned());
+        assert_eq!(found["/app/secret"], ["/b/secret"]);
     }
 
     #[test]

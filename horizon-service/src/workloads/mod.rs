@@ -1,6 +1,6 @@
 //! Describes containers and the host, and compiles the policies for each.
 
-pub mod bundled;
+pub mod bundled_policies;
 pub mod compiled;
 pub mod container_policies;
 pub mod effect;
@@ -11,5 +11,5 @@ pub mod root;
 pub mod runtime;
 pub mod services;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod workload;

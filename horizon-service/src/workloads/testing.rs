@@ -10,7 +10,7 @@ pub(super) fn parse(spec: &str) -> Vec<Policy> {
     armor_policy::parse("p.yaml", &text).unwrap_or_else(|e| panic!("{e}"))
 }
 
-pub(super) fn host_policy(selector: &str) -> Policy {
+pub(crate) fn host_policy(selector: &str) -> Policy {
     let text = format!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: h}}\nspec:\n  nodeSelector: \
          {{matchLabels: {{{selector}}}}}\n  process: {{matchPaths: [{{path: /x}}]}}\n"

@@ -112,7 +112,7 @@ alert! {
     service_version: String = "ServiceVersion", skip "String::is_empty";
     /// Agreement under which the service runs; for a service that others depend on, the key of its instance.
     agreement_id: String = "AgreementID", skip "String::is_empty";
-    /// Name of the bundle that decided. Empty if several are in force and none of them decided alone.
+    /// Name of the bundle whose rule or posture decided; of several equally strict postures, the first bundle by name. If none decided alone, the only bundle with policies, or empty if there are several. On `BundleExpired`, the bundle that expired.
     bundle: String = "Bundle", skip "String::is_empty";
     /// That bundle's serial.
     bundle_serial: u64 = "BundleSerial", skip "is_zero";

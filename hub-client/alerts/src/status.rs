@@ -53,7 +53,7 @@ pub struct AgentReport {
     /// Time at which the state began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Reasons of a degraded state, one per line.
+    /// What an operator should know about the state, one text each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     /// The bundles accepted last, one of each name, ordered by name.

@@ -106,7 +106,7 @@ fn codes_of_refusals() {
     rows.extend(
         [
             "| `does-not-compile` | Its rules, with those of the other bundles in force, are more than the kernel's tables may hold. |",
-            "| `too-many-bundles` | 16 bundles with policies and other names are in force, and no more may be. |",
+            "| `too-many-bundles` | The node already enforces 16 bundles of other names. |",
         ]
         .map(str::to_owned),
     );

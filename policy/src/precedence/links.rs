@@ -1,4 +1,4 @@
-//! Follows links.
+//! Finds what the paths of rules resolve to.
 
 use super::error::CompileError;
 use crate::model::MAX_PATH;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 #[cfg(doc)]
 use crate::literal_paths;
 
-/// The paths without symlinks that a path resolves to in the workload's root. There are several if it
+/// `Links` maps a path to the paths without symlinks that it resolves to in the workload's root. There are several if it
 /// resolves differently in the current root and in the image of the workload. The keys are those of
 /// [`literal_paths`]; a path that is missing here, or maps to itself, is not a link. Of a path that does
 /// not exist, the directories that do exist are resolved. The caller decides whether to resolve a last

@@ -8,16 +8,19 @@
 //! - **Order.** Rules whose `fromSource` names the program come before rules without `fromSource`. Then come
 //!   those with the more specific target. At equal specificity, Block comes before Allow and Allow before
 //!   Audit, then the rule that its kind's fields make stricter. Last, the name of the policy and the place of
-//!   the rule decide, so that the order of documents never matters. Where policies of two bundles have one
-//!   name, that of the bundle comes before the place.
+//!   the rule decide, so that the order of documents never matters. Between policies of one name, the bundle's
+//!   name comes before the place.
 //! - **Outcome.** Block refuses, Audit permits with an alert, Allow permits.
 //! - **Allow-list.** An Allow rule without `fromSource` makes its section an allow-list for every program, a
 //!   rule with `fromSource` for these programs, unless it is an exception ([`Policy::is_exception`]).
-//!   Accesses that no rule matches then get the posture of the rule's bundle, the strictest of several.
+//!   Accesses that no rule matches then get the posture of the bundle whose rule makes the allow-list, of
+//!   several the strictest.
 //!
 //! [`Policy::is_exception`]: crate::model::Policy::is_exception
 
 pub(crate) mod error;
 pub(crate) mod links;
+pub(crate) mod postures;
 pub(crate) mod rules;
+pub(crate) mod sets;
 pub(crate) mod subjects;

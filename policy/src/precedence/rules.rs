@@ -2,7 +2,7 @@
 
 use super::error::CompileError;
 use super::links::{Links, resolve};
-use crate::compile::PolicySet;
+use super::sets::PolicySet;
 use crate::decision::{Decision, Posture, RuleInfo};
 use crate::model::{Action, Location, Policy, Rule};
 use std::cmp::Reverse;
@@ -63,21 +63,25 @@ impl<'a> Rules<'a> {
         Ok(Self { list, bundles: sets.into_iter().map(|set| (set.bundle, set.posture)).collect() })
     }
 
-    /// Returns the bundles with their postures, each by the index in [`DomainRule::bundle`] with the decision on
-    /// what its allow-lists leave out.
+    /// Returns for each bundle its index ([`DomainRule::bundle`]) and the decision by its posture.
     pub(crate) fn postures(&self) -> impl Iterator<Item = (usize, Decision)> {
         self.bundles.iter().enumerate().map(|(bundle, (_, posture))| {
             let rule = match bundle {
                 0 => Decision::RULE_DEFAULT,
-                _ => self.first_posture() + bundle as u32 - 1,
+                _ => self.further_postures() + bundle as u32 - 1,
             };
             (bundle, Decision::of((*posture).into(), rule))
         })
     }
 
-    /// Returns the index in [`Domain::rules`](crate::Domain::rules) of the posture of the second bundle. The
-    /// later ones follow.
-    pub(crate) fn first_posture(&self) -> u32 {
+    /// Returns whether a decision with this rule index is by a posture.
+    pub(crate) fn is_posture(&self, rule: u32) -> bool {
+        rule == Decision::RULE_DEFAULT || rule >= self.further_postures()
+    }
+
+    /// Returns the index in [`Domain::rules`](crate::Domain::rules) from which the postures of all bundles but the
+    /// first lie.
+    fn further_postures(&self) -> u32 {
         Self::table_index(self.list.len() as u32)
     }
 

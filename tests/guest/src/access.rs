@@ -52,7 +52,7 @@ append, trunc, creat, excl, path, directory, tmpfile
   shared-root-exec PROGRAM...      starts PROGRAM with a root that this process could still change
   supervised-exec FILTERS PROGRAM...   starts PROGRAM under a seccomp filter that has a listener, and FILTERS more
   dead-names PATH COUNT            gives PATH as many other names, removes them, and stays, so that the kernel remembers them
-  fake-mounts FOLDER               fills the kernel's smallest objects with what passes for its own mount, by links in FOLDER, a tmpfs
+  fake-mounts FOLDER   fills 16-byte objects of the kernel with pointers to a fake mount, by links in FOLDER, a tmpfs
   prepare PROCS FIFO PATH [PROGRAM]   holds PATH; a child enters that control group and a mount namespace of its own, gives
                                    up its capabilities, tries to start PROGRAM, waits at FIFO, and opens PATH
   is-secure                        whether this program was started as if it were setuid
@@ -276,9 +276,9 @@ pub(crate) fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Has objects of 16 bytes begin with the address of what passes for a mount of the kernel's own: the field
-/// that holds the mount's namespace is the kernel's `cpu_all_bits`, which is all ones. A tmpfs keeps the target
-/// of a link in such an object. Every eighth is freed again, so that the next ones lie among the others.
+/// Fills 16-byte objects of the kernel, the targets of links on a tmpfs, with a pointer to what looks like a
+/// mount of the kernel's own: its `mnt_ns` lies in `cpu_all_bits`, which is all ones. Every eighth object is
+/// freed again, so that the next ones lie among the others.
 fn fake_mounts(directory: &str) -> anyhow::Result<()> {
     const LINKS: usize = 1 << 14;
     // Between `struct vfsmount` in `struct mount` and `mnt_ns`, on 7.2.

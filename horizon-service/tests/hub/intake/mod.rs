@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         a_bundle_comes_into_force_and_survives_a_restart_without_the_ess,
         bundles_of_several_names_are_in_force_together,
         a_bundle_that_does_not_compile_with_the_others_is_refused,
+        a_stored_bundle_that_is_damaged_is_said_and_fetched_again,
         what_is_refused_changes_nothing_and_is_reported_once,
         a_key_that_is_pinned_later_makes_its_bundle_acceptable,
         keys_change_with_the_bundle_and_stay_changed,
@@ -77,15 +78,13 @@ async fn bundles_of_several_names_are_in_force_together<H: Hub>(hub: Fixture<H>)
     let mut intake = node.start();
     let named = |name: &str, serial, spec: &str| {
         let mut bundle = payload(name, serial, &[policy(spec)]);
-        bundle["settings"] = json!({"posture": {"file": "block"}, "onAgentStop": "lift"});
+        bundle["settings"] = json!({"posture": {"file": "block"}});
         bundle
     };
     let shadow = "file: {matchPaths: [{path: /etc/shadow}]}";
     node.publish("edge.1.a", &signed(&named("edge", 1, SHELL), &node.signer)).await;
     node.until_serial(&mut intake, 1).await;
-    let mut fleet = named("fleet", 5, shadow);
-    fleet["settings"]["onAgentStop"] = json!("keep");
-    node.publish("fleet.5.a", &signed(&fleet, &node.signer)).await;
+    node.publish("fleet.5.a", &signed(&named("fleet", 5, shadow), &node.signer)).await;
     node.until_accepted(&mut intake, "fleet", 5).await;
 
     // One generation has the rules of both, each with its bundle.
@@ -101,10 +100,7 @@ async fn bundles_of_several_names_are_in_force_together<H: Hub>(hub: Fixture<H>)
     );
     let facts = node.reporter.facts().in_force.unwrap();
     let policies: Vec<String> = facts.policies.iter().map(|policy| policy.name.to_string()).collect();
-    assert_eq!(
-        (policies, facts.is_lifted_on_stop()),
-        (vec!["edge/h".to_owned(), "fleet/h".to_owned()], false)
-    );
+    assert_eq!(policies, ["edge/h", "fleet/h"]);
 
     // What is refused of one touches no other, nor does an agent that starts.
     let bad = policy("process: {matchPahts: [{path: /x}]}");
@@ -168,9 +164,43 @@ async fn a_bundle_that_does_not_compile_with_the_others_is_refused<H: Hub>(hub: 
     assert_eq!(node.live(), live);
     // Alone it would do, so it comes into force once the other is lifted.
     node.publish("edge.2.b", &signed(&payload("edge", 2, &[]), &node.signer)).await;
-    node.until_serial(&mut intake, 2).await;
-    node.publish("fleet.2.b", &signed(&payload("fleet", 2, &[heavy('b')]), &node.signer)).await;
-    node.until_accepted(&mut intake, "fleet", 2).await;
+    node.until_accepted(&mut intake, "fleet", 1).await;
+    assert!(node.reporter.facts().refused.is_empty());
+
+    // Stored bundles that do not fit any more: the one accepted last is in force, and the other once it can be.
+    let stored = node.hub.dir().join("state/bundles");
+    fs::rename(stored.join("fleet"), node.hub.dir().join("aside")).unwrap();
+    let mut intake = node.start();
+    node.publish("edge.3.c", &signed(&payload("edge", 3, &[heavy('a')]), &node.signer)).await;
+    node.until_serial(&mut intake, 3).await;
+    fs::rename(node.hub.dir().join("aside"), stored.join("fleet")).unwrap();
+    let mut intake = node.start();
+    let left_out = |node: &Node<H>| node.reporter.facts().problems.get(&Problem::LeftOut).cloned();
+    assert!(left_out(&node).unwrap().contains("the stored bundle fleet cannot be put in force"));
+    let facts = node.reporter.facts();
+    assert!(in_force(&facts, "edge").is_some() && in_force(&facts, "fleet").is_none());
+    node.publish("edge.4.d", &signed(&payload("edge", 4, &[]), &node.signer)).await;
+    node.until_accepted(&mut intake, "fleet", 1).await;
+    assert_eq!(left_out(&node), None);
+}
+
+async fn a_stored_bundle_that_is_damaged_is_said_and_fetched_again<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let mut intake = node.start();
+    for name in ["edge", "fleet"] {
+        let bundle = signed(&payload(name, 1, &[policy(SHELL)]), &node.signer);
+        node.publish(&format!("{name}.1.a"), &bundle).await;
+        node.until_accepted(&mut intake, name, 1).await;
+    }
+    drop(intake);
+    fs::write(node.hub.dir().join("state/bundles/fleet/current"), "").unwrap();
+    let mut intake = node.start_damaged();
+    let facts = node.reporter.facts();
+    assert!(in_force(&facts, "edge").is_some() && in_force(&facts, "fleet").is_none());
+    assert!(facts.problems[&Problem::LeftOut].contains("the stored bundle fleet"));
+    assert_eq!(node.reporter.reports().borrow().state, "degraded");
+    node.until_accepted(&mut intake, "fleet", 1).await;
+    assert!(!node.reporter.facts().problems.contains_key(&Problem::LeftOut));
 }
 
 async fn a_switched_link_is_followed_and_what_has_no_effect_is_said<H: Hub>(hub: Fixture<H>) {

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use armor_agent::base::disk::DiskError;
 use armor_agent::base::report::{BundleInForce, HealthFacts, Reporter};
 use armor_agent::events::history::History;
 use armor_agent::hub::Hub as Route;
 use armor_agent::hub::directory::Directory;
 use armor_agent::kernel::port::Kernel;
-use armor_agent::node::bundles::{Bundles, Host};
+use armor_agent::node::bundles::Host;
 use armor_agent::node::containers::Containers;
 use armor_agent::node::enforcement::NodeEnforcement;
 use armor_agent::node::intake::BundleIntake;
@@ -148,8 +149,21 @@ impl<H: Hub> Node<H> {
     }
 
     pub fn start_with(&mut self, route: Option<Route>) -> BundleIntake {
-        let (state, stored, problems) = State::open(&self.hub.dir().join("state")).unwrap();
+        let (intake, problems) = self.start_anyhow(route);
         assert!(problems.is_empty(), "{problems:?}");
+        intake
+    }
+
+    /// Starts an agent that finds something unreadable in its state.
+    pub fn start_damaged(&mut self) -> BundleIntake {
+        let ess = self.hub.ess().unwrap();
+        let (intake, problems) = self.start_anyhow(Some(Route::Ess(ess)));
+        assert!(!problems.is_empty());
+        intake
+    }
+
+    fn start_anyhow(&mut self, route: Option<Route>) -> (BundleIntake, Vec<DiskError>) {
+        let (state, stored, problems) = State::open(&self.hub.dir().join("state")).unwrap();
         self.reporter = Arc::default();
         self.reporter.change(|facts| facts.proven = true);
         let containers = Containers::restored(Some(&self.kernel), state.containers());
@@ -162,19 +176,19 @@ impl<H: Hub> Node<H> {
             history: self.history(),
             kernel: Some(self.kernel.clone()),
             reporter: Arc::clone(&self.reporter),
-            bundles: Bundles::new(),
             left_out: BTreeMap::new(),
             live: None,
             containers,
             labelled: false,
         };
-        enforcement.restore(stored, &host);
+        enforcement.restore(&stored, &host);
         enforcement.reload_keys();
         let (mut owner, handle) = Owner::new(enforcement, None);
         tokio::spawn(async move { owner.run(std::future::ready(())).await });
         self.handle = Some(handle.clone());
         let directory = Directory::new(self.directory());
-        BundleIntake::new(route.map(Arc::new), directory, host, handle, Arc::clone(&self.reporter))
+        let reporter = Arc::clone(&self.reporter);
+        (BundleIntake::new(route.map(Arc::new), directory, host, handle, reporter), problems)
     }
 
     pub fn history(&self) -> History {

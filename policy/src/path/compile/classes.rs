@@ -11,6 +11,7 @@ use crate::model::Action;
 use crate::path::Section;
 use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
 use crate::precedence::error::MAX_CELLS;
+use crate::precedence::postures::{stricter, unmatched};
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
@@ -51,7 +52,10 @@ const fn permissions(section: Section) -> [Permission; 2] {
 
 impl<'r> Classes<'r> {
     pub(super) fn new(entries: &'r Entries<'r>, subjects: &'r Subjects) -> Self {
-        let unmatched = SECTIONS.map(|section| unmatched(entries, subjects, section));
+        let unmatched = SECTIONS.map(|section| {
+            let restricting = entries.rules_of(section).filter(|(_, rule)| rule.restricts);
+            unmatched(entries.rules, subjects, restricting.map(|(index, _)| index))
+        });
         let mut numbers = HashMap::new();
         let pairs = std::iter::zip(&unmatched[0], &unmatched[1]).map(|pair| {
             let next = numbers.len();
@@ -190,9 +194,8 @@ impl<'r> Classes<'r> {
             return known;
         }
         let (left, right) = (self.vectors[a as usize], self.vectors[b as usize]);
-        let first_posture = self.entries.rules.first_posture();
-        let stricter = |i: usize| stricter(left.0[i], right.0[i], first_posture);
-        let joined = self.vector(Vector(std::array::from_fn(stricter)));
+        let rules = self.entries.rules;
+        let joined = self.vector(Vector(std::array::from_fn(|i| stricter(rules, left.0[i], right.0[i]))));
         self.vector_joins.insert(key, joined);
         joined
     }
@@ -245,31 +248,6 @@ impl<'r> Classes<'r> {
     pub(super) fn into_vectors(self) -> Vec<Vector> {
         self.vectors
     }
-}
-
-/// Returns for each subject class the decision of a section on what no rule matches: the strictest posture of
-/// those bundles whose rules make the section an allow-list.
-fn unmatched(entries: &Entries<'_>, subjects: &Subjects, section: Section) -> Vec<Decision> {
-    let mut unmatched = vec![Decision::ALLOW; subjects.count() as usize];
-    for (bundle, posture) in entries.rules.postures() {
-        let restricting =
-            entries.rules_of(section).filter(|(_, rule)| rule.restricts && rule.bundle == bundle);
-        let lists = subjects.allow_lists(restricting.map(|(index, _)| index));
-        for (unmatched, _) in unmatched.iter_mut().zip(lists).filter(|(_, is_list)| *is_list) {
-            if posture.verdict() > unmatched.verdict() {
-                *unmatched = posture;
-            }
-        }
-    }
-    unmatched
-}
-
-/// Returns the stricter decision; of equally strict ones a rule's before a posture's, and the first rule's.
-/// `first_posture` is [`Rules::first_posture`].
-fn stricter(a: Decision, b: Decision, first_posture: u32) -> Decision {
-    let is_rules = |rule: u32| rule != Decision::RULE_DEFAULT && rule < first_posture;
-    let key = |d: Decision| (d.verdict(), is_rules(d.rule()), std::cmp::Reverse(d.rule()));
-    if key(b) > key(a) { b } else { a }
 }
 
 /// A `Numbered` says which columns are object classes.
