@@ -18,6 +18,9 @@ use tokio::sync::watch;
 
 /// Maximum number of refused bundles kept.
 const MAX_REFUSED: usize = 16;
+/// Maximum number of policies of a bundle that are reported to select nothing, so that the report stays small
+/// enough for the collector.
+const MAX_IDLE: usize = 32;
 /// Maximum length of a reported reason, in characters; a bundle may be wrong in many places.
 const MAX_REASON: usize = 2000;
 
@@ -206,8 +209,14 @@ impl HealthFacts {
                         reasons.push(format!("bundle {name} expired at {expires}"));
                     }
                     reasons.extend(
-                        idle.iter().map(|policy| format!("policy {name}/{policy}: no workload selected")),
+                        idle.iter()
+                            .take(MAX_IDLE)
+                            .map(|policy| format!("policy {name}/{policy}: no workload selected")),
                     );
+                    if idle.len() > MAX_IDLE {
+                        let more = idle.len() - MAX_IDLE;
+                        reasons.push(format!("{more} more policies of bundle {name}: no workload selected"));
+                    }
                 }
                 reasons.extend(in_force.notes.iter().map(|note| shortened(note)));
             }
@@ -342,6 +351,13 @@ mod tests {
         assert_eq!(word(&facts), "degraded", "one of two bundles enforces nothing");
         let reason = "bundle fleet: nothing is enforced: none of its 1 policies selects this node";
         assert_eq!(facts.report().reasons, [reason, "policy fleet/db: no workload selected"]);
+        let many: Vec<String> = (0..50).map(|number| format!("p{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let idle = HealthFacts { in_force: in_force(1, &many), ..HealthFacts::default() }.report().reasons;
+        assert_eq!(
+            (idle.len(), idle[32].as_str()),
+            (33, "18 more policies of bundle edge: no workload selected")
+        );
         let reported = facts.report().bundles.into_iter().map(|bundle| (bundle.name, bundle.policies));
         assert_eq!(reported.collect::<Vec<_>>(), [("edge".to_owned(), 1), ("fleet".to_owned(), 1)]);
         facts.in_force = in_force(0, &[]);

@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         what_the_kernel_does_not_take_is_said_and_tried_again,
         an_ess_that_is_away_leaves_everything_in_force_and_comes_back,
         containers_get_their_policies_on_start_and_before_the_runtime_answers,
+        a_container_whose_links_keep_its_policies_from_compiling_has_rules,
         a_machine_at_the_css_takes_bundles_without_changing_the_objects,
         files_are_judged_as_objects_are_and_beside_them,
         a_switched_link_is_followed_and_what_has_no_effect_is_said,
@@ -414,6 +415,36 @@ async fn containers_get_their_policies_on_start_and_before_the_runtime_answers<H
     node.follow(&[]).await;
     assert_eq!((node.live(), node.known()), ((6, 1), vec![]));
     drop(intake);
+}
+
+async fn a_container_whose_links_keep_its_policies_from_compiling_has_rules<H: Hub>(hub: Fixture<H>) {
+    let mut node = Node::new(hub);
+    let mut intake = node.start();
+    // With both patterns in one directory the tables would remember which of the last bytes were `a` or `b`.
+    let pattern =
+        |directory: char, letter: char| format!("{{pattern: '/{directory}/**{letter}{}'}}", "?".repeat(13));
+    let policy = policy(&format!("file: {{matchPatterns: [{}, {}]}}", pattern('x', 'a'), pattern('y', 'b')))
+        .replace("KubeArmorHostPolicy", "KubeArmorPolicy")
+        .replace("nodeSelector", "selector")
+        .replace("kubearmor.io/hostname: '*'", "app: web");
+    let image = node.hub.dir().join("image");
+    fs::create_dir_all(image.join("y")).unwrap();
+    symlink("y", image.join("x")).unwrap();
+    let web = Workload {
+        id: "a".repeat(64),
+        name: "web".into(),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        layers: vec![image],
+        ..Workload::default()
+    };
+    node.follow(&[&web]).await;
+    for serial in 1..=2 {
+        let bundle = payload("edge", serial, std::slice::from_ref(&policy));
+        node.publish(&format!("edge.{serial}.a"), &signed(&bundle, &node.signer)).await;
+        node.until_serial(&mut intake, serial).await;
+        assert_eq!(node.live().1, 2, "the container's, and those for containers that are not named");
+        assert!(node.reporter.facts().problems[&Problem::Containers].contains("web: "));
+    }
 }
 
 async fn a_machine_at_the_css_takes_bundles_without_changing_the_objects<H: Hub>(hub: Fixture<H>) {
