@@ -4,7 +4,9 @@
 //! - A file is replaced as a whole: after a crash it is the old or the new one.
 //! - Whatever is in a file's place is named and never waited for.
 
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use armor_base::file::{self, FileError};
@@ -36,6 +38,24 @@ pub enum DiskError {
         /// The problem with the file.
         reason: String,
     },
+}
+
+/// Makes a directory, and those above it, for its owner alone.
+pub(crate) fn make_dir(path: &Path) -> Result<(), DiskError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| DiskError::Io { path: path.to_owned(), error })
+}
+
+/// Keeps one unreadable file for inspection. The problem itself is reported elsewhere.
+pub(crate) fn move_aside(path: &Path) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    if let Err(error) = fs::rename(path, &aside) {
+        tracing::warn!("{}: {error}", escaped_path(path));
+    }
 }
 
 /// Reads a file of the state directory, of at most `limit` bytes; returns `None` if there is none.

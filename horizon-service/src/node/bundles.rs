@@ -12,19 +12,19 @@ use std::sync::Arc;
 use armor_bpf::{
     BpfError, DomainRules, DomainSettings, Generation, HOST_DOMAIN, MountTree, UNIDENTIFIED_DOMAIN,
 };
-use armor_bundle::payload::{AlreadyHeld, OnAgentStop};
-use armor_bundle::{NodeIdentity, VerifiedBundle};
+use armor_bundle::NodeIdentity;
+use armor_bundle::payload::OnAgentStop;
 use armor_policy::model::Kind;
-use armor_policy::{CompileError, Domain, Policy};
-use jiff::Timestamp;
+use armor_policy::{CompileError, Domain};
 
 use crate::base::disk::DiskError;
 use crate::base::report::{self, BundleInForce, InForce, PolicyInForce, PolicyName};
 use crate::events::alerts::{DomainNames, RuleTable};
 use crate::events::history::History;
 use crate::kernel::port::Kernel;
+use crate::node::accepted::{AcceptedBundle, Bundles, with_policies};
 use crate::node::containers::Containers;
-use crate::workloads::bundled_policies::{BundleSettings, BundledPolicy};
+use crate::workloads::bundled_policies::BundledPolicy;
 use crate::workloads::compiled::{self, CompiledPolicies};
 use crate::workloads::container_policies::ContainerPolicies;
 use crate::workloads::links::{self, Watched, Whose};
@@ -32,10 +32,6 @@ use crate::workloads::node_selector::NodeNames;
 use crate::workloads::root::Root;
 use crate::workloads::workload::Workload;
 
-/// Alerts per second and rule if the bundle sets no other limit.
-const ALERTS_PER_SECOND: u32 = 100;
-/// Maximum number of accepted bundles.
-const MAX_BUNDLES: usize = 16;
 /// Maximum number of reported notes on rules without effect.
 const MAX_NOTES: usize = 32;
 /// The process whose root is the host's.
@@ -70,118 +66,6 @@ pub struct Host {
     pub names: NodeNames,
     /// The process whose root is the host's.
     pub process: &'static str,
-}
-
-/// An `AcceptedBundle` is what is needed of an accepted bundle to compile it with others, again and again.
-#[derive(Debug, Clone)]
-pub struct AcceptedBundle {
-    serial: u64,
-    expires: Timestamp,
-    on_agent_stop: OnAgentStop,
-    already_held: AlreadyHeld,
-    /// Empty if the bundle lifts what earlier ones of its name enforce.
-    policies: Vec<BundledPolicy>,
-}
-
-/// `Bundles` are the accepted bundles by name.
-pub type Bundles = BTreeMap<String, Arc<AcceptedBundle>>;
-
-impl AcceptedBundle {
-    /// Takes over what a verified bundle says.
-    pub fn new(bundle: &VerifiedBundle) -> Self {
-        let settings = &bundle.payload.settings;
-        let own = Arc::new(BundleSettings {
-            bundle: bundle.payload.name.clone(),
-            posture: settings.posture.file,
-            domain: DomainSettings {
-                alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
-                secure_sources: settings.secure_sources,
-            },
-        });
-        let bundled =
-            |policy: &Policy| BundledPolicy { policy: Arc::new(policy.clone()), settings: Arc::clone(&own) };
-        Self {
-            serial: bundle.payload.serial,
-            expires: bundle.payload.expires,
-            on_agent_stop: settings.on_agent_stop,
-            already_held: settings.already_held,
-            policies: bundle.policies.iter().map(bundled).collect(),
-        }
-    }
-}
-
-/// A `CombineError` is the reason why a bundle cannot be in force together with those that are.
-#[derive(Debug, thiserror::Error)]
-pub enum CombineError {
-    /// There are as many bundles with policies as there may be.
-    #[error("{MAX_BUNDLES} bundles with policies are in force, and no more may be: lift one of {names}")]
-    TooMany {
-        /// The names of the bundles in force.
-        names: String,
-    },
-    /// The policies of all bundles cannot be compiled together.
-    #[error("{error}{others}")]
-    Compile {
-        /// The compiler's reason.
-        error: CompileError,
-        /// A list of the other bundles, to follow the reason; empty if there are none.
-        others: String,
-    },
-}
-
-impl CombineError {
-    /// Returns the refusal's stable code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooMany { .. } => "too-many-bundles",
-            Self::Compile { .. } => "does-not-compile",
-        }
-    }
-}
-
-/// Compiles a bundle together with those in force, in the place of an earlier one of its name. Those of
-/// `left_out` that then fit come in again. If there are too many, a bundle without policies is left out of the
-/// result.
-///
-/// # Errors
-/// Fails with [`CombineError`]; the others stay in force as they are.
-pub fn compile_with(
-    in_force: &Bundles,
-    left_out: &Bundles,
-    bundle: &VerifiedBundle,
-    host: &Host,
-) -> Result<CompiledBundles, CombineError> {
-    let name = &bundle.payload.name;
-    let mut bundles = in_force.clone();
-    bundles.remove(name);
-    let others: Vec<&str> = with_policies(&bundles).map(|(name, _)| name.as_str()).collect();
-    let others = others.join(", ");
-    if with_policies(&bundles).count() == MAX_BUNDLES && !bundle.policies.is_empty() {
-        return Err(CombineError::TooMany { names: others });
-    }
-    bundles.insert(name.clone(), Arc::new(AcceptedBundle::new(bundle)));
-    while bundles.len() > MAX_BUNDLES {
-        let lifted = bundles.iter().find(|(_, bundle)| bundle.policies.is_empty());
-        let Some(lifted) = lifted.map(|(name, _)| name.clone()) else { break };
-        bundles.remove(&lifted);
-    }
-    let mut compiled = CompiledBundles::new(bundles, host).map_err(|error| {
-        let others =
-            if others.is_empty() { others } else { format!(" (together with what is in force of {others})") };
-        CombineError::Compile { error, others }
-    })?;
-    for (name, bundle) in left_out.iter().filter(|(left_out, _)| *left_out != name) {
-        let mut bundles = compiled.bundles.clone();
-        bundles.insert(name.clone(), Arc::clone(bundle));
-        if let Ok(with_more) = CompiledBundles::new(bundles, host) {
-            compiled = with_more;
-        }
-    }
-    Ok(compiled)
-}
-
-fn with_policies(bundles: &Bundles) -> impl Iterator<Item = (&String, &Arc<AcceptedBundle>)> {
-    bundles.iter().filter(|(_, bundle)| !bundle.policies.is_empty())
 }
 
 /// `CompiledBundles` are the accepted bundles, compiled together for this node.
@@ -491,6 +375,8 @@ fn name(bundled: &BundledPolicy) -> PolicyName {
 mod tests {
     use super::*;
     use crate::workloads::testing::host_policy;
+    use armor_bundle::payload::AlreadyHeld;
+    use jiff::Timestamp;
 
     #[test]
     fn one_bundle_that_keeps_enforcement_keeps_it_for_all() {

@@ -1,6 +1,8 @@
 //! Runs the daemon.
 
+pub mod accepted;
 pub mod bundles;
+pub mod combine;
 pub mod containers;
 pub mod enforcement;
 pub mod intake;
@@ -11,3 +13,4 @@ pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod status_task;
+pub mod stored_bundles;

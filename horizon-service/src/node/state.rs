@@ -5,7 +5,7 @@
 //! <state>/node.key             the node's Ed25519 key (`delivery::node_key`)
 //! <state>/floor.json           last accepted serial and digest by bundle name; key changes not applied yet
 //! <state>/bundles/<name>/      of each name: `current`, the bundle accepted last (a line of JSON, then its bytes),
-//!                              and `previous`, the one before
+//!                              and `previous`, the one before (`node::stored_bundles`)
 //! <state>/generations/<n>.json names of the rules of generation n (`events::history`)
 //! <state>/containers.json      known containers and the numbers of their domains
 //! <state>/counters.json        totals already reported (`events::history`)
@@ -20,37 +20,21 @@
 //! - An unreadable file is reported and moved aside, and the rest is kept. A damaged current bundle falls
 //!   back to the previous one of its name, a damaged floor to the serials of the stored bundles.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use armor_base::name::check_name;
-use armor_base::replace::sync_dir;
 use armor_bundle::trust::TrustChanges;
-use armor_bundle::{Accepted, MAX_BUNDLE, SerialFloor, VerifiedBundle, reopen};
-use armor_policy::escaped_path;
+use armor_bundle::{Accepted, SerialFloor, VerifiedBundle};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::base::disk::{DiskError, read_file, read_json, replace, to_json};
+use crate::base::disk::{DiskError, make_dir, move_aside, read_json, replace, to_json};
+use crate::node::stored_bundles::StoredBundles;
 use crate::workloads::workload::Workload;
 
 const FLOOR_FORMAT: &str = "horizon-armor.floor/1";
-const BUNDLE_FORMAT: &str = "horizon-armor.stored-bundle/1";
 const CONTAINERS_FORMAT: &str = "horizon-armor.containers/1";
-/// Maximum size of [`StoredHead`] as JSON, in bytes.
-const MAX_HEAD: usize = 4 << 10;
-
-/// `StoredHead` is the first line of a stored bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredHead {
-    format: String,
-    digest: String,
-    accepted: Timestamp,
-}
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Floor {
@@ -71,10 +55,7 @@ struct ContainersFile {
 pub struct State {
     dir: PathBuf,
     floor: Floor,
-    /// Names of the bundles whose `current` is readable, and so may become `previous`.
-    current_reads: BTreeSet<String>,
-    /// Names whose `current` was not readable, each with the reason.
-    damaged: BTreeMap<String, String>,
+    bundles: StoredBundles,
 }
 
 impl State {
@@ -88,31 +69,6 @@ impl State {
             make_dir(&dir.join(part))?;
         }
         let mut problems = Vec::new();
-        problems.extend(move_unnamed(&dir.join("bundles")));
-        let (mut stored, mut damaged) = (Vec::new(), BTreeMap::new());
-        let mut current_reads = BTreeSet::new();
-        for name in names(&dir.join("bundles"))? {
-            // The previous one is read, and in memory, only if it is needed.
-            for file in ["current", "previous"] {
-                let path = dir.join("bundles").join(&name).join(file);
-                match read_bundle(&path, &name) {
-                    Ok(None) => {}
-                    Ok(Some(found)) => {
-                        if file == "current" {
-                            current_reads.insert(name.clone());
-                        }
-                        stored.push(found);
-                        break;
-                    }
-                    Err(problem) => {
-                        move_aside(&path);
-                        damaged.insert(name.clone(), problem.to_string());
-                        problems.push(problem);
-                    }
-                }
-            }
-        }
-        stored.sort_by_key(|(_, accepted)| Reverse(*accepted));
         let path = dir.join("floor.json");
         let floor = match read_json::<Floor>(&path, |floor| &floor.format, FLOOR_FORMAT) {
             Ok(floor) => floor.unwrap_or_default(),
@@ -122,22 +78,23 @@ impl State {
                 Floor::default()
             }
         };
-        let mut state = Self { dir: dir.to_owned(), floor, current_reads, damaged };
+        let (bundles, stored) = StoredBundles::open(dir.join("bundles"), &floor.bundles, &mut problems)?;
+        let mut state = Self { dir: dir.to_owned(), floor, bundles };
         // The agent ended while it was accepting a bundle above the floor, or the floor was lost.
-        for (bundle, _) in &stored {
+        for bundle in &stored {
             let known = state.floor.bundles.get(&bundle.payload.name).map_or(0, |accepted| accepted.serial);
             if bundle.payload.serial > known {
                 state.raise_floor(bundle)?;
             }
         }
-        Ok((state, stored.into_iter().map(|(bundle, _)| bundle).collect(), problems))
+        Ok((state, stored, problems))
     }
 
     /// Returns what serials are judged by: the last accepted serial of each bundle name. Where that bundle could
     /// not be read again, it is acceptable once more.
     pub fn floor(&self) -> SerialFloor {
         let mut floor = self.floor.bundles.clone();
-        for name in self.damaged.keys() {
+        for name in self.damaged().keys() {
             if let Some(accepted) = floor.get_mut(name) {
                 *accepted = Accepted { serial: accepted.serial.saturating_sub(1), digest: String::new() };
             }
@@ -147,7 +104,7 @@ impl State {
 
     /// Returns the names of which the bundle accepted last cannot be read, each with the reason.
     pub fn damaged(&self) -> &BTreeMap<String, String> {
-        &self.damaged
+        self.bundles.damaged()
     }
 
     /// Stores an accepted bundle durably; from now on it is in force after a restart.
@@ -161,39 +118,13 @@ impl State {
         bundle: &VerifiedBundle,
         accepted: Timestamp,
     ) -> Result<(), DiskError> {
-        let name = &bundle.payload.name;
-        let bundles = self.dir.join("bundles");
-        let dir = bundles.join(name);
-        make_dir(&dir)?;
-        sync_dir(&bundles).map_err(|error| DiskError::Io { path: bundles, error })?;
-        let (current, previous) = (dir.join("current"), dir.join("previous"));
-        let head = StoredHead { format: BUNDLE_FORMAT.to_owned(), digest: bundle.digest.clone(), accepted };
-        let mut content = to_json(&current, &head)?;
-        content.push(b'\n');
-        content.extend_from_slice(bytes);
-        if self.current_reads.contains(name) {
-            // Link and rename, so that a current file exists at every moment.
-            let link = dir.join("previous.new");
-            let _ = fs::remove_file(&link);
-            fs::hard_link(&current, &link)
-                .and_then(|()| fs::rename(&link, &previous))
-                .map_err(|error| DiskError::Io { path: previous, error })?;
-        }
-        replace(&current, &content)?;
-        self.current_reads.insert(name.clone());
-        self.damaged.remove(name);
+        self.bundles.store(bytes, bundle, accepted)?;
         self.raise_floor(bundle)
     }
 
     /// Removes the bundle of a name. Its serial stays.
     pub fn forget(&mut self, name: &str) {
-        let dir = self.dir.join("bundles").join(name);
-        // The previous one first: without the current one it would be in force again.
-        let _ = fs::remove_file(dir.join("previous"));
-        if let Err(error) = fs::remove_dir_all(&dir) {
-            tracing::warn!("{}: {error}: the bundle comes back with the next start", escaped_path(&dir));
-        }
-        self.current_reads.remove(name);
+        self.bundles.forget(name);
     }
 
     /// Raises the floor to a bundle and adds its key changes.
@@ -257,100 +188,15 @@ impl State {
     }
 }
 
-/// Returns the names of the stored bundles. Other files do not count.
-fn names(bundles: &Path) -> Result<Vec<String>, DiskError> {
-    let unusable = |error| DiskError::Io { path: bundles.to_owned(), error };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(bundles).map_err(unusable)? {
-        let entry = entry.map_err(unusable)?;
-        if entry.file_type().map_err(unusable)?.is_dir() {
-            names.extend(entry.file_name().into_string().ok().filter(|name| check_name(name).is_ok()));
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Moves the bundle that earlier versions stored in `bundles/` itself to the directory of its name. A previous
-/// bundle of another name was replaced, and is left where it is. Returns what cannot be read or moved.
-fn move_unnamed(bundles: &Path) -> Vec<DiskError> {
-    let mut problems = Vec::new();
-    let mut moved = None;
-    for file in ["current", "previous"] {
-        let path = bundles.join(file);
-        if !fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_dir()) {
-            continue;
-        }
-        match parse_bundle(&path) {
-            Ok(Some((bundle, _))) if moved.as_ref().is_none_or(|moved| *moved == bundle.payload.name) => {
-                let dir = bundles.join(&bundle.payload.name);
-                let done = make_dir(&dir).and_then(|()| {
-                    fs::rename(&path, dir.join(file)).map_err(|error| DiskError::Io { path, error })
-                });
-                problems.extend(done.err());
-                moved = Some(bundle.payload.name);
-            }
-            Ok(_) => {}
-            Err(problem) => {
-                move_aside(&path);
-                problems.push(problem);
-            }
-        }
-    }
-    problems
-}
-
-/// Reads a stored bundle, which must have this name, with the time of its acceptance. Returns `None` if there is
-/// no file.
-fn read_bundle(path: &Path, name: &str) -> Result<Option<(VerifiedBundle, Timestamp)>, DiskError> {
-    match parse_bundle(path)? {
-        Some((bundle, _)) if bundle.payload.name != name => Err(DiskError::Unreadable {
-            path: path.to_owned(),
-            reason: format!("it holds the bundle {}", bundle.payload.name),
-        }),
-        read => Ok(read),
-    }
-}
-
-fn parse_bundle(path: &Path) -> Result<Option<(VerifiedBundle, Timestamp)>, DiskError> {
-    let unreadable = |reason: String| DiskError::Unreadable { path: path.to_owned(), reason };
-    let Some(content) = read_file(path, MAX_HEAD + MAX_BUNDLE)? else { return Ok(None) };
-    let end = content
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .ok_or_else(|| unreadable("half-written".to_owned()))?;
-    let head: StoredHead = serde_json::from_slice(&content[..end]).map_err(|e| unreadable(e.to_string()))?;
-    if head.format != BUNDLE_FORMAT {
-        return Err(unreadable(format!("the format {:?} is not {BUNDLE_FORMAT}", head.format)));
-    }
-    let bundle = reopen(&content[end + 1..], &head.digest).map_err(|e| unreadable(e.to_string()))?;
-    Ok(Some((bundle, head.accepted)))
-}
-
-/// Keeps one unreadable file for inspection. The problem itself is reported elsewhere.
-fn move_aside(path: &Path) {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    if let Err(error) = fs::rename(path, &aside) {
-        tracing::warn!("{}: {error}", escaped_path(path));
-    }
-}
-
-fn make_dir(path: &Path) -> Result<(), DiskError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| DiskError::Io { path: path.to_owned(), error })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::events::alerts::RuleTable;
     use crate::events::history::{History, ReportedTotals};
     use armor_bundle::dsse::Envelope;
+    use armor_bundle::reopen;
     use serde_json::json;
+    use std::fs;
 
     /// Makes a bundle in an unsigned envelope; a stored bundle is not verified again.
     fn bundle(name: &str, serial: u64, changes: &serde_json::Value) -> (Vec<u8>, VerifiedBundle) {
@@ -462,11 +308,17 @@ mod tests {
             store(&mut state, 2);
             let current = dir.path().join("bundles/edge/current");
             fs::write(&current, damage).unwrap();
-            let (mut state, stored, problems) = State::open(dir.path()).unwrap();
+            let (state, stored, problems) = State::open(dir.path()).unwrap();
             assert_eq!((serial(stored), state.floor()["edge"].serial), (Some(1), 1), "2 may come again");
             assert!(problems[0].to_string().contains("bundles/edge/current"), "{}", problems[0]);
+            // It is said until another one is stored, also by the next agent.
+            drop(state);
+            let (mut state, stored, problems) = State::open(dir.path()).unwrap();
+            assert_eq!((serial(stored), state.floor()["edge"].serial, problems.len()), (Some(1), 1, 0));
+            assert!(state.damaged()["edge"].ends_with("it is missing"), "{:?}", state.damaged());
             // The damaged bundle never replaces the readable previous one.
             store(&mut state, 3);
+            assert!(state.damaged().is_empty());
             let (_, stored, problems) = State::open(dir.path()).unwrap();
             assert_eq!((serial(stored), problems.len()), (Some(3), 0));
             fs::remove_file(&current).unwrap();
