@@ -74,19 +74,15 @@ pub struct NodeEnforcement<K> {
 impl<K: Kernel> NodeEnforcement<K> {
     /// Puts the stored bundles in force again, which come in the order of their acceptance, the last one first.
     /// Where they do not compile together, those accepted last that do are in force.
-    pub fn restore(&mut self, stored: &[VerifiedBundle], host: &Host) {
-        let (mut compiled, mut fitting) = (None, Bundles::new());
-        for bundle in stored {
-            let name = bundle.payload.name.clone();
-            let bundle = Arc::new(AcceptedBundle::new(bundle));
-            fitting.insert(name.clone(), Arc::clone(&bundle));
-            match CompiledBundles::new(fitting.clone(), host) {
-                Ok(all) => compiled = Some(all),
-                Err(error) => {
-                    fitting.remove(&name);
-                    self.left_out.insert(name, (bundle, error));
-                }
-            }
+    pub fn restore(&mut self, stored: Vec<VerifiedBundle>, host: &Host) {
+        // Each is dropped with its text as soon as it was read.
+        let accepted =
+            |bundle: VerifiedBundle| (bundle.payload.name.clone(), Arc::new(AcceptedBundle::new(&bundle)));
+        let bundles: Vec<_> = stored.into_iter().map(accepted).collect();
+        let mut compiled = None;
+        if !bundles.is_empty() {
+            let all = CompiledBundles::new(bundles.iter().cloned().collect(), host);
+            compiled = all.ok().or_else(|| self.compile_fitting(bundles, host));
         }
         self.report_left_out();
         let live = self.kernel.as_ref().map_or(0, Kernel::generation);
@@ -101,6 +97,26 @@ impl<K: Kernel> NodeEnforcement<K> {
             }
             None => {}
         }
+    }
+
+    /// Compiles those of the bundles that fit with all that come before them, and leaves out the others.
+    fn compile_fitting(
+        &mut self,
+        bundles: Vec<(String, Arc<AcceptedBundle>)>,
+        host: &Host,
+    ) -> Option<CompiledBundles> {
+        let (mut compiled, mut fitting) = (None, Bundles::new());
+        for (name, bundle) in bundles {
+            fitting.insert(name.clone(), Arc::clone(&bundle));
+            match CompiledBundles::new(fitting.clone(), host) {
+                Ok(all) => compiled = Some(all),
+                Err(error) => {
+                    fitting.remove(&name);
+                    self.left_out.insert(name, (bundle, error));
+                }
+            }
+        }
+        compiled
     }
 
     fn report_left_out(&self) {

@@ -115,8 +115,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         live: None,
         labelled: false,
     };
-    enforcement.restore(&stored, &host);
-    drop(stored);
+    enforcement.restore(stored, &host);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

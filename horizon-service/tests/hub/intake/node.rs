@@ -181,7 +181,7 @@ impl<H: Hub> Node<H> {
             containers,
             labelled: false,
         };
-        enforcement.restore(&stored, &host);
+        enforcement.restore(stored, &host);
         enforcement.reload_keys();
         let (mut owner, handle) = Owner::new(enforcement, None);
         tokio::spawn(async move { owner.run(std::future::ready(())).await });
