@@ -197,9 +197,10 @@ within 30 enforces_serial 2
 blocked "under a bundle from a file"
 held "bundles come from a directory too"
 
-echo more >more
-sed "s|{name: secret}|{name: more}|; s|$secret|$PWD/more|" policy.yaml >more.yaml
-sleep 120 <more &
+second=$PWD/second-secret
+echo more >"$second"
+sed "s|{name: secret}|{name: more}|; s|$secret|$second|" policy.yaml >more.yaml
+sleep 120 9<"$second" &
 holder=$!
 # build_second SERIAL OPTION...: a bundle beside the machine's own and the one for all nodes.
 build_second() {
@@ -211,7 +212,7 @@ build_second() {
 build_second 7 --already-held kill more.yaml
 within 60 enforces_serial 7
 blocked "under two bundles"
-! cat more 2>cat.out || fail "the rule of the second bundle does not hold"
+! cat "$second" 2>cat.out || fail "the rule of the second bundle does not hold"
 policies_say() { hzn-armor-agent status --policies >policies.out 2>&1 && grep -q "$1" policies.out; }
 within 30 policies_say 'second/more: the host, [1-9]'
 within 30 policies_say 'gateway/secret: the host, [1-9]'
@@ -219,7 +220,7 @@ wait $holder
 [ $? -eq 137 ] || fail "what holds what the second bundle refuses is not killed"
 build_second 8 --lift
 within 30 policies_say 'second serial 8, lifted'
-must cat more
+must cat "$second"
 blocked "after another bundle was lifted"
 held "two bundles are in force together, and lifting one leaves the other"
 end_agent TERM 0
