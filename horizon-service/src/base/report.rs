@@ -1,9 +1,9 @@
 //! Keeps the facts about the agent in one place and turns them into reports.
 //!
 //! The state's name follows from the facts and is never set: `degraded` if there is a [`Problem`], or if a
-//! bundle has only policies for hosts and none of them selects this one, `starting` while no bundle was accepted or the
-//! enforcement proof is missing, else `enforcing`. The hub gets [`AgentReport`]; only the node itself knows
-//! whether it is `offline`.
+//! bundle has only policies for hosts and none of them selects this one, `starting` while no bundle was
+//! accepted or the enforcement proof is missing, else `enforcing`. The hub gets [`AgentReport`]; only the
+//! node itself knows whether it is `offline`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

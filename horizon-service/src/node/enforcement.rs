@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A bundle is stored before it is put in force.
 //! - What the kernel does not take is reported and tried again; what was in force stays so.
-//! - Of each name the bundle accepted last is in force, unless it no longer compiles after a restart. Only a signed bundle without policies ends enforcement,
-//!   for bundles of its name.
+//! - Of each name the bundle accepted last is in force, unless it no longer compiles after a restart. Only a
+//!   signed bundle without policies ends enforcement, for bundles of its name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

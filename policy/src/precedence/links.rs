@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 #[cfg(doc)]
 use crate::literal_paths;
 
-/// `Links` maps a path to the paths without symlinks that it resolves to in the workload's root. There are several if it
-/// resolves differently in the current root and in the image of the workload. The keys are those of
-/// [`literal_paths`]; a path that is missing here, or maps to itself, is not a link. Of a path that does
-/// not exist, the directories that do exist are resolved. The caller decides whether to resolve a last
+/// `Links` maps a path to the paths without symlinks that it resolves to in the workload's root. There are
+/// several if it resolves differently in the current root and in the image of the workload. The keys are
+/// those of [`literal_paths`]; a path that is missing here, or maps to itself, is not a link. Of a path that
+/// does not exist, the directories that do exist are resolved. The caller decides whether to resolve a last
 /// component that is a symlink: if it does, a rule for `/bin/wget` becomes one for all of `/bin/busybox`.
 pub type Links = BTreeMap<String, Vec<String>>;
 
