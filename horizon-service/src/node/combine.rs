@@ -72,6 +72,9 @@ pub fn compile_with(
     })?;
     for (name, bundle) in left_out.iter().filter(|(left_out, _)| *left_out != name) {
         let mut bundles = compiled.bundles().clone();
+        if with_policies(&bundles).count() == MAX_BUNDLES {
+            break;
+        }
         bundles.insert(name.clone(), Arc::clone(bundle));
         if let Ok(with_more) = CompiledBundles::new(bundles, host) {
             compiled = with_more;

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use armor_bundle::trust::TrustStore;
 use armor_bundle::{SerialFloor, VerifiedBundle};
 use armor_policy::CompileError;
-use jiff::Timestamp;
 
 use crate::base::disk::DiskError;
 use crate::base::report::{Problem, Reporter};
@@ -141,7 +140,7 @@ impl<K: Kernel> NodeEnforcement<K> {
     /// Fails with [`DiskError`] if the bundle cannot be stored; what is in force stays.
     pub fn accept(&mut self, accepted: Acceptance) -> Result<(), DiskError> {
         let Acceptance { bytes, bundle, compiled } = accepted;
-        self.state.store(&bytes, &bundle, Timestamp::now())?;
+        self.state.store(&bytes, &bundle)?;
         let before = self.live.iter().flat_map(|live| live.bundles().keys());
         for name in before.chain([&bundle.payload.name]) {
             if !compiled.bundles().contains_key(name) {

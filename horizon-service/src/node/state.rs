@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use armor_bundle::trust::TrustChanges;
 use armor_bundle::{Accepted, SerialFloor, VerifiedBundle};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{DiskError, make_dir, move_aside, read_json, replace, to_json};
@@ -112,13 +111,8 @@ impl State {
     /// # Errors
     /// Fails with [`DiskError::Io`] if a file cannot be written. After a restart the previous bundle is in
     /// force then, or this one if only the floor failed.
-    pub fn store(
-        &mut self,
-        bytes: &[u8],
-        bundle: &VerifiedBundle,
-        accepted: Timestamp,
-    ) -> Result<(), DiskError> {
-        self.bundles.store(bytes, bundle, accepted)?;
+    pub fn store(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<(), DiskError> {
+        self.bundles.store(bytes, bundle)?;
         self.raise_floor(bundle)
     }
 
@@ -214,7 +208,7 @@ mod tests {
 
     fn store_named(state: &mut State, name: &str, serial: u64) {
         let (bytes, bundle) = bundle(name, serial, &json!({}));
-        state.store(&bytes, &bundle, Timestamp::now()).unwrap();
+        state.store(&bytes, &bundle).unwrap();
     }
 
     fn store(state: &mut State, serial: u64) {
@@ -362,7 +356,7 @@ mod tests {
         store(&mut state, 1);
         let floor = fs::read(dir.path().join("floor.json")).unwrap();
         let (bytes, next) = bundle("edge", 2, &json!({"threshold": 1}));
-        state.store(&bytes, &next, Timestamp::now()).unwrap();
+        state.store(&bytes, &next).unwrap();
         // As after a power failure between the bundle and the floor.
         fs::write(dir.path().join("floor.json"), floor).unwrap();
         let (mut state, stored, _) = State::open(dir.path()).unwrap();

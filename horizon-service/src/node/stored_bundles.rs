@@ -93,18 +93,14 @@ impl StoredBundles {
     ///
     /// # Errors
     /// Fails with [`DiskError::Io`] if a file cannot be written. The bundle accepted before stays.
-    pub fn store(
-        &mut self,
-        bytes: &[u8],
-        bundle: &VerifiedBundle,
-        accepted: Timestamp,
-    ) -> Result<(), DiskError> {
+    pub fn store(&mut self, bytes: &[u8], bundle: &VerifiedBundle) -> Result<(), DiskError> {
         let name = &bundle.payload.name;
         let dir = self.dir.join(name);
         make_dir(&dir)?;
         sync_dir(&self.dir).map_err(|error| DiskError::Io { path: self.dir.clone(), error })?;
         let (current, previous) = (dir.join("current"), dir.join("previous"));
-        let head = StoredHead { format: BUNDLE_FORMAT.to_owned(), digest: bundle.digest.clone(), accepted };
+        let (format, digest) = (BUNDLE_FORMAT.to_owned(), bundle.digest.clone());
+        let head = StoredHead { format, digest, accepted: Timestamp::now() };
         let mut content = to_json(&current, &head)?;
         content.push(b'\n');
         content.extend_from_slice(bytes);

@@ -281,7 +281,8 @@ pub(crate) fn inherited(fd: &str) -> anyhow::Result<BorrowedFd<'static>> {
 /// freed again, so that the next ones lie among the others.
 fn fake_mounts(directory: &str) -> anyhow::Result<()> {
     const LINKS: usize = 1 << 14;
-    // Between `struct vfsmount` in `struct mount` and `mnt_ns`, on 7.2.
+    // Between `struct vfsmount` in `struct mount` and `mnt_ns`, on 7.2, which has the hole's layout. Elsewhere the
+    // pointers pass for no mount.
     const NAMESPACE: u64 = 200;
     let symbols = std::fs::read_to_string("/proc/kallsyms")?;
     let line = symbols.lines().find(|line| line.ends_with(" cpu_all_bits")).context("no cpu_all_bits")?;
