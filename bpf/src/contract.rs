@@ -8,10 +8,10 @@ use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMI
 use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
-    container_id, counter, device_kind, domain_flag, domain_number, event, event_header, event_kind,
-    event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook, image_automaton, image_domain,
-    image_size, label, labelled, linked_key, object_class, path_event, permission, reserved_rule,
-    subject_class, table_bit, verdict,
+    capability_event, container_id, counter, device_kind, domain_flag, domain_number, event, event_header,
+    event_kind, event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook, image_automaton,
+    image_domain, image_size, label, labelled, linked_key, object_class, path_event, permission,
+    reserved_rule, subject_class, table_bit, verdict,
 };
 
 const _: () = {
@@ -49,6 +49,8 @@ const _: () = {
 unsafe impl Plain for event_header {}
 // SAFETY: as above.
 unsafe impl Plain for path_event {}
+// SAFETY: as above.
+unsafe impl Plain for capability_event {}
 // SAFETY: as above.
 unsafe impl Plain for guarded_key {}
 // SAFETY: as above.

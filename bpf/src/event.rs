@@ -5,13 +5,14 @@ use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use armor_policy::capability::Capability;
 use armor_policy::decision::Decision;
 use armor_policy::escaped;
 use armor_policy::path::{PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;
-use crate::contract::{self, event, event_header, event_kind, path_event, reserved_rule};
+use crate::contract::{self, capability_event, event, event_header, event_kind, path_event, reserved_rule};
 use crate::error::BpfError;
 
 /// Defines `Hook` from rows of its variant, its number in `enum hook`, and its name in `Data` of KubeArmor's alerts.
@@ -99,6 +100,7 @@ hooks! {
     TaskPrctl = TASK_PRCTL, "lsm=TASK_PRCTL";
     SbRemount = SB_REMOUNT, "lsm=SB_REMOUNT";
     TaskSetioprio = TASK_SETIOPRIO, "lsm=TASK_SETIOPRIO";
+    Capable = CAPABLE, "lsm=CAPABLE";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -167,6 +169,8 @@ pub struct Task {
 pub enum Access {
     /// An access to an object with a path, or one that a guard protects.
     Path(PathAccess),
+    /// The use of a capability: its name in capabilities(7), or its number if it has none there.
+    Capability(String),
 }
 
 /// A `PathAccess` is an access to an object with a path.
@@ -182,6 +186,26 @@ pub struct PathAccess {
     pub about_new_path: bool,
     /// The descriptor's number, for [`Hook::PreexistingFile`].
     pub descriptor: Option<u32>,
+}
+
+impl Access {
+    /// Returns what is accessed, in a form for messages: a path, or a capability's name.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        match self {
+            Self::Path(access) => &access.path,
+            Self::Capability(name) => name,
+        }
+    }
+
+    /// Returns the descriptor's number, for [`Hook::PreexistingFile`].
+    #[must_use]
+    pub fn descriptor(&self) -> Option<u32> {
+        match self {
+            Self::Path(access) => access.descriptor,
+            Self::Capability(_) => None,
+        }
+    }
 }
 
 impl Event {
@@ -209,18 +233,31 @@ impl Event {
     /// Decodes a record; `None` if it is too short, or of a kind, hook or permission that does not exist.
     fn decode(record: &[u8]) -> Option<Self> {
         let header: event_header = contract::read(record)?;
-        if u32::from(header.kind) != event_kind::EVENT_PATH.0 {
-            return None;
-        }
-        let of_path: path_event = contract::read(record.get(offset_of!(event, path)..)?)?;
+        let tail = record.get(offset_of!(event, tail)..)?;
         let mut strings = record.get(offset_of!(event, strings)..)?;
         let mut string = |length: u16| strings.split_off(..usize::from(length));
-        let path = escaped(string(of_path.path_length)?);
-        let new_path = escaped(string(of_path.new_path_length)?);
+        let hook = Hook::from_number(header.hook)?;
+        let access = match event_kind(header.kind.into()) {
+            event_kind::EVENT_PATH => {
+                let of_path: path_event = contract::read(tail)?;
+                Access::Path(PathAccess {
+                    permission: *PERMISSIONS.get(usize::from(of_path.permission))?,
+                    path: escaped(string(of_path.path_length)?),
+                    new_path: escaped(string(of_path.new_path_length)?),
+                    about_new_path: of_path.about_new_path != 0,
+                    descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
+                })
+            }
+            event_kind::EVENT_CAPABILITY => {
+                let number = contract::read::<capability_event>(tail)?.capability;
+                let named = Capability::all().find(|capability| capability.number() as u32 == number);
+                Access::Capability(named.map_or_else(|| number.to_string(), |named| named.to_string()))
+            }
+            _ => return None,
+        };
         let program = escaped(string(header.program_length)?);
         let parent_program = escaped(string(header.parent_program_length)?);
         let container = string(header.container_length)?;
-        let hook = Hook::from_number(header.hook)?;
         let task = Task {
             pid: header.pid,
             tgid: header.tgid,
@@ -234,13 +271,6 @@ impl Event {
             parent_program,
             container: container.try_into().ok().map(ContainerId),
         };
-        let access = PathAccess {
-            permission: *PERMISSIONS.get(usize::from(of_path.permission))?,
-            path,
-            new_path,
-            about_new_path: of_path.about_new_path != 0,
-            descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
-        };
         Some(Self {
             time_ns: header.time,
             generation: header.generation,
@@ -248,7 +278,7 @@ impl Event {
             decision: Decision(header.decision),
             hook,
             task,
-            access: Access::Path(access),
+            access,
         })
     }
 }

@@ -3,6 +3,7 @@
 use armor_policy::Domain;
 use armor_policy::automaton::{Automaton, Jump};
 use armor_policy::decision::Verdict;
+use armor_policy::keyed::KeyedTable;
 use armor_policy::path::Vector;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
@@ -96,7 +97,7 @@ impl Generation<'_> {
                 no_subject: 0,
                 objects: tables.objects,
                 subjects: tables.subjects,
-                reserved: 0,
+                capabilities: tables.capabilities,
             };
             if words.len() > MAX_WORDS {
                 return Err(refuse(format!(
@@ -112,8 +113,9 @@ impl Generation<'_> {
 }
 
 fn flags(domain: &Domain) -> u32 {
-    let mut decisions = domain.path.vectors.iter().flat_map(|vector| vector.0);
-    let refuses = decisions.any(|decision| decision.verdict() == Verdict::Block);
+    let of_paths = domain.path.vectors.iter().flat_map(|vector| vector.0);
+    let refuses =
+        of_paths.chain(domain.capability.decisions()).any(|decision| decision.verdict() == Verdict::Block);
     let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
     domain_flag::DOMAIN_RULED.0
         | when(domain_flag::DOMAIN_SUBJECTS, domain.subject_count > 1)
@@ -127,6 +129,7 @@ struct Tables {
     vectors: u32,
     objects: image_automaton,
     subjects: image_automaton,
+    capabilities: u32,
 }
 
 impl Tables {
@@ -138,6 +141,7 @@ impl Tables {
             vectors: append(words, domain.path.vectors.iter().flat_map(decisions)),
             objects: append_automaton(words, &domain.path.objects),
             subjects: append_automaton(words, &domain.subjects),
+            capabilities: append_keyed(words, &domain.capability),
         }
     }
 }
@@ -154,6 +158,19 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
     };
     // The kernel side refuses where a cell has no vector, so such a cell must not look like a silent allow.
     pair(vector, domain.path.vectors.get(vector as usize).map_or(u32::MAX, mask))
+}
+
+/// Appends a keyed table and returns its offset; 0 if it has no rows.
+fn append_keyed(words: &mut Vec<u64>, table: &KeyedTable) -> u32 {
+    let rows: Vec<u64> = table
+        .rows
+        .iter()
+        .map(|row| {
+            let in_pairs = row.chunks(2).map(|of| pair(of[0].0, of.get(1).map_or(0, |second| second.0)));
+            pair(append(words, in_pairs), row.len() as u32 - 1)
+        })
+        .collect();
+    if rows.is_empty() { 0 } else { append(words, table.row_of.iter().map(|row| rows[*row as usize])) }
 }
 
 fn pair(low: u32, high: u32) -> u64 {

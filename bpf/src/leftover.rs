@@ -11,8 +11,9 @@ use libbpf_rs::{MapHandle, RingBufferBuilder};
 use crate::counters::Counters;
 use crate::error::BpfError;
 use crate::event::Events;
-use crate::iterator::{Iterator, SETTLE, pinned_program};
+use crate::iterator::{Iterator, SETTLE};
 use crate::pins::{has_same_abi, other_versions, remove};
+use crate::raw::pinned_program;
 
 /// Returns what other versions, whose programs have ended, have left unreported.
 pub(crate) fn leftovers(directory: &Path) -> Result<Vec<Leftover>, BpfError> {

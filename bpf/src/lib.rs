@@ -24,6 +24,7 @@ mod pins;
 mod preemption;
 mod probe;
 mod program;
+mod raw;
 mod skipped;
 mod symbols;
 

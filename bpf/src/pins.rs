@@ -1,9 +1,9 @@
 //! Keeps enforcement running when the agent ends, by pins in a directory on a bpf filesystem.
 //!
 //! ```text
-//! DIRECTORY/<abi>-<object>/links/      the link of each program of a hook, named after the program
+//! DIRECTORY/<abi>-<object>/links/      the link of each attached program of a hook, named after the program
 //! DIRECTORY/<abi>-<object>/judges/     for each program that calls judge(), the link of its replacement
-//! DIRECTORY/<abi>-<object>/programs/   each iterator program, which has no link while no agent runs
+//! DIRECTORY/<abi>-<object>/programs/   each program that is not always attached: iterators, and those on demand
 //! DIRECTORY/<abi>-<object>/maps/       every map
 //! ```
 //!
@@ -30,9 +30,11 @@ use libbpf_rs::skel::{OpenSkel, Skel};
 use libbpf_rs::{Link, MapCore, MapHandle, Program};
 
 use crate::bpffs::{entries, is_directory};
+use crate::enforcer::is_on_demand;
 use crate::error::{BpfError, pin_error};
 use crate::iterator::ITERATORS;
 use crate::judge::Function;
+use crate::raw;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
 
 /// Name of this version. It stands for exactly one object.
@@ -47,7 +49,7 @@ const HASH_DIGITS: usize = 16;
 const MAX_ASIDE: usize = 16;
 /// Maps that say which task and which container is in which domain. A new version goes on using them, as long
 /// as type, key size and value size are the same.
-const LABELS: [&str; 3] = ["labels", "containers", "entrances"];
+const LABELS: [&str; 4] = ["labels", "containers", "entrances", "bounding_sets"];
 
 /// Pins every map, link and iterator below `directory/VERSION`, which appears complete or not at all.
 pub(crate) fn pin(
@@ -75,7 +77,7 @@ pub(crate) fn pin(
         map.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
     }
     for mut program in skeleton.object_mut().progs_mut() {
-        if ITERATORS.iter().any(|iterator| program.name() == *iterator) {
+        if ITERATORS.iter().any(|iterator| program.name() == *iterator) || is_on_demand(program.name()) {
             let path = new.join("programs").join(program.name());
             program.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         }
@@ -91,16 +93,19 @@ pub(crate) fn pin(
 }
 
 /// Returns whether everything that enforces is pinned in a version's directory: the links of these programs,
-/// a judge's link for each of them that calls it, and the iterators.
+/// a judge's link for each of them that calls it, and the programs that are not always attached.
 pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfError> {
     let mut function = None;
     for name in programs {
-        let path = pins.join("links").join(name);
+        let on_demand = is_on_demand(name);
+        let path = pins.join(if on_demand { "programs" } else { "links" }).join(name);
         if !path.exists() {
             return Ok(false);
         }
-        let open = || Program::fd_from_id(Link::open(&path)?.info()?.prog_id);
-        let program = open().map_err(|source| pin_error(&path, io::Error::other(source)))?;
+        let of_link = || Program::fd_from_id(Link::open(&path)?.info()?.prog_id);
+        let program =
+            if on_demand { raw::pinned_program(&path) } else { of_link().map_err(io::Error::other) };
+        let program = program.map_err(|source| pin_error(&path, source))?;
         let function = match &function {
             Some(function) => function,
             None => function.insert(Function::of(program.as_fd())?),

@@ -211,7 +211,7 @@ impl Enforcer {
             .map_err(|error| ProofError::Prepare { path: "/proc/self".into(), error: error.into() })?;
 
         // A process that was killed here may have left its entry root.
-        self.forget_entry_root(DOMAIN)?;
+        self.forget_container(DOMAIN)?;
         // With number 0 the next agent finds nothing proven, should this one be killed here.
         self.make_live(&Generation {
             id: 0,
@@ -227,7 +227,7 @@ impl Enforcer {
         self.label(this.as_fd(), DOMAIN)?;
         let outcome = open();
         self.unlabel(this.as_fd())?;
-        self.forget_entry_root(DOMAIN)?;
+        self.forget_container(DOMAIN)?;
         let refused = self.counters()?.blocked > before;
 
         // No other task was under any rule, so all counts and all events in the ring buffer are the proof's.

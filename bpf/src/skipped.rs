@@ -2,12 +2,13 @@
 //! where it is already running, and permit what it would have refused.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libbpf_rs::{Link, Program};
 
 use crate::bpffs::entries;
+use crate::enforcer::is_on_demand;
 use crate::error::{BpfError, pin_error};
 use crate::program;
 
@@ -22,11 +23,21 @@ impl Attached {
         programs.map(Self).map_err(|source| BpfError::Programs { source: io::Error::other(source) })
     }
 
-    /// Opens the programs whose links are pinned in a directory.
+    /// Opens the programs whose links are pinned in a directory, without those that are attached on demand.
     pub(crate) fn pinned(directory: &Path) -> Result<Self, BpfError> {
         let open = |path: &Path| Link::open(path).map_err(|source| pin_error(path, io::Error::other(source)));
-        let links = entries(directory)?.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-        Self::of(&links)
+        let links = entries(directory)?;
+        let links = links.iter().filter(|path| !path.file_name().is_some_and(is_on_demand));
+        Self::of(&links.map(|path| open(path)).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Adds programs that are attached on demand, whether they are or not.
+    pub(crate) fn and<'a>(mut self, more: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Self, BpfError> {
+        for program in more {
+            let program = program.try_clone_to_owned();
+            self.0.push(program.map_err(|source| BpfError::Programs { source })?);
+        }
+        Ok(self)
     }
 
     /// Returns how often the programs were not run where they should have been, since they were loaded.

@@ -1,6 +1,7 @@
 //! Compiles the policies of one domain to the tables of a [`Domain`]. What rules mean is said in
 //! [`crate::precedence`], and for each kind of rule in its own module.
 
+use crate::capability;
 use crate::domain::Domain;
 use crate::model::Policy;
 use crate::path;
@@ -37,6 +38,7 @@ pub fn compile(sets: &[PolicySet<'_>], links: &Links) -> Result<Domain, CompileE
         subjects: subjects.automaton(MAX_SLOTS).ok_or_else(|| rules.too_many_slots())?,
         subject_count: subjects.count(),
         path,
+        capability: capability::compile::compile(&rules, &subjects),
         rules: rules.infos(),
     })
 }

@@ -5,6 +5,7 @@
 
 use crate::automaton::Automaton;
 use crate::decision::RuleInfo;
+use crate::keyed::KeyedTable;
 use crate::path::PathTables;
 
 /// The subject class of a program that no `fromSource` names.
@@ -19,6 +20,8 @@ pub struct Domain {
     pub subject_count: u32,
     /// The tables that decide accesses to paths.
     pub path: PathTables,
+    /// The table that decides uses of capabilities, by [their numbers](crate::capability::Capability::number).
+    pub capability: KeyedTable,
     /// The description of each rule for alerts. The first are reserved:
     /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
     /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED). After the rules come the

@@ -5,11 +5,13 @@
 //! question of precedence, inheritance, posture and ownership into a [`Domain`].
 
 pub mod automaton;
+pub mod capability;
 mod compile;
 pub mod decision;
 pub mod document;
 mod domain;
 mod escape;
+pub mod keyed;
 pub mod model;
 pub mod names;
 pub mod path;

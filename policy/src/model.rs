@@ -7,6 +7,7 @@
 //!   gives.
 //! - A policy has at least one rule.
 
+use crate::capability::CapabilityRule;
 use crate::path::PathRule;
 
 /// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
@@ -125,6 +126,8 @@ pub struct RuleCommon {
 pub enum RuleBody {
     /// A rule for paths.
     Path(PathRule),
+    /// A rule for a capability.
+    Capability(CapabilityRule),
 }
 
 impl Rule {
@@ -141,6 +144,15 @@ impl RuleBody {
     pub fn as_path(&self) -> Option<&PathRule> {
         match self {
             Self::Path(rule) => Some(rule),
+            Self::Capability(_) => None,
+        }
+    }
+
+    /// Returns the rule for a capability, or `None` if it is of another kind.
+    pub fn as_capability(&self) -> Option<&CapabilityRule> {
+        match self {
+            Self::Capability(rule) => Some(rule),
+            Self::Path(_) => None,
         }
     }
 
@@ -148,6 +160,8 @@ impl RuleBody {
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Path(rule), Self::Path(other)) => rule.covers(other),
+            (Self::Capability(rule), Self::Capability(other)) => rule == other,
+            (Self::Path(_) | Self::Capability(_), _) => false,
         }
     }
 }

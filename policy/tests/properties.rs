@@ -4,7 +4,9 @@
 mod oracle;
 
 use armor_policy::automaton::{Automaton, Slot};
-use armor_policy::decision::Verdict;
+use armor_policy::capability::{Capability, CapabilityRule};
+use armor_policy::decision::{Decision, Verdict};
+use armor_policy::keyed::KeyedTable;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector};
 use armor_policy::path::glob::Glob;
 use armor_policy::path::{
@@ -12,6 +14,7 @@ use armor_policy::path::{
 };
 use armor_policy::{Domain, Links, PolicySet, Posture, compile, literal_paths};
 use oracle::By;
+use oracle::capability;
 use oracle::path::{Object, evaluate};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
@@ -76,28 +79,35 @@ fn rule() -> impl Strategy<Value = Rule> {
         2 => prop::sample::subsequence(&PROGRAMS[..3], 1..3).prop_map(|s| s.into_iter().map(str::to_owned).collect()),
     ];
     let action = prop::sample::select(vec![Action::Block, Action::Allow, Action::Audit]);
-    prop::sample::select(vec![Section::Process, Section::File]).prop_flat_map(target_of).prop_flat_map(
-        move |(section, target)| {
-            (sources.clone(), action.clone(), prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(
-                move |(sources, action, owner_only, read_only)| Rule {
-                    common: RuleCommon {
-                        sources,
-                        action,
-                        severity: 0,
-                        tags: Vec::new(),
-                        message: String::new(),
-                        location: Location::default(),
-                    },
-                    body: RuleBody::Path(PathRule {
-                        section,
-                        target: target.clone(),
-                        owner_only,
-                        read_only: read_only && section == Section::File,
-                    }),
-                },
-            )
+    let body = prop_oneof![4 => path_body(), 1 => capability().prop_map(|capability| {
+        RuleBody::Capability(CapabilityRule { capability })
+    })];
+    (sources, action, body).prop_map(|(sources, action, body)| Rule {
+        common: RuleCommon {
+            sources,
+            action,
+            severity: 0,
+            tags: Vec::new(),
+            message: String::new(),
+            location: Location::default(),
+        },
+        body,
+    })
+}
+
+fn path_body() -> impl Strategy<Value = RuleBody> {
+    let section = prop::sample::select(vec![Section::Process, Section::File]);
+    (section.prop_flat_map(target_of), prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(
+        |((section, target), owner_only, read_only)| {
+            let read_only = read_only && section == Section::File;
+            RuleBody::Path(PathRule { section, target, owner_only, read_only })
         },
     )
+}
+
+/// Generates few capabilities, so that rules meet.
+fn capability() -> impl Strategy<Value = Capability> {
+    prop::sample::select(Capability::all().step_by(20).collect::<Vec<_>>())
 }
 
 fn target_of(section: Section) -> impl Strategy<Value = (Section, Target)> {
@@ -167,24 +177,43 @@ fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str
     for permission in PERMISSIONS {
         for owner in [false, true] {
             let decision = domain.path.vector(subject, class).decision(permission, owner);
-            let info = &domain.rules[decision.rule() as usize];
-            let (verdict, by) = evaluate(sets, links, program, object, permission, owner);
-            let expected = match by {
-                By::Nobody => ("one", "DefaultPosture", String::new()),
-                By::Posture(bundle) => (bundle, "DefaultPosture", String::new()),
-                By::Unresolved => ("", "UnresolvedPath", String::new()),
-                By::Rule(bundle, policy, rule) => {
-                    (bundle, &*policy.name, format!("{}:{}", policy.file, rule.common.location.line))
-                }
-            };
-            let found = (decision.verdict(), (&*info.bundle, &*info.policy, info.location.clone()));
             let shown = match object {
                 Object::Path(path) => String::from_utf8_lossy(path).into_owned(),
                 other => format!("{other:?}"),
             };
-            assert_eq!(found, (verdict, expected), "{program} {permission:?} {shown} owner={owner}");
+            let expected = evaluate(sets, links, program, object, permission, owner);
+            let case = format!("{program} {permission:?} {shown} owner={owner}");
+            assert_decision(domain, decision, expected, &case);
         }
     }
+}
+
+fn compare_capabilities(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str) {
+    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+    for capability in Capability::all() {
+        let decision = domain.capability.decision(subject, capability.number());
+        let expected = capability::evaluate(sets, links, program, capability);
+        assert_decision(domain, decision, expected, &format!("{program} {capability}"));
+    }
+    let unnamed = domain.capability.decision(subject, Capability::COUNT);
+    assert!(
+        Capability::all().map(|of| domain.capability.decision(subject, of.number())).any(|of| of == unnamed)
+    );
+}
+
+/// Asserts that a decision is the expected one, and made by the expected rule.
+fn assert_decision(domain: &Domain, decision: Decision, (verdict, by): (Verdict, By<'_>), case: &str) {
+    let info = &domain.rules[decision.rule() as usize];
+    let expected = match by {
+        By::Nobody => ("one", "DefaultPosture", String::new()),
+        By::Posture(bundle) => (bundle, "DefaultPosture", String::new()),
+        By::Unresolved => ("", "UnresolvedPath", String::new()),
+        By::Rule(bundle, policy, rule) => {
+            (bundle, &*policy.name, format!("{}:{}", policy.file, rule.common.location.line))
+        }
+    };
+    let found = (decision.verdict(), (&*info.bundle, &*info.policy, info.location.clone()));
+    assert_eq!(found, (verdict, expected), "{case}");
 }
 
 /// Returns the states that can be reached from a state, itself included.
@@ -245,9 +274,13 @@ fn check_shape(domain: &Domain) {
     let cells = domain.path.object_count as usize * domain.subject_count as usize;
     assert_eq!(domain.path.cells.len(), cells);
     assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
-    let rules =
-        domain.path.vectors.iter().flat_map(|vector| vector.0).map(|decision| decision.rule() as usize);
-    assert!(rules.max().unwrap() < domain.rules.len());
+    let decisions =
+        domain.path.vectors.iter().flat_map(|vector| vector.0).chain(domain.capability.decisions());
+    assert!(decisions.map(|decision| decision.rule() as usize).max().unwrap() < domain.rules.len());
+    let KeyedTable { row_of, rows } = &domain.capability;
+    assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);
+    assert!(row_of.iter().all(|&row| (row as usize) < rows.len()));
+    assert!(rows.iter().all(|row| row.len() == Capability::COUNT + 1));
 }
 
 proptest! {
@@ -277,6 +310,7 @@ proptest! {
                 prop_assert_eq!(domain.path.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
                 compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));
             }
+            compare_capabilities(&sets, &links, &domain, program);
             compare(&sets, &links, &domain, program, Object::Anonymous);
             compare(&sets, &links, &domain, program, Object::Unresolved);
         }
@@ -297,6 +331,7 @@ proptest! {
         };
         check_shape(&domain);
         for program in PROGRAMS {
+            compare_capabilities(&sets, &links, &domain, program);
             for path in &paths {
                 compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));
             }

@@ -3,6 +3,7 @@
 
 use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
+use armor_policy::capability::Capability;
 use armor_policy::decision::Verdict;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
 use armor_policy::{Domain, Links, Policy, PolicySet, Posture, compile, parse};
@@ -450,4 +451,86 @@ fn bundles_share_one_precedence_and_the_strictest_posture() {
         domain.rules[rule as usize].bundle.as_str()
     };
     assert_eq!((bundle("/bin/sh"), bundle("/bin/f")), ("site", "fleet"));
+}
+
+/// Checks lines of `PROGRAM CAPABILITY VERDICT [RULE]`, as [`check`] does.
+fn check_capabilities(domain: &Domain, cases: &str) {
+    for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = case.split_whitespace().collect();
+        let [program, capability, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
+        let number = match *capability {
+            "unnamed" => Capability::COUNT,
+            name => Capability::from_name(name).unwrap_or_else(|| panic!("{case}")).number(),
+        };
+        let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+        let decision = domain.capability.decision(subject, number);
+        let info = &domain.rules[decision.rule() as usize];
+        assert_eq!(format!("{:?}", decision.verdict()).to_lowercase(), *verdict, "{case}");
+        if let [rule] = rule {
+            assert_eq!(if info.message.is_empty() { &info.policy } else { &info.message }, rule, "{case}");
+        }
+    }
+}
+
+#[test]
+fn capabilities_are_named_in_any_case_with_or_without_prefix_and_in_lists() {
+    let domain = compiled(
+        Audit,
+        &["  capabilities:
+    matchCapabilities: [{capability: 'net_raw,NET_ADMIN , CAP_Sys_Admin'}, {capability: checkpoint_restore, action: Audit}]
+"],
+    );
+    check_capabilities(
+        &domain,
+        "- net_raw            block
+         - net_admin          block
+         - sys_admin          block
+         - checkpoint_restore audit
+         - chown              allow
+         - unnamed            allow",
+    );
+    check(&domain, "- /any * * allow");
+}
+
+#[test]
+fn a_capabilities_section_with_allow_rules_is_an_allow_list_of_its_own() {
+    let domain = compiled(
+        Block,
+        &["  capabilities:
+    matchCapabilities: [{capability: chown, action: Allow}, {capability: kill, action: Audit, message: killed}]
+  file:
+    matchPaths: [{path: /f}]
+"],
+    );
+    check_capabilities(
+        &domain,
+        "- chown   allow
+         - kill    audit killed
+         - setuid  block DefaultPosture
+         - unnamed block DefaultPosture",
+    );
+    check(&domain, "- /other file * allow");
+}
+
+#[test]
+fn capabilities_with_sources_come_first_and_may_be_exceptions() {
+    let domain = compiled(
+        Block,
+        &["  capabilities:
+    matchCapabilities:
+    - {capability: net_raw, message: all}
+    - {capability: net_raw, action: Allow, fromSource: [{path: /bin/ping}]}
+    - {capability: sys_time, action: Allow, fromSource: [{path: /bin/date}]}
+"],
+    );
+    check_capabilities(
+        &domain,
+        "-         net_raw  block all
+         /bin/ping net_raw  allow
+         /bin/ping sys_time allow
+         /bin/date net_raw  block all
+         /bin/date sys_time allow
+         /bin/date kill     block DefaultPosture
+         -         kill     allow",
+    );
 }

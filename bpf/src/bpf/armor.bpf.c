@@ -4,11 +4,12 @@
  * check.bpf.h; the iterators that find what no hook sees; and the judge, to which all of them turn.
  *
  * Invariants:
- * - A program returns 0 or -EACCES, whatever happens to the alert: decide first, report second.
+ * - A program returns 0 or -EACCES (-EPERM for capabilities), whatever happens to the alert: decide first, report second.
  * - No decision depends on user memory, and no hook runs on read or write.
  * - What cannot be determined (no path, no scratch, a table that ends early) is refused if the domain has
  *   rules of that kind.
  */
+#include "capability/hook.bpf.h"
 #include "exec_hooks.bpf.h"
 #include "guard/agent.bpf.h"
 #include "guard/look.bpf.h"

@@ -35,6 +35,7 @@ impl Enforcer {
             self.record_entry_root(*number, tree)?;
         }
         self.iterate(position(NAMESPACES), |_| None)?;
+        self.attach_for(generation)?;
         self.live
             .update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| BpfError::Map { map: "live", source })?;
@@ -42,7 +43,8 @@ impl Enforcer {
         // uses those of earlier generations.
         let last = self.generation;
         self.generation = generation.id;
-        self.forget_linked_files_before(last)
+        self.forget_linked_files_before(last)?;
+        self.detach_beyond(generation)
     }
 
     fn name_linked_files(

@@ -13,15 +13,18 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, OpenObject};
 
 use super::Enforcer;
+use super::on_demand::{OnDemand, is_on_demand};
 use crate::bpffs;
 use crate::error::{BpfError, pin_error};
 use crate::guard::Guarded;
 use crate::hooks;
-use crate::iterator::{ITERATORS, Iterator, NAMESPACES, pinned_program, position};
+use crate::iterator::{ITERATORS, Iterator, NAMESPACES, position};
 use crate::judge::{self, JUDGE};
 use crate::output;
 use crate::pins::{self, VERSION};
 use crate::preemption;
+use crate::program;
+use crate::raw::pinned_program;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
@@ -66,25 +69,35 @@ impl Enforcer {
             if let Some(place) = ITERATORS.iter().position(|iterator| name == *iterator) {
                 let iterator = Iterator::of(program.as_fd());
                 iterators.insert(place, iterator.map_err(|error| failed(error.into()))?);
-            } else {
+            } else if !is_on_demand(&name) {
                 let link = program.attach().map_err(failed)?;
                 links.push((name, link));
             }
         }
+        let on_demand =
+            OnDemand::all(directory.map(|directory| directory.join(VERSION)).as_deref(), |name| {
+                let program = skeleton.object().progs().find(|program| program.name() == name);
+                let missing = || BpfError::load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT));
+                let program = program.ok_or_else(missing)?;
+                program.as_fd().try_clone_to_owned().map_err(|error| BpfError::load(error.into()))
+            })?;
         let handle = |name| pinned_or_loaded(&skeleton, name);
         let mut enforcer = Self {
             live: handle("live")?,
             labels: handle("labels")?,
             containers: handle("containers")?,
             entrances: handle("entrances")?,
+            bounding_sets: handle("bounding_sets")?,
             linked_files: handle("linked_files")?,
             undecided: handle("undecided")?,
             guarded: Guarded { entries: handle("guarded")?, devices: handle("guarded_devices")? },
             events: handle("events")?,
             counters: handle("counters")?,
-            attached: Attached::of(links.iter().map(|(_, link)| link))?,
+            attached: Attached::of(links.iter().map(|(_, link)| link))?
+                .and(on_demand.iter().map(OnDemand::program))?,
+            on_demand,
             generation: 0,
-            verified_instructions: verified_instructions(&links, &judges),
+            verified_instructions: verified_instructions(&skeleton, &judges),
             iterators: iterators.into_values().collect(),
             links: Vec::new(),
             directory: directory.map(Path::to_owned),
@@ -116,17 +129,20 @@ impl Enforcer {
             let program = pinned_program(&path).map_err(|source| pin_error(&path, source))?;
             Iterator::of(program.as_fd()).map_err(|source| BpfError::Iterator { source })
         };
+        let on_demand = OnDemand::pinned(pins)?;
         let mut enforcer = Self {
             live: open("live")?,
             labels: open("labels")?,
             containers: open("containers")?,
             entrances: open("entrances")?,
+            bounding_sets: open("bounding_sets")?,
             linked_files: open("linked_files")?,
             undecided: open("undecided")?,
             guarded: Guarded { entries: open("guarded")?, devices: open("guarded_devices")? },
             events: open("events")?,
             counters: open("counters")?,
-            attached: Attached::pinned(&pins.join("links"))?,
+            attached: Attached::pinned(&pins.join("links"))?.and(on_demand.iter().map(OnDemand::program))?,
+            on_demand,
             iterators: ITERATORS.iter().map(iterator).collect::<Result<_, _>>()?,
             generation: 0,
             links: Vec::new(),
@@ -164,13 +180,14 @@ fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapH
 
 /// Returns the number of verified instructions by program. The judge is listed once for each time that it was
 /// verified.
-fn verified_instructions(links: &[(OsString, Link)], judges: &[(OsString, Link)]) -> Vec<(String, u32)> {
-    let id = |link: &Link| link.info().ok().map(|info| info.prog_id);
-    let mut names: BTreeMap<_, _> =
-        judges.iter().filter_map(|(_, link)| Some((id(link)?, JUDGE.to_owned()))).collect();
-    names.extend(
-        links.iter().filter_map(|(name, link)| Some((id(link)?, name.to_string_lossy().into_owned()))),
-    );
+fn verified_instructions(programs: &ArmorSkel<'_>, judges: &[(OsString, Link)]) -> Vec<(String, u32)> {
+    let judges = judges.iter().filter_map(|(_, link)| Some((link.info().ok()?.prog_id, JUDGE.to_owned())));
+    let programs = programs.object().progs().filter(|program| program.autoload()).filter_map(|program| {
+        let name = program.name().to_string_lossy().into_owned();
+        ITERATORS.iter().all(|iterator| name != *iterator).then_some(())?;
+        Some((program::info(program.as_fd()).ok()?.id, name))
+    });
+    let names: BTreeMap<u32, String> = judges.chain(programs).collect();
     ProgInfoIter::default()
         .filter_map(|info| Some((names.get(&info.id)?.clone(), info.verified_insns)))
         .collect()

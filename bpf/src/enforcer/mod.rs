@@ -2,6 +2,7 @@
 
 mod generation;
 mod load;
+mod on_demand;
 mod tasks;
 
 use std::io::{self, ErrorKind, Read as _};
@@ -17,8 +18,10 @@ use crate::iterator::{Iterator, SETTLE, position};
 use crate::leftover::{self, Leftover};
 use crate::pins::{self, VERSION};
 use crate::skipped::Attached;
+use on_demand::OnDemand;
 
 pub(crate) use load::open;
+pub(crate) use on_demand::is_on_demand;
 pub use tasks::{Labelled, Labeller};
 
 /// Bytes read from an iterator at a time: 32 KiB, the size of the kernel's own buffer. No record is longer.
@@ -29,12 +32,14 @@ pub struct Enforcer {
     labels: MapHandle,
     containers: MapHandle,
     entrances: MapHandle,
+    bounding_sets: MapHandle,
     linked_files: MapHandle,
     undecided: MapHandle,
     guarded: Guarded,
     events: MapHandle,
     counters: MapHandle,
     attached: Attached,
+    on_demand: Vec<OnDemand>,
     /// The attached [`ITERATORS`](crate::iterator::ITERATORS), in the same order.
     iterators: Vec<Iterator>,
     /// Number of the live generation, which an agent that takes over reads from the live image.
@@ -141,7 +146,7 @@ impl Enforcer {
     /// Ends these programs, but not those of other versions.
     pub fn unload(self) -> Result<(), BpfError> {
         let pins = self.directory.map(|directory| directory.join(VERSION));
-        drop(self.links);
+        drop((self.on_demand, self.links));
         pins.filter(|pins| pins.is_dir()).map_or(Ok(()), |pins| pins::remove(&pins))
     }
 

@@ -75,9 +75,14 @@ impl Enforcer {
         look().map_err(|source| BpfError::Map { map: "containers", source })
     }
 
-    /// Clears the entry root of a domain, which is another container's from here on.
-    pub fn forget_entry_root(&self, domain: u32) -> Result<(), BpfError> {
-        self.set_entry_root(domain, 0).map_err(|source| BpfError::Map { map: "entrances", source })
+    /// Clears the entry root and the bounding set of a domain, which is another container's from here on.
+    pub fn forget_container(&self, domain: u32) -> Result<(), BpfError> {
+        let failed = |map| move |source| BpfError::Map { map, source };
+        self.set_entry_root(domain, 0).map_err(failed("entrances"))?;
+        let none = 0u64.to_ne_bytes();
+        self.bounding_sets
+            .update(&domain.to_ne_bytes(), &none, MapFlags::ANY)
+            .map_err(failed("bounding_sets"))
     }
 
     /// Puts every program that is started in a container from here on into a domain. [`Self::label_running`]
@@ -85,7 +90,7 @@ impl Enforcer {
     /// tasks must have found no task in it since.
     pub fn add_container(&self, id: ContainerId, domain: u32) -> Result<(), BpfError> {
         let failed = |map| move |source| BpfError::Map { map, source };
-        self.forget_entry_root(domain)?;
+        self.forget_container(domain)?;
         self.containers.update(&id.0, &domain.to_ne_bytes(), MapFlags::ANY).map_err(failed("containers"))
     }
 

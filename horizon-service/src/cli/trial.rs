@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use armor_alerts::alert::Alert;
 use armor_base::file::{self, FileError};
 use armor_bpf::{
-    Access, DomainRules, DomainSettings, EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree,
+    DomainRules, DomainSettings, EXEMPT_DOMAIN, Enforcer, Event, Events, Generation, Hook, MountTree,
 };
 use armor_console as console;
 use armor_policy::decision::{Decision, Verdict};
@@ -131,7 +131,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     enforcer.settle()?;
     while !events.drain(EVENTS)?.is_empty() {}
     // An earlier try's entry root may still be set.
-    enforcer.forget_entry_root(DOMAIN)?;
+    enforcer.forget_container(DOMAIN)?;
     let tree = MountTree::of_process("self").context("cannot read this process's mounts")?;
     let tree = MountTree { linked, ..tree };
     let secure = trial.secure_sources;
@@ -262,7 +262,8 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
 
 /// Turns every refusal into an audit.
 fn audit_only(domain: &mut Domain) {
-    for decision in domain.path.vectors.iter_mut().flat_map(|vector| &mut vector.0) {
+    let of_paths = domain.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
+    for decision in of_paths.chain(domain.capability.decisions_mut()) {
         if decision.verdict() == Verdict::Block {
             *decision = Decision::new(Verdict::Audit, decision.rule());
         }
@@ -293,10 +294,9 @@ fn start_without(enforcer: &Enforcer, command: &[OsString], without: &[RawFd]) -
     })?;
     if let Some(event) = brought_along(enforcer, &entry)?.first() {
         entry.end()?;
-        let Access::Path(access) = &event.access;
         bail!(
             "the command was not started: it would still have {}, which the policies refuse it",
-            access.path
+            event.access.object()
         );
     }
     Ok(entry)
@@ -320,8 +320,7 @@ fn brought_along(enforcer: &Enforcer, entry: &Entry) -> anyhow::Result<Vec<Event
 }
 
 fn descriptor(event: &Event) -> Option<RawFd> {
-    let Access::Path(access) = &event.access;
-    access.descriptor.and_then(|number| RawFd::try_from(number).ok())
+    event.access.descriptor().and_then(|number| RawFd::try_from(number).ok())
 }
 
 /// Prints alerts until the command has ended and none is left.

@@ -130,8 +130,8 @@ pub fn alert(
     let (bundle, bundle_serial) = table.and_then(|table| table.bundle(&event)).unwrap_or_default();
     let blocked = event.decision.verdict() == Verdict::Block;
     let guard = event.guard();
-    let Access::Path(access) = event.access;
-    let starts = access.permission == Permission::Exec;
+    let task = event.task;
+    let Shown { operation, resource, data, started, refused } = shown(event.hook, event.access);
     let unknown;
     let rule = match (guard, table.and_then(|table| table.rule(event.domain, event.decision.rule()))) {
         (Some(guard), _) => {
@@ -149,25 +149,10 @@ pub fn alert(
             &unknown
         }
     };
-    let operation = operation(event.hook, access.permission).to_owned();
-    let mut data = event.hook.data().to_owned();
-    if !access.new_path.is_empty() {
-        // The resource is the path that the rule is about; the other path goes into `data`.
-        let (relation, other) =
-            if access.about_new_path { (" from=", &access.path) } else { (" to=", &access.new_path) };
-        data.push_str(relation);
-        data.push_str(other);
-    }
-    if let Some(descriptor) = access.descriptor {
-        data.push_str(&format!(" fd={descriptor}"));
-    }
-    let resource = if access.about_new_path { access.new_path } else { access.path.clone() };
-    let task = event.task;
     // As in KubeArmor, the process of a refused exec is the program that would have been started.
-    let (process, parent) = if starts {
-        (access.path, task.program.clone())
-    } else {
-        (task.program.clone(), task.parent_program)
+    let (process, parent) = match started {
+        Some(program) => (program, task.program.clone()),
+        None => (task.program.clone(), task.parent_program),
     };
     let container = table.and_then(|table| table.domain(event.domain)?.container.as_deref()).or(unidentified);
     Alert {
@@ -185,12 +170,12 @@ pub fn alert(
         message: rule.message.clone(),
         kind: if event.domain == HOST_DOMAIN { "MatchedHostPolicy" } else { "MatchedPolicy" }.to_owned(),
         source: task.program,
-        operation,
+        operation: operation.to_owned(),
         resource,
         data,
         enforcer: "BPFLSM".to_owned(),
         action: if blocked { "Block" } else { "Audit" }.to_owned(),
-        result: if blocked { "Permission denied" } else { "Passed" }.to_owned(),
+        result: if blocked { refused } else { "Passed" }.to_owned(),
         bundle: bundle.to_owned(),
         bundle_serial,
         ..of_container(container, of_node(origin, clocks.wall_at(event.time_ns)))
@@ -224,6 +209,50 @@ fn rule_of(guard: Guard) -> RuleInfo {
         ),
     };
     RuleInfo { policy: policy.to_owned(), message: message.to_owned(), severity: 10, ..RuleInfo::default() }
+}
+
+/// A `Shown` is what an alert says of an access.
+struct Shown {
+    operation: &'static str,
+    resource: String,
+    data: String,
+    /// The program that the access would have started.
+    started: Option<String>,
+    /// The result if it is refused, as strerror(3) has it.
+    refused: &'static str,
+}
+
+fn shown(hook: Hook, access: Access) -> Shown {
+    let mut data = hook.data().to_owned();
+    let access = match access {
+        Access::Path(access) => access,
+        Access::Capability(name) => {
+            return Shown {
+                operation: "Capabilities",
+                resource: name,
+                data,
+                started: None,
+                refused: "Operation not permitted",
+            };
+        }
+    };
+    if !access.new_path.is_empty() {
+        // The resource is the path that the rule is about; the other path goes into `data`.
+        let (relation, other) =
+            if access.about_new_path { (" from=", &access.path) } else { (" to=", &access.new_path) };
+        data.push_str(relation);
+        data.push_str(other);
+    }
+    if let Some(descriptor) = access.descriptor {
+        data.push_str(&format!(" fd={descriptor}"));
+    }
+    Shown {
+        operation: operation(hook, access.permission),
+        data,
+        started: (access.permission == Permission::Exec).then(|| access.path.clone()),
+        resource: if access.about_new_path { access.new_path } else { access.path },
+        refused: "Permission denied",
+    }
 }
 
 fn operation(hook: Hook, permission: Permission) -> &'static str {
@@ -452,7 +481,7 @@ pub(crate) mod tests {
     #[test]
     fn an_audited_rename_names_both_paths_and_the_program() {
         let mut event = event(Verdict::Audit, Permission::Write);
-        let Access::Path(access) = &mut event.access;
+        let Access::Path(access) = &mut event.access else { unreachable!() };
         access.new_path = "/tmp/x".into();
         event.domain = 1;
         let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
@@ -462,6 +491,19 @@ pub(crate) mod tests {
         assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
         // Domain 1 is not in the table, but the access is reported all the same.
         assert!(alert.policy_name.is_empty() && alert.message.contains("generation 3"), "{alert:?}");
+    }
+
+    #[test]
+    fn a_refused_capability_is_named_with_the_program_that_used_it() {
+        let event = Event {
+            hook: Hook::Capable,
+            access: Access::Capability("CAP_NET_RAW".to_owned()),
+            ..event(Verdict::Block, Permission::Exec)
+        };
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+        assert_eq!((alert.operation.as_str(), alert.resource.as_str()), ("Capabilities", "CAP_NET_RAW"));
+        assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
+        assert_eq!((alert.result.as_str(), alert.data.as_str()), ("Operation not permitted", "lsm=CAPABLE"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
-use armor_bpf::{Access, BpfError, Event};
+use armor_bpf::{BpfError, Event};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use crate::kernel::port::Kernel;
@@ -81,7 +81,6 @@ impl PreexistingSearch {
         let mut found = Found { events: Vec::new(), more: 0, finished: true };
         let mut holders = BTreeSet::new();
         let outcome = kernel.preexisting(&mut |event| {
-            let Access::Path(access) = &event.access;
             let tgid = event.task.tgid;
             if !holders.contains(&tgid)
                 && kills(&event)
@@ -89,7 +88,7 @@ impl PreexistingSearch {
                     .inspect_err(|error| {
                         tracing::error!(
                             pid = tgid,
-                            path = access.path,
+                            path = event.access.object(),
                             "holds what the policies refuse and cannot be killed: {error}"
                         );
                     })
@@ -99,7 +98,7 @@ impl PreexistingSearch {
             }
             if self.reported.len() == MAX_REPORTED {
                 found.more += 1;
-            } else if self.reported.insert((tgid, access.path.clone(), refused_by(&event))) {
+            } else if self.reported.insert((tgid, event.access.object().to_owned(), refused_by(&event))) {
                 found.events.push((event, false));
             }
         });

@@ -10,6 +10,7 @@ mod selectors;
 pub mod text;
 pub mod yaml;
 
+use crate::capability;
 use crate::model::{Kind, Policy, Rule, Selector};
 use crate::path;
 use diagnostics::{Diagnostic, Diagnostics, Sink};
@@ -164,12 +165,15 @@ fn is_dns_name(text: &str) -> bool {
 type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
 
 /// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.
-const SECTIONS: [(&str, ReadSection); 2] =
-    [("process", path::parse::read_process), ("file", path::parse::read_file)];
+const SECTIONS: [(&str, ReadSection); 3] = [
+    ("process", path::parse::read_process),
+    ("file", path::parse::read_file),
+    ("capabilities", capability::parse::read_capabilities),
+];
 
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
-const UNSUPPORTED_SECTIONS: [&str; 9] =
-    ["network", "capabilities", "syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
+const UNSUPPORTED_SECTIONS: [&str; 8] =
+    ["network", "syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
 
 fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
     let spec = Fields::new(node, "spec", sink)?;
@@ -199,7 +203,7 @@ fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<
     if sections == 0
         && !refused.iter().any(|(field, _)| *field != other_selector && spec.get(field).is_some())
     {
-        sink.error(spec.at, "the policy has no rules", "add a `process` or `file` section");
+        sink.error(spec.at, "the policy has no rules", "add a `process`, `file` or `capabilities` section");
     }
     Some((selector?, rules))
 }

@@ -22,7 +22,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
-use crate::{other, unopened};
+use crate::{capabilities, other, unopened};
 
 const USAGE: &str = "\
 do METHOD...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
@@ -219,10 +219,17 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             Err(Command::new(command).args(rest).uid(uid).gid(uid).exec().into())
         }
         ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
-        words => match unopened::run(words).or_else(|| other::run(words)) {
-            Some(done) => done,
-            None => bail!("not an access method\n{USAGE}{}\n{}", unopened::USAGE, other::USAGE),
-        },
+        words => {
+            match unopened::run(words).or_else(|| other::run(words)).or_else(|| capabilities::run(words)) {
+                Some(done) => done,
+                None => bail!(
+                    "not an access method\n{USAGE}{}\n{}{}",
+                    unopened::USAGE,
+                    other::USAGE,
+                    capabilities::USAGE
+                ),
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 mod access;
 mod agent;
 mod bpf;
+mod capabilities;
 mod case;
 mod containers;
 mod measure;

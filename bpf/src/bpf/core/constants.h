@@ -82,13 +82,16 @@
 #define VM_SHARED 0x8ul
 #define RENAME_EXCHANGE (1u << 1)
 #define PTRACE_MODE_NOAUDIT 0x04
+#define EPERM 1
 #define EACCES 13
-#define MS_REMOUNT 0x20ul /* include/uapi/linux/mount.h */
+#define CAP_OPT_NOAUDIT (1u << 1) /* include/linux/security.h: the answer is no use of the capability */
+#define MS_REMOUNT 0x20ul	  /* include/uapi/linux/mount.h */
 #define MS_BIND 0x1000ul
 #define MS_MOVE 0x2000ul
 #define MS_CHANGES_PROPAGATION (1ul << 17 | 1ul << 18 | 1ul << 19 | 1ul << 20)
 #define SIGKILL 9
 #define CAP_SYS_ADMIN 21
+#define CAPABILITY_BITS 64 /* of a kernel_cap_t */
 #define NAME_MAX 255
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* Number of a mount namespace without tasks (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */

@@ -13,6 +13,10 @@
  * the low half, for its owner in the high half. A cell has a vector's index in its low half. In its high
  * half, bit 2 * permission + owner is set if that decision is not a silent allow, and bit CELL_BLOCKED + 2 *
  * permission + owner if it is a refusal.
+ *
+ * A keyed table (policy::keyed::KeyedTable) has a word for each subject class: the first word of the class's row
+ * in the low half, the number of keys in the high half. A row has a decision for each key and one for every other
+ * number, two to a word, the first in the low half.
  */
 #ifndef ARMOR_CONTRACT_H
 #define ARMOR_CONTRACT_H
@@ -140,6 +144,7 @@ enum hook {
 	TASK_PRCTL,
 	SB_REMOUNT,
 	TASK_SETIOPRIO,
+	CAPABLE,
 };
 
 enum domain_flag {
@@ -176,7 +181,7 @@ struct image_domain {
 	__u32 no_subject;	 /* SUBJECT_NONE, as a number that the verifier does not know */
 	struct image_automaton objects;
 	struct image_automaton subjects;
-	__u32 reserved;
+	__u32 capabilities; /* word of the keyed table; 0: the domain has no rules on capabilities */
 };
 
 /* A task's label. It is sticky, and children inherit it. */
@@ -262,7 +267,8 @@ enum counter {
 
 /* What an event is about. */
 enum event_kind {
-	EVENT_PATH, /* struct path_event */
+	EVENT_PATH,	  /* struct path_event */
+	EVENT_CAPABILITY, /* struct capability_event */
 };
 
 /* Strings follow the event's tail in this order: those of the tail, then program, parent program and container. */
@@ -295,10 +301,19 @@ struct path_event {
 	__u32 reserved;
 };
 
+struct capability_event {
+	__u32 capability; /* include/uapi/linux/capability.h */
+};
+
+union event_tail {
+	struct path_event path;
+	struct capability_event capability;
+};
+
 /* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */
 struct event {
 	struct event_header header;
-	struct path_event path;
+	union event_tail tail;
 	char strings[EVENT_STRINGS];
 };
 

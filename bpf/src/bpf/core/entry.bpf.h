@@ -19,6 +19,7 @@
 #ifndef ARMOR_ENTRY_H
 #define ARMOR_ENTRY_H
 
+#include "core/bounding.bpf.h"
 #include "core/container.bpf.h"
 
 /*
@@ -129,6 +130,7 @@ static __always_inline int enter_container(struct task_struct *task)
 		return 0;
 	if (domain != UNIDENTIFIED_DOMAIN) {
 		record_entry_root(task, domain);
+		note_bounding_set(task, domain);
 	} else {
 		if (!has_rules(UNIDENTIFIED_DOMAIN) || may_be_the_agents(task))
 			return 0;
@@ -156,6 +158,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 
 	if (label.domain != HOST_DOMAIN && !is_unidentified) {
 		labelled.domain = label.domain;
+		note_bounding_set(task, label.domain);
 		bpf_seq_write(seq, &labelled, sizeof(labelled));
 		return 0;
 	}
@@ -179,6 +182,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 	}
 	labelled.domain = domain;
 	labelled.is_new = 1;
+	note_bounding_set(task, domain);
 	/* If the reader's buffer was full, the kernel shows the task again. */
 	if (!bpf_seq_write(seq, &labelled, sizeof(labelled)))
 		set_domain(task, domain);

@@ -204,6 +204,7 @@ struct cred {
 	kuid_t uid;
 	kuid_t fsuid;
 	kernel_cap_t cap_effective;
+	kernel_cap_t cap_bset;
 	struct user_namespace *user_ns;
 };
 

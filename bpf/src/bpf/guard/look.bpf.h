@@ -10,6 +10,7 @@
 #ifndef ARMOR_LOOK_H
 #define ARMOR_LOOK_H
 
+#include "core/keyed.bpf.h"
 #include "guard/guard.bpf.h"
 #include "path/answer.bpf.h"
 
@@ -35,6 +36,18 @@ static long compare_rights(__u32 class, struct borrowing *borrowing)
 	return 1;
 }
 
+/* Compares one capability. */
+static long compare_capabilities(__u32 capability, struct borrowing *borrowing)
+{
+	__u32 table = borrowing->own.rules->capabilities;
+	__u32 own = keyed_decision(&borrowing->own, table, capability);
+
+	if (!blocks(own) || blocks(keyed_decision(&borrowing->other, table, capability)))
+		return 0;
+	borrowing->decision = own;
+	return 1;
+}
+
 /*
  * Returns nonzero if a program of the subject `own` could borrow rights of one of `other`, and reports it
  * unless the question is silent.
@@ -49,6 +62,8 @@ static __noinline int judge_borrowing(struct scope *scope, struct scratch *scrat
 		borrowing.decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 	else if (own != other)
 		bpf_loop(scope->rules->object_count, compare_rights, &borrowing, 0);
+	if (!borrowing.decision && own != other && scope->rules->capabilities)
+		bpf_loop(CAPABILITY_BITS, compare_capabilities, &borrowing, 0);
 	if (!borrowing.decision)
 		return 0;
 	note_refusal(&scratch->access, scope->domain, VERDICT_BLOCK, borrowing.decision);

@@ -58,6 +58,7 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 
 	access->task = (__u64)PLAIN(task);
 	access->hook = hook;
+	access->kind = EVENT_PATH;
 	access->other = 0;
 	access->object[0] = 0;
 	access->new_name.dentry = 0;

@@ -71,7 +71,7 @@ static __noinline int check_mapped(__u64 file, __u32 permissions)
 }
 
 /* Has the class of a task's program stored in the task's label. Returns false if no scratch is free. */
-static __always_inline bool ask_subject(struct task_struct *task, const struct scope *scope)
+static __always_inline bool ask_subject(struct task_struct *task, struct scope *scope)
 {
 	struct scratch *scratch = claim_scratch();
 
@@ -80,6 +80,8 @@ static __always_inline bool ask_subject(struct task_struct *task, const struct s
 	begin(scratch, task, FILE_OPEN);
 	ask(scratch, scope, ASK_SUBJECT);
 	release_scratch(scratch);
+	if (!scope->label)
+		scope->label = bpf_task_storage_get(&labels, task, 0, 0);
 	return true;
 }
 
@@ -157,8 +159,6 @@ static __noinline int check_file(struct file *file, __u32 hook, __u32 permission
 	if (!has_subject) {
 		if (!ask_subject(task, &scope))
 			return refuse_unreported();
-		if (!scope.label)
-			scope.label = bpf_task_storage_get(&labels, task, 0, 0);
 		has_subject = find_known_subject(&scope);
 	}
 	permissions = PLAIN(permissions);

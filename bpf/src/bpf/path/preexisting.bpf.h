@@ -84,7 +84,7 @@ static __noinline int show_preexisting(struct seq_file *seq, struct task_struct 
 	if (permissions == 1u << EXEC)
 		obtained_by = ADDRESS(task_struct, task, real_parent);
 	length = judge_preexisting(&scope, scratch, inode, obtained_by);
-	scratch->event.path.descriptor = descriptor;
+	scratch->event.tail.path.descriptor = descriptor;
 	if (length > sizeof(struct event))
 		length = 0;
 	/* Otherwise clang compares another copy of it, as in append_path(). */

@@ -96,6 +96,26 @@ static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, 
 	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->is_dir));
 }
 
+/* Writes what an event about a path has of its own. Returns the length of its strings. */
+static __always_inline __u32 write_path_tail(struct scratch *scratch)
+{
+	struct access *access = &scratch->access;
+	struct path_event *tail = &scratch->event.tail.path;
+	__u32 length;
+
+	tail->permission = access->permission;
+	tail->about_new_path = access->about_new;
+	tail->path_length = access->other || access->object[0] ? append_object(scratch, access) :
+								 append_name(scratch, 0, &access->name);
+	length = tail->path_length;
+	tail->new_path_length = 0;
+	if (access->new_name.dentry) {
+		tail->new_path_length = append_name(scratch, length, &access->new_name);
+		length += tail->new_path_length;
+	}
+	return length;
+}
+
 /* Writes the event about scratch->access. Returns the length of its strings. Global like write_path(). */
 __noinline __u32 write_event(struct scratch *scratch)
 {
@@ -111,7 +131,7 @@ __noinline __u32 write_event(struct scratch *scratch)
 	task = (void *)access->task;
 	parent = BPF_CORE_READ(task, real_parent);
 
-	event->header.kind = EVENT_PATH;
+	event->header.kind = access->kind;
 	event->header.time = bpf_ktime_get_boot_ns();
 	event->header.cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 	event->header.generation = access->generation;
@@ -124,18 +144,12 @@ __noinline __u32 write_event(struct scratch *scratch)
 	event->header.ns_parent = process_number(parent);
 	event->header.uid = BPF_CORE_READ(task, cred, uid.val);
 	event->header.hook = access->hook;
-	event->path.permission = access->permission;
-	event->path.about_new_path = access->about_new;
 	bpf_core_read(&event->header.comm, sizeof(event->header.comm), &task->comm);
 
-	event->path.path_length = access->other || access->object[0] ? append_object(scratch, access) :
-								       append_name(scratch, 0, &access->name);
-	length += event->path.path_length;
-	event->path.new_path_length = 0;
-	if (access->new_name.dentry) {
-		event->path.new_path_length = append_name(scratch, length, &access->new_name);
-		length += event->path.new_path_length;
-	}
+	if (access->kind == EVENT_CAPABILITY)
+		event->tail.capability.capability = access->number;
+	else
+		length = write_path_tail(scratch);
 	event->header.program_length = append_program(scratch, length, task);
 	length += event->header.program_length;
 	event->header.parent_program_length = append_program(scratch, length, parent);

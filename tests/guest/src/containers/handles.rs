@@ -14,7 +14,7 @@ use super::process::{Before, EACCES, Entry, Gate, run, shell, start};
 pub(super) fn held(node: &Node) -> anyhow::Result<Vec<(u32, String, Option<u32>)>> {
     let mut found = Vec::new();
     node.enforcer.preexisting(|event| {
-        let Access::Path(access) = event.access;
+        let Access::Path(access) = event.access else { return };
         found.push((event.task.tgid, access.path, access.descriptor));
     })?;
     Ok(found)

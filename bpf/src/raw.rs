@@ -1,0 +1,60 @@
+//! Wraps those calls of libbpf that libbpf-rs has no safe form of.
+
+use std::ffi::{CString, c_int};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::Path;
+use std::ptr;
+
+use libbpf_rs::libbpf_sys;
+
+/// Attaches a program that needs no options and returns its link.
+pub(crate) fn link_create(program: BorrowedFd<'_>, kind: libbpf_sys::bpf_attach_type) -> io::Result<OwnedFd> {
+    // SAFETY: without options the call reads no memory of ours.
+    descriptor(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, kind, ptr::null()) })
+}
+
+/// Returns a link's id.
+pub(crate) fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = MaybeUninit::<libbpf_sys::bpf_link_info>::zeroed();
+    let mut length = size_of::<libbpf_sys::bpf_link_info>() as u32;
+    // SAFETY: the kernel writes at most `length` bytes.
+    let result = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(link.as_raw_fd(), info.as_mut_ptr().cast(), &mut length)
+    };
+    check(result)?;
+    // SAFETY: it was all zeros, which is a valid value, before the kernel wrote into it.
+    Ok(unsafe { info.assume_init() }.id)
+}
+
+/// Starts a run of an iterator's link.
+pub(crate) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open as long as it is borrowed.
+    descriptor(unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) })
+}
+
+/// Pins a program, map or link.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: the path is a C string.
+    check(unsafe { libbpf_sys::bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) }).map(drop)
+}
+
+/// Opens a pinned program.
+pub(crate) fn pinned_program(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: the path is a C string.
+    descriptor(unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) })
+}
+
+/// Turns libbpf's result, which is a negated error number on failure, into an `io::Result`.
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+fn descriptor(result: c_int) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    // SAFETY: the kernel just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,11 @@
+//! Compiles the rules for capabilities to the table that decides their use.
+
+use super::model::Capability;
+use crate::keyed::KeyedTable;
+use crate::precedence::rules::Rules;
+use crate::precedence::subjects::Subjects;
+
+pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> KeyedTable {
+    let of_rule = |rule: &crate::model::Rule| Some(rule.body.as_capability()?.capability.number());
+    KeyedTable::compile(rules, subjects, Capability::COUNT, of_rule)
+}

@@ -1,0 +1,84 @@
+//! Compiles rules whose objects are numbers to a table from subject class and number to decision.
+//!
+//! The kernel side relies on this: a table has either no rows, and then decides nothing, or a row for each
+//! subject class. Every row has a decision for each key, and one more for numbers that are no key.
+
+use crate::decision::{Decision, Verdict};
+use crate::model::Rule;
+use crate::precedence::postures::unmatched;
+use crate::precedence::rules::{DomainRule, Rules};
+use crate::precedence::subjects::{Deciding, Subjects};
+use std::collections::HashMap;
+
+/// A `KeyedTable` decides, for each subject class, on objects that are numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyedTable {
+    /// The index in `rows` of each subject class's row; empty if the domain has no rules of this kind.
+    pub row_of: Vec<u32>,
+    /// The distinct rows, all of the same length: the decision for each key, then that for other numbers.
+    pub rows: Vec<Vec<Decision>>,
+}
+
+impl KeyedTable {
+    /// Compiles those rules that `key_of` gives a key, which is below `keys`. All of them are equally
+    /// specific.
+    pub(crate) fn compile(
+        rules: &Rules<'_>,
+        subjects: &Subjects,
+        keys: usize,
+        key_of: impl Fn(&Rule) -> Option<usize>,
+    ) -> Self {
+        let own = || (0u32..).zip(&rules.list).filter_map(|(at, rule)| Some((at, rule, key_of(rule.rule)?)));
+        if own().next().is_none() {
+            return Self::default();
+        }
+        let restricting = own().filter(|(_, rule, _)| rule.restricts).map(|(at, ..)| at);
+        let unmatched = unmatched(rules, subjects, restricting);
+        let mut matching: Vec<Vec<u32>> = vec![Vec::new(); keys];
+        own().for_each(|(at, _, key)| matching[key].push(at));
+        let deciding: Vec<Deciding> = matching
+            .iter_mut()
+            .map(|matching| {
+                matching.sort_by_key(|rule| rules.precedence(*rule, (), 0));
+                subjects.deciding(matching.iter().map(|rule| (*rule, *rule)))
+            })
+            .collect();
+
+        let mut table = Self::default();
+        let mut known: HashMap<Vec<Decision>, u32> = HashMap::new();
+        for class in 0..subjects.count() {
+            let otherwise = unmatched[class as usize];
+            let decide = |deciding: &Deciding| {
+                deciding.for_class(class).map_or(otherwise, |rule| {
+                    let DomainRule { rule: Rule { common, .. }, .. } = rules.list[rule as usize];
+                    Decision::of(Verdict::from(common.action), Rules::table_index(rule))
+                })
+            };
+            let row: Vec<Decision> = deciding.iter().map(decide).chain([otherwise]).collect();
+            let next = table.rows.len() as u32;
+            let index = *known.entry(row).or_insert_with_key(|row| {
+                table.rows.push(row.clone());
+                next
+            });
+            table.row_of.push(index);
+        }
+        table
+    }
+
+    /// Returns the decision on a number for a subject class. Without rules everything is permitted silently.
+    #[must_use]
+    pub fn decision(&self, subject: u16, number: usize) -> Decision {
+        let row = self.row_of.get(usize::from(subject)).map(|row| self.rows[*row as usize].as_slice());
+        row.and_then(|row| row.get(number).or(row.last())).copied().unwrap_or(Decision::ALLOW)
+    }
+
+    /// Returns all decisions.
+    pub fn decisions(&self) -> impl Iterator<Item = Decision> {
+        self.rows.iter().flatten().copied()
+    }
+
+    /// Returns all decisions, to be changed.
+    pub fn decisions_mut(&mut self) -> impl Iterator<Item = &mut Decision> {
+        self.rows.iter_mut().flatten()
+    }
+}
