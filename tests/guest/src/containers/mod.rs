@@ -6,6 +6,7 @@
 //! does.
 
 mod agent;
+mod capabilities;
 mod entering;
 mod generations;
 mod handles;
@@ -45,7 +46,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 20] = [
+    let tests: [(&str, Test); 22] = [
         ("first_programs_are_under_their_containers_rules", first_programs),
         ("five_hundred_containers_at_once_are_under_rules", five_hundred),
         ("only_exact_and_known_ids_count", unknown),
@@ -64,6 +65,8 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("only_root_on_the_host_starts_programs_without_a_path", without_path),
         ("containers_cannot_touch_the_agent_s_process_and_files", agents_own),
         ("programs_maps_and_pins_are_the_agent_s_alone", programs_and_maps),
+        ("an_overlay_s_rights_are_no_use_of_a_container_s", capabilities::overlay),
+        ("a_program_for_capabilities_is_attached_while_needed", capabilities::on_demand),
         ("a_new_version_keeps_labels_and_unread_alerts", another_version),
         ("a_version_that_lacks_a_pin_is_loaded_anew", pins_gone),
     ];

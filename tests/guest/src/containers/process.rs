@@ -31,10 +31,14 @@ pub(super) enum Before {
     Enter,
     /// Gets a mount namespace of its own and keeps its capabilities, as in a privileged container.
     EnterPrivileged,
+    /// Gets a mount namespace of its own and keeps its capabilities, without one that it could have.
+    EnterBounded,
     /// Stays in the host's mount namespace.
     Stay,
 }
 
+/// `CAP_SYS_MODULE`, include/uapi/linux/capability.h.
+const SYS_MODULE: libc::c_ulong = 16;
 /// `struct __user_cap_header_struct`, include/uapi/linux/capability.h, for the calling process.
 pub(super) const CAPABILITIES_V3: [u32; 2] = [0x2008_0522, 0];
 
@@ -64,6 +68,10 @@ pub(super) fn start(group: &Path, entry: Entry, before: Before, program: &[&str]
             if before == Before::Enter && libc::syscall(libc::SYS_capset, &CAPABILITIES_V3, &[0_u32; 6]) != 0
             {
                 libc::_exit(123);
+            }
+            if before == Before::EnterBounded && libc::prctl(libc::PR_CAPBSET_DROP, SYS_MODULE, 0, 0, 0) != 0
+            {
+                libc::_exit(124);
             }
             libc::execve(argv[0], argv.as_ptr(), env.as_ptr());
             libc::_exit(*libc::__errno_location());
