@@ -4,14 +4,15 @@
 use armor_policy::SUBJECT_NONE;
 use armor_policy::automaton::{Jump, Slot};
 use armor_policy::decision::{Decision, Verdict};
+use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
 use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
     capability_event, container_id, counter, device_kind, domain_flag, domain_number, event, event_header,
     event_kind, event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook, image_automaton,
-    image_domain, image_size, label, labelled, linked_key, object_class, path_event, permission,
-    reserved_rule, subject_class, table_bit, verdict,
+    image_domain, image_keyed, image_size, label, labelled, linked_key, object_class, path_event, permission,
+    reserved_rule, socket_event, socket_kind, subject_class, table_bit, verdict,
 };
 
 const _: () = {
@@ -37,6 +38,24 @@ const _: () = {
     // No class that the compiler assigns is the conflict's.
     assert!(subject_class::SUBJECT_CONFLICT.0 == u16::MAX as u32);
 
+    assert!(socket_kind::KIND_TCP.0 == SocketKind::Tcp as u32);
+    assert!(socket_kind::KIND_UDP.0 == SocketKind::Udp as u32);
+    assert!(socket_kind::KIND_PING.0 == SocketKind::Ping as u32);
+    assert!(socket_kind::KIND_PING6.0 == SocketKind::Ping6 as u32);
+    assert!(socket_kind::KIND_RAW_ICMP.0 == SocketKind::RawIcmp as u32);
+    assert!(socket_kind::KIND_RAW_ICMP6.0 == SocketKind::RawIcmp6 as u32);
+    assert!(socket_kind::KIND_RAW.0 == SocketKind::Raw as u32);
+    assert!(socket_kind::KIND_PACKET.0 == SocketKind::Packet as u32);
+    assert!(socket_kind::KIND_SCTP_STREAM.0 == SocketKind::SctpStream as u32);
+    assert!(socket_kind::KIND_SCTP_SEQPACKET.0 == SocketKind::SctpSeqpacket as u32);
+    assert!(socket_kind::KIND_DCCP.0 == SocketKind::Dccp as u32);
+    assert!(socket_kind::KIND_STREAM.0 == SocketKind::Stream as u32);
+    assert!(socket_kind::KIND_DGRAM.0 == SocketKind::Dgram as u32);
+    assert!(socket_kind::KIND_RDM.0 == SocketKind::Rdm as u32);
+    assert!(socket_kind::KIND_SEQPACKET.0 == SocketKind::Seqpacket as u32);
+    assert!(socket_kind::KIND_OTHER.0 == SocketKind::Other as u32);
+    assert!(socket_kind::SOCKET_KINDS.0 as usize == SocketKind::ALL.len());
+
     assert!(Slot::RECORD == 1 << table_bit::SLOT_MARK.0 && Slot::JUMP == Slot::RECORD);
     assert!(size_of::<Slot>() == 8);
     assert!(size_of::<Jump>() == image_size::JUMP_BYTES.0 as usize + 8);
@@ -49,6 +68,8 @@ const _: () = {
 unsafe impl Plain for event_header {}
 // SAFETY: as above.
 unsafe impl Plain for path_event {}
+// SAFETY: as above.
+unsafe impl Plain for socket_event {}
 // SAFETY: as above.
 unsafe impl Plain for capability_event {}
 // SAFETY: as above.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::offset_of;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,8 +13,11 @@ use armor_policy::path::{PERMISSIONS, Permission};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;
-use crate::contract::{self, capability_event, event, event_header, event_kind, path_event, reserved_rule};
+use crate::contract::{
+    self, capability_event, event, event_header, event_kind, path_event, reserved_rule, socket_event,
+};
 use crate::error::BpfError;
+use crate::socket_names;
 
 /// Defines `Hook` from rows of its variant, its number in `enum hook`, and its name in `Data` of KubeArmor's alerts.
 macro_rules! hooks {
@@ -101,6 +105,14 @@ hooks! {
     SbRemount = SB_REMOUNT, "lsm=SB_REMOUNT";
     TaskSetioprio = TASK_SETIOPRIO, "lsm=TASK_SETIOPRIO";
     Capable = CAPABLE, "lsm=CAPABLE";
+    SocketCreate = SOCKET_CREATE, "lsm=SOCKET_CREATE";
+    SocketConnect = SOCKET_CONNECT, "lsm=SOCKET_CONNECT";
+    SocketBind = SOCKET_BIND, "lsm=SOCKET_BIND";
+    SocketListen = SOCKET_LISTEN, "lsm=SOCKET_LISTEN";
+    SocketAccept = SOCKET_ACCEPT, "lsm=SOCKET_ACCEPT";
+    SocketSendmsg = SOCKET_SENDMSG, "lsm=SOCKET_SENDMSG";
+    /// Of a socket's descriptor.
+    SocketReceive = SOCKET_RECEIVE, "lsm=FILE_RECEIVE";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -171,6 +183,8 @@ pub enum Access {
     Path(PathAccess),
     /// The use of a capability: its name in capabilities(7), or its number if it has none there.
     Capability(String),
+    /// The use of a socket.
+    Socket(SocketAccess),
 }
 
 /// A `PathAccess` is an access to an object with a path.
@@ -188,13 +202,26 @@ pub struct PathAccess {
     pub descriptor: Option<u32>,
 }
 
+/// A `SocketAccess` is the use of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The socket in KubeArmor's words, such as `protocol=TCP type=SOCK_STREAM`. Families other than IPv4 and IPv6
+    /// are named too.
+    pub socket: String,
+    /// The address that the access names; `None` if it names none of IPv4 or IPv6.
+    pub address: Option<SocketAddr>,
+    /// The descriptor's number, for [`Hook::PreexistingFile`].
+    pub descriptor: Option<u32>,
+}
+
 impl Access {
-    /// Returns what is accessed, in a form for messages: a path, or a capability's name.
+    /// Returns what is accessed, in a form for messages: a path, a capability's name, or a socket.
     #[must_use]
     pub fn object(&self) -> &str {
         match self {
             Self::Path(access) => &access.path,
             Self::Capability(name) => name,
+            Self::Socket(access) => &access.socket,
         }
     }
 
@@ -204,6 +231,7 @@ impl Access {
         match self {
             Self::Path(access) => access.descriptor,
             Self::Capability(_) => None,
+            Self::Socket(access) => access.descriptor,
         }
     }
 }
@@ -252,6 +280,14 @@ impl Event {
                 let number = contract::read::<capability_event>(tail)?.capability;
                 let named = Capability::all().find(|capability| capability.number() as u32 == number);
                 Access::Capability(named.map_or_else(|| number.to_string(), |named| named.to_string()))
+            }
+            event_kind::EVENT_SOCKET => {
+                let socket: socket_event = contract::read(tail)?;
+                Access::Socket(SocketAccess {
+                    socket: socket_names::socket(&socket),
+                    address: socket_names::address(&socket),
+                    descriptor: (hook == Hook::PreexistingFile).then_some(socket.descriptor),
+                })
             }
             _ => return None,
         };

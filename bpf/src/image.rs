@@ -8,7 +8,7 @@ use armor_policy::path::Vector;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
-use crate::contract::{self, domain_flag, image_automaton, image_domain, image_size, table_bit};
+use crate::contract::{self, domain_flag, image_automaton, image_domain, image_keyed, image_size, table_bit};
 use crate::error::BpfError;
 use crate::mount_tree::MountTree;
 use crate::{HOST_DOMAIN, MAX_DOMAIN};
@@ -97,7 +97,7 @@ impl Generation<'_> {
                 no_subject: 0,
                 objects: tables.objects,
                 subjects: tables.subjects,
-                capabilities: tables.capabilities,
+                keyed: tables.keyed,
             };
             if words.len() > MAX_WORDS {
                 return Err(refuse(format!(
@@ -114,8 +114,10 @@ impl Generation<'_> {
 
 fn flags(domain: &Domain) -> u32 {
     let of_paths = domain.path.vectors.iter().flat_map(|vector| vector.0);
-    let refuses =
-        of_paths.chain(domain.capability.decisions()).any(|decision| decision.verdict() == Verdict::Block);
+    let refuses = of_paths
+        .chain(domain.capability.decisions())
+        .chain(domain.network.decisions())
+        .any(|decision| decision.verdict() == Verdict::Block);
     let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
     domain_flag::DOMAIN_RULED.0
         | when(domain_flag::DOMAIN_SUBJECTS, domain.subject_count > 1)
@@ -129,7 +131,7 @@ struct Tables {
     vectors: u32,
     objects: image_automaton,
     subjects: image_automaton,
-    capabilities: u32,
+    keyed: u32,
 }
 
 impl Tables {
@@ -141,7 +143,7 @@ impl Tables {
             vectors: append(words, domain.path.vectors.iter().flat_map(decisions)),
             objects: append_automaton(words, &domain.path.objects),
             subjects: append_automaton(words, &domain.subjects),
-            capabilities: append_keyed(words, &domain.capability),
+            keyed: append_keyed(words, domain),
         }
     }
 }
@@ -160,8 +162,20 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
     pair(vector, domain.path.vectors.get(vector as usize).map_or(u32::MAX, mask))
 }
 
+/// Appends a domain's keyed tables, then their `struct image_keyed`, and returns its offset; 0 if there are none.
+fn append_keyed(words: &mut Vec<u64>, domain: &Domain) -> u32 {
+    let image_keyed { capabilities, network } = image_keyed {
+        capabilities: append_table(words, &domain.capability),
+        network: append_table(words, &domain.network),
+    };
+    match (capabilities, network) {
+        (0, 0) => 0,
+        _ => append(words, [pair(capabilities, network)].into_iter()),
+    }
+}
+
 /// Appends a keyed table and returns its offset; 0 if it has no rows.
-fn append_keyed(words: &mut Vec<u64>, table: &KeyedTable) -> u32 {
+fn append_table(words: &mut Vec<u64>, table: &KeyedTable) -> u32 {
     let rows: Vec<u64> = table
         .rows
         .iter()

@@ -26,6 +26,7 @@ mod probe;
 mod program;
 mod raw;
 mod skipped;
+mod socket_names;
 mod symbols;
 
 /// Generated from the C sources by `build.rs`.
@@ -40,7 +41,7 @@ pub use counters::Counters;
 pub use detach::{Detached, detach, is_pinned};
 pub use enforcer::{Enforcer, Labelled, Labeller};
 pub use error::BpfError;
-pub use event::{Access, Event, Events, Guard, Hook, PathAccess, Task};
+pub use event::{Access, Event, Events, Guard, Hook, PathAccess, SocketAccess, Task};
 pub use hooks::sees_file_attributes;
 pub use image::{DomainRules, DomainSettings, Generation};
 pub use leftover::Leftover;

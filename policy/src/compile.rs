@@ -4,6 +4,7 @@
 use crate::capability;
 use crate::domain::Domain;
 use crate::model::Policy;
+use crate::network;
 use crate::path;
 use crate::precedence::error::{CompileError, MAX_SLOTS};
 use crate::precedence::links::{Links, trimmed};
@@ -39,6 +40,7 @@ pub fn compile(sets: &[PolicySet<'_>], links: &Links) -> Result<Domain, CompileE
         subject_count: subjects.count(),
         path,
         capability: capability::compile::compile(&rules, &subjects),
+        network: network::compile::compile(&rules, &subjects),
         rules: rules.infos(),
     })
 }

@@ -22,6 +22,8 @@ pub struct Domain {
     pub path: PathTables,
     /// The table that decides uses of capabilities, by [their numbers](crate::capability::Capability::number).
     pub capability: KeyedTable,
+    /// The table that decides uses of sockets, by [their kinds](crate::network::SocketKind).
+    pub network: KeyedTable,
     /// The description of each rule for alerts. The first are reserved:
     /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
     /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED). After the rules come the

@@ -6,7 +6,7 @@
 use crate::decision::{Decision, Verdict};
 use crate::model::Rule;
 use crate::precedence::postures::unmatched;
-use crate::precedence::rules::{DomainRule, Rules};
+use crate::precedence::rules::{DomainRule, Precedence, Rules};
 use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
 
@@ -20,27 +20,32 @@ pub struct KeyedTable {
 }
 
 impl KeyedTable {
-    /// Compiles those rules that `key_of` gives a key, which is below `keys`. All of them are equally
-    /// specific.
-    pub(crate) fn compile(
+    /// Compiles the rules of one kind. `of_rule` returns how specific a rule is (the least first) and its keys, which
+    /// are below `keys`; `None` if it is of another kind.
+    pub(crate) fn compile<S: Copy + Ord>(
         rules: &Rules<'_>,
         subjects: &Subjects,
         keys: usize,
-        key_of: impl Fn(&Rule) -> Option<usize>,
+        of_rule: impl Fn(&Rule) -> Option<(S, Vec<usize>)>,
     ) -> Self {
-        let own = || (0u32..).zip(&rules.list).filter_map(|(at, rule)| Some((at, rule, key_of(rule.rule)?)));
-        if own().next().is_none() {
+        let own: Vec<(u32, S, Vec<usize>)> = (0u32..)
+            .zip(&rules.list)
+            .filter_map(|(at, rule)| of_rule(rule.rule).map(|(specificity, keys)| (at, specificity, keys)))
+            .collect();
+        if own.is_empty() {
             return Self::default();
         }
-        let restricting = own().filter(|(_, rule, _)| rule.restricts).map(|(at, ..)| at);
+        let restricting = own.iter().map(|(at, ..)| *at).filter(|at| rules.list[*at as usize].restricts);
         let unmatched = unmatched(rules, subjects, restricting);
-        let mut matching: Vec<Vec<u32>> = vec![Vec::new(); keys];
-        own().for_each(|(at, _, key)| matching[key].push(at));
+        let mut matching: Vec<Vec<Precedence<S>>> = vec![Vec::new(); keys];
+        for (at, specificity, keys) in own {
+            keys.into_iter().for_each(|key| matching[key].push(rules.precedence(at, specificity, 0)));
+        }
         let deciding: Vec<Deciding> = matching
             .iter_mut()
             .map(|matching| {
-                matching.sort_by_key(|rule| rules.precedence(*rule, (), 0));
-                subjects.deciding(matching.iter().map(|rule| (*rule, *rule)))
+                matching.sort_unstable();
+                subjects.deciding(matching.iter().map(|precedence| (precedence.rule(), precedence.rule())))
             })
             .collect();
 

@@ -14,6 +14,7 @@ mod escape;
 pub mod keyed;
 pub mod model;
 pub mod names;
+pub mod network;
 pub mod path;
 pub mod precedence;
 

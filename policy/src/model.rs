@@ -8,6 +8,7 @@
 //! - A policy has at least one rule.
 
 use crate::capability::CapabilityRule;
+use crate::network::NetworkRule;
 use crate::path::PathRule;
 
 /// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
@@ -128,6 +129,8 @@ pub enum RuleBody {
     Path(PathRule),
     /// A rule for a capability.
     Capability(CapabilityRule),
+    /// A rule for sockets.
+    Network(NetworkRule),
 }
 
 impl Rule {
@@ -144,7 +147,7 @@ impl RuleBody {
     pub fn as_path(&self) -> Option<&PathRule> {
         match self {
             Self::Path(rule) => Some(rule),
-            Self::Capability(_) => None,
+            Self::Capability(_) | Self::Network(_) => None,
         }
     }
 
@@ -152,7 +155,15 @@ impl RuleBody {
     pub fn as_capability(&self) -> Option<&CapabilityRule> {
         match self {
             Self::Capability(rule) => Some(rule),
-            Self::Path(_) => None,
+            Self::Path(_) | Self::Network(_) => None,
+        }
+    }
+
+    /// Returns the rule for sockets, or `None` if it is of another kind.
+    pub fn as_network(&self) -> Option<&NetworkRule> {
+        match self {
+            Self::Network(rule) => Some(rule),
+            Self::Path(_) | Self::Capability(_) => None,
         }
     }
 
@@ -161,7 +172,8 @@ impl RuleBody {
         match (self, other) {
             (Self::Path(rule), Self::Path(other)) => rule.covers(other),
             (Self::Capability(rule), Self::Capability(other)) => rule == other,
-            (Self::Path(_) | Self::Capability(_), _) => false,
+            (Self::Network(rule), Self::Network(other)) => rule.covers(other),
+            (Self::Path(_) | Self::Capability(_) | Self::Network(_), _) => false,
         }
     }
 }

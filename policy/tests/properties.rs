@@ -8,13 +8,14 @@ use armor_policy::capability::{Capability, CapabilityRule};
 use armor_policy::decision::{Decision, Verdict};
 use armor_policy::keyed::KeyedTable;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector};
+use armor_policy::network::{NetworkRule, Protocol, SocketKind};
 use armor_policy::path::glob::Glob;
 use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
 use armor_policy::{Domain, Links, PolicySet, Posture, compile, literal_paths};
 use oracle::By;
-use oracle::capability;
+use oracle::number;
 use oracle::path::{Object, evaluate};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
@@ -79,9 +80,11 @@ fn rule() -> impl Strategy<Value = Rule> {
         2 => prop::sample::subsequence(&PROGRAMS[..3], 1..3).prop_map(|s| s.into_iter().map(str::to_owned).collect()),
     ];
     let action = prop::sample::select(vec![Action::Block, Action::Allow, Action::Audit]);
-    let body = prop_oneof![4 => path_body(), 1 => capability().prop_map(|capability| {
-        RuleBody::Capability(CapabilityRule { capability })
-    })];
+    let body = prop_oneof![
+        4 => path_body(),
+        1 => capability().prop_map(|capability| RuleBody::Capability(CapabilityRule { capability })),
+        2 => protocol().prop_map(|protocol| RuleBody::Network(NetworkRule { protocol })),
+    ];
     (sources, action, body).prop_map(|(sources, action, body)| Rule {
         common: RuleCommon {
             sources,
@@ -103,6 +106,12 @@ fn path_body() -> impl Strategy<Value = RuleBody> {
             RuleBody::Path(PathRule { section, target, owner_only, read_only })
         },
     )
+}
+
+/// Generates names that stand for some of the same sockets.
+fn protocol() -> impl Strategy<Value = Protocol> {
+    use Protocol::{All, Dgram, Icmp, Packet, Raw, Sctp, Stream, Tcp, Udp};
+    prop::sample::select(vec![Tcp, Udp, Icmp, Sctp, Packet, Raw, Stream, Dgram, All])
 }
 
 /// Generates few capabilities, so that rules meet.
@@ -188,12 +197,17 @@ fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str
     }
 }
 
-fn compare_capabilities(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str) {
+fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str) {
     let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
     for capability in Capability::all() {
         let decision = domain.capability.decision(subject, capability.number());
-        let expected = capability::evaluate(sets, links, program, capability);
+        let expected = number::of_capability(sets, links, program, capability);
         assert_decision(domain, decision, expected, &format!("{program} {capability}"));
+    }
+    for kind in SocketKind::ALL {
+        let decision = domain.network.decision(subject, kind as usize);
+        let expected = number::of_socket(sets, links, program, kind);
+        assert_decision(domain, decision, expected, &format!("{program} {kind:?}"));
     }
     let unnamed = domain.capability.decision(subject, Capability::COUNT);
     assert!(
@@ -274,13 +288,15 @@ fn check_shape(domain: &Domain) {
     let cells = domain.path.object_count as usize * domain.subject_count as usize;
     assert_eq!(domain.path.cells.len(), cells);
     assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
-    let decisions =
-        domain.path.vectors.iter().flat_map(|vector| vector.0).chain(domain.capability.decisions());
+    let of_paths = domain.path.vectors.iter().flat_map(|vector| vector.0);
+    let decisions = of_paths.chain(domain.capability.decisions()).chain(domain.network.decisions());
     assert!(decisions.map(|decision| decision.rule() as usize).max().unwrap() < domain.rules.len());
-    let KeyedTable { row_of, rows } = &domain.capability;
-    assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);
-    assert!(row_of.iter().all(|&row| (row as usize) < rows.len()));
-    assert!(rows.iter().all(|row| row.len() == Capability::COUNT + 1));
+    for (table, keys) in [(&domain.capability, Capability::COUNT), (&domain.network, SocketKind::ALL.len())] {
+        let KeyedTable { row_of, rows } = table;
+        assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);
+        assert!(row_of.iter().all(|&row| (row as usize) < rows.len()));
+        assert!(rows.iter().all(|row| row.len() == keys + 1));
+    }
 }
 
 proptest! {
@@ -310,7 +326,7 @@ proptest! {
                 prop_assert_eq!(domain.path.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
                 compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));
             }
-            compare_capabilities(&sets, &links, &domain, program);
+            compare_numbers(&sets, &links, &domain, program);
             compare(&sets, &links, &domain, program, Object::Anonymous);
             compare(&sets, &links, &domain, program, Object::Unresolved);
         }
@@ -331,7 +347,7 @@ proptest! {
         };
         check_shape(&domain);
         for program in PROGRAMS {
-            compare_capabilities(&sets, &links, &domain, program);
+            compare_numbers(&sets, &links, &domain, program);
             for path in &paths {
                 compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));
             }

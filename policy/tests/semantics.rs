@@ -5,6 +5,7 @@ use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
 use armor_policy::capability::Capability;
 use armor_policy::decision::Verdict;
+use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
 use armor_policy::{Domain, Links, Policy, PolicySet, Posture, compile, parse};
 
@@ -533,4 +534,102 @@ fn capabilities_with_sources_come_first_and_may_be_exceptions() {
          /bin/date kill     block DefaultPosture
          -         kill     allow",
     );
+}
+
+/// Checks lines of `PROGRAM KIND VERDICT [RULE]`, as [`check`] does; `KIND` is that of a socket.
+fn check_sockets(domain: &Domain, cases: &str) {
+    for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = case.split_whitespace().collect();
+        let [program, kind, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
+        let kind =
+            SocketKind::ALL.iter().find(|of| format!("{of:?}") == *kind).unwrap_or_else(|| panic!("{case}"));
+        let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+        let decision = domain.network.decision(subject, *kind as usize);
+        let info = &domain.rules[decision.rule() as usize];
+        assert_eq!(format!("{:?}", decision.verdict()).to_lowercase(), *verdict, "{case}");
+        if let [rule] = rule {
+            assert_eq!(if info.message.is_empty() { &info.policy } else { &info.message }, rule, "{case}");
+        }
+    }
+}
+
+#[test]
+fn protocols_stand_for_kinds_of_sockets() {
+    for (protocol, kinds) in [
+        ("tcp", "Tcp"),
+        ("UDP", "Udp"),
+        ("icmp", "Ping RawIcmp"),
+        ("ICMPv6", "Ping6 RawIcmp6"),
+        ("sctp", "SctpStream SctpSeqpacket"),
+        ("dccp", "Dccp"),
+        ("packet", "Packet"),
+        ("raw", "RawIcmp RawIcmp6 Raw Packet"),
+        ("stream", "Tcp SctpStream Stream"),
+        ("dgram", "Udp Ping Ping6 Dgram"),
+        ("rdm", "Rdm"),
+        ("seqpacket", "SctpSeqpacket Seqpacket"),
+    ] {
+        let domain =
+            compiled(Audit, &[&format!("  network: {{matchProtocols: [{{protocol: {protocol}}}]}}\n")]);
+        let blocked: Vec<&str> = kinds.split(' ').collect();
+        for kind in SocketKind::ALL {
+            let verdict = domain.network.decision(0, kind as usize).verdict();
+            assert_eq!(
+                verdict == Verdict::Block,
+                blocked.contains(&&*format!("{kind:?}")),
+                "{protocol} {kind:?}"
+            );
+        }
+    }
+    let all = compiled(Audit, &["  network: {matchProtocols: [{protocol: ALL}]}\n"]);
+    assert!(
+        SocketKind::ALL
+            .iter()
+            .all(|kind| all.network.decision(0, *kind as usize).verdict() == Verdict::Block)
+    );
+}
+
+#[test]
+fn a_protocol_comes_before_a_type_and_a_type_before_all() {
+    let domain = compiled(
+        Audit,
+        &["  network:
+    matchProtocols:
+    - {protocol: all, message: all}
+    - {protocol: stream, action: Audit, message: stream}
+    - {protocol: 'tcp, icmp', action: Allow, message: named}
+    - {protocol: raw, action: Audit, message: raw}
+"],
+    );
+    check_sockets(
+        &domain,
+        "- Tcp        allow
+         - SctpStream audit stream
+         - Udp        block all
+         - Ping       allow
+         - RawIcmp    allow
+         - Raw        audit raw
+         - Packet     audit raw
+         - Other      block all",
+    );
+}
+
+#[test]
+fn a_network_section_with_allow_rules_is_an_allow_list() {
+    let domain = compiled(Block, &["  network: {matchProtocols: [{protocol: tcp, action: Allow}]}\n"]);
+    check_sockets(&domain, "- Tcp allow\n - Udp block DefaultPosture\n - Other block DefaultPosture");
+    check(&domain, "- /any * * allow");
+}
+
+#[test]
+fn a_network_rule_with_sources_may_be_an_exception_from_a_wider_one() {
+    let domain = compiled(
+        Block,
+        &["  network:
+    matchProtocols:
+    - {protocol: all, message: all}
+    - {protocol: udp, action: Allow, fromSource: [{path: /bin/dig}]}
+"],
+    );
+    check_sockets(&domain, "/bin/dig Udp allow\n /bin/dig Tcp block all\n - Udp block all");
 }

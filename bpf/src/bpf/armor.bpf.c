@@ -15,6 +15,7 @@
 #include "guard/look.bpf.h"
 #include "guard/objects.bpf.h"
 #include "iterators.bpf.h"
+#include "network/hooks.bpf.h"
 #include "path/attributes.bpf.h"
 #include "path/file_hooks.bpf.h"
 #include "path/mount_hooks.bpf.h"
@@ -42,7 +43,9 @@ struct contract {
 	enum guarded_reach guarded_reach;
 	enum counter counter;
 	enum event_kind event_kind;
+	enum socket_kind socket_kind;
 	struct image_domain image_domain;
+	struct image_keyed image_keyed;
 	struct label label;
 	struct container_id container_id;
 	struct labelled labelled;

@@ -22,7 +22,20 @@ use crate::raw;
 type Needed = fn(&Domain) -> bool;
 
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 1] = [("capable", |domain| !domain.capability.rows.is_empty())];
+const PROGRAMS: [(&str, Needed); 8] = [
+    ("capable", |domain| !domain.capability.rows.is_empty()),
+    ("socket_create", has_network),
+    ("socket_connect", has_network),
+    ("socket_bind", has_network),
+    ("socket_listen", has_network),
+    ("socket_accept", has_network),
+    ("socket_sendmsg", has_network),
+    ("socket_receive", has_network),
+];
+
+fn has_network(domain: &Domain) -> bool {
+    !domain.network.rows.is_empty()
+}
 
 /// Returns whether a program is attached on demand.
 pub(crate) fn is_on_demand(program: &OsStr) -> bool {

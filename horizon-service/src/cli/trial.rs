@@ -263,7 +263,7 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
 /// Turns every refusal into an audit.
 fn audit_only(domain: &mut Domain) {
     let of_paths = domain.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
-    for decision in of_paths.chain(domain.capability.decisions_mut()) {
+    for decision in of_paths.chain(domain.capability.decisions_mut()).chain(domain.network.decisions_mut()) {
         if decision.verdict() == Verdict::Block {
             *decision = Decision::new(Verdict::Audit, decision.rule());
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use armor_alerts::alert::{ALERT_THRESHOLD, Alert};
-use armor_bpf::{Access, Event, Guard, HOST_DOMAIN, Hook};
+use armor_bpf::{Access, Event, Guard, HOST_DOMAIN, Hook, SocketAccess};
 use armor_policy::Domain;
 use armor_policy::decision::{RuleInfo, Verdict};
 use armor_policy::path::Permission;
@@ -233,6 +233,20 @@ fn shown(hook: Hook, access: Access) -> Shown {
                 data,
                 started: None,
                 refused: "Operation not permitted",
+            };
+        }
+        Access::Socket(SocketAccess { socket, address, descriptor }) => {
+            if let Some(address) = address {
+                let relation = if hook == Hook::SocketBind { "at" } else { "to" };
+                data.push_str(&format!(" {relation}={address}"));
+            }
+            data.push_str(&descriptor.map_or_else(String::new, |number| format!(" fd={number}")));
+            return Shown {
+                operation: "Network",
+                resource: socket,
+                data,
+                started: None,
+                refused: "Permission denied",
             };
         }
     };
@@ -504,6 +518,24 @@ pub(crate) mod tests {
         assert_eq!((alert.operation.as_str(), alert.resource.as_str()), ("Capabilities", "CAP_NET_RAW"));
         assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
         assert_eq!((alert.result.as_str(), alert.data.as_str()), ("Operation not permitted", "lsm=CAPABLE"));
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_with_its_socket_and_address() {
+        let access = SocketAccess {
+            socket: "protocol=TCP type=SOCK_STREAM".to_owned(),
+            address: Some("[2001:db8::1]:443".parse().unwrap()),
+            descriptor: None,
+        };
+        let event = Event {
+            hook: Hook::SocketConnect,
+            access: Access::Socket(access),
+            ..event(Verdict::Block, Permission::Exec)
+        };
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+        assert_eq!((alert.operation.as_str(), alert.result.as_str()), ("Network", "Permission denied"));
+        assert_eq!(alert.resource, "protocol=TCP type=SOCK_STREAM");
+        assert_eq!(alert.data, "lsm=SOCKET_CONNECT to=[2001:db8::1]:443");
     }
 
     #[test]

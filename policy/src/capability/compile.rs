@@ -2,10 +2,11 @@
 
 use super::model::Capability;
 use crate::keyed::KeyedTable;
+use crate::model::Rule;
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::Subjects;
 
 pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> KeyedTable {
-    let of_rule = |rule: &crate::model::Rule| Some(rule.body.as_capability()?.capability.number());
+    let of_rule = |rule: &Rule| Some(((), vec![rule.body.as_capability()?.capability.number()]));
     KeyedTable::compile(rules, subjects, Capability::COUNT, of_rule)
 }

@@ -74,9 +74,9 @@ impl Capability {
         self.0 as usize
     }
 
-    /// Returns the names as policies write them, in lower case and without `CAP_`.
-    pub(super) fn names() -> Vec<String> {
-        NAMES.iter().map(|name| name.to_ascii_lowercase()).collect()
+    /// Returns the name as policies write it, in lower case and without `CAP_`.
+    pub(super) fn name(self) -> String {
+        self.bare_name().to_ascii_lowercase()
     }
 
     const fn bare_name(self) -> &'static str {

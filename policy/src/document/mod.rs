@@ -4,6 +4,7 @@
 
 pub mod diagnostics;
 pub(crate) mod fields;
+pub(crate) mod named;
 pub(crate) mod paths;
 pub(crate) mod rules;
 mod selectors;
@@ -12,6 +13,7 @@ pub mod yaml;
 
 use crate::capability;
 use crate::model::{Kind, Policy, Rule, Selector};
+use crate::network;
 use crate::path;
 use diagnostics::{Diagnostic, Diagnostics, Sink};
 use fields::Fields;
@@ -165,15 +167,16 @@ fn is_dns_name(text: &str) -> bool {
 type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
 
 /// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.
-const SECTIONS: [(&str, ReadSection); 3] = [
+const SECTIONS: [(&str, ReadSection); 4] = [
     ("process", path::parse::read_process),
     ("file", path::parse::read_file),
+    ("network", network::parse::read_network),
     ("capabilities", capability::parse::read_capabilities),
 ];
 
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
-const UNSUPPORTED_SECTIONS: [&str; 8] =
-    ["network", "syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
+const UNSUPPORTED_SECTIONS: [&str; 7] =
+    ["syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
 
 fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
     let spec = Fields::new(node, "spec", sink)?;
@@ -203,7 +206,11 @@ fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<
     if sections == 0
         && !refused.iter().any(|(field, _)| *field != other_selector && spec.get(field).is_some())
     {
-        sink.error(spec.at, "the policy has no rules", "add a `process`, `file` or `capabilities` section");
+        sink.error(
+            spec.at,
+            "the policy has no rules",
+            "add a `process`, `file`, `network` or `capabilities` section",
+        );
     }
     Some((selector?, rules))
 }

@@ -38,6 +38,13 @@ pub(crate) struct Precedence<S> {
     rule: u32,
 }
 
+impl<S> Precedence<S> {
+    /// Returns the rule's index in [`Rules::list`].
+    pub(crate) fn rule(&self) -> u32 {
+        self.rule
+    }
+}
+
 impl<'a> Rules<'a> {
     pub(crate) fn new(sets: &[PolicySet<'a>], links: &Links) -> Result<Self, CompileError> {
         let mut sets: Vec<&PolicySet<'a>> = sets.iter().collect();

@@ -3,7 +3,7 @@
 //! The property test compares the compiled tables with its answers. It shares only the model and the options
 //! with the library. This module has the precedence that all kinds of rules share; each kind has a module.
 
-pub mod capability;
+pub mod number;
 pub mod path;
 mod pattern;
 

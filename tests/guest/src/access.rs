@@ -22,7 +22,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
-use crate::{capabilities, other, unopened};
+use crate::{capabilities, other, sockets, unopened};
 
 const USAGE: &str = "\
 do METHOD...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
@@ -220,13 +220,15 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
         words => {
-            match unopened::run(words).or_else(|| other::run(words)).or_else(|| capabilities::run(words)) {
+            let methods = [unopened::run, other::run, capabilities::run, sockets::run];
+            match methods.iter().find_map(|run| run(words)) {
                 Some(done) => done,
                 None => bail!(
-                    "not an access method\n{USAGE}{}\n{}{}",
+                    "not an access method\n{USAGE}{}\n{}{}{}",
                     unopened::USAGE,
                     other::USAGE,
-                    capabilities::USAGE
+                    capabilities::USAGE,
+                    sockets::USAGE
                 ),
             }
         }

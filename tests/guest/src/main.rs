@@ -27,6 +27,7 @@ mod other;
 mod preempted;
 mod race;
 mod run;
+mod sockets;
 mod unopened;
 mod uring;
 

@@ -154,10 +154,17 @@ fn is_fault(error: &anyhow::Error) -> bool {
 }
 
 fn pidfd_getfd(pid: &str, fd: &str) -> anyhow::Result<()> {
+    getfd(pid, fd).map(drop)
+}
+
+/// Takes a copy of another process's descriptor.
+pub fn getfd(pid: &str, fd: &str) -> anyhow::Result<OwnedFd> {
     let process = pidfd(pid)?;
-    // SAFETY: the call reads no memory; the descriptor stays open until the process ends.
-    check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd.parse::<i32>()?, 0) })
-        .map(drop)
+    // SAFETY: the call reads no memory.
+    let taken =
+        check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd.parse::<i32>()?, 0) })?;
+    // SAFETY: the kernel just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(taken as i32) })
 }
 
 fn kcmp(pid: &str) -> anyhow::Result<()> {

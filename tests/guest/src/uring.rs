@@ -62,6 +62,35 @@ pub fn set_xattr(path: &CStr, name: &CStr) -> Result<()> {
     .map(drop)
 }
 
+/// Makes a socket with `IORING_OP_SOCKET`.
+pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
+    let result = submit(|_| {
+        Ok(io_uring_sqe {
+            opcode: IoringOp::Socket,
+            fd: family,
+            off_or_addr2: off_or_addr2_union { off: kind as u64 },
+            len: len_union { len: protocol as u32 },
+            ..Default::default()
+        })
+    })?;
+    // SAFETY: a descriptor that the completion has just handed over.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// Connects a socket with `IORING_OP_CONNECT`. The address is as long as `length` says.
+pub fn connect(fd: i32, address: *const c_void, length: u32) -> Result<()> {
+    submit(|_| {
+        Ok(io_uring_sqe {
+            opcode: IoringOp::Connect,
+            fd,
+            addr_or_splice_off_in: addr(address.cast()),
+            off_or_addr2: off_or_addr2_union { off: length.into() },
+            ..Default::default()
+        })
+    })
+    .map(drop)
+}
+
 fn addr(text: *const c_char) -> addr_or_splice_off_in_union {
     addr_or_splice_off_in_union { addr: io_uring_ptr::new(text.cast_mut().cast()) }
 }

@@ -11,9 +11,7 @@
 #define ARMOR_CAPABILITY_HOOK_H
 
 #include "core/bounding.bpf.h"
-#include "core/keyed.bpf.h"
-#include "path/check.bpf.h"
-#include "path/report.bpf.h"
+#include "number_check.bpf.h"
 
 /* Returns whether a check is about the rights of a filesystem that acts for the task, not about the task's own. */
 static __always_inline bool is_for_filesystem(const struct scope *scope, struct task_struct *task,
@@ -26,35 +24,26 @@ SEC("lsm/capable")
 int BPF_PROG(capable, const struct cred *cred, struct user_namespace *user_ns, int capability, unsigned int options)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_keyed *tables;
 	struct scratch *scratch;
 	struct scope scope;
 	__u32 decision;
 
-	if (!enter_scope(&scope, task) || !scope.rules->capabilities)
+	if (!enter_scope(&scope, task))
 		return 0;
-	if (!find_known_subject(&scope)) {
-		if (!ask_subject(task, &scope)) {
-			count_unreported();
-			return -EPERM;
-		}
-		find_known_subject(&scope);
-	}
-	decision = keyed_decision(&scope, scope.rules->capabilities, capability);
+	tables = keyed_tables(&scope);
+	if (!tables || !tables->capabilities)
+		return 0;
+	decision = decide_number(&scope, task, tables->capabilities, capability);
 	/* The kernel's threads run no program. */
 	if (!(decision >> VERDICT_SHIFT) || task->flags & PF_KTHREAD || is_for_filesystem(&scope, task, cred))
 		return 0;
 	if (!(options & CAP_OPT_NOAUDIT)) {
-		scratch = claim_scratch();
-		if (!scratch) {
-			count_unreported();
+		scratch = begin_number_event(&scope, task, CAPABLE, EVENT_CAPABILITY, decision);
+		if (!scratch)
 			return -EPERM;
-		}
-		begin(scratch, task, CAPABLE);
-		scratch->access.kind = EVENT_CAPABILITY;
-		scratch->access.number = capability;
-		note_decision(&scope, &scratch->access, decision);
-		ask_to_report(scratch);
-		release_scratch(scratch);
+		scratch->access.tail.capability.capability = capability;
+		end_number_event(scratch);
 	}
 	return blocks(decision) ? -EPERM : 0;
 }

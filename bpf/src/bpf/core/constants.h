@@ -9,6 +9,7 @@
 #define NULL_DEVICE (1u << 20 | 3) /* drivers/char/mem.c, include/linux/kdev_t.h */
 #define S_IFBLK 0060000
 #define S_IFREG 0100000
+#define S_IFSOCK 0140000
 #define S_IXUGO 0111
 /* include/uapi/linux/magic.h, fs/f2fs, fs/xfs */
 #define EXT4_SUPER_MAGIC 0xef53
@@ -43,6 +44,7 @@
 #define RDTGROUP_SUPER_MAGIC 0x7655821
 #define NFSD_MAGIC 0x6e667364
 #define NSFS_MAGIC 0x6e736673
+#define SOCKFS_MAGIC 0x534f434b
 #define AAFS_MAGIC 0x5a3c69f0
 #define SB_RDONLY 1ul /* include/linux/fs.h */
 #define SB_KERNMOUNT (1ul << 22)
@@ -93,6 +95,23 @@
 #define CAP_SYS_ADMIN 21
 #define CAPABILITY_BITS 64 /* of a kernel_cap_t */
 #define NAME_MAX 255
+/* include/linux/socket.h, include/linux/net.h, include/net/tcp_states.h, include/linux/in6.h */
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_NETLINK 16
+#define AF_PACKET 17
+#define AF_RXRPC 33
+#define AF_SMC 43
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#define SOCK_RDM 4
+#define SOCK_SEQPACKET 5
+#define SOCK_DCCP 6
+#define SOCK_PACKET 10
+#define TCP_ESTABLISHED 1
+#define SIN6_LEN_RFC2133 24		     /* bytes of the shortest struct sockaddr_in6 */
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* Number of a mount namespace without tasks (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */
 #define MNT_NS_ANON_INO 0xEFFFFFF7u

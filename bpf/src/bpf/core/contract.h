@@ -145,6 +145,13 @@ enum hook {
 	SB_REMOUNT,
 	TASK_SETIOPRIO,
 	CAPABLE,
+	SOCKET_CREATE,
+	SOCKET_CONNECT,
+	SOCKET_BIND,
+	SOCKET_LISTEN,
+	SOCKET_ACCEPT,
+	SOCKET_SENDMSG,
+	SOCKET_RECEIVE, /* file_receive, of a socket */
 };
 
 enum domain_flag {
@@ -181,7 +188,13 @@ struct image_domain {
 	__u32 no_subject;	 /* SUBJECT_NONE, as a number that the verifier does not know */
 	struct image_automaton objects;
 	struct image_automaton subjects;
-	__u32 capabilities; /* word of the keyed table; 0: the domain has no rules on capabilities */
+	__u32 keyed; /* word of the struct image_keyed; 0: the domain has no such rules */
+};
+
+/* Words of keyed tables, by kind of rule; 0: the domain has no rules of that kind. */
+struct image_keyed {
+	__u32 capabilities;
+	__u32 network;
 };
 
 /* A task's label. It is sticky, and children inherit it. */
@@ -269,6 +282,28 @@ enum counter {
 enum event_kind {
 	EVENT_PATH,	  /* struct path_event */
 	EVENT_CAPABILITY, /* struct capability_event */
+	EVENT_SOCKET,	  /* struct socket_event */
+};
+
+/* Kinds of sockets: policy::network::SocketKind. */
+enum socket_kind {
+	KIND_TCP,
+	KIND_UDP,
+	KIND_PING,
+	KIND_PING6,
+	KIND_RAW_ICMP,
+	KIND_RAW_ICMP6,
+	KIND_RAW,
+	KIND_PACKET,
+	KIND_SCTP_STREAM,
+	KIND_SCTP_SEQPACKET,
+	KIND_DCCP,
+	KIND_STREAM,
+	KIND_DGRAM,
+	KIND_RDM,
+	KIND_SEQPACKET,
+	KIND_OTHER,
+	SOCKET_KINDS,
 };
 
 /* Strings follow the event's tail in this order: those of the tail, then program, parent program and container. */
@@ -305,9 +340,21 @@ struct capability_event {
 	__u32 capability; /* include/uapi/linux/capability.h */
 };
 
+struct socket_event {
+	__u16 family;	      /* AF_* */
+	__u16 type;	      /* SOCK_* */
+	__u16 protocol;	      /* IPPROTO_*, or the family's own */
+	__u16 address_family; /* AF_INET or AF_INET6; 0: the access has no address of these families */
+	__u16 port;
+	__u16 reserved;
+	__u32 descriptor; /* PREEXISTING_FILE: the descriptor's number */
+	__u8 address[16]; /* in network order; the first four bytes for AF_INET */
+};
+
 union event_tail {
 	struct path_event path;
 	struct capability_event capability;
+	struct socket_event socket;
 };
 
 /* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */

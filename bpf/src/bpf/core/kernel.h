@@ -181,10 +181,24 @@ struct iattr {
 	unsigned int ia_valid;
 };
 
-struct sock;
+struct sock_common {
+	unsigned short skc_family;
+	unsigned char skc_state;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_type;
+	__u16 sk_protocol;
+};
 
 struct socket {
 	struct sock *sk;
+};
+
+struct msghdr {
+	void *msg_name; /* copied from user memory */
+	int msg_namelen;
 };
 
 struct unix_sock {

@@ -5,6 +5,12 @@
 
 #include "core/scope.bpf.h"
 
+/* Returns where a domain's keyed tables are, 0 if it has none. */
+static __always_inline const struct image_keyed *keyed_tables(const struct scope *scope)
+{
+	return scope->rules->keyed ? (void *)word(scope->image, scope->rules->keyed) : 0;
+}
+
 static __always_inline __u32 decision_for_subject(const struct scope *scope, __u32 table, __u32 subject, __u32 number)
 {
 	__u64 *row = subject == SUBJECT_CONFLICT ? 0 : word(scope->image, table + subject), *decisions = 0;

@@ -17,6 +17,7 @@
 struct borrowing {
 	struct scope own, other; /* equal except for the subject */
 	__u32 decision;		 /* 0: no right can be borrowed */
+	__u32 table;		 /* the keyed table that is compared */
 };
 
 /* Compares one object class: whether `other` may do something that `own` is refused. */
@@ -36,16 +37,29 @@ static long compare_rights(__u32 class, struct borrowing *borrowing)
 	return 1;
 }
 
-/* Compares one capability. */
-static long compare_capabilities(__u32 capability, struct borrowing *borrowing)
+/* Compares the decisions on one number. */
+static long compare_numbers(__u32 number, struct borrowing *borrowing)
 {
-	__u32 table = borrowing->own.rules->capabilities;
-	__u32 own = keyed_decision(&borrowing->own, table, capability);
+	__u32 own = keyed_decision(&borrowing->own, borrowing->table, number);
 
-	if (!blocks(own) || blocks(keyed_decision(&borrowing->other, table, capability)))
+	if (!blocks(own) || blocks(keyed_decision(&borrowing->other, borrowing->table, number)))
 		return 0;
 	borrowing->decision = own;
 	return 1;
+}
+
+static __always_inline void compare_tables(struct borrowing *borrowing)
+{
+	const struct image_keyed *tables = keyed_tables(&borrowing->own);
+
+	if (!tables)
+		return;
+	borrowing->table = tables->capabilities;
+	if (borrowing->table)
+		bpf_loop(CAPABILITY_BITS, compare_numbers, borrowing, 0);
+	borrowing->table = tables->network;
+	if (!borrowing->decision && borrowing->table)
+		bpf_loop(SOCKET_KINDS, compare_numbers, borrowing, 0);
 }
 
 /*
@@ -62,8 +76,8 @@ static __noinline int judge_borrowing(struct scope *scope, struct scratch *scrat
 		borrowing.decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 	else if (own != other)
 		bpf_loop(scope->rules->object_count, compare_rights, &borrowing, 0);
-	if (!borrowing.decision && own != other && scope->rules->capabilities)
-		bpf_loop(CAPABILITY_BITS, compare_capabilities, &borrowing, 0);
+	if (!borrowing.decision && own != other)
+		compare_tables(&borrowing);
 	if (!borrowing.decision)
 		return 0;
 	note_refusal(&scratch->access, scope->domain, VERDICT_BLOCK, borrowing.decision);

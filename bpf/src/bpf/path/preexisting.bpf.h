@@ -8,6 +8,8 @@
 #ifndef ARMOR_PREEXISTING_H
 #define ARMOR_PREEXISTING_H
 
+#include "core/keyed.bpf.h"
+#include "network/kind.bpf.h"
 #include "path/answer.bpf.h"
 #include "path/check.bpf.h"
 
@@ -19,6 +21,48 @@ static __always_inline bool is_entering(struct task_struct *task)
 /* Stands for a mapping in place of a descriptor's number. */
 #define A_MAPPING ~0u
 
+/* Finds what is wanted, and the class of the program by which a handle was obtained. */
+static __always_inline void find_holder(struct scope *scope, struct scratch *scratch, __u64 task)
+{
+	__u32 subject;
+
+	if (scope->rules->flags & DOMAIN_SUBJECTS)
+		want_program(scratch, PROGRAM, task);
+	find_wanted(scope, scratch);
+	if (scope->rules->flags & DOMAIN_SUBJECTS) {
+		subject = subject_found(&scratch->access.program);
+		if (subject != SUBJECT_TORN)
+			set_subject(scope, subject);
+	}
+}
+
+/* The same as judge_preexisting(), for a socket. */
+static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scratch *scratch, __u64 sock,
+						 __u32 descriptor)
+{
+	struct socket_event *event = &scratch->access.tail.socket;
+	const struct image_keyed *tables = keyed_tables(scope);
+	__u32 decision, kind, length;
+
+	event->family = FIELD(sock, sock, __sk_common.skc_family);
+	event->type = FIELD(sock, sock, sk_type);
+	event->protocol = FIELD(sock, sock, sk_protocol);
+	event->address_family = 0;
+	event->descriptor = descriptor;
+	kind = kind_of_socket(event->family, event->type, event->protocol);
+	if (kind == NO_KIND || !tables || !tables->network)
+		return 0;
+	scratch->find_count = 0;
+	find_holder(scope, scratch, scratch->access.task);
+	decision = keyed_decision(scope, tables->network, kind);
+	if (!blocks(decision))
+		return 0;
+	scratch->access.kind = EVENT_SOCKET;
+	note_decision(scope, &scratch->access, decision);
+	length = write_event(scratch);
+	return length > EVENT_STRINGS ? 0 : __builtin_offsetof(struct event, strings) + length;
+}
+
 /*
  * Writes the event about an access that would be refused. Returns its length, 0 if it would not be refused.
  * Iterators decide this themselves, because the kernel replaces no function of theirs (check_attach_btf_id,
@@ -29,18 +73,11 @@ static __noinline __u32 judge_preexisting(struct scope *scope, struct scratch *s
 {
 	struct name *name = &scratch->access.name;
 	struct task_struct *task = (void *)scratch->access.task;
-	__u32 permissions = scratch->question.permissions, decision, subject, length;
+	__u32 permissions = scratch->question.permissions, decision, length;
 
 	scratch->find_count = 0;
 	want_object(scratch, NAME);
-	if (scope->rules->flags & DOMAIN_SUBJECTS)
-		want_program(scratch, PROGRAM, (__u64)obtained_by);
-	find_wanted(scope, scratch);
-	if (scope->rules->flags & DOMAIN_SUBJECTS) {
-		subject = subject_found(&scratch->access.program);
-		if (subject != SUBJECT_TORN)
-			set_subject(scope, subject);
-	}
+	find_holder(scope, scratch, (__u64)obtained_by);
 	if (name->outcome != FIND_NAMES || silently_allowed(scope, &name->classes, permissions))
 		return 0;
 	decision = decide(scope, scratch, &name->classes, permissions, owns(task, inode));
@@ -67,6 +104,7 @@ static __noinline int show_preexisting(struct seq_file *seq, struct task_struct 
 	struct task_struct *obtained_by = PLAIN(task);
 	struct scratch *scratch;
 	struct scope scope;
+	__u64 sock;
 	__u32 length;
 
 	/* If the dentry has another inode, the file is a layer's, opened by the overlay's path. */
@@ -83,8 +121,13 @@ static __noinline int show_preexisting(struct seq_file *seq, struct task_struct 
 	/* This program was started by another one, of which only the parent process is left. */
 	if (permissions == 1u << EXEC)
 		obtained_by = ADDRESS(task_struct, task, real_parent);
-	length = judge_preexisting(&scope, scratch, inode, obtained_by);
-	scratch->event.tail.path.descriptor = descriptor;
+	sock = sock_of_file((__u64)PLAIN(file));
+	if (sock) {
+		length = judge_preexisting_socket(&scope, scratch, sock, descriptor);
+	} else {
+		length = judge_preexisting(&scope, scratch, inode, obtained_by);
+		scratch->event.tail.path.descriptor = descriptor;
+	}
 	if (length > sizeof(struct event))
 		length = 0;
 	/* Otherwise clang compares another copy of it, as in append_path(). */

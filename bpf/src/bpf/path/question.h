@@ -17,7 +17,7 @@ struct access {
 	__u64 other;		  /* address of the task that the access is about instead of a name; 0: none */
 	char object[OBJECT_NAME]; /* text for an object that has no path; empty: none */
 	__u32 kind;		  /* enum event_kind */
-	__u32 number;		  /* the object, if the kind's objects are numbers */
+	union event_tail tail;	  /* what the event says of its object, if that has no path */
 	union {
 		struct {
 			struct name name;

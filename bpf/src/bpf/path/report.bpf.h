@@ -146,10 +146,10 @@ __noinline __u32 write_event(struct scratch *scratch)
 	event->header.hook = access->hook;
 	bpf_core_read(&event->header.comm, sizeof(event->header.comm), &task->comm);
 
-	if (access->kind == EVENT_CAPABILITY)
-		event->tail.capability.capability = access->number;
-	else
+	if (access->kind == EVENT_PATH)
 		length = write_path_tail(scratch);
+	else
+		event->tail = access->tail;
 	event->header.program_length = append_program(scratch, length, task);
 	length += event->header.program_length;
 	event->header.parent_program_length = append_program(scratch, length, parent);

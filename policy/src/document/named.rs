@@ -1,0 +1,75 @@
+//! Reads lists whose entries name what they are about, as `capability: net_raw` does, one name or several with commas
+//! between them.
+
+use super::diagnostics::Sink;
+use super::fields::{Fields, nearest};
+use super::rules::{COMMON, Inherited, read_sources};
+use super::yaml::Node;
+use crate::model::{Rule, RuleBody};
+
+/// A `List` says how such a list is written.
+pub(crate) struct List {
+    /// The name of the section.
+    pub(crate) section: &'static str,
+    /// The name of the list in the section.
+    pub(crate) list: &'static str,
+    /// The name of the field that has the names. It is also what messages call one of them.
+    pub(crate) field: &'static str,
+    /// What the field says, for messages.
+    pub(crate) about: &'static str,
+    /// Fields of an entry that are refused, and why.
+    pub(crate) refused: &'static [(&'static str, &'static str)],
+    /// Other lists of the section that are refused, and why.
+    pub(crate) other_lists: &'static [(&'static str, &'static str)],
+}
+
+/// Reads a section that has one such list. Each name makes a rule with the body that `body` returns for it, `None` for
+/// a name that is none of `names`.
+pub(crate) fn read(
+    of: &List,
+    node: &Node<'_>,
+    above: &Inherited,
+    rules: &mut Vec<Rule>,
+    sink: &mut Sink,
+    names: &[&str],
+    body: impl Fn(&str) -> Option<RuleBody>,
+) {
+    let Some(fields) = Fields::new(node, of.section, sink) else { return };
+    fields.only(&[&[of.list][..], &COMMON[..]].concat(), of.other_lists, sink);
+    let inherited = above.or_own(&fields, sink);
+    let has_other = of.other_lists.iter().any(|(list, _)| fields.get(list).is_some());
+    if fields.get(of.list).is_none() && !has_other {
+        sink.error(node.at, format!("`{}` has no rules", of.section), format!("add {}", of.list));
+    }
+    for node in fields.list(of.list, sink) {
+        read_entry(of, node, &inherited, rules, sink, names, &body);
+    }
+}
+
+/// Reads one entry, which is a rule for each name.
+fn read_entry(
+    of: &List,
+    node: &Node<'_>,
+    above: &Inherited,
+    rules: &mut Vec<Rule>,
+    sink: &mut Sink,
+    names: &[&str],
+    body: impl Fn(&str) -> Option<RuleBody>,
+) {
+    let Some(fields) = Fields::new(node, &format!("an entry of {}", of.list), sink) else { return };
+    fields.only(&[&COMMON[..], &[of.field, "fromSource"]].concat(), of.refused, sink);
+    let own = above.or_own(&fields, sink);
+    let sources = read_sources(&fields, sink);
+    let Some(list) = fields.required_string(of.field, of.about, sink) else { return };
+    for name in list.text.split(',').map(str::trim) {
+        if let Some(body) = body(name) {
+            rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
+        } else {
+            let help = match nearest(name, names) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("known: {}", names.join(", ")),
+            };
+            sink.error(list.at, format!("{} `{name}` is not known", of.field), help);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Compiles the rules for networks to the table that decides the use of sockets.
+
+use super::model::SocketKind;
+use crate::keyed::KeyedTable;
+use crate::model::Rule;
+use crate::precedence::rules::Rules;
+use crate::precedence::subjects::Subjects;
+
+pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> KeyedTable {
+    let of_rule = |rule: &Rule| {
+        let protocol = rule.body.as_network()?.protocol;
+        Some((protocol.specificity(), protocol.kinds().iter().map(|kind| *kind as usize).collect()))
+    };
+    KeyedTable::compile(rules, subjects, SocketKind::ALL.len(), of_rule)
+}

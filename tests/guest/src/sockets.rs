@@ -1,0 +1,190 @@
+//! Ways to get and to use a socket.
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::{access, other, uring};
+
+pub const USAGE: &str = "
+SOCKET is FAMILY:TYPE:PROTOCOL, each by name or number, as inet:stream:tcp or inet6:dgram:0; ADDRESS is 127.0.0.1:80 or [::1]:80
+  socket SOCKET                    makes it                     uring-socket SOCKET   the same by io_uring
+  with-socket FD SOCKET PROGRAM...    makes it as FD and starts PROGRAM, which inherits it
+  offer-socket PATH SOCKET         serves its descriptor once, in the background
+  fd-connect FD ADDRESS    fd-uring-connect FD ADDRESS    fd-bind FD ADDRESS    fd-listen FD    fd-accept FD
+  fd-send FD ADDRESS       fd-send-many FD ADDRESS        fd-fastopen FD ADDRESS
+  getfd-connect PID FD ADDRESS     takes PID's descriptor and connects it
+";
+
+/// Does what the words say; `None` if it is none of the methods here.
+pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
+    Some(match words {
+        ["socket", socket] => make(socket).map(drop),
+        ["uring-socket", socket] => parsed(socket)
+            .and_then(|[family, kind, protocol]| Ok(uring::socket(family, kind, protocol).map(drop)?)),
+        ["with-socket", fd, socket, program, rest @ ..] => with_socket(fd, socket, program, rest),
+        ["offer-socket", path, socket] => make(socket).and_then(|socket| access::offer(path, &socket)),
+        ["fd-connect", fd, address] => number(fd).and_then(|fd| connect(fd, address)),
+        ["fd-uring-connect", fd, address] => uring_connect(fd, address),
+        ["fd-bind", fd, address] => number(fd).and_then(|fd| bind(fd, address)),
+        // SAFETY: only numbers are passed.
+        ["fd-listen", fd] => number(fd).and_then(|fd| check(unsafe { libc::listen(fd, 1) })),
+        ["fd-accept", fd] => number(fd).and_then(accept),
+        ["fd-send", fd, address] => number(fd).and_then(|fd| send(fd, address, 0)),
+        ["fd-send-many", fd, address] => number(fd).and_then(|fd| send_many(fd, address)),
+        ["fd-fastopen", fd, address] => number(fd).and_then(|fd| send(fd, address, libc::MSG_FASTOPEN)),
+        ["getfd-connect", pid, fd, address] => {
+            other::getfd(pid, fd).and_then(|socket| connect(socket.as_raw_fd(), address))
+        }
+        _ => return None,
+    })
+}
+
+fn number(text: &str) -> anyhow::Result<i32> {
+    text.parse().with_context(|| format!("'{text}' is no number"))
+}
+
+fn check(result: i32) -> anyhow::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
+}
+
+/// Returns family, type and protocol.
+fn parsed(socket: &str) -> anyhow::Result<[i32; 3]> {
+    const NAMES: [(&str, i32); 24] = [
+        ("inet", libc::AF_INET),
+        ("inet6", libc::AF_INET6),
+        ("unix", libc::AF_UNIX),
+        ("netlink", libc::AF_NETLINK),
+        ("packet", libc::AF_PACKET),
+        ("vsock", libc::AF_VSOCK),
+        ("xdp", libc::AF_XDP),
+        ("alg", libc::AF_ALG),
+        ("smc", 43),
+        ("rxrpc", 33),
+        ("stream", libc::SOCK_STREAM),
+        ("dgram", libc::SOCK_DGRAM),
+        ("raw", libc::SOCK_RAW),
+        ("seqpacket", libc::SOCK_SEQPACKET),
+        ("old", 10),
+        ("tcp", libc::IPPROTO_TCP),
+        ("udp", libc::IPPROTO_UDP),
+        ("udplite", libc::IPPROTO_UDPLITE),
+        ("icmp", libc::IPPROTO_ICMP),
+        ("icmpv6", libc::IPPROTO_ICMPV6),
+        ("sctp", libc::IPPROTO_SCTP),
+        ("mptcp", libc::IPPROTO_MPTCP),
+        ("rawip", libc::IPPROTO_RAW),
+        ("dccp", libc::SOCK_DCCP),
+    ];
+    let named = |word: &str| match NAMES.iter().find(|(name, _)| *name == word) {
+        Some((_, number)) => Ok(*number),
+        None => number(word),
+    };
+    match *socket.split(':').collect::<Vec<_>>().as_slice() {
+        [family, kind, protocol] => Ok([named(family)?, named(kind)?, named(protocol)?]),
+        _ => bail!("'{socket}' is not FAMILY:TYPE:PROTOCOL"),
+    }
+}
+
+fn make(socket: &str) -> anyhow::Result<OwnedFd> {
+    let [family, kind, protocol] = parsed(socket)?;
+    // SAFETY: only numbers are passed.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    check(fd)?;
+    // SAFETY: the kernel just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn with_socket(fd: &str, socket: &str, program: &str, rest: &[&str]) -> anyhow::Result<()> {
+    let socket = make(socket)?;
+    // SAFETY: the case names a number that nothing in this process uses.
+    check(unsafe { libc::dup2(socket.as_raw_fd(), number(fd)?) })?;
+    Err(Command::new(program).args(rest).exec().into())
+}
+
+/// Returns an address as the kernel has it, and its length.
+fn address(text: &str) -> anyhow::Result<(libc::sockaddr_storage, libc::socklen_t)> {
+    // SAFETY: all zeros are a valid value.
+    let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
+    let place = &raw mut storage;
+    let length = match text.parse().with_context(|| format!("'{text}' is no address"))? {
+        SocketAddr::V4(address) => {
+            // SAFETY: every address fits into the storage, which is aligned for it.
+            let to = unsafe { &mut *place.cast::<libc::sockaddr_in>() };
+            to.sin_family = libc::AF_INET as u16;
+            to.sin_port = address.port().to_be();
+            to.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(address) => {
+            // SAFETY: as above.
+            let to = unsafe { &mut *place.cast::<libc::sockaddr_in6>() };
+            to.sin6_family = libc::AF_INET6 as u16;
+            to.sin6_port = address.port().to_be();
+            to.sin6_addr.s6_addr = address.ip().octets();
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    Ok((storage, length as libc::socklen_t))
+}
+
+fn connect(fd: i32, to: &str) -> anyhow::Result<()> {
+    let (address, length) = address(to)?;
+    // SAFETY: the address is as long as said.
+    check(unsafe { libc::connect(fd, (&raw const address).cast(), length) })
+}
+
+fn uring_connect(fd: &str, to: &str) -> anyhow::Result<()> {
+    let (address, length) = address(to)?;
+    Ok(uring::connect(number(fd)?, (&raw const address).cast(), length)?)
+}
+
+fn bind(fd: i32, at: &str) -> anyhow::Result<()> {
+    let (address, length) = address(at)?;
+    // SAFETY: the address is as long as said.
+    check(unsafe { libc::bind(fd, (&raw const address).cast(), length) })
+}
+
+/// Accepts without waiting for somebody who connects.
+fn accept(fd: i32) -> anyhow::Result<()> {
+    // SAFETY: only numbers are passed.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) })?;
+    // SAFETY: no address is asked for.
+    check(unsafe { libc::accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) })
+}
+
+fn send(fd: i32, to: &str, flags: i32) -> anyhow::Result<()> {
+    let (address, length) = address(to)?;
+    // SAFETY: address and text are as long as said.
+    let sent =
+        unsafe { libc::sendto(fd, c"x".as_ptr().cast(), 1, flags, (&raw const address).cast(), length) };
+    check(sent as i32)
+}
+
+/// Sends two messages with one call, the second to the address: the first one goes to this machine's discard port.
+fn send_many(fd: i32, to: &str) -> anyhow::Result<()> {
+    let (good, good_length) = address("127.0.0.1:9")?;
+    let (bad, bad_length) = address(to)?;
+    let mut text = libc::iovec { iov_base: c"x".as_ptr().cast_mut().cast(), iov_len: 1 };
+    let mut message = |address: &libc::sockaddr_storage, length: libc::socklen_t| {
+        // SAFETY: all zeros are a valid value.
+        let mut message: libc::mmsghdr = unsafe { zeroed() };
+        message.msg_hdr.msg_name = (&raw const *address).cast_mut().cast();
+        message.msg_hdr.msg_namelen = length;
+        message.msg_hdr.msg_iov = &raw mut text;
+        message.msg_hdr.msg_iovlen = 1;
+        message
+    };
+    let mut messages = [message(&good, good_length), message(&bad, bad_length)];
+    // SAFETY: there are two messages, whose parts outlive the call.
+    match unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), 2, 0) } {
+        2 => Ok(()),
+        1 => send(fd, to, 0),
+        failed => check(failed),
+    }
+}
