@@ -21,20 +21,19 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use armor_policy::escaped_path;
 use libbpf_rs::skel::{OpenSkel, Skel};
-use libbpf_rs::{Link, MapCore, MapHandle, Program};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
 
 use crate::bpffs::{entries, is_directory};
 use crate::enforcer::is_on_demand;
 use crate::error::{BpfError, pin_error};
 use crate::iterator::ITERATORS;
-use crate::judge::Function;
-use crate::raw;
 use crate::skeleton::{ArmorSkel, OpenArmorSkel};
 
 /// Name of this version. It stands for exactly one object.
@@ -47,6 +46,8 @@ pub(crate) const HALF_MADE: &str = "new-";
 const HASH_DIGITS: usize = 16;
 /// Maximum number of versions that are set aside at a time.
 const MAX_ASIDE: usize = 16;
+/// The map with the digest of the pins' names.
+const PINNED: &str = "pinned";
 /// Maps that say which task and which container is in which domain. A new version goes on using them, as long
 /// as type, key size and value size are the same.
 const LABELS: [&str; 4] = ["labels", "containers", "entrances", "bounding_sets"];
@@ -88,33 +89,40 @@ pub(crate) fn pin(
             link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         }
     }
+    let pinned = &skeleton.maps.pinned;
+    pinned
+        .update(&0u32.to_ne_bytes(), &digest(&new)?.to_ne_bytes(), MapFlags::ANY)
+        .map_err(|source| BpfError::Map { map: PINNED, source })?;
     let complete = directory.join(VERSION);
     fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
 }
 
-/// Returns whether everything that enforces is pinned in a version's directory: the links of these programs,
-/// a judge's link for each of them that calls it, and the programs that are not always attached.
-pub(crate) fn are_whole(pins: &Path, programs: &[OsString]) -> Result<bool, BpfError> {
-    let mut function = None;
-    for name in programs {
-        let on_demand = is_on_demand(name);
-        let path = pins.join(if on_demand { "programs" } else { "links" }).join(name);
-        if !path.exists() {
-            return Ok(false);
-        }
-        let of_link = || Program::fd_from_id(Link::open(&path)?.info()?.prog_id);
-        let program =
-            if on_demand { raw::pinned_program(&path) } else { of_link().map_err(io::Error::other) };
-        let program = program.map_err(|source| pin_error(&path, source))?;
-        let function = match &function {
-            Some(function) => function,
-            None => function.insert(Function::of(program.as_fd())?),
-        };
-        if function.is_called_by(program.as_fd())? && !pins.join("judges").join(name).exists() {
-            return Ok(false);
-        }
+/// Returns whether every pin that [`pin`] made below a version's directory is still there.
+pub(crate) fn are_whole(pins: &Path) -> Result<bool, BpfError> {
+    let path = pins.join("maps").join(PINNED);
+    if !path.exists() || ["links", "judges", "programs"].iter().any(|of| !is_directory(&pins.join(of))) {
+        return Ok(false);
     }
-    Ok(ITERATORS.iter().all(|iterator| pins.join("programs").join(iterator).exists()))
+    let failed = |source| BpfError::Map { map: PINNED, source };
+    let map = MapHandle::from_pinned_path(&path).map_err(failed)?;
+    let known = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
+    Ok(known == Some(digest(pins)?.to_ne_bytes().to_vec()))
+}
+
+/// Returns a digest of the names of all pins of programs and links, without the links of programs that are attached
+/// on demand.
+fn digest(pins: &Path) -> Result<u64, BpfError> {
+    let mut hasher = DefaultHasher::new();
+    for directory in ["links", "judges", "programs"] {
+        let mut names: Vec<OsString> = entries(&pins.join(directory))?
+            .iter()
+            .filter_map(|pin| Some(pin.file_name()?.to_owned()))
+            .collect();
+        names.retain(|name| directory != "links" || !is_on_demand(name));
+        names.sort_unstable();
+        names.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
 }
 
 /// Renames this version's directory to that of another version, whose labels the next one goes on using.

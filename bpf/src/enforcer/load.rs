@@ -41,7 +41,7 @@ impl Enforcer {
         if !pins.is_dir() {
             return Self::load(Some(directory));
         }
-        if pins::are_whole(&pins, &hook_programs()?)? {
+        if pins::are_whole(&pins)? {
             return Self::take_over(directory, &pins);
         }
         tracing::warn!("{}: pins are gone from there: the programs are loaded anew", escaped_path(&pins));
@@ -161,15 +161,6 @@ pub(crate) fn open(object: &mut MaybeUninit<OpenObject>) -> Result<OpenArmorSkel
     let mut skeleton = ArmorSkelBuilder::default().open(object).map_err(BpfError::load)?;
     hooks::choose(&mut skeleton)?;
     Ok(skeleton)
-}
-
-/// Returns the names of the programs for this kernel's hooks.
-fn hook_programs() -> Result<Vec<OsString>, BpfError> {
-    let mut object = MaybeUninit::uninit();
-    let skeleton = open(&mut object)?;
-    let programs = skeleton.open_object().progs().filter(|program| program.autoload());
-    let names = programs.map(|program| program.name().to_owned());
-    Ok(names.filter(|name| ITERATORS.iter().all(|iterator| name != iterator)).collect())
 }
 
 fn pinned_or_loaded(skeleton: &ArmorSkel<'_>, name: &'static str) -> Result<MapHandle, BpfError> {

@@ -63,7 +63,7 @@ pub fn build(bundled: &[BundledPolicy], root: &Root) -> Result<CompiledPolicies,
 
 /// Warns if `readOnly` cannot protect a file's flags and project id on this kernel.
 pub(super) fn warn_of_flags(policies: &[&Policy]) {
-    if !armor_bpf::sees_file_attributes() && path_rules(policies).any(|rule| rule.read_only) {
+    if path_rules(policies).any(|rule| rule.read_only) && !armor_bpf::sees_file_attributes() {
         tracing::warn!("flags and project ids of files are {}", FLAGS_UNSEEN);
     }
 }

@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::hint::black_box;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ const COUNT: usize = 2000;
 /// Instructions that are spent before the measurement: the first ones after boot warm caches of the emulated
 /// kernel.
 const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Address and port of the measured sockets: this machine, and any.
+const LOOPBACK: &str = "127.0.0.1:0";
 
 const REPETITIONS: usize = 7;
 /// Number of operations measured at a time, for those that can be done only once per file.
@@ -102,6 +106,15 @@ pub fn print_policy(rules: usize) {
     for rule in 0..rules.div_ceil(2) {
         println!("    - {{path: /usr/bin/forbidden-{rule}}}");
     }
+    for (section, list, field, names) in [
+        ("network", "matchProtocols", "protocol", ["sctp", "dccp", "rdm", "packet"]),
+        ("capabilities", "matchCapabilities", "capability", ["sys_time", "sys_boot", "mac_admin", "lease"]),
+    ] {
+        println!("  {section}:\n    {list}:");
+        for rule in 0..rules {
+            println!("    - {{{field}: {}}}", names[rule % names.len()]);
+        }
+    }
 }
 
 /// Prints one line `NAME INSTRUCTIONS` for each operation.
@@ -120,17 +133,15 @@ pub fn measure() -> anyhow::Result<()> {
 
     let target = &files[0];
     let data = File::options().write(true).read(true).open(target)?;
-    let repeat =
-        |work: &dyn Fn() -> anyhow::Result<()>| least(REPETITIONS, || (0..COUNT).try_for_each(|_| work()));
-    print("pwrite", repeat(&|| Ok(data.write_all_at(b"x", 0)?))?, COUNT);
-    print("pread", repeat(&|| Ok(data.read_exact_at(&mut [0], 0)?))?, COUNT);
+    print("pwrite", repeated(&|| Ok(data.write_all_at(b"x", 0)?))?, COUNT);
+    print("pread", repeated(&|| Ok(data.read_exact_at(&mut [0], 0)?))?, COUNT);
     let stat = || {
         black_box(fs::metadata(target)?);
         Ok(())
     };
-    print("stat", repeat(&stat)?, COUNT);
+    print("stat", repeated(&stat)?, COUNT);
     let times = || Ok(rustix::fs::utimensat(CWD, target, &NOW, AtFlags::empty())?);
-    print("times", repeat(&times)?, COUNT);
+    print("times", repeated(&times)?, COUNT);
     // A named datagram socket, as programs write their logs to.
     let name = Path::new(FILES).join("log");
     let _ = fs::remove_file(&name);
@@ -140,12 +151,13 @@ pub fn measure() -> anyhow::Result<()> {
         log.recv(&mut [0])?;
         Ok(())
     };
-    print("datagram", repeat(&datagram)?, COUNT);
+    print("datagram", repeated(&datagram)?, COUNT);
     let socket = || {
         rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
         Ok(())
     };
-    print("socket", repeat(&socket)?, COUNT);
+    print("socket", repeated(&socket)?, COUNT);
+    measure_network()?;
     let start = |path: PathBuf| {
         let status = Command::new(&path).status()?;
         anyhow::ensure!(status.success(), "{}: {status}", path.display());
@@ -157,6 +169,44 @@ pub fn measure() -> anyhow::Result<()> {
     print("exec-first", least(STARTS, || programs.next().map_or(Ok(()), start))?, 1);
     print("exec", least(STARTS, || start(program(0)))?, 1);
     Ok(())
+}
+
+/// Measures sockets of this machine's own network.
+fn measure_network() -> anyhow::Result<()> {
+    let (server, client) = (UdpSocket::bind(LOOPBACK)?, UdpSocket::bind(LOOPBACK)?);
+    let at = server.local_addr()?;
+    let unconnected = UdpSocket::bind(LOOPBACK)?;
+    let sendto = || {
+        unconnected.send_to(b"x", at)?;
+        server.recv(&mut [0])?;
+        Ok(())
+    };
+    print("sendto", repeated(&sendto)?, COUNT);
+    print("connect-udp", repeated(&|| Ok(client.connect(at)?))?, COUNT);
+    let send = || {
+        client.send(b"x")?;
+        server.recv(&mut [0])?;
+        Ok(())
+    };
+    print("send", repeated(&send)?, COUNT);
+    print("bind", repeated(&|| Ok(UdpSocket::bind(LOOPBACK).map(drop)?))?, COUNT);
+    let listener = TcpListener::bind(LOOPBACK)?;
+    let at = listener.local_addr()?;
+    // A connection that is reset leaves nothing behind.
+    let connect = || {
+        let stream = TcpStream::connect(at)?;
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+        drop(stream);
+        listener.accept()?;
+        Ok(())
+    };
+    print("connect-tcp", repeated(&connect)?, COUNT);
+    Ok(())
+}
+
+/// Returns the shortest time of [`COUNT`] times the work.
+fn repeated(work: &dyn Fn() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+    least(REPETITIONS, || (0..COUNT).try_for_each(|_| work()))
 }
 
 /// Returns the shortest time of some repetitions, since a timer interrupt may fall into any of them.

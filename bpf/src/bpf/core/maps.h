@@ -90,6 +90,14 @@ struct {
 	__type(value, __u32);
 } guarded_devices SEC(".maps");
 
+/* A digest of the pins' names, which the agent writes once all are made, and no program reads. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} pinned SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);

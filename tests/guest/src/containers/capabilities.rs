@@ -7,29 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use armor_bpf::{Enforcer, Event};
-use armor_policy::Domain;
 
-use super::node::{Node, POLICY, compiled};
+use super::node::{Node, with_rules};
 use super::process::{Before, Entry, ITSELF, start};
 use crate::run::PROGRAMS;
 
 const RULES: &str =
     "capabilities: {matchCapabilities: [{capability: 'sys_admin,chown,dac_override,sys_chroot'}]}";
 const CHROOT: [&str; 4] = ["/usr/sbin/chroot", "/", "/usr/bin/sh", "-c"];
-
-/// Has other rules for all containers until the test ends.
-fn with_rules(
-    node: &mut Node,
-    spec: &str,
-    test: impl FnOnce(&mut Node) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let (head, _) = POLICY.split_once("  process:").context("no process section")?;
-    let before: Domain = std::mem::replace(&mut node.domain, compiled(&format!("{head}  {spec}\n"))?);
-    let outcome = node.swap().and_then(|()| test(node));
-    node.domain = before;
-    node.swap()?;
-    outcome
-}
 
 /// What an overlay does in its layers is done with the rights of who mounted it, and is no use of the
 /// container's. Credentials that a task of the container registered earlier are the container's.

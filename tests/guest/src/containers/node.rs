@@ -153,3 +153,17 @@ pub(super) fn compiled(policy: &str) -> anyhow::Result<Domain> {
     let policies = armor_policy::parse("containers", policy)?;
     Ok(compile(&[PolicySet::of(&policies)], &Links::new())?)
 }
+
+/// Has other rules for all containers until the test ends.
+pub(super) fn with_rules(
+    node: &mut Node,
+    spec: &str,
+    test: impl FnOnce(&mut Node) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (head, _) = POLICY.split_once("  process:").context("no process section")?;
+    let before: Domain = std::mem::replace(&mut node.domain, compiled(&format!("{head}  {spec}\n"))?);
+    let outcome = node.swap().and_then(|()| test(node));
+    node.domain = before;
+    node.swap()?;
+    outcome
+}
