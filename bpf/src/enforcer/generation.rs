@@ -43,8 +43,8 @@ impl Enforcer {
         // uses those of earlier generations.
         let last = self.generation;
         self.generation = generation.id;
-        self.forget_linked_files_before(last)?;
-        self.detach_beyond(generation)
+        self.detach_beyond(generation);
+        self.forget_linked_files_before(last)
     }
 
     fn name_linked_files(

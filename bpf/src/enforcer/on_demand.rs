@@ -116,10 +116,14 @@ impl Enforcer {
         Ok(())
     }
 
-    /// Detaches what the live generation does not need.
-    pub(super) fn detach_beyond(&mut self, live: &Generation<'_>) -> Result<(), BpfError> {
-        let mut unneeded = self.on_demand.iter_mut().filter(|of| of.is_attached() && !is_needed(of, live));
-        unneeded.try_for_each(OnDemand::detach)
+    /// Detaches what the live generation does not need. What cannot be detached costs time alone, and is tried again
+    /// at the next swap.
+    pub(super) fn detach_beyond(&mut self, live: &Generation<'_>) {
+        for program in self.on_demand.iter_mut().filter(|of| of.is_attached() && !is_needed(of, live)) {
+            if let Err(error) = program.detach() {
+                tracing::warn!("program {} stays attached though no rules need it: {error}", program.name);
+            }
+        }
     }
 }
 

@@ -130,12 +130,12 @@ static __always_inline int enter_container(struct task_struct *task)
 		return 0;
 	if (domain != UNIDENTIFIED_DOMAIN) {
 		record_entry_root(task, domain);
-		note_bounding_set(task, domain);
 	} else {
 		if (!has_rules(UNIDENTIFIED_DOMAIN) || may_be_the_agents(task))
 			return 0;
 		count(COUNT_UNIDENTIFIED);
 	}
+	note_bounding_set(task, domain);
 	label = set_domain(task, domain);
 	if (!label)
 		return -EACCES;
@@ -177,6 +177,7 @@ static __always_inline int show_labelled(struct seq_file *seq, struct task_struc
 			return 0;
 		}
 		labelled.domain = UNIDENTIFIED_DOMAIN;
+		note_bounding_set(task, UNIDENTIFIED_DOMAIN);
 		bpf_seq_write(seq, &labelled, sizeof(labelled));
 		return 0;
 	}
