@@ -13,7 +13,7 @@ use crate::error::BpfError;
 use crate::event::Events;
 use crate::iterator::{Iterator, SETTLE};
 use crate::pins::{has_same_abi, other_versions, remove};
-use crate::raw::pinned_program;
+use crate::raw;
 
 /// Returns what other versions, whose programs have ended, have left unreported.
 pub(crate) fn leftovers(directory: &Path) -> Result<Vec<Leftover>, BpfError> {
@@ -39,7 +39,7 @@ impl Leftover {
         if !pin.exists() {
             return Ok(());
         }
-        let run = || io::copy(&mut Iterator::of(pinned_program(&pin)?.as_fd())?.start()?, &mut io::sink());
+        let run = || io::copy(&mut Iterator::of(raw::pinned(&pin)?.as_fd())?.start()?, &mut io::sink());
         run().map(drop).map_err(|source| BpfError::Iterator { source })
     }
 

@@ -39,7 +39,7 @@ pub use bpffs::{cannot_be_made, require_bpffs};
 pub use container::ContainerId;
 pub use counters::Counters;
 pub use detach::{Detached, detach, is_pinned};
-pub use enforcer::{Enforcer, Labelled, Labeller};
+pub use enforcer::{Enforcer, Labelled, Labeller, exempt_from_pinned};
 pub use error::BpfError;
 pub use event::{Access, Event, Events, Guard, Hook, PathAccess, SocketAccess, Task};
 pub use hooks::sees_file_attributes;

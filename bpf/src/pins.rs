@@ -19,7 +19,7 @@
 //! - An entry with any other name is somebody else's, and stays as it is.
 //! - Nothing is created on any other filesystem.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -46,6 +46,8 @@ pub(crate) const HALF_MADE: &str = "new-";
 const HASH_DIGITS: usize = 16;
 /// Maximum number of versions that are set aside at a time.
 const MAX_ASIDE: usize = 16;
+/// The directories of a version.
+const PARTS: [&str; 4] = ["maps", "programs", "judges", "links"];
 /// The map with the digest of the pins' names.
 const PINNED: &str = "pinned";
 /// Maps that say which task and which container is in which domain. A new version goes on using them, as long
@@ -63,8 +65,8 @@ pub(crate) fn pin(
     if new.is_dir() {
         remove(&new)?;
     }
-    for directory in ["maps", "programs", "judges", "links"] {
-        let directory = new.join(directory);
+    for part in PARTS {
+        let directory = new.join(part);
         fs::create_dir_all(&directory).map_err(|source| pin_error(&directory, source))?;
     }
     for map in skeleton.object().maps() {
@@ -89,36 +91,37 @@ pub(crate) fn pin(
             link.pin(&path).map_err(|source| pin_error(&path, io::Error::other(source)))?;
         }
     }
-    let pinned = &skeleton.maps.pinned;
-    pinned
-        .update(&0u32.to_ne_bytes(), &digest(&new)?.to_ne_bytes(), MapFlags::ANY)
-        .map_err(|source| BpfError::Map { map: PINNED, source })?;
+    seal(&new)?;
     let complete = directory.join(VERSION);
     fs::rename(&new, &complete).map_err(|source| pin_error(&complete, source))
 }
 
-/// Returns whether every pin that [`pin`] made below a version's directory is still there.
-pub(crate) fn are_whole(pins: &Path) -> Result<bool, BpfError> {
-    let path = pins.join("maps").join(PINNED);
-    if !path.exists() || ["links", "judges", "programs"].iter().any(|of| !is_directory(&pins.join(of))) {
-        return Ok(false);
-    }
-    let failed = |source| BpfError::Map { map: PINNED, source };
-    let map = MapHandle::from_pinned_path(&path).map_err(failed)?;
-    let known = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
-    Ok(known == Some(digest(pins)?.to_ne_bytes().to_vec()))
+/// Notes which pins there are below a version's directory.
+pub(crate) fn seal(pins: &Path) -> Result<(), BpfError> {
+    let digest = digest(pins)?.to_ne_bytes();
+    let noted = MapHandle::from_pinned_path(pins.join("maps").join(PINNED))
+        .and_then(|map| map.update(&0u32.to_ne_bytes(), &digest, MapFlags::ANY));
+    noted.map_err(|source| BpfError::Map { map: PINNED, source })
 }
 
-/// Returns a digest of the names of all pins of programs and links, without the links of programs that are attached
-/// on demand.
+/// Returns whether all pins that [`seal`] noted are still there, and no others.
+pub(crate) fn are_whole(pins: &Path) -> Result<bool, BpfError> {
+    let path = pins.join("maps").join(PINNED);
+    if !path.exists() || PARTS.iter().any(|part| !is_directory(&pins.join(part))) {
+        return Ok(false);
+    }
+    let noted =
+        MapHandle::from_pinned_path(&path).and_then(|map| map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY));
+    let noted = noted.map_err(|source| BpfError::Map { map: PINNED, source })?;
+    Ok(noted == Some(digest(pins)?.to_ne_bytes().to_vec()))
+}
+
+/// Returns a digest of the names of all pins.
 fn digest(pins: &Path) -> Result<u64, BpfError> {
     let mut hasher = DefaultHasher::new();
-    for directory in ["links", "judges", "programs"] {
-        let mut names: Vec<OsString> = entries(&pins.join(directory))?
-            .iter()
-            .filter_map(|pin| Some(pin.file_name()?.to_owned()))
-            .collect();
-        names.retain(|name| directory != "links" || !is_on_demand(name));
+    for part in PARTS {
+        let entries = entries(&pins.join(part))?;
+        let mut names: Vec<&OsStr> = entries.iter().filter_map(|pin| pin.file_name()).collect();
         names.sort_unstable();
         names.hash(&mut hasher);
     }

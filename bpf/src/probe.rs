@@ -224,9 +224,13 @@ impl Enforcer {
             }],
         })?;
         let before = self.counters()?.blocked;
+        let label = self.label_of(this.as_fd())?;
         self.label(this.as_fd(), DOMAIN)?;
         let outcome = open();
-        self.unlabel(this.as_fd())?;
+        match label {
+            Some(domain) => self.label(this.as_fd(), domain)?,
+            None => self.unlabel(this.as_fd())?,
+        }
         self.forget_container(DOMAIN)?;
         let refused = self.counters()?.blocked > before;
 

@@ -41,8 +41,8 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     check(unsafe { libbpf_sys::bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) }).map(drop)
 }
 
-/// Opens a pinned program.
-pub(crate) fn pinned_program(path: &Path) -> io::Result<OwnedFd> {
+/// Opens a pinned program or link.
+pub(crate) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
     // SAFETY: the path is a C string.
     descriptor(unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) })

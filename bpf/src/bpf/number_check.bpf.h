@@ -18,14 +18,18 @@ static __always_inline __u32 decide_number(struct scope *scope, struct task_stru
 	return keyed_decision(scope, table, number);
 }
 
-/* Begins the event about such a decision, whose tail the caller fills in. Returns 0, and counts it, if no scratch is free. */
+/*
+ * Begins the event about such a decision, whose tail the caller fills in. Returns 0 if no scratch is free; the decision
+ * stands, and its alert counts as lost.
+ */
 static __always_inline struct scratch *begin_number_event(const struct scope *scope, struct task_struct *task,
 							  __u32 hook, __u32 kind, __u32 decision)
 {
 	struct scratch *scratch = claim_scratch();
 
 	if (!scratch) {
-		count_unreported();
+		count(blocks(decision) ? COUNT_BLOCKED : COUNT_AUDITED);
+		count(COUNT_DROPPED);
 		return 0;
 	}
 	begin(scratch, task, hook);

@@ -24,7 +24,7 @@ use crate::output;
 use crate::pins::{self, VERSION};
 use crate::preemption;
 use crate::program;
-use crate::raw::pinned_program;
+use crate::raw;
 use crate::skeleton::{ArmorSkel, ArmorSkelBuilder, OpenArmorSkel};
 use crate::skipped::Attached;
 use crate::symbols;
@@ -126,7 +126,7 @@ impl Enforcer {
         };
         let iterator = |name: &&str| {
             let path = pins.join("programs").join(name);
-            let program = pinned_program(&path).map_err(|source| pin_error(&path, source))?;
+            let program = raw::pinned(&path).map_err(|source| pin_error(&path, source))?;
             Iterator::of(program.as_fd()).map_err(|source| BpfError::Iterator { source })
         };
         let on_demand = OnDemand::pinned(pins)?;

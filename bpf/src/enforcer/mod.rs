@@ -22,7 +22,7 @@ use on_demand::OnDemand;
 
 pub(crate) use load::open;
 pub(crate) use on_demand::is_on_demand;
-pub use tasks::{Labelled, Labeller};
+pub use tasks::{Labelled, Labeller, exempt_from_pinned};
 
 /// Bytes read from an iterator at a time: 32 KiB, the size of the kernel's own buffer. No record is longer.
 const ITERATOR_CHUNK: usize = 32 * 1024;

@@ -10,19 +10,20 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use armor_policy::Domain;
+use armor_policy::{Domain, escaped_path};
 use libbpf_rs::libbpf_sys;
 
 use super::Enforcer;
 use crate::error::{BpfError, pin_error};
 use crate::image::Generation;
+use crate::pins::{self, VERSION};
 use crate::raw;
 
 /// A `Needed` says whether a domain's rules need a program.
 type Needed = fn(&Domain) -> bool;
 
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 8] = [
+const PROGRAMS: [(&str, Needed); 9] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
     ("socket_create", has_network),
     ("socket_connect", has_network),
@@ -30,6 +31,7 @@ const PROGRAMS: [(&str, Needed); 8] = [
     ("socket_listen", has_network),
     ("socket_accept", has_network),
     ("socket_sendmsg", has_network),
+    ("sctp_bind_connect", has_network),
     ("socket_receive", has_network),
 ];
 
@@ -49,7 +51,8 @@ pub(super) struct OnDemand {
     program: OwnedFd,
     /// The link's pin, if the programs are pinned.
     pin: Option<PathBuf>,
-    /// The link, if the programs are not pinned and it is attached.
+    /// The link, if it is attached. It is kept beside its pin: enforcement goes on while this process runs, whatever
+    /// becomes of the pin.
     link: Option<OwnedFd>,
 }
 
@@ -66,40 +69,46 @@ impl OnDemand {
         PROGRAMS.into_iter().map(of).collect()
     }
 
-    /// Opens the pinned programs of a version.
+    /// Opens the pinned programs of a version, and those of their links that are pinned.
     pub(super) fn pinned(pins: &Path) -> Result<Vec<Self>, BpfError> {
-        Self::all(Some(pins), |name| {
-            let path = pins.join("programs").join(name);
-            raw::pinned_program(&path).map_err(|source| pin_error(&path, source))
-        })
+        let open = |path: &Path| raw::pinned(path).map_err(|source| pin_error(path, source));
+        let mut all = Self::all(Some(pins), |name| open(&pins.join("programs").join(name)))?;
+        for program in &mut all {
+            program.link = program.pin.as_deref().filter(|pin| pin.exists()).map(open).transpose()?;
+        }
+        Ok(all)
     }
 
     pub(super) fn program(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
 
-    fn is_attached(&self) -> bool {
-        self.link.is_some() || self.pin.as_ref().is_some_and(|pin| pin.exists())
-    }
-
-    /// Attaches the program and returns its link's id.
-    fn attach(&mut self) -> Result<u32, BpfError> {
+    /// Attaches the program, and returns its link's id; `None` if it is attached already.
+    fn attach(&mut self) -> Result<Option<u32>, BpfError> {
+        if self.link.is_some() && self.pin.as_ref().is_none_or(|pin| pin.exists()) {
+            return Ok(None);
+        }
         let failed =
             |source: io::Error| BpfError::Attach { program: self.name.to_owned(), source: source.into() };
-        let link = raw::link_create(self.program.as_fd(), libbpf_sys::BPF_LSM_MAC).map_err(failed)?;
-        let id = raw::link_id(link.as_fd()).map_err(failed)?;
-        if let Some(pin) = &self.pin {
-            raw::pin(link.as_fd(), pin).map_err(|source| pin_error(pin, source))?;
+        let link = match self.link.take() {
+            Some(link) => link,
+            None => raw::link_create(self.program.as_fd(), libbpf_sys::BPF_LSM_MAC).map_err(failed)?,
+        };
+        let id = raw::link_id(link.as_fd()).map_err(failed);
+        let link = self.link.insert(link);
+        if let Some(pin) = &self.pin
+            && let Err(error) = raw::pin(link.as_fd(), pin)
+        {
+            tracing::error!("{}: {error}: {} ends with the agent", escaped_path(pin), self.name);
         }
-        self.link = Some(link).filter(|_| self.pin.is_none());
-        Ok(id)
+        id.map(Some)
     }
 
     fn detach(&mut self) -> Result<(), BpfError> {
         self.link = None;
         match &self.pin {
-            Some(pin) => fs::remove_file(pin).map_err(|source| pin_error(pin, source)),
-            None => Ok(()),
+            Some(pin) if pin.exists() => fs::remove_file(pin).map_err(|source| pin_error(pin, source)),
+            _ => Ok(()),
         }
     }
 }
@@ -107,23 +116,33 @@ impl OnDemand {
 impl Enforcer {
     /// Attaches what a generation needs.
     pub(super) fn attach_for(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
-        for program in &mut self.on_demand {
-            if !program.is_attached() && is_needed(program, generation) {
-                let id = program.attach()?;
-                self.guarded.add_links([id].into_iter())?;
-            }
+        let mut attached = Vec::new();
+        for program in self.on_demand.iter_mut().filter(|program| is_needed(program, generation)) {
+            attached.extend(program.attach()?);
         }
-        Ok(())
+        if attached.is_empty() {
+            return Ok(());
+        }
+        self.guarded.add_links(attached.into_iter())?;
+        self.seal_pins()
     }
 
     /// Detaches what the live generation does not need. What cannot be detached costs time alone, and is tried again
     /// at the next swap.
     pub(super) fn detach_beyond(&mut self, live: &Generation<'_>) {
-        for program in self.on_demand.iter_mut().filter(|of| of.is_attached() && !is_needed(of, live)) {
-            if let Err(error) = program.detach() {
-                tracing::warn!("program {} stays attached though no rules need it: {error}", program.name);
-            }
+        let is_unneeded = |program: &&mut OnDemand| program.link.is_some() && !is_needed(program, live);
+        let unneeded = self.on_demand.iter_mut().filter(is_unneeded);
+        let detached: Vec<Result<(), BpfError>> = unneeded.map(OnDemand::detach).collect();
+        if detached.is_empty() {
+            return;
         }
+        for error in detached.into_iter().chain([self.seal_pins()]).filter_map(Result::err) {
+            tracing::warn!("what no rules need is not wholly detached: {error}");
+        }
+    }
+
+    fn seal_pins(&self) -> Result<(), BpfError> {
+        self.directory.as_deref().map_or(Ok(()), |directory| pins::seal(&directory.join(VERSION)))
     }
 }
 

@@ -1,16 +1,22 @@
 //! Puts tasks and containers into domains, and lists what tasks hold.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::{Enforcer, leading_u32};
+use crate::EXEMPT_DOMAIN;
+use crate::bpffs::entries;
 use crate::container::ContainerId;
 use crate::contract::{self, label, labelled};
 use crate::error::BpfError;
 use crate::event::Event;
 use crate::iterator::{HELD, LABEL, RELEASE, position};
+use crate::pins::is_version;
 
 /// Maximum number of passes over all tasks. A pass is repeated for the tasks that were forked during it.
 const LABEL_PASSES: usize = 16;
@@ -41,7 +47,33 @@ fn put_label(labels: &MapHandle, task: BorrowedFd<'_>, domain: u32) -> Result<()
         .map_err(|source| BpfError::Map { map: "labels", source })
 }
 
+/// Takes this process out of the rules that are in force already, by the pins below a directory, so that they cannot
+/// keep the agent from its work. Needs no capability. Call it on the main thread while it is the only one.
+///
+/// # Errors
+/// Fails if a version's labels cannot be opened or written.
+pub fn exempt_from_pinned(directory: &Path) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Map { map: "labels", source };
+    let this =
+        pidfd_open(getpid(), PidfdFlags::empty()).map_err(|error| failed(io::Error::from(error).into()))?;
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let pins = entries(directory)?.into_iter().filter(|entry| is_version(entry));
+    for labels in pins.map(|version| version.join("maps/labels")).filter(|labels| labels.exists()) {
+        put_label(&MapHandle::from_pinned_path(labels).map_err(failed)?, this.as_fd(), EXEMPT_DOMAIN)?;
+    }
+    Ok(())
+}
+
 impl Enforcer {
+    /// Returns the domain of a task that has a label.
+    pub(crate) fn label_of(&self, task: BorrowedFd<'_>) -> Result<Option<u32>, BpfError> {
+        let label = self.labels.lookup(&task.as_raw_fd().to_ne_bytes(), MapFlags::ANY);
+        let label = label.map_err(|source| BpfError::Map { map: "labels", source })?;
+        Ok(label.map(|label| leading_u32(&label)))
+    }
+
     /// Puts one task (not its other threads) and all its later children into a domain.
     pub fn label(&self, task: BorrowedFd<'_>, domain: u32) -> Result<(), BpfError> {
         put_label(&self.labels, task, domain)

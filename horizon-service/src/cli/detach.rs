@@ -21,6 +21,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         }
     }
     let pins = escaped_path(&settings.pin_dir);
+    // Without it, rules could refuse to be lifted. If it fails, so will what follows, and say why.
+    let _ = armor_bpf::exempt_from_pinned(&settings.pin_dir);
     let done = armor_bpf::detach(&settings.pin_dir)?;
     if done.ended {
         writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;

@@ -145,6 +145,10 @@ fn first_status(file: &mut StatusFile<'_>, state: &str, offline: &Option<Offline
 /// Attaches to the kernel, proves that it refuses accesses, and exempts this process. Returns `None`, with
 /// the reason reported, if nothing can be enforced.
 fn enforcer(settings: &Settings, reporter: &Reporter) -> Option<Enforcer> {
+    // What the last agent left in force may refuse what it takes to attach.
+    if let Err(error) = armor_bpf::exempt_from_pinned(&settings.pin_dir) {
+        tracing::warn!("the agent begins under the host's policies itself: {error}");
+    }
     let attached = attach(Some(&settings.pin_dir)).or_else(|error| {
         // Attaching without pins cannot help against any other error.
         let AttachError::Bpf(BpfError::Pin { .. } | BpfError::NoBpfFilesystem { .. } | BpfError::Map { .. }) =

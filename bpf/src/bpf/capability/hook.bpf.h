@@ -41,7 +41,7 @@ int BPF_PROG(capable, const struct cred *cred, struct user_namespace *user_ns, i
 	if (!(options & CAP_OPT_NOAUDIT)) {
 		scratch = begin_number_event(&scope, task, CAPABLE, EVENT_CAPABILITY, decision);
 		if (!scratch)
-			return -EPERM;
+			return blocks(decision) ? -EPERM : 0;
 		scratch->access.tail.capability.capability = capability;
 		end_number_event(scratch);
 	}

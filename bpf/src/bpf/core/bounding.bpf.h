@@ -35,14 +35,32 @@ static __always_inline __u64 bounding_set_of(const struct cred *cred)
 		((__u64)FIELD(user_namespace, ADDRESS(cred, cred, user_ns), level) + 1) << BOUNDING_BITS;
 }
 
+/* Returns the level of the user namespace to which a task's pid namespace belongs, plus one. No task leaves that. */
+static __always_inline __u64 level_of_pid_namespace(struct task_struct *task)
+{
+	struct pid *pid = ADDRESS(task_struct, task, thread_pid);
+	struct upid *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	__u32 level = FIELD(pid, pid, level);
+	struct pid_namespace *ns = 0;
+
+	if (level > 32)
+		return 1;
+	bpf_core_read(&ns, sizeof(ns), &numbers[level].ns);
+	return (__u64)FIELD(user_namespace, ADDRESS(pid_namespace, ns, user_ns), level) + 1;
+}
+
 /* Notes the bounding set of a task that is started in a container, or found in it. */
 static __always_inline void note_bounding_set(struct task_struct *task, __u32 domain)
 {
 	__u64 own = bounding_set_of(ADDRESS(task_struct, task, real_cred)), before;
-	__u64 *set = bpf_map_lookup_elem(&bounding_sets, &domain);
+	__u64 *set = bpf_map_lookup_elem(&bounding_sets, &domain), level;
 
 	if (!set || domain == HOST_DOMAIN)
 		return;
+	/* The task has made a user namespace since it was started: nothing is known of what it had before. */
+	level = level_of_pid_namespace(task);
+	if (level < own >> BOUNDING_BITS)
+		own = level << BOUNDING_BITS | BOUNDING_MASK;
 	before = __sync_val_compare_and_swap(set, 0, own);
 	/* A task in a user namespace below was not started so: whoever makes one has all capabilities in it. */
 	if (!before || own >> BOUNDING_BITS > before >> BOUNDING_BITS)

@@ -111,6 +111,9 @@
 #define SOCK_DCCP 6
 #define SOCK_PACKET 10
 #define TCP_ESTABLISHED 1
+#define SCTP_SOCKOPT_BINDX_ADD 100 /* include/uapi/linux/sctp.h */
+#define SCTP_SOCKOPT_CONNECTX 110
+#define SCTP_SENDMSG_CONNECT 126
 #define SIN6_LEN_RFC2133 24		     /* bytes of the shortest struct sockaddr_in6 */
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* Number of a mount namespace without tasks (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */

@@ -114,21 +114,15 @@ static __always_inline void release_scratch(const struct scratch *scratch)
 		__sync_fetch_and_and(claimed, ~(1u << (scratch->slot & 31)));
 }
 
-/* Counts a refusal of which no alert can be made. */
-static __always_inline void count_unreported(void)
-{
-	count(COUNT_UNRESOLVED);
-	count(COUNT_BLOCKED);
-	count(COUNT_DROPPED);
-}
-
 /*
  * Refuses and counts an access of which no alert can be made: tasks that preempt each other in one place left
  * no scratch, or its object has no name that could be found.
  */
 static __always_inline int refuse_unreported(void)
 {
-	count_unreported();
+	count(COUNT_UNRESOLVED);
+	count(COUNT_BLOCKED);
+	count(COUNT_DROPPED);
 	return -EACCES;
 }
 

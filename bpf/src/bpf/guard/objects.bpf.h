@@ -24,7 +24,7 @@ static __noinline bool is_own_map(__u64 map)
 	/* Two versions that are live at the same time may share these: Enforcer::load(). */
 	if ((btf && btf == own_btf()) || map == (__u64)PLAIN((void *)&live) || map == (__u64)PLAIN((void *)&events) ||
 	    map == (__u64)PLAIN((void *)&labels) || map == (__u64)PLAIN((void *)&containers) ||
-	    map == (__u64)PLAIN((void *)&entrances))
+	    map == (__u64)PLAIN((void *)&entrances) || map == (__u64)PLAIN((void *)&bounding_sets))
 		return true;
 	return FIELD(bpf_map, map, map_type) == BPF_MAP_TYPE_ARRAY &&
 		FIELD(bpf_map, map, value_size) == sizeof(struct image_page) &&

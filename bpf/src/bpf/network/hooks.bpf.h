@@ -31,7 +31,8 @@ static __always_inline void write_address(struct socket_event *event, const stru
 	    bpf_probe_read_kernel(&address, sizeof(struct sockaddr_in), (void *)access->address))
 		return;
 	event->port = bpf_ntohs(address.sin6_port);
-	if (address.sin6_family == AF_INET) {
+	/* Without a family, IPv4 takes an address for its own. */
+	if (address.sin6_family == AF_INET || (!address.sin6_family && access->family == AF_INET)) {
 		event->address_family = AF_INET;
 		__builtin_memcpy(event->address, &((struct sockaddr_in *)&address)->sin_addr, 4);
 	} else if (address.sin6_family == AF_INET6 && access->length >= SIN6_LEN_RFC2133 &&
@@ -60,7 +61,7 @@ static __noinline int check_socket(const struct socket_access *access)
 		return 0;
 	scratch = begin_number_event(&scope, task, access->hook, EVENT_SOCKET, decision);
 	if (!scratch)
-		return -EACCES;
+		return blocks(decision) ? -EACCES : 0;
 	event = &scratch->access.tail.socket;
 	event->family = access->family;
 	event->type = access->type;
@@ -123,6 +124,23 @@ SEC("lsm/socket_accept")
 int BPF_PROG(socket_accept, struct socket *socket, struct socket *accepted)
 {
 	return check_sock((__u64)PLAIN(socket->sk), SOCKET_ACCEPT, 0, 0);
+}
+
+/*
+ * SCTP also connects and binds by socket options. The kernel asks about other options too, some of them for packets
+ * that have nothing to do with the current task.
+ */
+SEC("lsm/sctp_bind_connect")
+int BPF_PROG(sctp_bind_connect, struct sock *sock, int option, struct sockaddr *address, int length)
+{
+	switch (option) {
+	case SCTP_SOCKOPT_BINDX_ADD:
+		return check_sock((__u64)PLAIN(sock), SOCKET_BIND, (__u64)PLAIN(address), length);
+	case SCTP_SOCKOPT_CONNECTX:
+	case SCTP_SENDMSG_CONNECT:
+		return check_sock((__u64)PLAIN(sock), SOCKET_CONNECT, (__u64)PLAIN(address), length);
+	}
+	return 0;
 }
 
 /* What goes over a connection was decided on when that was made. */

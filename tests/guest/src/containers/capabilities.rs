@@ -1,12 +1,15 @@
 //! Tests rules for capabilities in containers, and when the program that decides them is attached.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use armor_bpf::{Enforcer, Event};
+
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::node::{Node, with_rules};
 use super::process::{Before, Entry, ITSELF, start};
@@ -50,6 +53,24 @@ pub(super) fn overlay(node: &mut Node) -> anyhow::Result<()> {
     let unmounted = Command::new("/usr/bin/umount").arg("/t/c/overlay/merged").status()?;
     ensure!(unmounted.success(), "the overlay cannot be unmounted");
     fs::remove_dir_all("/t/c/overlay")?;
+    outcome
+}
+
+/// Rules of the host that refuse what it takes to attach do not keep the next agent from it.
+pub(super) fn next_agent(node: &mut Node) -> anyhow::Result<()> {
+    node.rules_the_host = true;
+    let outcome = with_rules(node, "capabilities: {matchCapabilities: [{capability: sys_admin}]}", |node| {
+        let directory = Path::new(PROGRAMS);
+        ensure!(Enforcer::attach(Some(directory)).is_err(), "the host's rules refuse nothing");
+        armor_bpf::exempt_from_pinned(directory)?;
+        node.enforcer = Enforcer::attach(Some(directory))?;
+        ensure!(node.enforcer.took_over(), "not taken over");
+        node.rules_the_host = false;
+        node.swap()?;
+        let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+        Ok(node.enforcer.unlabel(this.as_fd())?)
+    });
+    node.rules_the_host = false;
     outcome
 }
 

@@ -47,7 +47,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 23] = [
+    let tests: [(&str, Test); 24] = [
         ("first_programs_are_under_their_containers_rules", first_programs),
         ("five_hundred_containers_at_once_are_under_rules", five_hundred),
         ("only_exact_and_known_ids_count", unknown),
@@ -67,6 +67,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("containers_cannot_touch_the_agent_s_process_and_files", agents_own),
         ("programs_maps_and_pins_are_the_agent_s_alone", programs_and_maps),
         ("an_overlay_s_rights_are_no_use_of_a_container_s", capabilities::overlay),
+        ("the_host_s_rules_do_not_lock_the_next_agent_out", capabilities::next_agent),
         ("a_program_for_capabilities_is_attached_while_needed", capabilities::on_demand),
         ("sockets_from_before_are_found_and_refused", network::sockets_from_before),
         ("a_new_version_keeps_labels_and_unread_alerts", another_version),
