@@ -26,7 +26,7 @@ const LABEL_PASSES: usize = 16;
 pub struct Labelled {
     /// Number of tasks that got a label.
     pub new: usize,
-    /// Domains that tasks are in, including [`EXEMPT_DOMAIN`](crate::EXEMPT_DOMAIN).
+    /// Domains that tasks are in, including [`EXEMPT_DOMAIN`].
     pub domains: BTreeSet<u32>,
 }
 
