@@ -5,8 +5,9 @@
 
 use crate::decision::{Decision, Verdict};
 use crate::model::Rule;
+use crate::precedence::order::Precedence;
 use crate::precedence::postures::unmatched;
-use crate::precedence::rules::{DomainRule, Precedence, Rules};
+use crate::precedence::rules::{DomainRule, Rules};
 use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
 
@@ -39,7 +40,7 @@ impl KeyedTable {
         let unmatched = unmatched(rules, subjects, restricting);
         let mut matching: Vec<Vec<Precedence<S>>> = vec![Vec::new(); keys];
         for (at, specificity, keys) in own {
-            keys.into_iter().for_each(|key| matching[key].push(rules.precedence(at, specificity, 0)));
+            keys.into_iter().for_each(|key| matching[key].push(Precedence::new(rules, at, specificity, 0)));
         }
         let deciding: Vec<Deciding> = matching
             .iter_mut()

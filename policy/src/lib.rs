@@ -13,10 +13,10 @@ mod domain;
 mod escape;
 pub mod keyed;
 pub mod model;
-pub mod names;
 pub mod network;
 pub mod path;
 pub mod precedence;
+pub mod selector_keys;
 
 pub use compile::{compile, literal_paths};
 pub use decision::Posture;

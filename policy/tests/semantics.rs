@@ -5,6 +5,7 @@ use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
 use armor_policy::capability::Capability;
 use armor_policy::decision::Verdict;
+use armor_policy::keyed::KeyedTable;
 use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
 use armor_policy::{Domain, Links, Policy, PolicySet, Posture, compile, parse};
@@ -454,23 +455,27 @@ fn bundles_share_one_precedence_and_the_strictest_posture() {
     assert_eq!((bundle("/bin/sh"), bundle("/bin/f")), ("site", "fleet"));
 }
 
-/// Checks lines of `PROGRAM CAPABILITY VERDICT [RULE]`, as [`check`] does.
-fn check_capabilities(domain: &Domain, cases: &str) {
+/// Checks lines of `PROGRAM OBJECT VERDICT [RULE]`, as [`check`] does, in the table of a kind whose objects are numbers.
+fn check_numbers(domain: &Domain, table: &KeyedTable, number: fn(&str) -> Option<usize>, cases: &str) {
     for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = case.split_whitespace().collect();
-        let [program, capability, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
-        let number = match *capability {
-            "unnamed" => Capability::COUNT,
-            name => Capability::from_name(name).unwrap_or_else(|| panic!("{case}")).number(),
-        };
+        let [program, object, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
         let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
-        let decision = domain.capability.decision(subject, number);
+        let decision = table.decision(subject, number(object).unwrap_or_else(|| panic!("{case}")));
         let info = &domain.rules[decision.rule() as usize];
         assert_eq!(format!("{:?}", decision.verdict()).to_lowercase(), *verdict, "{case}");
         if let [rule] = rule {
             assert_eq!(if info.message.is_empty() { &info.policy } else { &info.message }, rule, "{case}");
         }
     }
+}
+
+fn check_capabilities(domain: &Domain, cases: &str) {
+    let number = |name: &str| match name {
+        "unnamed" => Some(Capability::COUNT),
+        name => Capability::from_name(name).map(Capability::number),
+    };
+    check_numbers(domain, &domain.capability, number, cases);
 }
 
 #[test]
@@ -536,21 +541,9 @@ fn capabilities_with_sources_come_first_and_may_be_exceptions() {
     );
 }
 
-/// Checks lines of `PROGRAM KIND VERDICT [RULE]`, as [`check`] does; `KIND` is that of a socket.
 fn check_sockets(domain: &Domain, cases: &str) {
-    for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let words: Vec<&str> = case.split_whitespace().collect();
-        let [program, kind, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
-        let kind =
-            SocketKind::ALL.iter().find(|of| format!("{of:?}") == *kind).unwrap_or_else(|| panic!("{case}"));
-        let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
-        let decision = domain.network.decision(subject, *kind as usize);
-        let info = &domain.rules[decision.rule() as usize];
-        assert_eq!(format!("{:?}", decision.verdict()).to_lowercase(), *verdict, "{case}");
-        if let [rule] = rule {
-            assert_eq!(if info.message.is_empty() { &info.policy } else { &info.message }, rule, "{case}");
-        }
-    }
+    let number = |name: &str| SocketKind::ALL.iter().position(|kind| format!("{kind:?}") == name);
+    check_numbers(domain, &domain.network, number, cases);
 }
 
 #[test]

@@ -26,8 +26,8 @@ use crate::base::disk::DiskError;
 use crate::base::report::{Offline, Problem, Reporter};
 use crate::hub::Hub;
 use crate::hub::directory::{Directory, Listing};
+use crate::node::admission::compile_with;
 use crate::node::bundles::Host;
-use crate::node::combine::compile_with;
 use crate::node::enforcement::{Acceptance, Criteria};
 use crate::node::owner::{NodeHandle, Stopped};
 

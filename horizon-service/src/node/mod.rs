@@ -1,8 +1,8 @@
 //! Runs the daemon.
 
 pub mod accepted;
+pub mod admission;
 pub mod bundles;
-pub mod combine;
 pub mod containers;
 pub mod enforcement;
 pub mod intake;

@@ -8,7 +8,9 @@ use armor_bundle::NodeIdentity;
 use armor_bundle::constraint::Properties;
 use armor_policy::Policy;
 use armor_policy::model::Kind;
-use armor_policy::names::{ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS};
+use armor_policy::selector_keys::{
+    ARCH, HOSTNAME, HOSTNAME_REGEX, NODE_ID, NODE_ORG, NODE_PROPERTIES, Names, OS,
+};
 use serde_json::Value;
 
 use crate::hub::horizon::horizon_arch;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use armor_policy::Policy;
 use armor_policy::model::Operator;
-use armor_policy::names::{
+use armor_policy::selector_keys::{
     AGREEMENT, CONTAINER_NAME, IMAGE, NameError, Names, SERVICE_NAME, SERVICE_ORG, SERVICE_URL,
     SERVICE_VERSION,
 };

@@ -4,7 +4,7 @@ use super::diagnostics::Sink;
 use super::fields::{Fields, nearest, text};
 use super::yaml::Node;
 use crate::model::{Expression, Kind, Location, Operator, Selector};
-use crate::names::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names};
+use crate::selector_keys::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names};
 
 /// Reads the selector of a spec; returns `None` only after an error.
 pub(super) fn read(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) -> Option<Selector> {
@@ -75,7 +75,7 @@ fn read_expression(node: &Node, sink: &mut Sink) -> Option<Expression> {
 /// nodes elsewhere.
 fn check(kind: Kind, key: (&str, Location), value: (&str, Location), sink: &mut Sink) {
     let (key, at) = key;
-    let is_node_key = names::node_keys().any(|known| known == key);
+    let is_node_key = selector_keys::node_keys().any(|known| known == key);
     let is_container_key = CONTAINER_KEYS.contains(&key);
     match kind {
         Kind::Host if is_node_key => check_value(key, value, sink),
@@ -88,7 +88,7 @@ fn check(kind: Kind, key: (&str, Location), value: (&str, Location), sink: &mut 
             sink.warn(at, format!("`{key}` is about nodes; no container carries it as a label"), help);
         }
         Kind::Host => {
-            let known: Vec<&str> = names::node_keys().collect();
+            let known: Vec<&str> = selector_keys::node_keys().collect();
             let help = suggestion(key, &known);
             if is_ours(key) {
                 sink.error(at, format!("no node is known by `{key}`"), help);

@@ -5,7 +5,7 @@
 //!
 //! - **Sections.** In each section of a spec, the first matching rule in the order below decides all of the
 //!   section's permissions of an object.
-//! - **Order.** Rules whose `fromSource` names the program come before rules without `fromSource`. Then come
+//! - **Order** ([`order::Precedence`]). Rules whose `fromSource` names the program come before rules without `fromSource`. Then come
 //!   those with the more specific target. At equal specificity, Block comes before Allow and Allow before
 //!   Audit, then the rule that its kind's fields make stricter. Last, the name of the policy and the place of
 //!   the rule decide, so that the order of documents never matters. Between policies of one name, the bundle's
@@ -20,6 +20,7 @@
 
 pub(crate) mod error;
 pub(crate) mod links;
+pub(crate) mod order;
 pub(crate) mod postures;
 pub(crate) mod rules;
 pub(crate) mod sets;

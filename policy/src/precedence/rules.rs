@@ -5,7 +5,6 @@ use super::links::{Links, resolve};
 use super::sets::PolicySet;
 use crate::decision::{Decision, Posture, RuleInfo};
 use crate::model::{Action, Location, Policy, Rule};
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// A `Rules` holds the rules of a domain in the order of policy name and place, so that the order of
@@ -26,23 +25,6 @@ pub(crate) struct DomainRule<'a> {
     pub(crate) sources: Vec<String>,
     /// True if the rule makes its section an allow-list for the programs that it applies to.
     pub(crate) restricts: bool,
-}
-
-/// A `Precedence` orders rules that match the same object and apply to the same programs: the least one
-/// decides. Each kind of rule has its own measure `S` of specificity, the most specific first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Precedence<S> {
-    specificity: S,
-    action: Action,
-    strictness: Reverse<u32>,
-    rule: u32,
-}
-
-impl<S> Precedence<S> {
-    /// Returns the rule's index in [`Rules::list`].
-    pub(crate) fn rule(&self) -> u32 {
-        self.rule
-    }
 }
 
 impl<'a> Rules<'a> {
@@ -90,13 +72,6 @@ impl<'a> Rules<'a> {
     /// first lie.
     fn further_postures(&self) -> u32 {
         Self::table_index(self.list.len() as u32)
-    }
-
-    /// Returns the precedence of a rule. Its `strictness` is the sum of its verdicts on the permissions that
-    /// it decides.
-    pub(crate) fn precedence<S>(&self, rule: u32, specificity: S, strictness: u32) -> Precedence<S> {
-        let action = self.list[rule as usize].rule.common.action;
-        Precedence { specificity, action, strictness: Reverse(strictness), rule }
     }
 
     /// Returns the rule's index in [`Domain::rules`](crate::Domain::rules).

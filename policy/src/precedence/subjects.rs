@@ -65,7 +65,7 @@ impl Subjects {
 
     /// Returns which of some entries decides for each class. The entries, each with its rule, match the same
     /// object in the same section and come in the order of their
-    /// [`Precedence`](super::rules::Precedence).
+    /// [`Precedence`](super::order::Precedence).
     pub(crate) fn deciding(&self, entries: impl Iterator<Item = (u32, u32)>) -> Deciding {
         let mut deciding = Deciding { for_all: None, by_class: HashMap::new() };
         for (entry, rule) in entries {

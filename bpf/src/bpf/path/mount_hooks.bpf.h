@@ -6,7 +6,7 @@
 #include "guard/writes.bpf.h"
 #include "names/topmost.bpf.h"
 #include "path/device.bpf.h"
-#include "path/mounting.bpf.h"
+#include "path/mount_decide.bpf.h"
 
 /* Checks a mount at a path. The kernel puts it on top of all that is mounted there already. */
 static __noinline int mounts_at(struct dentry *dentry, struct vfsmount *mnt, __u32 hook, enum mounting mounting)

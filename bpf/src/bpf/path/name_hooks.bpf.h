@@ -4,7 +4,7 @@
 #define ARMOR_NAME_HOOKS_H
 
 #include "guard/writes.bpf.h"
-#include "path/mounting.bpf.h"
+#include "path/mount_decide.bpf.h"
 
 /*
  * Returns whether a name is a POSIX queue's. A queue is made and removed by name without a path

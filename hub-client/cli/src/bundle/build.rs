@@ -12,7 +12,7 @@ use armor_bundle::payload::{
 };
 use armor_bundle::trust::{KeyChanges, TrustChanges};
 use armor_console as console;
-use armor_policy::names::NODE_PROPERTIES;
+use armor_policy::selector_keys::NODE_PROPERTIES;
 use armor_policy::{Posture, escaped_path};
 use jiff::{Timestamp, ToSpan as _};
 

@@ -5,6 +5,7 @@ use crate::model::Action;
 use crate::path::{PathRule, Section, Target};
 use crate::precedence::error::CompileError;
 use crate::precedence::links::{Links, resolve};
+use crate::precedence::order::Precedence;
 use crate::precedence::rules::{DomainRule, Rules};
 use std::cmp::Reverse;
 
@@ -32,7 +33,7 @@ impl<'a> Entries<'a> {
             let effect = effect(domain_rule.rule.common.action, path_rule);
             let strictness: u32 = effect.iter().map(|verdict| *verdict as u32).sum();
             for target in std::iter::once(target.clone()).chain(resolved_targets(target, links)?) {
-                let precedence = rules.precedence(rule, specificity(&target), strictness);
+                let precedence = Precedence::new(rules, rule, specificity(&target), strictness);
                 ranked.push((precedence, Entry { rule, section, effect, target }));
             }
         }

@@ -11,8 +11,8 @@
  *   might not be blocked. Removing the directory that a mount is on takes the mount away in every tree
  *   (detach_mounts(), fs/namespace.c).
  */
-#ifndef ARMOR_MOUNTING_H
-#define ARMOR_MOUNTING_H
+#ifndef ARMOR_MOUNT_DECIDE_H
+#define ARMOR_MOUNT_DECIDE_H
 
 #include "guard/guard.bpf.h"
 #include "path/check.bpf.h"

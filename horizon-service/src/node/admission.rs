@@ -10,9 +10,9 @@ use crate::node::bundles::{CompiledBundles, Host};
 
 /// Maximum number of accepted bundles.
 const MAX_BUNDLES: usize = 16;
-/// A `CombineError` is the reason why a bundle cannot be in force together with those that are.
+/// A `AdmissionError` is the reason why a bundle cannot be in force together with those that are.
 #[derive(Debug, thiserror::Error)]
-pub enum CombineError {
+pub enum AdmissionError {
     /// There are as many bundles with policies as there may be.
     #[error("{MAX_BUNDLES} bundles with policies are in force, and no more may be: lift one of {names}")]
     TooMany {
@@ -29,7 +29,7 @@ pub enum CombineError {
     },
 }
 
-impl CombineError {
+impl AdmissionError {
     /// Returns the refusal's stable code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -44,20 +44,20 @@ impl CombineError {
 /// result.
 ///
 /// # Errors
-/// Fails with [`CombineError`]; the others stay in force as they are.
+/// Fails with [`AdmissionError`]; the others stay in force as they are.
 pub fn compile_with(
     in_force: &Bundles,
     left_out: &Bundles,
     bundle: &VerifiedBundle,
     host: &Host,
-) -> Result<CompiledBundles, CombineError> {
+) -> Result<CompiledBundles, AdmissionError> {
     let name = &bundle.payload.name;
     let mut bundles = in_force.clone();
     bundles.remove(name);
     let others: Vec<&str> = with_policies(&bundles).map(|(name, _)| name.as_str()).collect();
     let others = others.join(", ");
     if with_policies(&bundles).count() == MAX_BUNDLES && !bundle.policies.is_empty() {
-        return Err(CombineError::TooMany { names: others });
+        return Err(AdmissionError::TooMany { names: others });
     }
     bundles.insert(name.clone(), Arc::new(AcceptedBundle::new(bundle)));
     while bundles.len() > MAX_BUNDLES {
@@ -68,7 +68,7 @@ pub fn compile_with(
     let mut compiled = CompiledBundles::new(bundles, host).map_err(|error| {
         let others =
             if others.is_empty() { others } else { format!(" (together with what is in force of {others})") };
-        CombineError::Compile { error, others }
+        AdmissionError::Compile { error, others }
     })?;
     for (name, bundle) in left_out.iter().filter(|(left_out, _)| *left_out != name) {
         let mut bundles = compiled.bundles().clone();
