@@ -9,7 +9,6 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::{Enforcer, leading_u32};
-use crate::EXEMPT_DOMAIN;
 use crate::bpffs::entries;
 use crate::container::ContainerId;
 use crate::contract::{self, label, labelled};
@@ -17,6 +16,7 @@ use crate::error::BpfError;
 use crate::event::Event;
 use crate::iterator::{HELD, LABEL, RELEASE, position};
 use crate::pins::is_version;
+use crate::{EXEMPT_DOMAIN, UNIDENTIFIED_DOMAIN};
 
 /// Maximum number of passes over all tasks. A pass is repeated for the tasks that were forked during it.
 const LABEL_PASSES: usize = 16;
@@ -137,7 +137,7 @@ impl Enforcer {
     }
 
     /// Puts tasks of known containers into their container's domain, if they are in no domain yet or in
-    /// [`UNIDENTIFIED_DOMAIN`](crate::UNIDENTIFIED_DOMAIN).
+    /// [`UNIDENTIFIED_DOMAIN`].
     pub fn label_running(&self) -> Result<Labelled, BpfError> {
         self.label_all(LABEL)
     }
@@ -165,6 +165,10 @@ impl Enforcer {
             if pass.new == 0 {
                 break;
             }
+        }
+        if !all.domains.contains(&UNIDENTIFIED_DOMAIN) {
+            // What is noted there was about containers that are gone or named.
+            self.forget_container(UNIDENTIFIED_DOMAIN)?;
         }
         Ok(all)
     }
