@@ -105,11 +105,11 @@ impl OnDemand {
     }
 
     fn detach(&mut self) -> Result<(), BpfError> {
-        self.link = None;
-        match &self.pin {
-            Some(pin) if pin.exists() => fs::remove_file(pin).map_err(|source| pin_error(pin, source)),
-            _ => Ok(()),
+        if let Some(pin) = self.pin.as_deref().filter(|pin| pin.exists()) {
+            fs::remove_file(pin).map_err(|source| pin_error(pin, source))?;
         }
+        self.link = None;
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::node::bundles::{CompiledBundles, Host};
 
 /// Maximum number of accepted bundles.
 const MAX_BUNDLES: usize = 16;
-/// A `AdmissionError` is the reason why a bundle cannot be in force together with those that are.
+/// An `AdmissionError` is the reason why a bundle cannot be in force together with those that are.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
     /// There are as many bundles with policies as there may be.

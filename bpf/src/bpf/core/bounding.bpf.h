@@ -75,13 +75,15 @@ static __always_inline void note_bounding_set(struct task_struct *task, __u32 do
 static __always_inline bool is_foreign(const struct scope *scope, const struct cred *cred)
 {
 	__u32 domain = scope->domain;
-	__u64 *set = bpf_map_lookup_elem(&bounding_sets, &domain), own = bounding_set_of(cred);
+	__u64 *set = bpf_map_lookup_elem(&bounding_sets, &domain), own = bounding_set_of(cred), noted;
 
-	if (!set || !*set || domain == HOST_DOMAIN)
+	/* Read once: the agent may clear it meanwhile, and credentials beside an empty set would all seem foreign. */
+	noted = set ? *(volatile __u64 *)set : 0;
+	if (!noted || domain == HOST_DOMAIN)
 		return false;
-	if (own >> BOUNDING_BITS != *set >> BOUNDING_BITS)
-		return own >> BOUNDING_BITS < *set >> BOUNDING_BITS;
-	return own & ~*set & BOUNDING_MASK;
+	if (own >> BOUNDING_BITS != noted >> BOUNDING_BITS)
+		return own >> BOUNDING_BITS < noted >> BOUNDING_BITS;
+	return own & ~noted & BOUNDING_MASK;
 }
 
 #endif
