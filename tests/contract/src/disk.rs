@@ -84,11 +84,13 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Frees the space that [`SmallDisk::fill`] took.
+    /// Frees the space that [`SmallDisk::fill`] took. A child that another test is starting may still have the
+    /// file open, and would keep the space of a file that is only removed.
     ///
     /// # Errors
     /// Fails if nothing was taken.
     pub fn free(&self) -> io::Result<()> {
+        File::options().write(true).open(self.ballast())?.set_len(0)?;
         fs::remove_file(self.ballast())
     }
 
