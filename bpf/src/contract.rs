@@ -4,6 +4,7 @@
 use armor_policy::SUBJECT_NONE;
 use armor_policy::automaton::{Jump, Slot};
 use armor_policy::decision::{Decision, Verdict};
+use armor_policy::destination::{ENTRIES, Transport};
 use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
 use plain::Plain;
@@ -11,8 +12,8 @@ use plain::Plain;
 pub(crate) use crate::skeleton::types::{
     capability_event, container_id, counter, device_kind, domain_flag, domain_number, event, event_header,
     event_kind, event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook, image_automaton,
-    image_domain, image_keyed, image_size, label, labelled, linked_key, object_class, path_event, permission,
-    reserved_rule, socket_event, socket_kind, subject_class, table_bit, verdict,
+    image_domain, image_kinds, image_size, label, labelled, linked_key, object_class, path_event, permission,
+    reserved_rule, socket_event, socket_kind, subject_class, table_bit, transport, verdict,
 };
 
 const _: () = {
@@ -55,6 +56,14 @@ const _: () = {
     assert!(socket_kind::KIND_SEQPACKET.0 == SocketKind::Seqpacket as u32);
     assert!(socket_kind::KIND_OTHER.0 == SocketKind::Other as u32);
     assert!(socket_kind::SOCKET_KINDS.0 as usize == SocketKind::ALL.len());
+
+    assert!(transport::TRANSPORT_TCP.0 == Transport::Tcp as u32);
+    assert!(transport::TRANSPORT_UDP.0 == Transport::Udp as u32);
+    assert!(transport::TRANSPORT_SCTP.0 == Transport::Sctp as u32);
+    assert!(transport::TRANSPORT_DCCP.0 == Transport::Dccp as u32);
+    assert!(transport::TRANSPORT_ICMP.0 == Transport::Icmp as u32);
+    assert!(transport::TRANSPORT_OTHER.0 == Transport::Other as u32);
+    assert!(ENTRIES == 1 << image_size::TRIE_STRIDE.0);
 
     assert!(Slot::RECORD == 1 << table_bit::SLOT_MARK.0 && Slot::JUMP == Slot::RECORD);
     assert!(size_of::<Slot>() == 8);

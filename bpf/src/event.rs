@@ -113,6 +113,8 @@ hooks! {
     SocketSendmsg = SOCKET_SENDMSG, "lsm=SOCKET_SENDMSG";
     /// Of a socket's descriptor.
     SocketReceive = SOCKET_RECEIVE, "lsm=FILE_RECEIVE";
+    /// An option that sends what goes over a socket elsewhere.
+    SocketSetsockopt = SOCKET_SETSOCKOPT, "lsm=SOCKET_SETSOCKOPT";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.

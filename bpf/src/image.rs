@@ -3,18 +3,21 @@
 use armor_policy::Domain;
 use armor_policy::automaton::{Automaton, Jump};
 use armor_policy::decision::Verdict;
+use armor_policy::destination::{DestinationTable, ENTRIES, Entry};
 use armor_policy::keyed::KeyedTable;
 use armor_policy::path::Vector;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
-use crate::contract::{self, domain_flag, image_automaton, image_domain, image_keyed, image_size, table_bit};
+use crate::contract::{self, domain_flag, image_automaton, image_domain, image_kinds, image_size, table_bit};
 use crate::error::BpfError;
 use crate::mount_tree::MountTree;
 use crate::{HOST_DOMAIN, MAX_DOMAIN};
 
 /// Number of words of a `struct image_domain`.
 const DOMAIN_WORDS: usize = image_size::IMAGE_DOMAIN_WORDS.0 as usize;
+/// Number of words of a node of a trie of addresses.
+const NODE_WORDS: u32 = ENTRIES as u32 / 2;
 /// Number of words of a page. The kernel rejects an image with pages of another size.
 const PAGE_WORDS: usize = image_size::IMAGE_PAGE_WORDS.0 as usize;
 /// Number of pages per batch update: 2 MiB at a time.
@@ -97,7 +100,7 @@ impl Generation<'_> {
                 no_subject: 0,
                 objects: tables.objects,
                 subjects: tables.subjects,
-                keyed: tables.keyed,
+                kinds: tables.kinds,
             };
             if words.len() > MAX_WORDS {
                 return Err(refuse(format!(
@@ -113,11 +116,7 @@ impl Generation<'_> {
 }
 
 fn flags(domain: &Domain) -> u32 {
-    let of_paths = domain.path.vectors.iter().flat_map(|vector| vector.0);
-    let refuses = of_paths
-        .chain(domain.capability.decisions())
-        .chain(domain.network.decisions())
-        .any(|decision| decision.verdict() == Verdict::Block);
+    let refuses = domain.decisions().any(|decision| decision.verdict() == Verdict::Block);
     let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
     domain_flag::DOMAIN_RULED.0
         | when(domain_flag::DOMAIN_SUBJECTS, domain.subject_count > 1)
@@ -131,7 +130,7 @@ struct Tables {
     vectors: u32,
     objects: image_automaton,
     subjects: image_automaton,
-    keyed: u32,
+    kinds: u32,
 }
 
 impl Tables {
@@ -143,7 +142,7 @@ impl Tables {
             vectors: append(words, domain.path.vectors.iter().flat_map(decisions)),
             objects: append_automaton(words, &domain.path.objects),
             subjects: append_automaton(words, &domain.subjects),
-            keyed: append_keyed(words, domain),
+            kinds: append_kinds(words, domain),
         }
     }
 }
@@ -162,16 +161,45 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
     pair(vector, domain.path.vectors.get(vector as usize).map_or(u32::MAX, mask))
 }
 
-/// Appends a domain's keyed tables, then their `struct image_keyed`, and returns its offset; 0 if there are none.
-fn append_keyed(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_keyed { capabilities, network } = image_keyed {
+/// Appends the tables of the kinds of rules other than paths, then their `struct image_kinds`, and returns its offset; 0
+/// if there are none.
+fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
+    let image_kinds { capabilities, network, egress, ingress } = image_kinds {
         capabilities: append_table(words, &domain.capability),
         network: append_table(words, &domain.network),
+        egress: append_destinations(words, &domain.egress),
+        ingress: append_destinations(words, &domain.ingress),
     };
-    match (capabilities, network) {
-        (0, 0) => 0,
-        _ => append(words, [pair(capabilities, network)].into_iter()),
+    match (capabilities, network, egress, ingress) {
+        (0, 0, 0, 0) => 0,
+        _ => append_pairs(words, [[pair(capabilities, network), pair(egress, ingress)]].into_iter()),
     }
+}
+
+/// Appends a table of destinations and returns the offset of its `struct image_destinations`; 0 if it decides nothing.
+fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> u32 {
+    if table.lists.is_empty() {
+        return 0;
+    }
+    let lists: Vec<u32> = table
+        .lists
+        .iter()
+        .map(|list| {
+            let count = [list.len() as u64].into_iter();
+            append(words, count.chain(list.iter().map(|(first, cell)| pair(*first, *cell))))
+        })
+        .collect();
+    // Nodes lie one behind the other.
+    let first = words.len() as u32;
+    let entry = |entry: &Entry| match *entry {
+        Entry::Node(node) => first + node * NODE_WORDS,
+        Entry::Value(list) => lists[list as usize] | 1 << table_bit::SLOT_MARK.0,
+    };
+    let nodes =
+        table.nodes.iter().flat_map(|node| node.chunks(2).map(|of| pair(entry(&of[0]), entry(&of[1]))));
+    append(words, nodes);
+    let (ipv4, ipv6, cells) = (entry(&table.ipv4), entry(&table.ipv6), append_table(words, &table.cells));
+    append_pairs(words, [[pair(ipv4, ipv6), pair(cells, 0)]].into_iter())
 }
 
 /// Appends a keyed table and returns its offset; 0 if it has no rows.

@@ -2,6 +2,7 @@
 //! [`crate::precedence`], and for each kind of rule in its own module.
 
 use crate::capability;
+use crate::destination::{self, Direction};
 use crate::domain::Domain;
 use crate::model::Policy;
 use crate::network;
@@ -41,6 +42,8 @@ pub fn compile(sets: &[PolicySet<'_>], links: &Links) -> Result<Domain, CompileE
         path,
         capability: capability::compile::compile(&rules, &subjects),
         network: network::compile::compile(&rules, &subjects),
+        egress: destination::compile::compile(&rules, &subjects, Direction::Egress)?,
+        ingress: destination::compile::compile(&rules, &subjects, Direction::Ingress)?,
         rules: rules.infos(),
     })
 }

@@ -20,8 +20,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Posture {
-    /// The access is permitted silently. Nobody can ask for that.
-    #[serde(skip)]
+    /// The access is permitted silently: the allow-list says what is permitted, and refuses nothing.
     Allow,
     /// The access is permitted, with an alert. This is KubeArmor's default.
     #[default]
@@ -29,6 +28,58 @@ pub enum Posture {
     /// The access is refused, with an alert.
     Block,
 }
+
+/// A `PostureClass` is what a posture is for, as KubeArmor divides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostureClass {
+    /// The sections `process` and `file`.
+    File,
+    /// The section `network`.
+    Network,
+    /// The section `capabilities`.
+    Capabilities,
+}
+
+/// A `PerClass` has a value for each class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerClass<T> {
+    /// That of files and programs.
+    pub file: T,
+    /// That of networks.
+    pub network: T,
+    /// That of capabilities.
+    pub capabilities: T,
+}
+
+impl<T: Copy> PerClass<T> {
+    /// Returns the same value for all classes.
+    #[must_use]
+    pub const fn all(value: T) -> Self {
+        Self { file: value, network: value, capabilities: value }
+    }
+
+    /// Returns the value of a class.
+    #[must_use]
+    pub const fn of(&self, class: PostureClass) -> T {
+        match class {
+            PostureClass::File => self.file,
+            PostureClass::Network => self.network,
+            PostureClass::Capabilities => self.capabilities,
+        }
+    }
+
+    /// Returns the value of a class, to be changed.
+    pub(crate) const fn of_mut(&mut self, class: PostureClass) -> &mut T {
+        match class {
+            PostureClass::File => &mut self.file,
+            PostureClass::Network => &mut self.network,
+            PostureClass::Capabilities => &mut self.capabilities,
+        }
+    }
+}
+
+/// The postures of the classes.
+pub type Postures = PerClass<Posture>;
 
 impl From<Action> for Verdict {
     fn from(action: Action) -> Self {

@@ -4,7 +4,8 @@
 //! Each program's path leads to exactly one subject class. The tables of each kind of rule decide by it.
 
 use crate::automaton::Automaton;
-use crate::decision::RuleInfo;
+use crate::decision::{Decision, RuleInfo};
+use crate::destination::DestinationTable;
 use crate::keyed::KeyedTable;
 use crate::path::PathTables;
 
@@ -24,9 +25,32 @@ pub struct Domain {
     pub capability: KeyedTable,
     /// The table that decides uses of sockets, by [their kinds](crate::network::SocketKind).
     pub network: KeyedTable,
+    /// The table that decides to whom sockets connect and send.
+    pub egress: DestinationTable,
+    /// The table that decides on which ports sockets take connections and datagrams.
+    pub ingress: DestinationTable,
     /// The description of each rule for alerts. The first are reserved:
     /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
     /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED). After the rules come the
     /// postures of further bundles.
     pub rules: Vec<RuleInfo>,
+}
+
+impl Domain {
+    /// Returns the decisions of all tables.
+    pub fn decisions(&self) -> impl Iterator<Item = Decision> {
+        let of_paths = self.path.vectors.iter().flat_map(|vector| vector.0);
+        let of_numbers = self.capability.decisions().chain(self.network.decisions());
+        of_paths.chain(of_numbers).chain(self.egress.cells.decisions()).chain(self.ingress.cells.decisions())
+    }
+
+    /// Returns the decisions of all tables, to be changed.
+    pub fn decisions_mut(&mut self) -> impl Iterator<Item = &mut Decision> {
+        let of_paths = self.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
+        let of_numbers = self.capability.decisions_mut().chain(self.network.decisions_mut());
+        of_paths
+            .chain(of_numbers)
+            .chain(self.egress.cells.decisions_mut())
+            .chain(self.ingress.cells.decisions_mut())
+    }
 }

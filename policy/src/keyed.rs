@@ -3,11 +3,11 @@
 //! The kernel side relies on this: a table has either no rows, and then decides nothing, or a row for each
 //! subject class. Every row has a decision for each key, and one more for numbers that are no key.
 
-use crate::decision::{Decision, Verdict};
+use crate::decision::{Decision, PostureClass};
 use crate::model::Rule;
 use crate::precedence::order::Precedence;
 use crate::precedence::postures::unmatched;
-use crate::precedence::rules::{DomainRule, Rules};
+use crate::precedence::rules::Rules;
 use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
 
@@ -21,11 +21,12 @@ pub struct KeyedTable {
 }
 
 impl KeyedTable {
-    /// Compiles the rules of one kind. `of_rule` returns how specific a rule is (the least first) and its keys, which
+    /// Compiles the rules of one kind, whose allow-lists have the postures of `class`. `of_rule` returns how specific a rule is (the least first) and its keys, which
     /// are below `keys`; `None` if it is of another kind.
     pub(crate) fn compile<S: Copy + Ord>(
         rules: &Rules<'_>,
         subjects: &Subjects,
+        class: PostureClass,
         keys: usize,
         of_rule: impl Fn(&Rule) -> Option<(S, Vec<usize>)>,
     ) -> Self {
@@ -37,7 +38,7 @@ impl KeyedTable {
             return Self::default();
         }
         let restricting = own.iter().map(|(at, ..)| *at).filter(|at| rules.list[*at as usize].restricts);
-        let unmatched = unmatched(rules, subjects, restricting);
+        let unmatched = unmatched(rules, subjects, class, restricting);
         let mut matching: Vec<Vec<Precedence<S>>> = vec![Vec::new(); keys];
         for (at, specificity, keys) in own {
             keys.into_iter().for_each(|key| matching[key].push(Precedence::new(rules, at, specificity, 0)));
@@ -50,17 +51,20 @@ impl KeyedTable {
             })
             .collect();
 
-        let mut table = Self::default();
-        let mut known: HashMap<Vec<Decision>, u32> = HashMap::new();
-        for class in 0..subjects.count() {
+        Self::of_rows((0..subjects.count()).map(|class| {
             let otherwise = unmatched[class as usize];
             let decide = |deciding: &Deciding| {
-                deciding.for_class(class).map_or(otherwise, |rule| {
-                    let DomainRule { rule: Rule { common, .. }, .. } = rules.list[rule as usize];
-                    Decision::of(Verdict::from(common.action), Rules::table_index(rule))
-                })
+                deciding.for_class(class).map_or(otherwise, |rule| rules.decision(rule))
             };
-            let row: Vec<Decision> = deciding.iter().map(decide).chain([otherwise]).collect();
+            deciding.iter().map(decide).chain([otherwise]).collect()
+        }))
+    }
+
+    /// Makes a table from the rows of all subject classes.
+    pub(crate) fn of_rows(rows: impl Iterator<Item = Vec<Decision>>) -> Self {
+        let mut table = Self::default();
+        let mut known: HashMap<Vec<Decision>, u32> = HashMap::new();
+        for row in rows {
             let next = table.rows.len() as u32;
             let index = *known.entry(row).or_insert_with_key(|row| {
                 table.rows.push(row.clone());

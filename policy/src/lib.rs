@@ -8,6 +8,7 @@ pub mod automaton;
 pub mod capability;
 mod compile;
 pub mod decision;
+pub mod destination;
 pub mod document;
 mod domain;
 mod escape;
@@ -19,7 +20,7 @@ pub mod precedence;
 pub mod selector_keys;
 
 pub use compile::{compile, literal_paths};
-pub use decision::Posture;
+pub use decision::{Posture, Postures};
 pub use document::diagnostics::{Diagnostic, Diagnostics};
 pub use document::{Checked, check, parse};
 pub use domain::{Domain, SUBJECT_NONE};

@@ -8,6 +8,8 @@
 //! - A policy has at least one rule.
 
 use crate::capability::CapabilityRule;
+use crate::decision::{PerClass, Posture};
+use crate::destination::DestinationRule;
 use crate::network::NetworkRule;
 use crate::path::PathRule;
 
@@ -47,6 +49,9 @@ pub struct Policy {
     pub namespace: Option<String>,
     /// `spec.selector` or `spec.nodeSelector`.
     pub selector: Selector,
+    /// The postures of the allow-lists that its rules make, if its annotations give them (`kubearmor-file-posture` and so
+    /// on); otherwise those of the bundle.
+    pub postures: PerClass<Option<Posture>>,
     /// The rules in the order of the document; there is at least one.
     pub rules: Vec<Rule>,
     /// The name of the policy file.
@@ -131,6 +136,8 @@ pub enum RuleBody {
     Capability(CapabilityRule),
     /// A rule for sockets.
     Network(NetworkRule),
+    /// A rule for destinations.
+    Destination(DestinationRule),
 }
 
 impl Rule {
@@ -145,26 +152,22 @@ impl Rule {
 impl RuleBody {
     /// Returns the rule for paths, or `None` if it is of another kind.
     pub fn as_path(&self) -> Option<&PathRule> {
-        match self {
-            Self::Path(rule) => Some(rule),
-            Self::Capability(_) | Self::Network(_) => None,
-        }
+        if let Self::Path(rule) = self { Some(rule) } else { None }
     }
 
     /// Returns the rule for a capability, or `None` if it is of another kind.
     pub fn as_capability(&self) -> Option<&CapabilityRule> {
-        match self {
-            Self::Capability(rule) => Some(rule),
-            Self::Path(_) | Self::Network(_) => None,
-        }
+        if let Self::Capability(rule) = self { Some(rule) } else { None }
     }
 
     /// Returns the rule for sockets, or `None` if it is of another kind.
     pub fn as_network(&self) -> Option<&NetworkRule> {
-        match self {
-            Self::Network(rule) => Some(rule),
-            Self::Path(_) | Self::Capability(_) => None,
-        }
+        if let Self::Network(rule) = self { Some(rule) } else { None }
+    }
+
+    /// Returns the rule for destinations, or `None` if it is of another kind.
+    pub fn as_destination(&self) -> Option<&DestinationRule> {
+        if let Self::Destination(rule) = self { Some(rule) } else { None }
     }
 
     /// Returns whether this body is in the same section as `other`, and obviously covers it.
@@ -173,7 +176,8 @@ impl RuleBody {
             (Self::Path(rule), Self::Path(other)) => rule.covers(other),
             (Self::Capability(rule), Self::Capability(other)) => rule == other,
             (Self::Network(rule), Self::Network(other)) => rule.covers(other),
-            (Self::Path(_) | Self::Capability(_) | Self::Network(_), _) => false,
+            (Self::Destination(rule), Self::Destination(other)) => rule.covers(other),
+            (Self::Path(_) | Self::Capability(_) | Self::Network(_) | Self::Destination(_), _) => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use armor_policy::document::{diagnostics::MAX_DIAGNOSTICS, text, yaml};
+use armor_policy::path::Target;
 use armor_policy::{check, parse};
 use proptest::prelude::*;
 use std::fs;
@@ -193,6 +194,73 @@ fn quickly(name: &str, text: &str) {
     let start = Instant::now();
     let _ = parse(name, text);
     assert!(start.elapsed() < Duration::from_secs(5), "{name} took {:?}", start.elapsed());
+}
+
+#[test]
+fn aliases_stand_for_what_has_the_anchor() {
+    let policies = parse(
+        "p.yaml",
+        "apiVersion: security.kubearmor.com/v1
+kind: KubeArmorHostPolicy
+metadata: {name: p}
+spec:
+  nodeSelector: {matchLabels: {a: b}}
+  file:
+    matchPaths:
+    - &secret
+      path: &path /etc/secret
+      fromSource: &sources [{path: /bin/a}, {path: /bin/b}]
+    - <<: *secret
+      path: /etc/other
+      action: Audit
+    - {<<: [{readOnly: true}, {readOnly: false, path: /third}], fromSource: *sources}
+    - {path: *path, ownerOnly: true}
+",
+    )
+    .unwrap();
+    let written: Vec<String> = policies[0]
+        .rules
+        .iter()
+        .map(|rule| {
+            let path = rule.body.as_path().unwrap();
+            let Target::Path(target) = &path.target else { panic!("{:?}", path.target) };
+            let line = rule.common.location.line;
+            format!(
+                "{line} {target} {:?} {} {}",
+                rule.common.action,
+                rule.common.sources.len(),
+                path.read_only
+            )
+        })
+        .collect();
+    assert_eq!(
+        written,
+        [
+            "8 /etc/secret Block 2 false",
+            "11 /etc/other Audit 2 false",
+            "14 /third Block 2 true",
+            "15 /etc/secret Block 0 false",
+        ]
+    );
+}
+
+#[test]
+fn what_aliases_make_too_large_is_refused() {
+    let nested: String = (1..9)
+        .map(|level| format!("a{level}: &a{level} [{}]\n", format!("*a{},", level - 1).repeat(9)))
+        .collect();
+    let long = "x".repeat(yaml::MAX_TEXT / 2);
+    let deep: String = (1..40).map(|level| format!("- &a{level} [*a{}]\n", level - 1)).collect();
+    for (text, expected) in [
+        (format!("a0: &a0 [x, x, x]\n{nested}"), "YAML nodes"),
+        (format!("- &a0 {long}\n{}", "- *a0\n".repeat(100)), "YAML nodes"),
+        (format!("- &a0 x\n{deep}"), "nested deeper"),
+        ("- &a0 [*a0]\n".to_owned(), "nothing that ends before it"),
+        ("- &a0 x\n---\n- *a0\n".to_owned(), "nothing that ends before it"),
+    ] {
+        let errors = parse("p.yaml", &text).unwrap_err().to_string();
+        assert!(errors.contains(expected), "{errors}");
+    }
 }
 
 #[test]

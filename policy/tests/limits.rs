@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use armor_policy::automaton::Slot;
+use armor_policy::destination::ENTRIES;
 use armor_policy::{CompileError, Domain, Links, Policy, PolicySet, compile, parse};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
@@ -175,6 +176,38 @@ fn programs_times_paths_are_refused() {
     }
     let error = assert_refused("square", &[&parsed("square", &rules)]);
     assert!(matches!(error, CompileError::Classes { .. }), "{error}");
+}
+
+#[test]
+fn twenty_thousand_destinations_stay_small() {
+    let policies: Vec<Policy> = (0..4)
+        .map(|policy| {
+            let mut rules = "  network:\n    matchDestinations:\n".to_owned();
+            for rule in policy * 5_000..(policy + 1) * 5_000u32 {
+                let [a, b, ..] = rule.wrapping_mul(2_654_435_769).to_be_bytes();
+                let _ =
+                    writeln!(rules, "    - {{cidr: '10.{a}.{b}.{}/32', ports: [{}]}}", rule % 200, rule + 1);
+            }
+            parsed(&format!("p{policy}"), &rules)
+        })
+        .collect();
+    let _alone = ALONE.lock();
+    let (domain, peak, _) = measured(&policies.iter().collect::<Vec<_>>());
+    let egress = domain.unwrap().egress;
+    let words =
+        egress.nodes.len() * ENTRIES / 2 + egress.lists.iter().map(|list| list.len() + 1).sum::<usize>();
+    assert!(words * 8 < 10 << 20, "{words} words");
+    assert!(peak < 200 << 20, "{peak} bytes");
+}
+
+#[test]
+fn destinations_that_multiply_are_refused() {
+    let mut rules = "  network:\n    matchDestinations:\n".to_owned();
+    for rule in 0..2_000u32 {
+        let _ = writeln!(rules, "    - {{ports: [{}]}}", rule * 2 + 1);
+        let _ = writeln!(rules, "    - {{cidr: 10.0.{}.{}/32}}", rule / 250, rule % 250);
+    }
+    assert_refused("many", &[&parsed("many", &rules)]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ mod oracle;
 
 use armor_policy::automaton::{Automaton, Slot};
 use armor_policy::capability::{Capability, CapabilityRule};
-use armor_policy::decision::{Decision, Verdict};
+use armor_policy::decision::{Decision, PerClass, Verdict};
+use armor_policy::destination::{DestinationRule, DestinationTable, Direction, Ports, Transport};
 use armor_policy::keyed::KeyedTable;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector};
 use armor_policy::network::{NetworkRule, Protocol, SocketKind};
@@ -13,12 +14,13 @@ use armor_policy::path::glob::Glob;
 use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
-use armor_policy::{Domain, Links, PolicySet, Posture, compile, literal_paths};
+use armor_policy::{Domain, Links, PolicySet, Posture, Postures, compile, literal_paths};
 use oracle::By;
 use oracle::number;
 use oracle::path::{Object, evaluate};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 /// Generates few names, so that random rules match random paths.
 fn name() -> impl Strategy<Value = String> {
@@ -84,6 +86,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         4 => path_body(),
         1 => capability().prop_map(|capability| RuleBody::Capability(CapabilityRule { capability })),
         2 => protocol().prop_map(|protocol| RuleBody::Network(NetworkRule { protocol })),
+        3 => destination().prop_map(RuleBody::Destination),
     ];
     (sources, action, body).prop_map(|(sources, action, body)| Rule {
         common: RuleCommon {
@@ -114,6 +117,54 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     prop::sample::select(vec![Tcp, Udp, Icmp, Sctp, Packet, Raw, Stream, Dgram, All])
 }
 
+const PREFIXES: [&str; 11] = [
+    "0.0.0.0/0",
+    "10.0.0.0/7",
+    "10.0.0.0/8",
+    "10.16.0.0/13",
+    "10.16.1.0/24",
+    "10.16.1.1/32",
+    "::/0",
+    "fd00::/8",
+    "fd00:0:8000::/33",
+    "fd00:0:8000::1/128",
+    "::ffff:0:0:0/95",
+];
+const ADDRESSES: [&str; 12] = [
+    "0.0.0.0",
+    "9.255.255.255",
+    "10.0.0.1",
+    "10.16.0.0",
+    "10.16.1.1",
+    "10.23.255.255",
+    "11.1.1.1",
+    "255.255.255.255",
+    "::1",
+    "fd00::1",
+    "fd00:0:8000::1",
+    "::ffff:10.16.1.1",
+];
+const PORTS: [(u16, u16); 7] =
+    [(1, 65535), (80, 80), (80, 90), (85, 85), (81, 443), (443, 443), (65535, 65535)];
+
+/// Generates rules for nested prefixes and overlapping ports, of which ingress has no prefix.
+fn destination() -> impl Strategy<Value = DestinationRule> {
+    let direction = prop::sample::select(vec![Direction::Egress, Direction::Egress, Direction::Ingress]);
+    let transports = vec![Transport::Tcp, Transport::Udp, Transport::Icmp];
+    let ports = prop::option::of(prop::sample::select(PORTS.to_vec()));
+    let prefix = prop::option::of(prop::sample::select(PREFIXES.to_vec()));
+    (direction, prefix, ports, prop::option::of(prop::sample::select(transports))).prop_map(
+        |(direction, prefix, ports, transport)| DestinationRule {
+            direction,
+            prefix: prefix.filter(|_| direction == Direction::Egress).map(|prefix| prefix.parse().unwrap()),
+            ports: ports
+                .filter(|_| transport != Some(Transport::Icmp))
+                .map(|(first, last)| Ports { first, last }),
+            transport,
+        },
+    )
+}
+
 /// Generates few capabilities, so that rules meet.
 fn capability() -> impl Strategy<Value = Capability> {
     prop::sample::select(Capability::all().step_by(20).collect::<Vec<_>>())
@@ -125,8 +176,14 @@ fn target_of(section: Section) -> impl Strategy<Value = (Section, Target)> {
 
 fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>> {
     let names = prop::sample::select(vec!["first", "second", "third"]);
-    prop::collection::vec((names, prop::collection::vec(rule(), rules)), 1..4).prop_map(|list| {
-        let policy = |(file, (name, mut rules)): (usize, (&str, Vec<Rule>))| {
+    let own = || prop::option::weighted(0.2, posture());
+    let postures = (own(), own(), own()).prop_map(|(file, network, capabilities)| PerClass {
+        file,
+        network,
+        capabilities,
+    });
+    prop::collection::vec((names, postures, prop::collection::vec(rule(), rules)), 1..4).prop_map(|list| {
+        let policy = |(file, (name, postures, mut rules)): (usize, (&str, _, Vec<Rule>))| {
             for (line, rule) in rules.iter_mut().enumerate() {
                 rule.common.location = Location { line: line as u32 + 1, column: 1 };
             }
@@ -134,6 +191,7 @@ fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>>
                 kind: Kind::Host,
                 name: name.to_owned(),
                 namespace: None,
+                postures,
                 selector: Selector::default(),
                 rules,
                 file: format!("{file}.yaml"),
@@ -144,17 +202,31 @@ fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>>
     })
 }
 
-/// Generates the postures of two bundles, and for each policy whether it is in the second one.
-fn bundles() -> impl Strategy<Value = ([Posture; 2], Vec<bool>)> {
-    let posture = || prop::sample::select(vec![Posture::Allow, Posture::Audit, Posture::Block]);
-    ([posture(), posture()], prop::collection::vec(any::<bool>(), 4))
+fn posture() -> impl Strategy<Value = Posture> {
+    prop::sample::select(vec![Posture::Allow, Posture::Audit, Posture::Block])
+}
+
+/// Generates the postures of two bundles, of which there may be none, and for each policy whether it is in the second one.
+fn bundles() -> impl Strategy<Value = ([Option<Postures>; 2], Vec<bool>)> {
+    let postures = || {
+        let each = (posture(), posture(), posture()).prop_map(|(file, network, capabilities)| Postures {
+            file,
+            network,
+            capabilities,
+        });
+        prop::option::weighted(0.9, each)
+    };
+    ([postures(), postures()], prop::collection::vec(any::<bool>(), 4))
 }
 
 /// Returns the policies in their bundles.
-fn sets<'a>(policies: &'a [Policy], (postures, second): &([Posture; 2], Vec<bool>)) -> Vec<PolicySet<'a>> {
-    let of = |bundle: &'static str, posture: Posture, is_second: bool| PolicySet {
+fn sets<'a>(
+    policies: &'a [Policy],
+    (postures, second): &([Option<Postures>; 2], Vec<bool>),
+) -> Vec<PolicySet<'a>> {
+    let of = |bundle: &'static str, postures: Option<Postures>, is_second: bool| PolicySet {
         bundle,
-        posture,
+        postures,
         policies: policies.iter().zip(second).filter(|(_, at)| **at == is_second).map(|(of, _)| of).collect(),
     };
     vec![of("one", postures[0], false), of("two", postures[1], true)]
@@ -209,10 +281,39 @@ fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, progr
         let expected = number::of_socket(sets, links, program, kind);
         assert_decision(domain, decision, expected, &format!("{program} {kind:?}"));
     }
+    for (direction, table) in [(Direction::Egress, &domain.egress), (Direction::Ingress, &domain.ingress)] {
+        compare_destinations(sets, links, domain, program, subject, (direction, table));
+    }
     let unnamed = domain.capability.decision(subject, Capability::COUNT);
     assert!(
         Capability::all().map(|of| domain.capability.decision(subject, of.number())).any(|of| of == unnamed)
     );
+}
+
+fn compare_destinations(
+    sets: &[PolicySet<'_>],
+    links: &Links,
+    domain: &Domain,
+    program: &str,
+    subject: u16,
+    (direction, table): (Direction, &DestinationTable),
+) {
+    let mut strictest = Verdict::Allow;
+    for address in ADDRESSES {
+        let address: IpAddr = address.parse().unwrap();
+        for transport in Transport::ALL {
+            for port in [0, 1, 79, 80, 81, 85, 86, 90, 91, 443, 444, 65535] {
+                let port = if transport.has_ports() { port } else { 0 };
+                let decision = table.decision(subject, address, DestinationTable::key(transport, port));
+                let object = (address.to_canonical(), transport, port);
+                let expected = number::of_destination(sets, links, program, direction, object);
+                let case = format!("{program} {direction:?} {address} {transport:?} {port}");
+                assert_decision(domain, decision, expected, &case);
+                strictest = strictest.max(decision.verdict());
+            }
+        }
+    }
+    assert!(table.decision_on_everybody(subject).verdict() >= strictest);
 }
 
 /// Asserts that a decision is the expected one, and made by the expected rule.
@@ -288,9 +389,7 @@ fn check_shape(domain: &Domain) {
     let cells = domain.path.object_count as usize * domain.subject_count as usize;
     assert_eq!(domain.path.cells.len(), cells);
     assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
-    let of_paths = domain.path.vectors.iter().flat_map(|vector| vector.0);
-    let decisions = of_paths.chain(domain.capability.decisions()).chain(domain.network.decisions());
-    assert!(decisions.map(|decision| decision.rule() as usize).max().unwrap() < domain.rules.len());
+    assert!(domain.decisions().map(|decision| decision.rule() as usize).max().unwrap() < domain.rules.len());
     for (table, keys) in [(&domain.capability, Capability::COUNT), (&domain.network, SocketKind::ALL.len())] {
         let KeyedTable { row_of, rows } = table;
         assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);

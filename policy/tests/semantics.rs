@@ -5,10 +5,11 @@ use Permission::{Exec, Map, Read, Write};
 use Posture::{Audit, Block};
 use armor_policy::capability::Capability;
 use armor_policy::decision::Verdict;
+use armor_policy::destination::{DestinationTable, Transport};
 use armor_policy::keyed::KeyedTable;
 use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
-use armor_policy::{Domain, Links, Policy, PolicySet, Posture, compile, parse};
+use armor_policy::{Domain, Links, Policy, PolicySet, Posture, Postures, compile, parse};
 
 /// Returns a host policy made from the lines of its spec.
 fn policy(name: &str, spec: &str) -> Policy {
@@ -22,7 +23,11 @@ fn policy(name: &str, spec: &str) -> Policy {
 fn compiled(posture: Posture, specs: &[&str]) -> Domain {
     let policies: Vec<Policy> =
         specs.iter().enumerate().map(|(i, spec)| policy(&format!("p{i}"), spec)).collect();
-    compile(&[PolicySet { posture, ..PolicySet::of(&policies) }], &Links::new()).unwrap()
+    compile(
+        &[PolicySet { postures: Some(Postures::all(posture)), ..PolicySet::of(&policies) }],
+        &Links::new(),
+    )
+    .unwrap()
 }
 
 /// Returns the verdict, and the message of the rule that decided or, if it has none, its policy.
@@ -438,7 +443,11 @@ fn bundles_share_one_precedence_and_the_strictest_posture() {
             "{path: /srv/a, message: fleet}, {path: /x, action: Allow, message: fleet, fromSource: [{path: /bin/f}]}",
         ),
     );
-    let of = |bundle, posture, policy| PolicySet { bundle, posture, policies: vec![policy] };
+    let of = |bundle, posture, policy| PolicySet {
+        bundle,
+        postures: Some(Postures::all(posture)),
+        policies: vec![policy],
+    };
     let domain = compile(&[of("site", Audit, &site), of("fleet", Block, &fleet)], &Links::new()).unwrap();
     check(
         &domain,
@@ -612,6 +621,39 @@ fn a_network_section_with_allow_rules_is_an_allow_list() {
     let domain = compiled(Block, &["  network: {matchProtocols: [{protocol: tcp, action: Allow}]}\n"]);
     check_sockets(&domain, "- Tcp allow\n - Udp block DefaultPosture\n - Other block DefaultPosture");
     check(&domain, "- /any * * allow");
+}
+
+#[test]
+fn each_class_has_a_posture_and_a_policy_may_have_its_own() {
+    let spec = |annotations: &str| {
+        format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\n\
+             metadata: {{name: p, annotations: {{{annotations}}}}}\n\
+             spec:\n  nodeSelector: {{matchLabels: {{a: b}}}}\n  action: Allow\n\
+             \x20 network: {{matchProtocols: [{{protocol: tcp}}], matchDestinations: [{{cidr: 10.0.0.0/8}}]}}\n\
+             \x20 capabilities: {{matchCapabilities: [{{capability: kill}}]}}\n\
+             \x20 file: {{matchPaths: [{{path: /a}}]}}\n"
+        )
+    };
+    let bundle = Postures { file: Audit, network: Block, capabilities: Posture::Allow };
+    for (annotations, [file, network, capabilities]) in [
+        ("", ["audit", "block", "allow"]),
+        ("kubearmor-network-posture: audit", ["audit", "audit", "allow"]),
+        ("kubearmor-file-posture: block, kubearmor-capabilities-posture: audit", ["block", "block", "audit"]),
+    ] {
+        let policies = parse("p.yaml", &spec(annotations)).unwrap();
+        let set = PolicySet { postures: Some(bundle), ..PolicySet::of(&policies) };
+        let domain = compile(&[set], &Links::new()).unwrap();
+        check(&domain, &format!("- /b read * {file}"));
+        check_sockets(&domain, &format!("- Udp {network}"));
+        check_capabilities(&domain, &format!("- net_raw {capabilities}"));
+        let key = DestinationTable::key(Transport::Tcp, 80);
+        let decision = domain.egress.decision(0, "11.0.0.1".parse().unwrap(), key);
+        assert_eq!(format!("{:?}", decision.verdict()).to_lowercase(), network);
+    }
+    let policies = parse("p.yaml", &spec("kubearmor-file-posture: block")).unwrap();
+    let set = PolicySet { postures: None, ..PolicySet::of(&policies) };
+    check(&compile(&[set], &Links::new()).unwrap(), "- /b read * allow");
 }
 
 #[test]

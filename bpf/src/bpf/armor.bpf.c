@@ -44,8 +44,10 @@ struct contract {
 	enum counter counter;
 	enum event_kind event_kind;
 	enum socket_kind socket_kind;
+	enum transport transport;
 	struct image_domain image_domain;
-	struct image_keyed image_keyed;
+	struct image_kinds image_kinds;
+	struct image_destinations image_destinations;
 	struct label label;
 	struct container_id container_id;
 	struct labelled labelled;

@@ -7,14 +7,22 @@
 #include "path/check.bpf.h"
 #include "path/report.bpf.h"
 
+/* Sets the class of the current task's program. Returns false if it cannot be found. */
+static __always_inline bool find_subject(struct scope *scope, struct task_struct *task)
+{
+	if (find_known_subject(scope))
+		return true;
+	if (!ask_subject(task, scope))
+		return false;
+	find_known_subject(scope);
+	return true;
+}
+
 /* Decides by a keyed table for the program of the current task. */
 static __always_inline __u32 decide_number(struct scope *scope, struct task_struct *task, __u32 table, __u32 number)
 {
-	if (!find_known_subject(scope)) {
-		if (!ask_subject(task, scope))
-			return VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
-		find_known_subject(scope);
-	}
+	if (!find_subject(scope, task))
+		return VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 	return keyed_decision(scope, table, number);
 }
 

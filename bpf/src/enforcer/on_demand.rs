@@ -23,20 +23,33 @@ use crate::raw;
 type Needed = fn(&Domain) -> bool;
 
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 9] = [
+const PROGRAMS: [(&str, Needed); 10] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
-    ("socket_create", has_network),
-    ("socket_connect", has_network),
-    ("socket_bind", has_network),
-    ("socket_listen", has_network),
-    ("socket_accept", has_network),
-    ("socket_sendmsg", has_network),
-    ("sctp_bind_connect", has_network),
-    ("socket_receive", has_network),
+    ("socket_create", has_sockets),
+    ("socket_connect", |domain| has_protocols(domain) || has_egress(domain)),
+    ("socket_bind", |domain| has_protocols(domain) || has_ingress(domain)),
+    ("socket_listen", |domain| has_protocols(domain) || has_ingress(domain)),
+    ("socket_accept", has_protocols),
+    ("socket_sendmsg", |domain| has_protocols(domain) || has_egress(domain)),
+    ("socket_setsockopt", has_egress),
+    ("sctp_bind_connect", has_sockets),
+    ("socket_receive", has_sockets),
 ];
 
-fn has_network(domain: &Domain) -> bool {
+fn has_protocols(domain: &Domain) -> bool {
     !domain.network.rows.is_empty()
+}
+
+fn has_egress(domain: &Domain) -> bool {
+    !domain.egress.lists.is_empty()
+}
+
+fn has_ingress(domain: &Domain) -> bool {
+    !domain.ingress.lists.is_empty()
+}
+
+fn has_sockets(domain: &Domain) -> bool {
+    has_protocols(domain) || has_egress(domain) || has_ingress(domain)
 }
 
 /// Returns whether a program is attached on demand.

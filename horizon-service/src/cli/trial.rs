@@ -25,7 +25,7 @@ use armor_bpf::{
 use armor_console as console;
 use armor_policy::decision::{Decision, Verdict};
 use armor_policy::document::{text, yaml};
-use armor_policy::{Domain, Policy, Posture, escaped, escaped_path};
+use armor_policy::{Domain, Policy, Posture, Postures, escaped, escaped_path};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, set_child_subreaper, waitpid};
@@ -76,8 +76,11 @@ pub struct Trial {
     command: Vec<OsString>,
 }
 
-const POSTURES: [(&str, &str, Posture); 2] =
-    [("audit", "Permit and report them", Posture::Audit), ("block", "Refuse them", Posture::Block)];
+const POSTURES: [(&str, &str, Posture); 3] = [
+    ("allow", "Permit them", Posture::Allow),
+    ("audit", "Permit and report them", Posture::Audit),
+    ("block", "Refuse them", Posture::Block),
+];
 
 const FATES: [(&str, &str, Fate); 3] = [
     (
@@ -104,7 +107,8 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         );
     }
     let policies = read_policies(&trial.policy)?;
-    let settings = Arc::new(BundleSettings { posture: trial.posture, ..BundleSettings::default() });
+    let settings =
+        Arc::new(BundleSettings { postures: Postures::all(trial.posture), ..BundleSettings::default() });
     let bundled = |policy| BundledPolicy { policy: Arc::new(policy), settings: Arc::clone(&settings) };
     let policies: Vec<BundledPolicy> = policies.into_iter().map(bundled).collect();
     let CompiledPolicies { domain: refusing, linked, notes, .. } =
@@ -262,8 +266,7 @@ fn read_policies(files: &[PathBuf]) -> anyhow::Result<Vec<Policy>> {
 
 /// Turns every refusal into an audit.
 fn audit_only(domain: &mut Domain) {
-    let of_paths = domain.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
-    for decision in of_paths.chain(domain.capability.decisions_mut()).chain(domain.network.decisions_mut()) {
+    for decision in domain.decisions_mut() {
         if decision.verdict() == Verdict::Block {
             *decision = Decision::new(Verdict::Audit, decision.rule());
         }

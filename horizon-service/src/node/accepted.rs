@@ -33,7 +33,7 @@ impl AcceptedBundle {
         let settings = &bundle.payload.settings;
         let own = Arc::new(BundleSettings {
             bundle: bundle.payload.name.clone(),
-            posture: settings.posture.file,
+            postures: settings.posture.for_classes(),
             domain: DomainSettings {
                 alerts_per_second: settings.alerts_per_second.unwrap_or(ALERTS_PER_SECOND),
                 secure_sources: settings.secure_sources,

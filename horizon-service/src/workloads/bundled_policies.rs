@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use armor_bpf::DomainSettings;
-use armor_policy::{Policy, PolicySet, Posture};
+use armor_policy::{Policy, PolicySet, Postures};
 
 /// A `BundledPolicy` is a policy with the settings of its bundle.
 #[derive(Debug, Clone)]
@@ -21,8 +21,8 @@ pub struct BundledPolicy {
 pub struct BundleSettings {
     /// The bundle's name; empty for policies that are in none.
     pub bundle: String,
-    /// The posture of allow-lists.
-    pub posture: Posture,
+    /// The postures of allow-lists.
+    pub postures: Postures,
     /// The settings of workloads under the policies.
     pub domain: DomainSettings,
 }
@@ -36,8 +36,8 @@ pub fn policies_of(bundled: &[BundledPolicy]) -> Vec<&Policy> {
 pub fn policy_sets(bundled: &[BundledPolicy]) -> Vec<PolicySet<'_>> {
     let mut sets: BTreeMap<&str, PolicySet<'_>> = BTreeMap::new();
     for BundledPolicy { policy, settings } in bundled {
-        let BundleSettings { bundle, posture, .. } = &**settings;
-        let empty = PolicySet { bundle, posture: *posture, policies: Vec::new() };
+        let BundleSettings { bundle, postures, .. } = &**settings;
+        let empty = PolicySet { bundle, postures: Some(*postures), policies: Vec::new() };
         sets.entry(bundle).or_insert(empty).policies.push(policy);
     }
     sets.into_values().collect()
@@ -59,6 +59,7 @@ pub fn domain_settings(bundled: &[BundledPolicy]) -> DomainSettings {
 mod tests {
     use super::*;
     use crate::workloads::testing::host_policy;
+    use armor_policy::Posture;
 
     #[test]
     fn the_settings_of_several_bundles_are_merged() {
@@ -67,7 +68,7 @@ mod tests {
             policy: Arc::clone(&policy),
             settings: Arc::new(BundleSettings {
                 bundle: bundle.to_owned(),
-                posture: Posture::Block,
+                postures: Postures::all(Posture::Block),
                 domain: DomainSettings { alerts_per_second, secure_sources },
             }),
         };
@@ -83,6 +84,6 @@ mod tests {
         let sets = policy_sets(&all);
         let sizes: Vec<_> = sets.iter().map(|set| (set.bundle, set.policies.len())).collect();
         assert_eq!(sizes, [("high", 1), ("low", 2)]);
-        assert!(sets.iter().all(|set| set.posture == Posture::Block));
+        assert!(sets.iter().all(|set| set.postures == Some(Postures::all(Posture::Block))));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use armor_bpf::DomainSettings;
 use armor_policy::model::Kind;
-use armor_policy::{CompileError, Domain, Links, Posture, compile};
+use armor_policy::{CompileError, Domain, Links, compile};
 
 use crate::workloads::bundled_policies::{BundledPolicy, domain_settings, policies_of, policy_sets};
 use crate::workloads::compiled::{CompiledPolicies, warn_of_flags};
@@ -53,7 +53,7 @@ impl ContainerPolicies {
             let links = links(&[Root::of_layers(&[])], &policies);
             let mut sets = policy_sets(&ours);
             compile(&sets, &links)?;
-            sets.iter_mut().for_each(|set| set.posture = Posture::Allow);
+            sets.iter_mut().for_each(|set| set.postures = None);
             unidentified = Some((Arc::new(compile(&sets, &links)?), domain_settings(&ours)));
             warn_of_flags(&policies);
         }

@@ -214,8 +214,12 @@ mod tests {
     use super::*;
 
     fn selector(selector: &str) -> Selector {
+        selector_of("KubeArmorPolicy", selector)
+    }
+
+    fn selector_of(kind: &str, selector: &str) -> Selector {
         let text = format!(
-            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: p, namespace: \
+            "apiVersion: security.kubearmor.com/v1\nkind: {kind}\nmetadata: {{name: p, namespace: \
              other}}\nspec:\n  selector: {{{selector}}}\n  process: {{matchPaths: [{{path: /x}}]}}\n"
         );
         let policies = armor_policy::parse("p.yaml", &text).unwrap_or_else(|e| panic!("{e}"));
@@ -304,6 +308,27 @@ mod tests {
         ] {
             let workload = Workload { horizon, ..web() };
             assert_eq!(selector(&format!("matchLabels: {{{key}: '*'}}")).selects(&workload), yes, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_policy_selects_by_the_organisation_of_the_service() {
+        let other = Workload { horizon: None, ..web() };
+        for (operator, values, of_service, of_other) in [
+            ("In", "[myorg]", true, false),
+            ("In", "[other, myorg]", true, false),
+            ("In", "[other]", false, false),
+            ("NotIn", "[other]", true, true),
+            ("NotIn", "[myorg]", false, true),
+        ] {
+            let text =
+                format!("matchExpressions: [{{key: namespace, operator: {operator}, values: {values}}}]");
+            let selector = selector_of("KubeArmorClusterPolicy", &text);
+            assert_eq!(
+                (selector.selects(&web()), selector.selects(&other)),
+                (of_service, of_other),
+                "{text}"
+            );
         }
     }
 

@@ -110,12 +110,31 @@ pub struct Settings {
     pub secure_sources: bool,
 }
 
-/// A `Postures` contains the default postures.
+/// A `Postures` contains the postures of allow-lists: `allow`, `audit` or `block`. A policy's annotations come before them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postures {
     /// Posture for files and programs.
     pub file: Posture,
+    /// Posture for networks; if absent, that for files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Posture>,
+    /// Posture for capabilities; if absent, that for files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Posture>,
+}
+
+impl Postures {
+    /// Returns them for the compiler.
+    #[must_use]
+    pub fn for_classes(&self) -> armor_policy::Postures {
+        let Self { file, network, capabilities } = *self;
+        armor_policy::Postures {
+            file,
+            network: network.unwrap_or(file),
+            capabilities: capabilities.unwrap_or(file),
+        }
+    }
 }
 
 /// An `OnAgentStop` says what happens to the enforcement when the agent is stopped in an orderly way.
@@ -379,6 +398,8 @@ spec:
         full.settings.already_held = AlreadyHeld::Kill;
         full.settings.secure_sources = true;
         full.settings.posture.file = Posture::Block;
+        full.settings.posture.network = Some(Posture::Allow);
+        full.settings.posture.capabilities = Some(Posture::Audit);
         full.target.constraints = vec!["openhorizon.arch == amd64".to_owned()];
         assert_eq!(Payload::parse(&full.to_bytes().unwrap()).unwrap(), full);
         assert_eq!(full.parse_policies().unwrap().len(), 1);
@@ -391,7 +412,7 @@ spec:
             (r#""name""#, r#""extra": 1, "name""#),
             (r#""org""#, r#""extra": 1, "org""#),
             (r#""onAgentStop""#, r#""extra": 1, "onAgentStop""#),
-            (r#""posture": {"#, r#""posture": {"network": "block","#),
+            (r#""posture": {"#, r#""posture": {"device": "block","#),
             (r#""file": "certs.yaml""#, r#""file": "certs.yaml", "extra": 1"#),
         ] {
             let bad = good.replacen(place, with, 1);
@@ -401,16 +422,21 @@ spec:
     }
 
     #[test]
-    fn no_payload_permits_silently_what_an_allow_list_leaves_out() {
+    fn postures_are_allow_audit_and_block_and_default_to_that_of_files() {
         let good = String::from_utf8(payload(1).to_bytes().unwrap()).unwrap();
-        for posture in ["allow", "Allow", "Block", ""] {
-            let bad = good.replacen(r#""file": "audit""#, &format!(r#""file": "{posture}""#), 1);
-            assert_ne!(bad, good);
-            assert!(matches!(Payload::parse(bad.as_bytes()), Err(PayloadError::Json(_))), "{posture}");
+        let parsed = |posture: &str| {
+            let text = good.replacen(r#""file": "audit""#, posture, 1);
+            Payload::parse(text.as_bytes()).map(|payload| payload.settings.posture.for_classes())
+        };
+        let (file, network) = (Posture::Block, Posture::Allow);
+        assert_eq!(
+            parsed(r#""file": "block", "network": "allow""#).unwrap(),
+            armor_policy::Postures { file, network, capabilities: file }
+        );
+        for posture in ["Allow", "Block", "none", ""] {
+            let bad = parsed(&format!(r#""file": "{posture}""#));
+            assert!(matches!(bad, Err(PayloadError::Json(_))), "{posture}");
         }
-        let mut bad = payload(1);
-        bad.settings.posture.file = Posture::Allow;
-        assert!(bad.to_bytes().is_err());
     }
 
     #[test]

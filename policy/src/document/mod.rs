@@ -12,6 +12,7 @@ pub mod text;
 pub mod yaml;
 
 use crate::capability;
+use crate::decision::{PerClass, Posture, PostureClass};
 use crate::model::{Kind, Policy, Rule, Selector};
 use crate::network;
 use crate::path;
@@ -83,31 +84,16 @@ fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
         sink.error(version.at, message, format!("write {API_VERSION}"));
     }
     let kind = top.required_string("kind", "write kind: KubeArmorPolicy or KubeArmorHostPolicy", sink);
-    let kind = kind.and_then(|kind| match kind.text {
-        "KubeArmorPolicy" => Some(Kind::Container),
-        "KubeArmorHostPolicy" => Some(Kind::Host),
-        "KubeArmorClusterPolicy" | "KubeArmorNetworkPolicy" => {
-            let message = format!("kind {} is not supported yet", kind.text);
-            sink.error(kind.at, message, "KubeArmorPolicy and KubeArmorHostPolicy are");
-            None
-        }
-        other => {
-            let help = fields::nearest(other, &["KubeArmorPolicy", "KubeArmorHostPolicy"])
-                .map_or("write KubeArmorPolicy or KubeArmorHostPolicy".to_owned(), |n| {
-                    format!("did you mean {n}?")
-                });
-            sink.error(kind.at, format!("kind `{other}` is not known"), help);
-            None
-        }
-    });
-    let (name, namespace) = read_metadata(&top, sink);
+    let kind = kind.and_then(|kind| read_kind(&kind, sink));
+    let Metadata { name, namespace, postures } = read_metadata(&top, sink);
     let spec = top.required("spec", "a policy needs a spec", sink)?;
     let kind = kind?;
     let (selector, rules) = read_spec(spec, kind, sink)?;
     Some(Policy {
-        kind,
+        kind: kind.workloads(),
         name: name?,
         namespace,
+        postures,
         selector,
         rules,
         file: sink.file().to_owned(),
@@ -115,8 +101,48 @@ fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
     })
 }
 
-/// The fields of `metadata`. Besides `name` and `namespace` they have no meaning here: Kubernetes writes
-/// them, or they are for people.
+/// A `DocumentKind` is a kind of documents that is supported.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DocumentKind {
+    Container,
+    Host,
+    /// For containers, selected by expressions over labels and namespaces.
+    Cluster,
+}
+
+impl DocumentKind {
+    const NAMES: [(&str, Self); 3] = [
+        ("KubeArmorPolicy", Self::Container),
+        ("KubeArmorHostPolicy", Self::Host),
+        ("KubeArmorClusterPolicy", Self::Cluster),
+    ];
+
+    const fn workloads(self) -> Kind {
+        match self {
+            Self::Container | Self::Cluster => Kind::Container,
+            Self::Host => Kind::Host,
+        }
+    }
+}
+
+fn read_kind(kind: &fields::Text<'_>, sink: &mut Sink) -> Option<DocumentKind> {
+    let known = DocumentKind::NAMES.iter().find(|(name, _)| *name == kind.text);
+    if known.is_none() {
+        let names = DocumentKind::NAMES.map(|(name, _)| name);
+        let (message, help) = match fields::nearest(kind.text, &names) {
+            _ if kind.text == "KubeArmorNetworkPolicy" => {
+                (format!("kind {} is not supported yet", kind.text), format!("{} are", names.join(", ")))
+            }
+            Some(name) => (format!("kind `{}` is not known", kind.text), format!("did you mean {name}?")),
+            None => (format!("kind `{}` is not known", kind.text), format!("known: {}", names.join(", "))),
+        };
+        sink.error(kind.at, message, help);
+    }
+    known.map(|(_, kind)| *kind)
+}
+
+/// The fields of `metadata`. Besides `name`, `namespace` and [`POSTURES`] among the annotations they have no meaning here:
+/// Kubernetes writes them, or they are for people.
 const METADATA: [&str; 13] = [
     "name",
     "namespace",
@@ -133,11 +159,25 @@ const METADATA: [&str; 13] = [
     "uid",
 ];
 
-fn read_metadata(top: &Fields<'_>, sink: &mut Sink) -> (Option<String>, Option<String>) {
+/// The annotations that give postures. KubeArmor knows them as a namespace's.
+const POSTURES: [(&str, PostureClass); 3] = [
+    ("kubearmor-file-posture", PostureClass::File),
+    ("kubearmor-network-posture", PostureClass::Network),
+    ("kubearmor-capabilities-posture", PostureClass::Capabilities),
+];
+
+#[derive(Default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    postures: PerClass<Option<Posture>>,
+}
+
+fn read_metadata(top: &Fields<'_>, sink: &mut Sink) -> Metadata {
     let Some(node) = top.required("metadata", "a policy needs metadata.name", sink) else {
-        return (None, None);
+        return Metadata::default();
     };
-    let Some(metadata) = Fields::new(node, "metadata", sink) else { return (None, None) };
+    let Some(metadata) = Fields::new(node, "metadata", sink) else { return Metadata::default() };
     metadata.only(&METADATA, &[], sink);
     let named = |field: &str, value: Option<fields::Text<'_>>, sink: &mut Sink| {
         let value = value?;
@@ -151,7 +191,34 @@ fn read_metadata(top: &Fields<'_>, sink: &mut Sink) -> (Option<String>, Option<S
     };
     let name = metadata.required_string("name", "alerts name the policy by it", sink);
     let namespace = metadata.string("namespace", sink);
-    (named("name", name, sink), named("namespace", namespace, sink))
+    Metadata {
+        name: named("name", name, sink),
+        namespace: named("namespace", namespace, sink),
+        postures: read_postures(&metadata, sink),
+    }
+}
+
+fn read_postures(metadata: &Fields<'_>, sink: &mut Sink) -> PerClass<Option<Posture>> {
+    let mut postures = PerClass::default();
+    let annotations = metadata.get("annotations").filter(|node| !node.is_null());
+    let Some(annotations) = annotations.and_then(|node| Fields::new(node, "annotations", sink)) else {
+        return postures;
+    };
+    for (name, class) in POSTURES {
+        let Some(written) = annotations.string(name, sink) else { continue };
+        let posture = match written.text {
+            "allow" => Posture::Allow,
+            "audit" => Posture::Audit,
+            "block" => Posture::Block,
+            other => {
+                let message = format!("{name} is `{other}`");
+                sink.error(written.at, message, "write allow, audit or block");
+                continue;
+            }
+        };
+        *postures.of_mut(class) = Some(posture);
+    }
+    postures
 }
 
 fn is_dns_name(text: &str) -> bool {
@@ -178,11 +245,13 @@ const SECTIONS: [(&str, ReadSection); 4] = [
 const UNSUPPORTED_SECTIONS: [&str; 7] =
     ["syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
 
-fn read_spec(node: &Node, kind: Kind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
+fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
     let spec = Fields::new(node, "spec", sink)?;
     let (selector_field, other_selector, other_kind) = match kind {
-        Kind::Container => ("selector", "nodeSelector", "KubeArmorHostPolicy"),
-        Kind::Host => ("nodeSelector", "selector", "KubeArmorPolicy"),
+        DocumentKind::Container | DocumentKind::Cluster => {
+            ("selector", "nodeSelector", "KubeArmorHostPolicy")
+        }
+        DocumentKind::Host => ("nodeSelector", "selector", "KubeArmorPolicy"),
     };
     let misplaced = format!("it belongs to {other_kind}; here it is {selector_field}");
     let mut refused = UNSUPPORTED_SECTIONS.map(|field| (field, UNSUPPORTED)).to_vec();

@@ -9,8 +9,6 @@ use crate::model::{Rule, RuleBody};
 
 /// A `List` says how such a list is written.
 pub(crate) struct List {
-    /// The name of the section.
-    pub(crate) section: &'static str,
     /// The name of the list in the section.
     pub(crate) list: &'static str,
     /// The name of the field that has the names. It is also what messages call one of them.
@@ -19,30 +17,21 @@ pub(crate) struct List {
     pub(crate) about: &'static str,
     /// Fields of an entry that are refused, and why.
     pub(crate) refused: &'static [(&'static str, &'static str)],
-    /// Other lists of the section that are refused, and why.
-    pub(crate) other_lists: &'static [(&'static str, &'static str)],
 }
 
-/// Reads a section that has one such list. Each name makes a rule with the body that `body` returns for it, `None` for
-/// a name that is none of `names`.
+/// Reads the list. Each name makes a rule with the body that `body` returns for it, `None` for a name that is none of
+/// `names`.
 pub(crate) fn read(
     of: &List,
-    node: &Node<'_>,
+    section: &Fields<'_>,
     above: &Inherited,
     rules: &mut Vec<Rule>,
     sink: &mut Sink,
     names: &[&str],
     body: impl Fn(&str) -> Option<RuleBody>,
 ) {
-    let Some(fields) = Fields::new(node, of.section, sink) else { return };
-    fields.only(&[&[of.list][..], &COMMON[..]].concat(), of.other_lists, sink);
-    let inherited = above.or_own(&fields, sink);
-    let has_other = of.other_lists.iter().any(|(list, _)| fields.get(list).is_some());
-    if fields.get(of.list).is_none() && !has_other {
-        sink.error(node.at, format!("`{}` has no rules", of.section), format!("add {}", of.list));
-    }
-    for node in fields.list(of.list, sink) {
-        read_entry(of, node, &inherited, rules, sink, names, &body);
+    for node in section.list(of.list, sink) {
+        read_entry(of, node, above, rules, sink, names, &body);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::diagnostics::Sink;
 use super::fields::Fields;
 use super::paths;
+use super::yaml::Node;
 use crate::model::{Action, Location, Rule, RuleBody, RuleCommon};
 
 /// The remedy for parts of KubeArmor's language that are refused because nothing implements them.
@@ -42,6 +43,26 @@ impl Inherited {
         let Self { severity, tags, message, action } = self;
         sink.bounded(Rule { common: RuleCommon { sources, action, severity, tags, message, location }, body })
     }
+}
+
+/// Reads what a section of lists has besides its lists: the fields and what its rules inherit. `refused` are lists that are
+/// not supported, and why.
+pub(crate) fn read_section<'a>(
+    name: &str,
+    node: &'a Node<'a>,
+    above: &Inherited,
+    lists: &[&str],
+    refused: &[(&str, &str)],
+    sink: &mut Sink,
+) -> Option<(Fields<'a>, Inherited)> {
+    let fields = Fields::new(node, name, sink)?;
+    fields.only(&[lists, &COMMON[..]].concat(), refused, sink);
+    let inherited = above.or_own(&fields, sink);
+    let has = |list: &&str| fields.get(list).is_some();
+    if !lists.iter().any(has) && !refused.iter().any(|(list, _)| has(list)) {
+        sink.error(node.at, format!("`{name}` has no rules"), format!("add {}", lists.join(" or ")));
+    }
+    Some((fields, inherited))
 }
 
 /// Reads the programs that a rule applies to.

@@ -1,48 +1,62 @@
 //! Reads selectors, and finds keys and values that could never select anything.
 
+use super::DocumentKind;
 use super::diagnostics::Sink;
 use super::fields::{Fields, nearest, text};
 use super::yaml::Node;
 use crate::model::{Expression, Kind, Location, Operator, Selector};
-use crate::selector_keys::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names};
+use crate::selector_keys::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names, SERVICE_ORG};
 
 /// Reads the selector of a spec; returns `None` only after an error.
-pub(super) fn read(spec: &Fields<'_>, field: &str, kind: Kind, sink: &mut Sink) -> Option<Selector> {
+pub(super) fn read(spec: &Fields<'_>, field: &str, kind: DocumentKind, sink: &mut Sink) -> Option<Selector> {
     let node = spec.required(field, "it says which workloads the policy is for", sink)?;
     let fields = Fields::new(node, field, sink)?;
     let errors = sink.count();
     let expressions_on_nodes = [("matchExpressions", "a host policy selects by matchLabels only")];
+    let labels_in_clusters = [("matchLabels", "a cluster policy selects by matchExpressions only")];
     match kind {
-        Kind::Container => fields.only(&["matchLabels", "matchExpressions"], &[], sink),
-        Kind::Host => fields.only(&["matchLabels"], &expressions_on_nodes, sink),
+        DocumentKind::Container => fields.only(&["matchLabels", "matchExpressions"], &[], sink),
+        DocumentKind::Host => fields.only(&["matchLabels"], &expressions_on_nodes, sink),
+        DocumentKind::Cluster => fields.only(&["matchExpressions"], &labels_in_clusters, sink),
     }
     let mut selector = Selector::default();
+    let workloads = kind.workloads();
     if let Some(labels) = fields.get("matchLabels").and_then(|node| Fields::new(node, "matchLabels", sink)) {
         for (key, value) in labels.entries {
             if let Some(value) = text(value, "a label", sink) {
-                check(kind, (&key.name, key.at), (value.text, value.at), sink);
+                check(workloads, (&key.name, key.at), (value.text, value.at), sink);
                 selector.labels.push((key.name.to_string(), value.text.to_owned()));
             }
         }
     }
-    if kind == Kind::Container {
+    if kind != DocumentKind::Host {
         for node in fields.list("matchExpressions", sink) {
-            selector.expressions.extend(read_expression(node, sink));
+            selector.expressions.extend(read_expression(node, kind, sink));
         }
     }
     if selector == Selector::default() && sink.count() == errors {
-        sink.error(node.at, format!("{field} selects nothing"), "give at least one label in matchLabels");
+        let help = match kind {
+            DocumentKind::Cluster => "give at least one entry in matchExpressions",
+            DocumentKind::Container | DocumentKind::Host => "give at least one label in matchLabels",
+        };
+        sink.error(node.at, format!("{field} selects nothing"), help);
     }
     Some(selector)
 }
 
-fn read_expression(node: &Node, sink: &mut Sink) -> Option<Expression> {
+/// Reads an expression. In a cluster policy it may be about namespaces: that of a container is the organisation of its
+/// Horizon service.
+fn read_expression(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<Expression> {
     let fields = Fields::new(node, "an entry of matchExpressions", sink)?;
     fields.only(&["key", "operator", "values"], &[], sink);
-    if let Some(key) = fields.required_string("key", "write key: label", sink)
-        && key.text != "label"
-    {
-        sink.error(key.at, format!("matchExpressions cannot select by `{}`", key.text), "write key: label");
+    let help = match kind {
+        DocumentKind::Cluster => "write key: label, or key: namespace",
+        DocumentKind::Container | DocumentKind::Host => "write key: label",
+    };
+    let key = fields.required_string("key", help, sink);
+    let by_namespace = kind == DocumentKind::Cluster && key.is_some_and(|key| key.text == "namespace");
+    if let Some(key) = key.filter(|key| key.text != "label" && !by_namespace) {
+        sink.error(key.at, format!("matchExpressions cannot select by `{}`", key.text), help);
     }
     let operator = fields.required_string("operator", "write In or NotIn", sink);
     let operator = operator.and_then(|operator| match operator.text {
@@ -53,10 +67,16 @@ fn read_expression(node: &Node, sink: &mut Sink) -> Option<Expression> {
             None
         }
     });
-    fields.required("values", "write values: [\"name=value\"]", sink)?;
+    let example = if by_namespace { "write values: [name]" } else { "write values: [\"name=value\"]" };
+    fields.required("values", example, sink)?;
     let mut labels = Vec::new();
     for value in fields.list("values", sink) {
         let Some(value) = text(value, "a label", sink) else { continue };
+        if by_namespace {
+            check(Kind::Container, (SERVICE_ORG, value.at), (value.text, value.at), sink);
+            labels.push((SERVICE_ORG.to_owned(), value.text.to_owned()));
+            continue;
+        }
         match value.text.split_once('=') {
             Some((key, label)) if !key.is_empty() => {
                 check(Kind::Container, (key, value.at), (label, value.at), sink);

@@ -1,30 +1,34 @@
 //! Parses YAML text into trees of nodes that have their places.
 //!
-//! Sizes are bounded before anything is built, by [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_NODES`]. Aliases are
-//! refused, so that no document can grow beyond its text. Duplicate keys, keys that are lists or mappings,
-//! and tags are errors here. Scalars that need no decoding are borrowed from the text.
+//! Sizes are bounded before anything is built, by [`MAX_TEXT`], [`MAX_DEPTH`] and [`MAX_NODES`], which count what
+//! aliases stand for. Aliases and merge keys (`<<`) are replaced by what they stand for, with the places where that is
+//! written. Duplicate keys, keys that are lists or mappings, and tags are errors here. Scalars that need no decoding are
+//! borrowed from the text.
 
 use super::diagnostics::Sink;
 use super::text;
 use crate::model::Location;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Size of the largest policy file, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
 /// Deepest nesting of mappings and lists; a policy needs 7.
 pub const MAX_DEPTH: usize = 32;
-/// Largest number of mappings, lists, keys and values in one file.
+/// Largest number of mappings, lists, keys and values in one file. What has an anchor counts once more, and so does each of
+/// its aliases.
 pub const MAX_NODES: usize = 200_000;
+/// Number of bytes of text that count as a node more where they are copied, for an anchor or an alias.
+const TEXT_OF_NODE: usize = 32;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node<'t> {
     pub(crate) at: Location,
     pub(crate) value: Value<'t>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Value<'t> {
     Scalar {
         text: Cow<'t, str>,
@@ -35,7 +39,7 @@ pub(crate) enum Value<'t> {
     Map(Vec<(Key<'t>, Node<'t>)>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Key<'t> {
     pub(crate) at: Location,
     pub(crate) name: Cow<'t, str>,
@@ -62,6 +66,23 @@ impl Node<'_> {
             Value::Map(_) => "a mapping",
         }
     }
+
+    /// Returns as how many nodes an alias of this one counts, itself and keys included, and how deep they are nested.
+    fn size(&self) -> (usize, usize) {
+        let of_text = |text: &str| 1 + text.len() / TEXT_OF_NODE;
+        let sum = |(nodes, depth): (usize, usize), of: &Node<'_>| {
+            let (more, below) = of.size();
+            (nodes + more, depth.max(below + 1))
+        };
+        match &self.value {
+            Value::Scalar { text, .. } => (of_text(text), 0),
+            Value::List(items) => items.iter().fold((1, 1), sum),
+            Value::Map(entries) => {
+                let keys: usize = entries.iter().map(|(key, _)| of_text(&key.name)).sum();
+                entries.iter().map(|(_, value)| value).fold((1 + keys, 1), sum)
+            }
+        }
+    }
 }
 
 fn is_number(text: &str) -> bool {
@@ -69,14 +90,90 @@ fn is_number(text: &str) -> bool {
         && (text.parse::<f64>().is_ok() || text.starts_with("0x") || text.starts_with("0o"))
 }
 
+/// The number that the parser gives to nodes without an anchor.
+const NO_ANCHOR: usize = 0;
+
 /// An `Open` is a mapping or list that is still being read.
 enum Open<'t> {
-    List(Location, Vec<Node<'t>>),
-    Map { at: Location, entries: Vec<(Key<'t>, Node<'t>)>, seen: HashSet<Cow<'t, str>>, key: Option<Key<'t>> },
+    List { at: Location, anchor: usize, items: Vec<Node<'t>> },
+    Map { at: Location, anchor: usize, map: Map<'t> },
 }
 
-/// Returns the documents of a file without the empty ones. Errors go to the sink. After a syntax error or an
-/// alias, only the documents before it are returned.
+/// A `Map` is a mapping that is still being read.
+#[derive(Default)]
+struct Map<'t> {
+    entries: Vec<(Key<'t>, Node<'t>)>,
+    seen: HashSet<Cow<'t, str>>,
+    /// What comes before the next value.
+    key: Option<MapKey<'t>>,
+    /// Values of merge keys. What the mapping itself gives takes precedence, then the earlier one.
+    merged: Vec<Node<'t>>,
+}
+
+enum MapKey<'t> {
+    Own(Key<'t>),
+    /// `<<`
+    Merge,
+}
+
+impl<'t> Map<'t> {
+    fn push(&mut self, node: Node<'t>, sink: &mut Sink) {
+        match self.key.take() {
+            Some(MapKey::Own(name)) => self.entries.push((name, node)),
+            Some(MapKey::Merge) => self.merged.push(node),
+            None => self.key = Some(self.read_key(node, sink)),
+        }
+    }
+
+    fn read_key(&mut self, node: Node<'t>, sink: &mut Sink) -> MapKey<'t> {
+        let at = node.at;
+        let name = match node.value {
+            Value::Scalar { text, plain: true } if text == "<<" => return MapKey::Merge,
+            Value::Scalar { text, .. } => text,
+            Value::List(_) | Value::Map(_) => {
+                sink.error(at, "a key must be a word, not a list or a mapping", "");
+                Cow::default()
+            }
+        };
+        if !self.seen.insert(name.clone()) {
+            sink.error(at, format!("`{name}` is given twice"), "keep one of them");
+        }
+        MapKey::Own(Key { at, name })
+    }
+
+    /// Returns the entries, with those that are merged into them.
+    fn finish(mut self, sink: &mut Sink) -> Vec<(Key<'t>, Node<'t>)> {
+        for node in std::mem::take(&mut self.merged) {
+            match node.value {
+                Value::List(items) => items.into_iter().for_each(|item| self.merge(item, sink)),
+                Value::Map(_) | Value::Scalar { .. } => self.merge(node, sink),
+            }
+        }
+        self.entries
+    }
+
+    fn merge(&mut self, node: Node<'t>, sink: &mut Sink) {
+        let Value::Map(entries) = node.value else {
+            sink.error(node.at, "`<<` merges mappings alone", "write << : *name, the anchor of a mapping");
+            return;
+        };
+        for (key, value) in entries {
+            if self.seen.insert(key.name.clone()) {
+                self.entries.push((key, value));
+            }
+        }
+    }
+}
+
+/// An `Anchored` is what the aliases of an anchor stand for.
+struct Anchored<'t> {
+    node: Node<'t>,
+    /// What [`Node::size`] says.
+    size: (usize, usize),
+}
+
+/// Returns the documents of a file without the empty ones. Errors go to the sink. After a syntax error, or where a file
+/// becomes too large, only the documents before it are returned.
 pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
     let mut documents = Vec::new();
     if text.len() > MAX_TEXT {
@@ -93,6 +190,7 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
     let mut source = Source { text, byte: 0, character: 0 };
     let mut open: Vec<Open<'_>> = Vec::new();
     let mut nodes = 0;
+    let mut anchors: HashMap<usize, Anchored<'t>> = HashMap::new();
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {
             Ok(event) => event,
@@ -104,26 +202,23 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
         };
         let at = start(&span);
         nodes += 1;
-        if nodes > MAX_NODES {
-            sink.error(at, format!("the file has more than {MAX_NODES} YAML nodes"), "split it");
-            return documents;
-        }
+        let mut nested = 0;
         let node = match event {
-            Event::MappingStart(_, tag) => {
+            Event::MappingStart(anchor, tag) => {
                 refuse_tag(tag.is_some(), at, sink);
-                open.push(Open::Map { at, entries: Vec::new(), seen: HashSet::new(), key: None });
+                open.push(Open::Map { at, anchor, map: Map::default() });
                 None
             }
-            Event::SequenceStart(_, tag) => {
+            Event::SequenceStart(anchor, tag) => {
                 refuse_tag(tag.is_some(), at, sink);
-                open.push(Open::List(at, Vec::new()));
+                open.push(Open::List { at, anchor, items: Vec::new() });
                 None
             }
             Event::MappingEnd | Event::SequenceEnd => open.pop().map(|container| match container {
-                Open::List(at, items) => Node { at, value: Value::List(items) },
-                Open::Map { at, entries, .. } => Node { at, value: Value::Map(entries) },
+                Open::List { at, anchor, items } => (anchor, Node { at, value: Value::List(items) }),
+                Open::Map { at, anchor, map } => (anchor, Node { at, value: Value::Map(map.finish(sink)) }),
             }),
-            Event::Scalar(text, style, _, tag) => {
+            Event::Scalar(text, style, anchor, tag) => {
                 refuse_tag(tag.is_some(), at, sink);
                 if let Some(placeholder) = text::placeholder_in(&text) {
                     refuse_placeholder(placeholder, at, sink);
@@ -132,31 +227,49 @@ pub(crate) fn documents<'t>(text: &'t str, sink: &mut Sink) -> Vec<Node<'t>> {
                 let text = source
                     .borrowed(&text, &span, plain)
                     .map_or_else(|| text.into_owned().into(), Cow::Borrowed);
-                Some(Node { at, value: Value::Scalar { text, plain } })
+                Some((anchor, Node { at, value: Value::Scalar { text, plain } }))
             }
-            Event::Alias(_) => {
-                sink.error(at, "YAML aliases (*name) are not accepted", "write the value out");
-                return documents;
+            Event::Alias(anchor) => {
+                let Some(Anchored { node, size }) = anchors.get(&anchor) else {
+                    sink.error(
+                        at,
+                        "nothing that ends before it in this document has this alias's anchor",
+                        "write the value out",
+                    );
+                    return documents;
+                };
+                nodes += size.0;
+                nested = size.1;
+                // Before it is copied.
+                (nodes <= MAX_NODES).then(|| (NO_ANCHOR, node.clone()))
             }
-            Event::Nothing
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(_)
-            | Event::DocumentEnd => None,
+            Event::DocumentEnd => {
+                anchors.clear();
+                None
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) => None,
         };
-        if open.len() > MAX_DEPTH {
+        if open.len() + nested > MAX_DEPTH {
             sink.error(at, format!("nested deeper than {MAX_DEPTH} levels"), "a policy needs 7");
             return documents;
         }
-        let Some(node) = node else { continue };
+        if let Some((anchor, node)) = &node
+            && *anchor != NO_ANCHOR
+        {
+            let size = node.size();
+            nodes += size.0;
+            anchors.insert(*anchor, Anchored { node: node.clone(), size });
+        }
+        if nodes > MAX_NODES {
+            sink.error(at, format!("the file has more than {MAX_NODES} YAML nodes"), "split it");
+            return documents;
+        }
+        let Some((_, node)) = node else { continue };
         match open.last_mut() {
             None if node.is_null() => {}
             None => documents.push(node),
-            Some(Open::List(_, items)) => items.push(node),
-            Some(Open::Map { entries, seen, key, .. }) => match key.take() {
-                Some(name) => entries.push((name, node)),
-                None => *key = Some(read_key(node, seen, sink)),
-            },
+            Some(Open::List { items, .. }) => items.push(node),
+            Some(Open::Map { map, .. }) => map.push(node, sink),
         }
     }
     documents
@@ -186,21 +299,6 @@ impl<'t> Source<'t> {
         let text = self.text.get(from..from.checked_add(scalar.len())?)?;
         (text == scalar).then_some(text)
     }
-}
-
-fn read_key<'t>(node: Node<'t>, seen: &mut HashSet<Cow<'t, str>>, sink: &mut Sink) -> Key<'t> {
-    let at = node.at;
-    let name = match node.value {
-        Value::Scalar { text, .. } => text,
-        Value::List(_) | Value::Map(_) => {
-            sink.error(at, "a key must be a word, not a list or a mapping", "");
-            Cow::default()
-        }
-    };
-    if !seen.insert(name.clone()) {
-        sink.error(at, format!("`{name}` is given twice"), "keep one of them");
-    }
-    Key { at, name }
 }
 
 fn refuse_tag(tagged: bool, at: Location, sink: &mut Sink) {

@@ -1,6 +1,7 @@
 //! Compiles the rules for networks to the table that decides the use of sockets.
 
 use super::model::SocketKind;
+use crate::decision::PostureClass;
 use crate::keyed::KeyedTable;
 use crate::model::Rule;
 use crate::precedence::rules::Rules;
@@ -11,5 +12,5 @@ pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> KeyedTable {
         let protocol = rule.body.as_network()?.protocol;
         Some((protocol.specificity(), protocol.kinds().iter().map(|kind| *kind as usize).collect()))
     };
-    KeyedTable::compile(rules, subjects, SocketKind::ALL.len(), of_rule)
+    KeyedTable::compile(rules, subjects, PostureClass::Network, SocketKind::ALL.len(), of_rule)
 }

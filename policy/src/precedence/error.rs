@@ -24,9 +24,10 @@ pub enum CompileError {
         /// The place of the pattern's rule in the file.
         location: Location,
     },
-    /// The rules have more different outcomes than there are object classes, or than fit into [`MAX_CELLS`].
+    /// The rules have more different outcomes than there are object classes, or than fit into [`MAX_CELLS`]; or for
+    /// destinations more ranges would have to be decided on.
     #[error(
-        "the rules tell apart more kinds of paths and programs than fit; the most of them are in policy `{policy}`"
+        "the rules tell apart more kinds of objects and programs than fit; the most of them are in policy `{policy}`"
     )]
     Classes {
         /// The policy with the most rules.

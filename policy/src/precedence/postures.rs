@@ -2,22 +2,31 @@
 
 use super::rules::Rules;
 use super::subjects::Subjects;
-use crate::decision::Decision;
+use crate::decision::{Decision, PostureClass};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// Returns for each subject class the decision of a section on what no rule matches: the strictest posture of
-/// those bundles whose rules make the section an allow-list, of equally strict ones that of the first name.
+/// the rules that make the section an allow-list, of equally strict ones that of the bundle with the first name.
 /// `restricting` are the rules of the section that [restrict](super::rules::DomainRule::restricts).
 pub(crate) fn unmatched(
     rules: &Rules<'_>,
     subjects: &Subjects,
+    class: PostureClass,
     restricting: impl Iterator<Item = u32>,
 ) -> Vec<Decision> {
-    let restricting: Vec<u32> = restricting.collect();
+    let mut by_bundle: BTreeMap<usize, Vec<(Decision, Vec<u32>)>> = BTreeMap::new();
+    for rule in restricting {
+        let posture = rules.posture(rule, class);
+        let postures = by_bundle.entry(rules.list[rule as usize].bundle).or_default();
+        match postures.iter_mut().find(|(known, _)| *known == posture) {
+            Some((_, list)) => list.push(rule),
+            None => postures.push((posture, vec![rule])),
+        }
+    }
     let mut unmatched = vec![Decision::ALLOW; subjects.count() as usize];
-    for (bundle, posture) in rules.postures() {
-        let own = restricting.iter().copied().filter(|rule| rules.list[*rule as usize].bundle == bundle);
-        let lists = subjects.allow_lists(own);
+    for (posture, list) in by_bundle.into_values().flatten() {
+        let lists = subjects.allow_lists(list.into_iter());
         for (unmatched, _) in unmatched.iter_mut().zip(lists).filter(|(_, is_list)| *is_list) {
             if posture.verdict() > unmatched.verdict() {
                 *unmatched = posture;

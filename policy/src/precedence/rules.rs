@@ -3,7 +3,7 @@
 use super::error::CompileError;
 use super::links::{Links, resolve};
 use super::sets::PolicySet;
-use crate::decision::{Decision, Posture, RuleInfo};
+use crate::decision::{Decision, Posture, PostureClass, Postures, RuleInfo, Verdict};
 use crate::model::{Action, Location, Policy, Rule};
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 /// documents does not matter. Elsewhere in the compiler, rules are named by their index in it.
 pub(crate) struct Rules<'a> {
     pub(crate) list: Vec<DomainRule<'a>>,
-    /// Name and posture of the bundles, in the order of their names.
-    bundles: Vec<(&'a str, Posture)>,
+    /// Name and postures of the bundles, in the order of their names.
+    bundles: Vec<(&'a str, Option<Postures>)>,
 }
 
 /// A `DomainRule` is a rule with what the compiler knows about it whatever its kind.
@@ -49,18 +49,19 @@ impl<'a> Rules<'a> {
             Ok(DomainRule { bundle, policy, rule, sources, restricts })
         };
         let list = ordered.into_iter().map(with_sources).collect::<Result<_, _>>()?;
-        Ok(Self { list, bundles: sets.into_iter().map(|set| (set.bundle, set.posture)).collect() })
+        Ok(Self { list, bundles: sets.into_iter().map(|set| (set.bundle, set.postures)).collect() })
     }
 
-    /// Returns for each bundle its index ([`DomainRule::bundle`]) and the decision by its posture.
-    pub(crate) fn postures(&self) -> impl Iterator<Item = (usize, Decision)> {
-        self.bundles.iter().enumerate().map(|(bundle, (_, posture))| {
-            let rule = match bundle {
-                0 => Decision::RULE_DEFAULT,
-                _ => self.further_postures() + bundle as u32 - 1,
-            };
-            (bundle, Decision::of((*posture).into(), rule))
-        })
+    /// Returns the decision on what an allow-list leaves out that a rule makes.
+    pub(crate) fn posture(&self, rule: u32, class: PostureClass) -> Decision {
+        let DomainRule { bundle, policy, .. } = self.list[rule as usize];
+        let own = |postures: Postures| policy.postures.of(class).unwrap_or(postures.of(class));
+        let posture = self.bundles[bundle].1.map_or(Posture::Allow, own);
+        let rule = match bundle {
+            0 => Decision::RULE_DEFAULT,
+            _ => self.further_postures() + bundle as u32 - 1,
+        };
+        Decision::of(posture.into(), rule)
     }
 
     /// Returns whether a decision with this rule index is by a posture.
@@ -72,6 +73,11 @@ impl<'a> Rules<'a> {
     /// first lie.
     fn further_postures(&self) -> u32 {
         Self::table_index(self.list.len() as u32)
+    }
+
+    /// Returns the decision of a rule.
+    pub(crate) fn decision(&self, rule: u32) -> Decision {
+        Decision::of(Verdict::from(self.list[rule as usize].rule.common.action), Self::table_index(rule))
     }
 
     /// Returns the rule's index in [`Domain::rules`](crate::Domain::rules).

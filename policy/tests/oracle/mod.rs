@@ -7,7 +7,7 @@ pub mod number;
 pub mod path;
 mod pattern;
 
-use armor_policy::decision::Verdict;
+use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::model::{Action, Policy, Rule};
 use armor_policy::{Links, PolicySet, Posture};
 use std::cmp::Reverse;
@@ -27,6 +27,7 @@ pub enum By<'a> {
 
 /// A `SectionRules` holds the rules of one section with their bundles and policies, and who asks.
 struct SectionRules<'a, 'o> {
+    class: PostureClass,
     rules: Vec<(&'a PolicySet<'a>, &'a Policy, &'a Rule)>,
     program: &'o str,
     links: &'o Links,
@@ -39,7 +40,16 @@ impl<'a> SectionRules<'a, '_> {
         let restricting = self.rules.iter().filter(|(_, policy, rule)| {
             rule.common.action == Action::Allow && self.applies(rule) && !policy.is_exception(rule)
         });
-        let postures: Vec<(Posture, &str)> = restricting.map(|(set, ..)| (set.posture, set.bundle)).collect();
+        let posture = |set: &PolicySet<'_>, policy: &Policy| {
+            let Some(postures) = set.postures else { return Posture::Allow };
+            match self.class {
+                PostureClass::File => policy.postures.file.unwrap_or(postures.file),
+                PostureClass::Network => policy.postures.network.unwrap_or(postures.network),
+                PostureClass::Capabilities => policy.postures.capabilities.unwrap_or(postures.capabilities),
+            }
+        };
+        let postures: Vec<(Posture, &str)> =
+            restricting.map(|(set, policy, _)| (posture(set, policy), set.bundle)).collect();
         [Posture::Block, Posture::Audit, Posture::Allow].into_iter().find_map(|strictest| {
             postures
                 .iter()
@@ -60,8 +70,8 @@ impl<'a> SectionRules<'a, '_> {
 
     /// Returns the deciding rule. `matching` says how specific (the least first) and how strict a rule is, or
     /// `None` if it does not match.
-    fn first<S: Ord>(&self, matching: impl Fn(&Rule) -> Option<(S, usize)>) -> Option<By<'a>> {
-        let rank = |bundle: &'a str, policy: &'a Policy, rule: &Rule| {
+    fn first<S: Ord>(&self, matching: impl Fn(&'a Rule) -> Option<(S, usize)>) -> Option<By<'a>> {
+        let rank = |bundle: &'a str, policy: &'a Policy, rule: &'a Rule| {
             let (specificity, strictness) = matching(rule)?;
             let action = match rule.common.action {
                 Action::Block => 0,

@@ -1,11 +1,13 @@
-//! Evaluates rules whose objects are numbers: capabilities and kinds of sockets.
+//! Evaluates rules whose objects are numbers, capabilities and kinds of sockets, and rules for destinations.
 
 use super::{By, SectionRules};
 use armor_policy::capability::Capability;
-use armor_policy::decision::Verdict;
+use armor_policy::decision::{PostureClass, Verdict};
+use armor_policy::destination::{Direction, Transport};
 use armor_policy::model::{Action, Rule};
 use armor_policy::network::{Protocol, SocketKind};
 use armor_policy::{Links, PolicySet};
+use std::net::IpAddr;
 
 /// Returns what happens to a use of a capability by a program, and why.
 pub fn of_capability<'a>(
@@ -15,7 +17,7 @@ pub fn of_capability<'a>(
     capability: Capability,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_capability().is_some();
-    evaluate(sets, links, program, in_section, |rule| {
+    evaluate(sets, links, (program, PostureClass::Capabilities), in_section, |rule| {
         rule.body.as_capability().filter(|rule| rule.capability == capability).map(|_| 0)
     })
 }
@@ -28,7 +30,7 @@ pub fn of_socket<'a>(
     kind: SocketKind,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_network().is_some();
-    evaluate(sets, links, program, in_section, |rule| {
+    evaluate(sets, links, (program, PostureClass::Network), in_section, |rule| {
         let protocol = rule.body.as_network().filter(|rule| rule.protocol.kinds().contains(&kind))?.protocol;
         Some(match protocol {
             Protocol::All => 2,
@@ -38,13 +40,41 @@ pub fn of_socket<'a>(
     })
 }
 
-/// Returns what happens to an access. `matching` says how specific a rule is that matches, the least first.
-fn evaluate<'a>(
+/// Returns what happens to communication with an address and port by a program, and why.
+pub fn of_destination<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
     program: &str,
-    in_section: impl Fn(&Rule) -> bool,
-    matching: impl Fn(&Rule) -> Option<u8>,
+    direction: Direction,
+    (address, transport, port): (IpAddr, Transport, u16),
+) -> (Verdict, By<'a>) {
+    let of = |rule: &'a Rule| rule.body.as_destination().filter(|rule| rule.direction == direction);
+    evaluate(
+        sets,
+        links,
+        (program, PostureClass::Network),
+        |rule| of(rule).is_some(),
+        |rule| {
+            let rule = of(rule)?;
+            let has_address = rule.prefix.is_none_or(|prefix| prefix.contains(&address));
+            let has_port = rule
+                .ports
+                .is_none_or(|ports| transport.has_ports() && (ports.first..=ports.last).contains(&port));
+            let has_transport = rule.transport.is_none_or(|named| named == transport);
+            let prefix = rule.prefix.map_or(-1, |prefix| i32::from(prefix.prefix_len()));
+            let width = rule.ports.map_or(u32::MAX, |ports| u32::from(ports.last) - u32::from(ports.first));
+            (has_address && has_port && has_transport).then_some((-prefix, width, rule.transport.is_none()))
+        },
+    )
+}
+
+/// Returns what happens to an access. `matching` says how specific a rule is that matches, the least first.
+fn evaluate<'a, S: Ord>(
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
+    (program, class): (&str, PostureClass),
+    in_section: impl Fn(&'a Rule) -> bool,
+    matching: impl Fn(&'a Rule) -> Option<S>,
 ) -> (Verdict, By<'a>) {
     let mut rules = Vec::new();
     for set in sets {
@@ -53,7 +83,7 @@ fn evaluate<'a>(
                 .extend(policy.rules.iter().filter(|rule| in_section(rule)).map(|rule| (set, *policy, rule)));
         }
     }
-    let section = SectionRules { rules, program, links };
+    let section = SectionRules { class, rules, program, links };
     match section.first(|rule| Some((matching(rule)?, 0))) {
         Some(by @ By::Rule(_, _, rule)) => match rule.common.action {
             Action::Block => (Verdict::Block, by),

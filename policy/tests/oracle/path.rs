@@ -2,7 +2,7 @@
 
 use super::pattern::Pattern;
 use super::{By, SectionRules};
-use armor_policy::decision::Verdict;
+use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::model::{Action, Rule};
 use armor_policy::path::{PathRule, Permission, Section, Target};
 use armor_policy::{Links, PolicySet, Posture};
@@ -43,7 +43,7 @@ pub fn evaluate<'a>(
             rules.extend(of_section.map(|rule| (set, *policy, rule)));
         }
     }
-    let rules = SectionRules { rules, program, links };
+    let rules = SectionRules { class: PostureClass::File, rules, program, links };
 
     let path = match object {
         Object::Path(path) => path,

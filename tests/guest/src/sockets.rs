@@ -15,9 +15,17 @@ pub const USAGE: &str = "
 SOCKET is FAMILY:TYPE:PROTOCOL, each by name or number, as inet:stream:tcp or inet6:dgram:0; ADDRESS is 127.0.0.1:80 or [::1]:80
   socket SOCKET                    makes it                     uring-socket SOCKET   the same by io_uring
   with-socket FD SOCKET PROGRAM...    makes it as FD and starts PROGRAM, which inherits it
+  with-bound FD SOCKET ADDRESS PROGRAM...    the same once it is bound
   offer-socket PATH SOCKET         serves its descriptor once, in the background
+  offer-connected PATH SOCKET ADDRESS    the same once it is connected
+  new SOCKET METHOD ARGUMENT...    makes it and does fd-METHOD with it
   fd-connect FD ADDRESS    fd-uring-connect FD ADDRESS    fd-bind FD ADDRESS    fd-listen FD    fd-accept FD
   fd-send FD ADDRESS       fd-send-many FD ADDRESS        fd-fastopen FD ADDRESS
+  fd-listen-at FD ADDRESS          binds and listens
+  fd-disconnect FD                 fd-send-without-family FD ADDRESS    the family of IPv4 left out
+  fd-connect-from FD OWN ADDRESS   binds and connects             fd-connect-send FD ADDRESS OTHER    sends elsewhere
+  fd-route FD VIA                  has packets go by way of this address
+  fd-send-route FD ADDRESS VIA     has one packet go by way of it    fd-route6 FD    the same for IPv6, in no valid way
   getfd-connect PID FD ADDRESS     takes PID's descriptor and connects it
 ";
 
@@ -27,8 +35,43 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["socket", socket] => make(socket).map(drop),
         ["uring-socket", socket] => parsed(socket)
             .and_then(|[family, kind, protocol]| Ok(uring::socket(family, kind, protocol).map(drop)?)),
-        ["with-socket", fd, socket, program, rest @ ..] => with_socket(fd, socket, program, rest),
+        ["with-socket", fd, socket, program, rest @ ..] => {
+            make(socket).and_then(|socket| start_with(fd, &socket, program, rest))
+        }
+        ["with-bound", fd, socket, address, program, rest @ ..] => make(socket).and_then(|socket| {
+            bind(socket.as_raw_fd(), address)?;
+            start_with(fd, &socket, program, rest)
+        }),
         ["offer-socket", path, socket] => make(socket).and_then(|socket| access::offer(path, &socket)),
+        ["offer-connected", path, socket, address] => make(socket).and_then(|socket| {
+            connect(socket.as_raw_fd(), address)?;
+            access::offer(path, &socket)
+        }),
+        ["new", socket, method, rest @ ..] => make(socket).and_then(|socket| {
+            let (method, fd) = (format!("fd-{method}"), socket.as_raw_fd().to_string());
+            let words = [&[method.as_str(), fd.as_str()], rest].concat();
+            run(&words).with_context(|| format!("'{method}' is no method"))?
+        }),
+        ["fd-listen-at", fd, address] => number(fd).and_then(|fd| {
+            bind(fd, address)?;
+            // SAFETY: only numbers are passed.
+            check(unsafe { libc::listen(fd, 1) })
+        }),
+        ["fd-disconnect", fd] => number(fd).and_then(disconnect),
+        ["fd-send-without-family", fd, address] => number(fd).and_then(|fd| send_without_family(fd, address)),
+        ["fd-connect-from", fd, own, address] => number(fd).and_then(|fd| {
+            bind(fd, own)?;
+            connect(fd, address)
+        }),
+        ["fd-connect-send", fd, address, other] => number(fd).and_then(|fd| {
+            connect(fd, address)?;
+            send(fd, other, 0)
+        }),
+        ["fd-route", fd, via] => {
+            number(fd).and_then(|fd| set(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &route(via)?))
+        }
+        ["fd-route6", fd] => number(fd).and_then(|fd| set(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &[0; 8])),
+        ["fd-send-route", fd, address, via] => number(fd).and_then(|fd| send_route(fd, address, via)),
         ["fd-connect", fd, address] => number(fd).and_then(|fd| connect(fd, address)),
         ["fd-uring-connect", fd, address] => uring_connect(fd, address),
         ["fd-bind", fd, address] => number(fd).and_then(|fd| bind(fd, address)),
@@ -100,8 +143,8 @@ fn make(socket: &str) -> anyhow::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn with_socket(fd: &str, socket: &str, program: &str, rest: &[&str]) -> anyhow::Result<()> {
-    let socket = make(socket)?;
+/// Becomes a program that has the socket as descriptor `fd`.
+fn start_with(fd: &str, socket: &OwnedFd, program: &str, rest: &[&str]) -> anyhow::Result<()> {
     // SAFETY: the case names a number that nothing in this process uses.
     check(unsafe { libc::dup2(socket.as_raw_fd(), number(fd)?) })?;
     Err(Command::new(program).args(rest).exec().into())
@@ -187,4 +230,56 @@ fn send_many(fd: i32, to: &str) -> anyhow::Result<()> {
         1 => send(fd, to, 0),
         failed => check(failed),
     }
+}
+
+/// Ends a connection, or does nothing.
+fn disconnect(fd: i32) -> anyhow::Result<()> {
+    // SAFETY: all zeros are a valid value, and stand for no family.
+    let none: libc::sockaddr_storage = unsafe { zeroed() };
+    // SAFETY: the address is as long as said.
+    check(unsafe { libc::connect(fd, (&raw const none).cast(), size_of::<libc::sockaddr_in>() as u32) })
+}
+
+fn send_without_family(fd: i32, to: &str) -> anyhow::Result<()> {
+    let (mut address, length) = address(to)?;
+    address.ss_family = 0;
+    // SAFETY: address and text are as long as said.
+    let sent = unsafe { libc::sendto(fd, c"x".as_ptr().cast(), 1, 0, (&raw const address).cast(), length) };
+    check(sent as i32)
+}
+
+fn set(fd: i32, level: i32, option: i32, value: &[u8]) -> anyhow::Result<()> {
+    // SAFETY: the value is as long as said.
+    check(unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), value.len() as u32) })
+}
+
+/// Returns the options of IPv4 by which packets first go to an address (RFC 791, loose source route).
+fn route(via: &str) -> anyhow::Result<[u8; 8]> {
+    let [a, b, c, d] = via.parse::<std::net::Ipv4Addr>()?.octets();
+    Ok([131, 7, 4, a, b, c, d, 0])
+}
+
+fn send_route(fd: i32, to: &str, via: &str) -> anyhow::Result<()> {
+    let ((address, length), route) = (address(to)?, route(via)?);
+    let mut text = libc::iovec { iov_base: c"x".as_ptr().cast_mut().cast(), iov_len: 1 };
+    let mut control = [0u64; 8];
+    // SAFETY: all zeros are a valid value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_name = (&raw const address).cast_mut().cast();
+    message.msg_namelen = length;
+    message.msg_iov = &raw mut text;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: only a number is computed.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(route.len() as u32) } as usize;
+    // SAFETY: the control data has room for this head and its data.
+    unsafe {
+        let head = &mut *libc::CMSG_FIRSTHDR(&raw const message);
+        head.cmsg_level = libc::IPPROTO_IP;
+        head.cmsg_type = libc::IP_RETOPTS;
+        head.cmsg_len = libc::CMSG_LEN(route.len() as u32) as usize;
+        libc::CMSG_DATA(head).copy_from(route.as_ptr(), route.len());
+    }
+    // SAFETY: all parts of the message outlive the call.
+    check(unsafe { libc::sendmsg(fd, &raw const message, 0) } as i32)
 }

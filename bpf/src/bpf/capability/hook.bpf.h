@@ -24,14 +24,14 @@ SEC("lsm/capable")
 int BPF_PROG(capable, const struct cred *cred, struct user_namespace *user_ns, int capability, unsigned int options)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	const struct image_keyed *tables;
+	const struct image_kinds *tables;
 	struct scratch *scratch;
 	struct scope scope;
 	__u32 decision;
 
 	if (!enter_scope(&scope, task))
 		return 0;
-	tables = keyed_tables(&scope);
+	tables = tables_of_kinds(&scope);
 	if (!tables || !tables->capabilities)
 		return 0;
 	decision = decide_number(&scope, task, tables->capabilities, capability);

@@ -103,6 +103,7 @@
 #define AF_PACKET 17
 #define AF_RXRPC 33
 #define AF_SMC 43
+#define AF_XDP 44
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
@@ -111,10 +112,21 @@
 #define SOCK_DCCP 6
 #define SOCK_PACKET 10
 #define TCP_ESTABLISHED 1
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
+#define SOCK_BINDPORT_LOCK 8
 #define SCTP_SOCKOPT_BINDX_ADD 100 /* include/uapi/linux/sctp.h */
 #define SCTP_SOCKOPT_CONNECTX 110
 #define SCTP_SENDMSG_CONNECT 126
-#define SIN6_LEN_RFC2133 24		     /* bytes of the shortest struct sockaddr_in6 */
+#define SIN6_LEN_RFC2133 24 /* bytes of the shortest struct sockaddr_in6 */
+#define SOL_IP 0
+#define SOL_IPV6 41
+#define SOL_SCTP 132
+#define SCTP_DSTADDRV4 7
+#define SCTP_DSTADDRV6 8
+#define MAX_CONTROL (1u << 17)		     /* bytes of a message: net.core.optmem_max, twice */
+#define RANGE_STEPS 20			     /* to find one of as many ranges as 2 to this */
+#define EVERYBODYS_CELL ~0u		     /* none: the decision is that on everybody */
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* Number of a mount namespace without tasks (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */
 #define MNT_NS_ANON_INO 0xEFFFFFF7u

@@ -17,6 +17,10 @@
  * A keyed table (policy::keyed::KeyedTable) has a word for each subject class: the first word of the class's row
  * in the low half, the number of keys in the high half. A row has a decision for each key and one for every other
  * number, two to a word, the first in the low half.
+ *
+ * Where a trie of addresses begins, and each entry of its nodes, is the word of a node, or of a list if it is marked with
+ * ENTRY_LIST. A node has an entry for each value of the next TRIE_STRIDE bits, two to a word, the first in the low half. A
+ * list is the number of its ranges, then for each the first key in the low half and the cell in the high half.
  */
 #ifndef ARMOR_CONTRACT_H
 #define ARMOR_CONTRACT_H
@@ -43,6 +47,8 @@ enum image_size {
 	IMAGE_DOMAIN_WORDS = 8,
 	/* Bytes of a policy::automaton::Jump. */
 	JUMP_BYTES = 8,
+	/* Bits of an address that one node takes. */
+	TRIE_STRIDE = 4,
 };
 
 enum event_size {
@@ -62,6 +68,7 @@ enum table_bit {
 
 #define SLOT_RECORD (1u << SLOT_MARK)
 #define SLOT_JUMP (1u << SLOT_MARK)
+#define ENTRY_LIST (1u << SLOT_MARK)
 #define RULE_MASK ((1u << VERDICT_SHIFT) - 1)
 
 enum object_class { OBJECT_NONE, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED };
@@ -152,6 +159,7 @@ enum hook {
 	SOCKET_ACCEPT,
 	SOCKET_SENDMSG,
 	SOCKET_RECEIVE, /* file_receive, of a socket */
+	SOCKET_SETSOCKOPT,
 };
 
 enum domain_flag {
@@ -188,13 +196,23 @@ struct image_domain {
 	__u32 no_subject;	 /* SUBJECT_NONE, as a number that the verifier does not know */
 	struct image_automaton objects;
 	struct image_automaton subjects;
-	__u32 keyed; /* word of the struct image_keyed; 0: the domain has no such rules */
+	__u32 kinds; /* word of the struct image_kinds; 0: the domain has rules for paths alone */
 };
 
-/* Words of keyed tables, by kind of rule; 0: the domain has no rules of that kind. */
-struct image_keyed {
-	__u32 capabilities;
-	__u32 network;
+/* Words of the tables of other kinds of rules than those for paths; 0: the domain has no rules of that kind. */
+struct image_kinds {
+	__u32 capabilities; /* a keyed table */
+	__u32 network;	    /* a keyed table */
+	__u32 egress;	    /* a struct image_destinations */
+	__u32 ingress;	    /* a struct image_destinations */
+};
+
+/* A policy::destination::DestinationTable. */
+struct image_destinations {
+	__u32 ipv4; /* where the trie begins */
+	__u32 ipv6;
+	__u32 cells; /* a keyed table */
+	__u32 reserved;
 };
 
 /* A task's label. It is sticky, and children inherit it. */
@@ -304,6 +322,16 @@ enum socket_kind {
 	KIND_SEQPACKET,
 	KIND_OTHER,
 	SOCKET_KINDS,
+};
+
+/* What carries data between two addresses: policy::destination::Transport. */
+enum transport {
+	TRANSPORT_TCP,
+	TRANSPORT_UDP,
+	TRANSPORT_SCTP,
+	TRANSPORT_DCCP,
+	TRANSPORT_ICMP,
+	TRANSPORT_OTHER,
 };
 
 /* Strings follow the event's tail in this order: those of the tail, then program, parent program and container. */

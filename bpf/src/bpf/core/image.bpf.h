@@ -14,4 +14,12 @@ static __always_inline __u64 *word(void *image, __u32 index)
 	return page ? &page->words[index % IMAGE_PAGE_WORDS] : 0;
 }
 
+/* Returns two words of the image; the index of the first is even. */
+static __always_inline void *word_pair(void *image, __u32 index)
+{
+	index &= ~1u;
+	asm volatile("" : "+r"(index)); /* or clang masks it before, and the verifier knows less */
+	return word(image, index);
+}
+
 #endif

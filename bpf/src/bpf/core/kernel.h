@@ -7,6 +7,7 @@
 #define ARMOR_KERNEL_H
 
 #include <linux/bpf.h>
+#include <linux/in6.h>
 #include <stdbool.h>
 
 #include <bpf/bpf_helpers.h>
@@ -184,12 +185,20 @@ struct iattr {
 struct sock_common {
 	unsigned short skc_family;
 	unsigned char skc_state;
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num; /* the own port */
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 };
 
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_type;
 	__u16 sk_protocol;
+	__u32 sk_max_ack_backlog;
+	unsigned char sk_userlocks : 4;
 };
 
 struct socket {
@@ -199,6 +208,8 @@ struct socket {
 struct msghdr {
 	void *msg_name; /* copied from user memory */
 	int msg_namelen;
+	void *msg_control; /* the same */
+	unsigned long msg_controllen;
 };
 
 struct unix_sock {

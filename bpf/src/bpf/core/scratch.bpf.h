@@ -6,6 +6,7 @@
 #include "core/maps.h"
 #include "core/read.bpf.h"
 #include "names/types.h"
+#include "network/types.h"
 #include "path/question.h"
 
 /*
@@ -41,6 +42,8 @@ struct scratch {
 	struct resolve_state resolve;
 	struct tree_walk tree;
 	struct group_search group;
+	struct socket_access socket_access; /* of a preexisting socket */
+	struct socket_use socket_use;
 	struct access access;
 	struct event event;
 };

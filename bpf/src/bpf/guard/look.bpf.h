@@ -48,18 +48,36 @@ static long compare_numbers(__u32 number, struct borrowing *borrowing)
 	return 1;
 }
 
+static __always_inline void compare_table(struct borrowing *borrowing, __u32 table)
+{
+	__u64 *row;
+
+	if (!table || borrowing->decision)
+		return;
+	borrowing->table = table;
+	row = word(borrowing->own.image, table);
+	/* With what stands for other numbers. */
+	bpf_loop(row ? (*row >> 32) + 1 : 0, compare_numbers, borrowing, 0);
+}
+
+/* Returns the word of the keyed table of destinations. */
+static __always_inline __u32 cells_of(const struct borrowing *borrowing, __u32 at)
+{
+	const struct image_destinations *destinations = at ? word_pair(borrowing->own.image, at) : 0;
+
+	return destinations ? destinations->cells : 0;
+}
+
 static __always_inline void compare_tables(struct borrowing *borrowing)
 {
-	const struct image_keyed *tables = keyed_tables(&borrowing->own);
+	const struct image_kinds *tables = tables_of_kinds(&borrowing->own);
 
 	if (!tables)
 		return;
-	borrowing->table = tables->capabilities;
-	if (borrowing->table)
-		bpf_loop(CAPABILITY_BITS, compare_numbers, borrowing, 0);
-	borrowing->table = tables->network;
-	if (!borrowing->decision && borrowing->table)
-		bpf_loop(SOCKET_KINDS, compare_numbers, borrowing, 0);
+	compare_table(borrowing, tables->capabilities);
+	compare_table(borrowing, tables->network);
+	compare_table(borrowing, cells_of(borrowing, tables->egress));
+	compare_table(borrowing, cells_of(borrowing, tables->ingress));
 }
 
 /*

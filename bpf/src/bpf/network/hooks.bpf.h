@@ -7,67 +7,47 @@
 #ifndef ARMOR_NETWORK_HOOKS_H
 #define ARMOR_NETWORK_HOOKS_H
 
-#include <bpf/bpf_endian.h>
-
-#include "network/kind.bpf.h"
+#include "network/destination.bpf.h"
 #include "number_check.bpf.h"
-
-/* What a hook asks about. */
-struct socket_access {
-	__u32 family, type, protocol;
-	__u32 hook;
-	__u64 address; /* of a struct sockaddr in the kernel's memory; 0: none */
-	__u32 length;  /* of it */
-};
-
-/* Writes the address if it is one of IP, and as much of it as there is. */
-static __always_inline void write_address(struct socket_event *event, const struct socket_access *access)
-{
-	struct sockaddr_in6 address = {};
-
-	event->address_family = 0;
-	event->port = 0;
-	if (!access->address || access->length < sizeof(struct sockaddr_in) ||
-	    bpf_probe_read_kernel(&address, sizeof(struct sockaddr_in), (void *)access->address))
-		return;
-	event->port = bpf_ntohs(address.sin6_port);
-	/* Without a family, IPv4 takes an address for its own. */
-	if (address.sin6_family == AF_INET || (!address.sin6_family && access->family == AF_INET)) {
-		event->address_family = AF_INET;
-		__builtin_memcpy(event->address, &((struct sockaddr_in *)&address)->sin_addr, 4);
-	} else if (address.sin6_family == AF_INET6 && access->length >= SIN6_LEN_RFC2133 &&
-		   !bpf_probe_read_kernel(&address, SIN6_LEN_RFC2133, (void *)access->address)) {
-		event->address_family = AF_INET6;
-		__builtin_memcpy(event->address, &address.sin6_addr, 16);
-	}
-}
 
 static __noinline int check_socket(const struct socket_access *access)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 kind = kind_of_socket(access->family, access->type, access->protocol), decision;
-	const struct image_keyed *tables;
+	__u32 kind = unknown(kind_of_socket(access->family, access->type, access->protocol)), decision = VERDICT_ALLOW;
+	const struct image_kinds *tables;
 	struct socket_event *event;
+	struct socket_use use = {};
 	struct scratch *scratch;
 	struct scope scope;
 
 	if (kind == NO_KIND || !enter_scope(&scope, task))
 		return 0;
-	tables = keyed_tables(&scope);
-	if (!tables || !tables->network)
+	tables = tables_of_kinds(&scope);
+	if (!tables || !(tables->network | tables->egress | tables->ingress))
 		return 0;
-	decision = decide_number(&scope, task, tables->network, kind);
+	if (!find_subject(&scope, task)) {
+		decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+	} else {
+		if (tables->network)
+			decision = unknown(keyed_decision(&scope, tables->network, kind));
+		if (tables->egress | tables->ingress) {
+			describe_use(access, kind, &use);
+			decision = stricter(decision, decide_destinations(&scope, tables, &use));
+		}
+	}
+	decision = unknown(decision);
 	if (!(decision >> VERDICT_SHIFT) || task->flags & PF_KTHREAD)
 		return 0;
 	scratch = begin_number_event(&scope, task, access->hook, EVENT_SOCKET, decision);
 	if (!scratch)
 		return blocks(decision) ? -EACCES : 0;
+	describe_use(access, kind, &use);
 	event = &scratch->access.tail.socket;
 	event->family = access->family;
 	event->type = access->type;
 	event->protocol = access->protocol;
 	event->descriptor = 0;
-	write_address(event, access);
+	write_address(event, &use.ip);
 	end_number_event(scratch);
 	return blocks(decision) ? -EACCES : 0;
 }
@@ -77,15 +57,14 @@ static __always_inline int check_sock(__u64 sock, __u32 hook, __u64 address, int
 {
 	struct socket_access access = {
 		.hook = hook,
+		.sock = sock,
 		.address = address,
 		.length = length > 0 ? length : 0,
 	};
 
 	if (!sock)
 		return 0;
-	access.family = FIELD(sock, sock, __sk_common.skc_family);
-	access.type = FIELD(sock, sock, sk_type);
-	access.protocol = FIELD(sock, sock, sk_protocol);
+	describe_sock(&access);
 	return check_socket(&access);
 }
 
@@ -143,15 +122,36 @@ int BPF_PROG(sctp_bind_connect, struct sock *sock, int option, struct sockaddr *
 	return 0;
 }
 
-/* What goes over a connection was decided on when that was made. */
+/* What goes over a connection was decided on when that was made, unless its control data sends it elsewhere. */
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int size)
 {
-	__u64 sock = (__u64)PLAIN(socket->sk), name = (__u64)PLAIN(message->msg_name);
+	struct socket_access access = {
+		.hook = SOCKET_SENDMSG,
+		.sock = (__u64)PLAIN(socket->sk),
+		.address = (__u64)PLAIN(message->msg_name),
+		.control_length = message->msg_controllen,
+	};
 
-	if (!name && FIELD(sock, sock, __sk_common.skc_state) == TCP_ESTABLISHED)
+	if (!access.address && !access.control_length &&
+	    FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED)
 		return 0;
-	return check_sock(sock, SOCKET_SENDMSG, name, message->msg_namelen);
+	if (!access.sock)
+		return 0;
+	access.control = (__u64)PLAIN(message->msg_control);
+	access.length = message->msg_namelen > 0 ? message->msg_namelen : 0;
+	describe_sock(&access);
+	return check_socket(&access);
+}
+
+/* Options by which packets go another way than to their address: source routes. */
+SEC("lsm/socket_setsockopt")
+int BPF_PROG(socket_setsockopt, struct socket *socket, int level, int option)
+{
+	if (!(level == SOL_IP && option == IP_OPTIONS) &&
+	    !(level == SOL_IPV6 && (option == IPV6_RTHDR || option == IPV6_2292PKTOPTIONS)))
+		return 0;
+	return check_sock((__u64)PLAIN(socket->sk), SOCKET_SETSOCKOPT, 0, 0);
 }
 
 /* A descriptor is received by SCM_RIGHTS or pidfd_getfd(2). */

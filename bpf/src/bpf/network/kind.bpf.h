@@ -7,7 +7,6 @@
 #define ARMOR_KIND_H
 
 #include <linux/in.h>
-#include <linux/in6.h>
 
 #include "core/read.bpf.h"
 

@@ -8,8 +8,7 @@
 #ifndef ARMOR_PREEXISTING_H
 #define ARMOR_PREEXISTING_H
 
-#include "core/keyed.bpf.h"
-#include "network/kind.bpf.h"
+#include "network/destination.bpf.h"
 #include "path/answer.bpf.h"
 #include "path/check.bpf.h"
 
@@ -41,20 +40,26 @@ static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scr
 						 __u32 descriptor)
 {
 	struct socket_event *event = &scratch->access.tail.socket;
-	const struct image_keyed *tables = keyed_tables(scope);
-	__u32 decision, kind, length;
+	const struct image_kinds *tables = tables_of_kinds(scope);
+	struct socket_access *access = &scratch->socket_access;
+	__u32 decision = VERDICT_ALLOW, kind, length;
 
-	event->family = FIELD(sock, sock, __sk_common.skc_family);
-	event->type = FIELD(sock, sock, sk_type);
-	event->protocol = FIELD(sock, sock, sk_protocol);
-	event->address_family = 0;
-	event->descriptor = descriptor;
-	kind = kind_of_socket(event->family, event->type, event->protocol);
-	if (kind == NO_KIND || !tables || !tables->network)
+	*access = (struct socket_access){ .hook = PREEXISTING_FILE, .sock = sock };
+	describe_sock(access);
+	kind = unknown(kind_of_socket(access->family, access->type, access->protocol));
+	if (kind == NO_KIND || !tables)
 		return 0;
+	describe_use(access, kind, &scratch->socket_use);
+	event->family = access->family;
+	event->type = access->type;
+	event->protocol = access->protocol;
+	event->descriptor = descriptor;
+	write_address(event, &scratch->socket_use.ip);
 	scratch->find_count = 0;
 	find_holder(scope, scratch, scratch->access.task);
-	decision = keyed_decision(scope, tables->network, kind);
+	if (tables->network)
+		decision = unknown(keyed_decision(scope, tables->network, kind));
+	decision = unknown(stricter(decision, decide_destinations(scope, tables, &scratch->socket_use)));
 	if (!blocks(decision))
 		return 0;
 	scratch->access.kind = EVENT_SOCKET;

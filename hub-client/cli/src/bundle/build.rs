@@ -52,6 +52,12 @@ pub struct Build {
     /// What to do with accesses to files and programs that an allow-list does not list
     #[arg(long, default_value = "audit", value_parser = console::one_of(POSTURES))]
     file_posture: Posture,
+    /// What to do with the use of networks that an allow-list does not list [default: as for files]
+    #[arg(long, value_parser = console::one_of(POSTURES))]
+    network_posture: Option<Posture>,
+    /// What to do with the use of capabilities that an allow-list does not list [default: as for files]
+    #[arg(long, value_parser = console::one_of(POSTURES))]
+    capabilities_posture: Option<Posture>,
     /// Maximum number of alerts per second and rule; the rest is only counted
     #[arg(long)]
     alerts_per_second: Option<u32>,
@@ -84,7 +90,8 @@ pub struct Build {
     out: Option<PathBuf>,
 }
 
-const POSTURES: [(&str, &str, Posture); 2] = [("audit", "", Posture::Audit), ("block", "", Posture::Block)];
+const POSTURES: [(&str, &str, Posture); 3] =
+    [("allow", "", Posture::Allow), ("audit", "", Posture::Audit), ("block", "", Posture::Block)];
 const STOPS: [(&str, &str, OnAgentStop); 2] =
     [("keep", "", OnAgentStop::Keep), ("lift", "", OnAgentStop::Lift)];
 const HELD: [(&str, &str, AlreadyHeld); 2] =
@@ -126,7 +133,11 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
         },
         requires: Requires { agent: command.requires_agent.clone() },
         settings: Settings {
-            posture: Postures { file: command.file_posture },
+            posture: Postures {
+                file: command.file_posture,
+                network: command.network_posture,
+                capabilities: command.capabilities_posture,
+            },
             alerts_per_second: command.alerts_per_second,
             on_agent_stop: command.on_agent_stop,
             already_held: command.already_held,

@@ -57,7 +57,12 @@ pub fn run(command: &Inspect) -> anyhow::Result<ExitCode> {
     let Settings { posture, alerts_per_second, on_agent_stop, already_held, secure_sources } =
         &payload.settings;
     let limit = alerts_per_second.map_or("the agent's limit".to_owned(), |n| n.to_string());
-    writeln!(out, "settings: file posture {:?}, on agent stop {on_agent_stop:?}", posture.file)?;
+    let armor_policy::Postures { file, network, capabilities } = posture.for_classes();
+    writeln!(
+        out,
+        "settings: posture of files {file:?}, of networks {network:?}, of capabilities {capabilities:?}"
+    )?;
+    writeln!(out, "          on agent stop {on_agent_stop:?}")?;
     writeln!(out, "          already held {already_held:?}, secure sources {secure_sources}")?;
     writeln!(out, "          alerts per second and rule: {limit}")?;
     let TrustChanges { bundle: keys, receipt, threshold } = &payload.trust;

@@ -6,6 +6,7 @@
 
 use super::entries::Entries;
 use crate::automaton::states::States;
+use crate::decision::PostureClass;
 use crate::decision::{Decision, Verdict};
 use crate::model::Action;
 use crate::path::Section;
@@ -54,7 +55,7 @@ impl<'r> Classes<'r> {
     pub(super) fn new(entries: &'r Entries<'r>, subjects: &'r Subjects) -> Self {
         let unmatched = SECTIONS.map(|section| {
             let restricting = entries.rules_of(section).filter(|(_, rule)| rule.restricts);
-            unmatched(entries.rules, subjects, restricting.map(|(index, _)| index))
+            unmatched(entries.rules, subjects, PostureClass::File, restricting.map(|(index, _)| index))
         });
         let mut numbers = HashMap::new();
         let pairs = std::iter::zip(&unmatched[0], &unmatched[1]).map(|pair| {

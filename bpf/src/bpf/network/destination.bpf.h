@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Decides with whom a socket may communicate (policy::destination). Egress is decided by the peer's address and port when
+ * a socket is connected and when something is sent without a connection, ingress by the own port when a socket is bound
+ * and listened on. Where the kernel does not say with whom, everybody counts.
+ */
+#ifndef ARMOR_DESTINATION_H
+#define ARMOR_DESTINATION_H
+
+#include "core/keyed.bpf.h"
+#include "network/address.bpf.h"
+
+static __always_inline __u32 transport_of_kind(__u32 kind)
+{
+	switch (kind) {
+	case KIND_TCP:
+		return TRANSPORT_TCP;
+	case KIND_UDP:
+		return TRANSPORT_UDP;
+	case KIND_SCTP_STREAM:
+	case KIND_SCTP_SEQPACKET:
+		return TRANSPORT_SCTP;
+	case KIND_DCCP:
+		return TRANSPORT_DCCP;
+	case KIND_PING:
+	case KIND_PING6:
+		return TRANSPORT_ICMP;
+	}
+	return TRANSPORT_OTHER;
+}
+
+/* Returns whether who uses such a socket writes the packets' own headers, or names addresses in a way of its own. */
+static __always_inline bool names_addresses_itself(const struct socket_access *access, __u32 kind)
+{
+	switch (kind) {
+	case KIND_RAW_ICMP:
+	case KIND_RAW_ICMP6:
+	case KIND_PACKET:
+		return true;
+	case KIND_RAW:
+		return is_ip(access) || access->family == AF_XDP;
+	}
+	return access->family == AF_RXRPC;
+}
+
+/* The head of control data (struct cmsghdr, include/linux/socket.h). */
+struct control_head {
+	__u64 length;
+	__u32 level, type;
+};
+
+struct control_walk {
+	__u64 at, left; /* the control data that is left */
+	__u32 routed;
+};
+
+static long control_step(__u32 step, struct control_walk *walk)
+{
+	struct control_head head;
+
+	if (walk->left < sizeof(head))
+		return 1;
+	walk->routed = bpf_probe_read_kernel(&head, sizeof(head), (void *)walk->at) ||
+		(head.level == SOL_IP && head.type == IP_RETOPTS) ||
+		(head.level == SOL_IPV6 && (head.type == IPV6_RTHDR || head.type == IPV6_2292RTHDR)) ||
+		(head.level == SOL_SCTP && (head.type == SCTP_DSTADDRV4 || head.type == SCTP_DSTADDRV6));
+	/* The kernel takes no message of which one is too short or too long. */
+	if (walk->routed || head.length < sizeof(head) || head.length > walk->left)
+		return 1;
+	head.length = (head.length + 7) & ~7ull;
+	walk->at += head.length;
+	walk->left -= head.length < walk->left ? head.length : walk->left;
+	return 0;
+}
+
+/* Returns whether control data may send a message elsewhere than to its address. */
+static __always_inline bool has_route(const struct socket_access *access)
+{
+	struct control_walk walk = {
+		.at = access->control,
+		.left = access->control_length,
+		.routed = access->control_length > MAX_CONTROL,
+	};
+
+	if (walk.left && !walk.routed)
+		bpf_loop(MAX_CONTROL / sizeof(struct control_head), control_step, &walk, 0);
+	return walk.routed;
+}
+
+/* Returns whether a connection was accepted: it has its backlog from the socket that was listened on. */
+static __always_inline bool is_accepted(const struct socket_access *access)
+{
+	return is_ip(access) && FIELD(sock, access->sock, sk_max_ack_backlog) &&
+		FIELD(sock, access->sock, __sk_common.skc_state) != TCP_LISTEN;
+}
+
+/* Returns whether bind(2) gave a socket its port. */
+static __always_inline bool is_bound(__u64 sock)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sock, sk_userlocks) & SOCK_BINDPORT_LOCK;
+}
+
+/* Tells to whom a use of a socket sends. */
+static __always_inline void find_egress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
+					struct destination *to)
+{
+	to->reach = ip->family ? SOMEBODY : NOBODY;
+	switch (access->hook) {
+	case SOCKET_SETSOCKOPT:
+		to->reach = EVERYBODY;
+		break;
+	case SOCKET_SENDMSG:
+		if (has_route(access))
+			to->reach = EVERYBODY;
+		break;
+	case SOCKET_CONNECT:
+		break;
+	case SOCKET_RECEIVE:
+	case PREEXISTING_FILE:
+		/* They have several peers, or keep them elsewhere. */
+		if (kind == KIND_SCTP_STREAM || kind == KIND_SCTP_SEQPACKET || access->family == AF_SMC)
+			to->reach = EVERYBODY;
+		else if (is_accepted(access))
+			to->reach = NOBODY;
+		break;
+	default:
+		to->reach = NOBODY;
+	}
+	to->family = ip->family;
+	to->key = transport_of_kind(kind) << 16;
+	if (to->key != TRANSPORT_ICMP << 16)
+		to->key |= ip->port & 0xffff;
+	to->high = (__u64)bpf_ntohl(ip->words[0]) << 32 | bpf_ntohl(ip->words[1]);
+	to->low = (__u64)bpf_ntohl(ip->words[2]) << 32 | bpf_ntohl(ip->words[3]);
+}
+
+/* Tells on which port a use of a socket lets others come. */
+static __always_inline void find_ingress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
+					 struct destination *to)
+{
+	__u32 port = 0, transport = transport_of_kind(kind);
+
+	switch (access->hook) {
+	case SOCKET_BIND:
+	case SOCKET_LISTEN:
+		port = ip->family ? ip->port : 0;
+		break;
+	case SOCKET_RECEIVE:
+	case PREEXISTING_FILE:
+		/* The kernel chooses a port for what is not bound. */
+		if (!is_ip(access) ||
+		    !(FIELD(sock, access->sock, __sk_common.skc_state) == TCP_LISTEN || is_accepted(access) ||
+		      is_bound(access->sock)))
+			break;
+		port = FIELD(sock, access->sock, __sk_common.skc_num);
+		break;
+	}
+	to->reach = port && transport != TRANSPORT_ICMP && transport != TRANSPORT_OTHER ? SOMEBODY : NOBODY;
+	to->family = AF_INET;
+	to->key = transport << 16 | (port & 0xffff);
+	to->high = to->low = 0;
+}
+
+struct trie_walk {
+	void *image;
+	__u64 high, low; /* the bits that are left */
+	__u32 entry;
+};
+
+static long trie_step(__u32 step, struct trie_walk *walk)
+{
+	__u32 index = walk->high >> (64 - TRIE_STRIDE);
+	__u64 *pair;
+
+	if (walk->entry & ENTRY_LIST)
+		return 1;
+	pair = word(walk->image, walk->entry + index / 2);
+	walk->entry = pair ? *pair >> (index % 2 * 32) : 0;
+	walk->high = walk->high << TRIE_STRIDE | walk->low >> (64 - TRIE_STRIDE);
+	walk->low <<= TRIE_STRIDE;
+	return !pair;
+}
+
+/* Returns the word of the list for an address, 0 if there is none. */
+static __always_inline __u32 find_list(const struct scope *scope, __u32 entry, const struct destination *to)
+{
+	struct trie_walk walk = {
+		.image = scope->image,
+		.high = to->high,
+		.low = to->low,
+		.entry = entry,
+	};
+
+	if (!(entry & ENTRY_LIST))
+		bpf_loop(128 / TRIE_STRIDE, trie_step, &walk, 0);
+	return walk.entry & ENTRY_LIST ? walk.entry & ~ENTRY_LIST : 0;
+}
+
+struct range_search {
+	void *image;
+	__u32 list, key;
+	__u32 first, last; /* the ranges that are left */
+};
+
+static long range_step(__u32 step, struct range_search *search)
+{
+	__u32 middle = (search->first + search->last + 1) / 2;
+	__u64 *range;
+
+	if (search->first >= search->last)
+		return 1;
+	range = word(search->image, search->list + middle);
+	if (range && (__u32)*range <= search->key)
+		search->first = middle;
+	else
+		search->last = middle - 1;
+	return 0;
+}
+
+/* Returns the cell of a key: that of the last range in a list that does not begin behind it. */
+static __always_inline __u32 find_cell(const struct scope *scope, __u32 list, __u32 key)
+{
+	struct range_search search = { .image = scope->image, .list = list, .key = key, .first = 1 };
+	__u64 *count = word(scope->image, list), *range;
+
+	search.last = count ? *count : 0;
+	if (search.last > 1)
+		bpf_loop(RANGE_STEPS, range_step, &search, 0);
+	range = word(scope->image, list + search.first);
+	return range ? *range >> 32 : EVERYBODYS_CELL;
+}
+
+/*
+ * Tells what a use of a socket of this kind is about. Global, so that the verifier follows it once per program, and does
+ * not go on with each of its outcomes.
+ */
+__noinline int describe_use(const struct socket_access *access, __u32 kind, struct socket_use *use)
+{
+	struct ip_address ip = {};
+
+	if (!access || !use)
+		return 0;
+	read_address(access, &ip);
+	use->ip = ip;
+	unmap(&ip);
+	resolve_nowhere(access, &ip);
+	find_egress(access, kind, &ip, &use->egress);
+	find_ingress(access, kind, &ip, &use->ingress);
+	if (names_addresses_itself(access, kind))
+		use->egress.reach = use->ingress.reach = EVERYBODY;
+	return 0;
+}
+
+/* Returns the decision of a struct image_destinations at this word of the image. */
+static __noinline __u32 decide_destination(const struct scope *scope, __u32 at, const struct destination *to)
+{
+	const struct image_destinations *table;
+	__u32 cell = EVERYBODYS_CELL, list;
+
+	if (to->reach == NOBODY)
+		return VERDICT_ALLOW;
+	table = word_pair(scope->image, at);
+	if (!table)
+		return VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+	if (to->reach == SOMEBODY) {
+		list = find_list(scope, to->family == AF_INET ? table->ipv4 : table->ipv6, to);
+		if (list)
+			cell = find_cell(scope, list, to->key);
+	}
+	return keyed_decision(scope, table->cells, cell);
+}
+
+/* Returns the decision on whom the use of a socket lets communicate. */
+static __always_inline __u32 decide_destinations(const struct scope *scope, const struct image_kinds *tables,
+						 const struct socket_use *use)
+{
+	__u32 decision = VERDICT_ALLOW;
+
+	if (tables->egress)
+		decision = unknown(decide_destination(scope, tables->egress, &use->egress));
+	if (tables->ingress)
+		decision = stricter(decision, decide_destination(scope, tables->ingress, &use->ingress));
+	return decision;
+}
+
+#endif
