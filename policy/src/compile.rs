@@ -33,17 +33,29 @@ pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
 /// # Errors
 /// Fails if the tables would be too large, naming the policy to blame, or if a link leads to an invalid path.
 pub fn compile(sets: &[PolicySet<'_>], links: &Links) -> Result<Domain, CompileError> {
-    let rules = Rules::new(sets, links)?;
-    let subjects = Subjects::new(&rules);
-    let path = path::compile::compile(&rules, &subjects, links)?;
+    compile_rules(&Rules::new(sets, links, false)?, links)
+}
+
+/// Compiles like [`compile`], but a silent permission names the rule that grants it. It is for explanations: the tables
+/// are larger.
+///
+/// # Errors
+/// Fails like [`compile`].
+pub fn compile_to_explain(sets: &[PolicySet<'_>], links: &Links) -> Result<Domain, CompileError> {
+    compile_rules(&Rules::new(sets, links, true)?, links)
+}
+
+fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileError> {
+    let subjects = Subjects::new(rules);
+    let path = path::compile::compile(rules, &subjects, links)?;
     Ok(Domain {
         subjects: subjects.automaton(MAX_SLOTS).ok_or_else(|| rules.too_many_slots())?,
         subject_count: subjects.count(),
         path,
-        capability: capability::compile::compile(&rules, &subjects),
-        network: network::compile::compile(&rules, &subjects),
-        egress: destination::compile::compile(&rules, &subjects, Direction::Egress)?,
-        ingress: destination::compile::compile(&rules, &subjects, Direction::Ingress)?,
+        capability: capability::compile::compile(rules, &subjects),
+        network: network::compile::compile(rules, &subjects),
+        egress: destination::compile::compile(rules, &subjects, Direction::Egress)?,
+        ingress: destination::compile::compile(rules, &subjects, Direction::Ingress)?,
         rules: rules.infos(),
     })
 }

@@ -19,7 +19,7 @@ pub mod path;
 pub mod precedence;
 pub mod selector_keys;
 
-pub use compile::{compile, literal_paths};
+pub use compile::{compile, compile_to_explain, literal_paths};
 pub use decision::{Posture, Postures};
 pub use document::diagnostics::{Diagnostic, Diagnostics};
 pub use document::{Checked, check, parse};

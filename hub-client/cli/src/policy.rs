@@ -1,10 +1,13 @@
-//! `hzn-armor policy` reports errors in policy files before they are signed.
+//! `hzn-armor policy` reports errors in policy files before they are signed, and explains what they decide.
+
+mod explain;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use armor_console as console;
+use armor_policy::Posture;
 use serde_json::Value;
 
 use crate::files;
@@ -16,7 +19,13 @@ pub enum PolicyCommand {
     /// Check files, and the YAML files in directories and their sub-directories, and print every error with
     /// its place
     Check(Check),
+    /// Print what policies decide on accesses, by which rule, and what would decide without that rule
+    Explain(explain::Explain),
 }
+
+/// The postures as options name them.
+pub(crate) const POSTURES: [(&str, &str, Posture); 3] =
+    [("allow", "", Posture::Allow), ("audit", "", Posture::Audit), ("block", "", Posture::Block)];
 
 /// A `Check` contains the arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -31,12 +40,18 @@ pub struct Check {
 
 /// Runs the command.
 pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
-    let PolicyCommand::Check(Check { files, json }) = command;
-    let found = files::find(&files)?;
+    match command {
+        PolicyCommand::Check(command) => check(&command),
+        PolicyCommand::Explain(command) => explain::run(&command),
+    }
+}
+
+fn check(Check { files, json }: &Check) -> anyhow::Result<ExitCode> {
+    let found = files::find(files)?;
     found.tell_left_out();
     let sources = sources::read(&found.files);
     let mut out = console::stdout();
-    if json {
+    if *json {
         writeln!(out, "{:#}", sources.iter().map(Source::json).collect::<Value>())?;
     } else {
         for source in &sources {

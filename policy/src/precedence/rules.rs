@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 /// documents does not matter. Elsewhere in the compiler, rules are named by their index in it.
 pub(crate) struct Rules<'a> {
     pub(crate) list: Vec<DomainRule<'a>>,
+    /// True if silent permissions name the rule that grants them. Otherwise all of them are equal.
+    names_permissions: bool,
     /// Name and postures of the bundles, in the order of their names.
     bundles: Vec<(&'a str, Option<Postures>)>,
 }
@@ -28,7 +30,11 @@ pub(crate) struct DomainRule<'a> {
 }
 
 impl<'a> Rules<'a> {
-    pub(crate) fn new(sets: &[PolicySet<'a>], links: &Links) -> Result<Self, CompileError> {
+    pub(crate) fn new(
+        sets: &[PolicySet<'a>],
+        links: &Links,
+        names_permissions: bool,
+    ) -> Result<Self, CompileError> {
         let mut sets: Vec<&PolicySet<'a>> = sets.iter().collect();
         sets.sort_by_key(|set| set.bundle);
         let mut ordered: Vec<(usize, &Policy, &Rule)> = Vec::new();
@@ -49,7 +55,11 @@ impl<'a> Rules<'a> {
             Ok(DomainRule { bundle, policy, rule, sources, restricts })
         };
         let list = ordered.into_iter().map(with_sources).collect::<Result<_, _>>()?;
-        Ok(Self { list, bundles: sets.into_iter().map(|set| (set.bundle, set.postures)).collect() })
+        Ok(Self {
+            list,
+            names_permissions,
+            bundles: sets.into_iter().map(|set| (set.bundle, set.postures)).collect(),
+        })
     }
 
     /// Returns the decision on what an allow-list leaves out that a rule makes.
@@ -77,7 +87,13 @@ impl<'a> Rules<'a> {
 
     /// Returns the decision of a rule.
     pub(crate) fn decision(&self, rule: u32) -> Decision {
-        Decision::of(Verdict::from(self.list[rule as usize].rule.common.action), Self::table_index(rule))
+        self.decided(self.list[rule as usize].rule.common.action.into(), rule)
+    }
+
+    /// Returns the decision with this verdict that a rule makes.
+    pub(crate) fn decided(&self, verdict: Verdict, rule: u32) -> Decision {
+        let rule = Self::table_index(rule);
+        if self.names_permissions { Decision::new(verdict, rule) } else { Decision::of(verdict, rule) }
     }
 
     /// Returns the rule's index in [`Domain::rules`](crate::Domain::rules).

@@ -115,6 +115,18 @@ pub fn print_policy(rules: usize) {
         for rule in 0..rules.min(1000) {
             println!("    - {{{field}: {}}}", names[rule % names.len()]);
         }
+        if section == "network" {
+            print_destinations(rules.min(4000));
+        }
+    }
+}
+
+/// Prints rules for other destinations than the measured ones, half of them for egress.
+fn print_destinations(rules: usize) {
+    println!("    matchDestinations:");
+    for rule in 0..rules.div_ceil(2) {
+        println!("    - {{cidr: 127.{}.{}.1, ports: [{}]}}", 1 + rule % 200, rule / 200, 1 + rule);
+        println!("    - {{direction: ingress, ports: [{}]}}", 1 + rule);
     }
 }
 

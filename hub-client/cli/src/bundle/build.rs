@@ -17,6 +17,7 @@ use armor_policy::{Posture, escaped_path};
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::files::{self, check_output, write_output};
+use crate::policy::POSTURES;
 use crate::sources::{self, bundled_name};
 
 /// A `Build` contains the arguments of `build`.
@@ -90,8 +91,6 @@ pub struct Build {
     out: Option<PathBuf>,
 }
 
-const POSTURES: [(&str, &str, Posture); 3] =
-    [("allow", "", Posture::Allow), ("audit", "", Posture::Audit), ("block", "", Posture::Block)];
 const STOPS: [(&str, &str, OnAgentStop); 2] =
     [("keep", "", OnAgentStop::Keep), ("lift", "", OnAgentStop::Lift)];
 const HELD: [(&str, &str, AlreadyHeld); 2] =

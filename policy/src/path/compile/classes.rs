@@ -13,7 +13,6 @@ use crate::path::Section;
 use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
 use crate::precedence::error::MAX_CELLS;
 use crate::precedence::postures::{stricter, unmatched};
-use crate::precedence::rules::Rules;
 use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -156,9 +155,7 @@ impl<'r> Classes<'r> {
             for (nth, permission) in permissions(section).into_iter().enumerate() {
                 for owner in 0..2 {
                     vector.0[2 * permission as usize + owner] = match entry {
-                        Some(entry) => {
-                            Decision::of(entry.effect[2 * nth + owner], Rules::table_index(entry.rule))
-                        }
+                        Some(entry) => self.entries.rules.decided(entry.effect[2 * nth + owner], entry.rule),
                         None if permission == Permission::Map => Decision::ALLOW,
                         None => self.unmatched[section as usize][subject],
                     };
