@@ -9,7 +9,7 @@ use armor_base::file;
 use armor_base::name::check_name;
 use armor_bundle::MAX_PAYLOAD;
 use armor_policy::escaped_path;
-use armor_policy::model::{Kind, Location};
+use armor_policy::model::{Action, Kind, Location, Rule, RuleCommon};
 use armor_policy::{Checked, CompileError, Diagnostic, Diagnostics, Links, Policy, PolicySet, compile};
 use serde_json::{Value, json};
 
@@ -134,9 +134,37 @@ impl Source {
     }
 }
 
-/// Reads and checks the files.
+/// Reads and checks the files, each by itself and all of them together.
 pub fn read(files: &[PathBuf]) -> Vec<Source> {
-    files.iter().map(|path| Source::read(path)).collect()
+    let mut sources: Vec<Source> = files.iter().map(|path| Source::read(path)).collect();
+    warn_of_contradictions(&mut sources);
+    sources
+}
+
+/// Adds a warning where a rule says another action than an earlier one for the same workloads, objects and programs.
+fn warn_of_contradictions(sources: &mut [Source]) {
+    let mut seen: HashMap<String, (Action, String)> = HashMap::new();
+    for source in sources {
+        let Outcome::Good(checked) = &mut source.outcome else { continue };
+        for Policy { kind, name, selector, rules, file, .. } in &checked.policies {
+            for Rule { common: RuleCommon { sources, action, location, .. }, body } in rules {
+                let mut sources = sources.clone();
+                sources.sort_unstable();
+                let about = format!("{kind:?} {selector:?} {sources:?} {body:?}");
+                let place = format!("{file}:{} {action:?}, in policy {name}", location.line);
+                let (other, other_place) = seen.entry(about).or_insert((*action, place));
+                if *other == *action {
+                    continue;
+                }
+                checked.warnings.push(Diagnostic {
+                    file: file.clone(),
+                    location: *location,
+                    message: format!("the rule says {action:?}, and of the same says {other_place}"),
+                    help: "keep one of them: Block comes before Allow and Allow before Audit".to_owned(),
+                });
+            }
+        }
+    }
 }
 
 /// Returns the name that a file has in a bundle: its name without directories.

@@ -1,4 +1,4 @@
-//! Checks what `policy explain` says of a file of policies.
+//! Checks what `policy explain` and `policy check` say of policies.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
@@ -107,4 +107,38 @@ fn a_question_that_cannot_be_answered_is_an_error() {
         assert_ne!(status, Some(0));
         assert!(err.contains(expected), "{arguments:?}: {err}");
     }
+}
+
+#[test]
+fn rules_that_contradict_each_other_are_named_with_both_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = |name: &str, selector: &str, rule: &str| {
+        format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: {name}}}\nspec:\n  \
+             selector: {{matchLabels: {{app: {selector}}}}}\n  file: {{matchPaths: [{rule}]}}\n"
+        )
+    };
+    let files = [
+        ("1.yaml", policy("one", "web", "{path: /a}, {path: /b}, {path: /c, fromSource: [{path: /x}]}")),
+        ("2.yaml", policy("two", "web", "{path: /a, action: Allow}, {path: /b}, {path: /c, action: Audit}")),
+        (
+            "3.yaml",
+            policy("three", "db", "{path: /a, action: Audit}, {path: /a, action: Allow, readOnly: true}"),
+        ),
+    ];
+    for (name, text) in &files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+    let output = command.args(["policy", "check", "."]).current_dir(&dir).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let warnings: Vec<&str> = said.lines().filter(|line| line.contains("warning")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "./2.yaml:6:23: the rule says Allow, and of the same says ./1.yaml:6 Block, in policy one (keep one of them: \
+          Block comes before Allow and Allow before Audit) [warning]"
+        ]
+    );
+    assert!(output.status.success());
 }
