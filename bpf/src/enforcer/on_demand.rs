@@ -29,9 +29,9 @@ const PROGRAMS: [(&str, Needed); 10] = [
     ("socket_connect", |domain| has_protocols(domain) || has_egress(domain)),
     ("socket_bind", |domain| has_protocols(domain) || has_ingress(domain)),
     ("socket_listen", |domain| has_protocols(domain) || has_ingress(domain)),
-    ("socket_accept", has_protocols),
+    ("socket_accept", |domain| has_protocols(domain) || has_ingress(domain)),
     ("socket_sendmsg", |domain| has_protocols(domain) || has_egress(domain)),
-    ("socket_setsockopt", has_egress),
+    ("socket_setsockopt", |domain| has_egress(domain) || has_ingress(domain)),
     ("sctp_bind_connect", has_sockets),
     ("socket_receive", has_sockets),
 ];

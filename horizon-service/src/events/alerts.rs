@@ -237,8 +237,11 @@ fn shown(hook: Hook, access: Access) -> Shown {
         }
         Access::Socket(SocketAccess { socket, address, descriptor }) => {
             if let Some(address) = address {
-                let relation =
-                    if matches!(hook, Hook::SocketBind | Hook::SocketListen) { "at" } else { "to" };
+                let relation = if matches!(hook, Hook::SocketBind | Hook::SocketListen | Hook::SocketAccept) {
+                    "at"
+                } else {
+                    "to"
+                };
                 data.push_str(&format!(" {relation}={address}"));
             }
             data.push_str(&descriptor.map_or_else(String::new, |number| format!(" fd={number}")));

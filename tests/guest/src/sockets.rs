@@ -15,12 +15,14 @@ pub const USAGE: &str = "
 SOCKET is FAMILY:TYPE:PROTOCOL, each by name or number, as inet:stream:tcp or inet6:dgram:0; ADDRESS is 127.0.0.1:80 or [::1]:80
   socket SOCKET                    makes it                     uring-socket SOCKET   the same by io_uring
   with-socket FD SOCKET PROGRAM...    makes it as FD and starts PROGRAM, which inherits it
-  with-bound FD SOCKET ADDRESS PROGRAM...    the same once it is bound
+  with FD SOCKET METHOD ADDRESS PROGRAM...    the same once fd-METHOD is done with it
   offer-socket PATH SOCKET         serves its descriptor once, in the background
   offer-connected PATH SOCKET ADDRESS    the same once it is connected
   new SOCKET METHOD ARGUMENT...    makes it and does fd-METHOD with it
   fd-connect FD ADDRESS    fd-uring-connect FD ADDRESS    fd-bind FD ADDRESS    fd-listen FD    fd-accept FD
   fd-send FD ADDRESS       fd-send-many FD ADDRESS        fd-fastopen FD ADDRESS
+  fd-write FD                      sends without an address       fd-port-range FD    has the kernel choose port 40000
+  fd-flow-label FD                 manages labels, in no valid way
   fd-listen-at FD ADDRESS          binds and listens
   fd-disconnect FD                 fd-send-without-family FD ADDRESS    the family of IPv4 left out
   fd-connect-from FD OWN ADDRESS   binds and connects             fd-connect-send FD ADDRESS OTHER    sends elsewhere
@@ -28,6 +30,10 @@ SOCKET is FAMILY:TYPE:PROTOCOL, each by name or number, as inet:stream:tcp or in
   fd-send-route FD ADDRESS VIA     has one packet go by way of it    fd-route6 FD    the same for IPv6, in no valid way
   getfd-connect PID FD ADDRESS     takes PID's descriptor and connects it
 ";
+
+/// include/uapi/linux/in.h and in6.h, which libc does not name.
+const IP_LOCAL_PORT_RANGE: i32 = 51;
+const IPV6_FLOWLABEL_MGR: i32 = 32;
 
 /// Does what the words say; `None` if it is none of the methods here.
 pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
@@ -38,8 +44,8 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["with-socket", fd, socket, program, rest @ ..] => {
             make(socket).and_then(|socket| start_with(fd, &socket, program, rest))
         }
-        ["with-bound", fd, socket, address, program, rest @ ..] => make(socket).and_then(|socket| {
-            bind(socket.as_raw_fd(), address)?;
+        ["with", fd, socket, method, address, program, rest @ ..] => make(socket).and_then(|socket| {
+            call(&socket, method, &[address])?;
             start_with(fd, &socket, program, rest)
         }),
         ["offer-socket", path, socket] => make(socket).and_then(|socket| access::offer(path, &socket)),
@@ -47,16 +53,22 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
             connect(socket.as_raw_fd(), address)?;
             access::offer(path, &socket)
         }),
-        ["new", socket, method, rest @ ..] => make(socket).and_then(|socket| {
-            let (method, fd) = (format!("fd-{method}"), socket.as_raw_fd().to_string());
-            let words = [&[method.as_str(), fd.as_str()], rest].concat();
-            run(&words).with_context(|| format!("'{method}' is no method"))?
-        }),
+        ["new", socket, method, rest @ ..] => make(socket).and_then(|socket| call(&socket, method, rest)),
         ["fd-listen-at", fd, address] => number(fd).and_then(|fd| {
             bind(fd, address)?;
             // SAFETY: only numbers are passed.
             check(unsafe { libc::listen(fd, 1) })
         }),
+        ["fd-write", fd] => number(fd).and_then(|fd| {
+            // SAFETY: the text is as long as said.
+            check(unsafe { libc::send(fd, c"x".as_ptr().cast(), 1, 0) } as i32)
+        }),
+        ["fd-port-range", fd] => number(fd).and_then(|fd| {
+            set(fd, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &(40000u32 << 16 | 40000).to_ne_bytes())
+        }),
+        ["fd-flow-label", fd] => {
+            number(fd).and_then(|fd| set(fd, libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, &[0; 8]))
+        }
         ["fd-disconnect", fd] => number(fd).and_then(disconnect),
         ["fd-send-without-family", fd, address] => number(fd).and_then(|fd| send_without_family(fd, address)),
         ["fd-connect-from", fd, own, address] => number(fd).and_then(|fd| {
@@ -86,6 +98,13 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         }
         _ => return None,
     })
+}
+
+/// Does `fd-METHOD` with a socket.
+fn call(socket: &OwnedFd, method: &str, rest: &[&str]) -> anyhow::Result<()> {
+    let (method, fd) = (format!("fd-{method}"), socket.as_raw_fd().to_string());
+    let words = [&[method.as_str(), fd.as_str()], rest].concat();
+    run(&words).with_context(|| format!("'{method}' is no method"))?
 }
 
 fn number(text: &str) -> anyhow::Result<i32> {

@@ -122,6 +122,8 @@
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define SOL_SCTP 132
+#define IPPROTO_SMC 256 /* since 6.11 */
+#define IP_LOCAL_PORT_RANGE 51
 #define SCTP_DSTADDRV4 7
 #define SCTP_DSTADDRV6 8
 #define MAX_CONTROL (1u << 17)		     /* bytes of a message: net.core.optmem_max, twice */

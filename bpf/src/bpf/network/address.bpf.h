@@ -24,6 +24,12 @@ static __always_inline bool is_ip(const struct socket_access *access)
 	return access->family == AF_INET || access->family == AF_INET6;
 }
 
+/* Returns whether a socket communicates by another one, of the kernel's own. */
+static __always_inline bool is_smc(const struct socket_access *access)
+{
+	return access->family == AF_SMC || (is_ip(access) && access->protocol == IPPROTO_SMC);
+}
+
 /* Reads the address that a call names. */
 static __always_inline void read_named(const struct socket_access *access, struct ip_address *ip)
 {
@@ -34,8 +40,11 @@ static __always_inline void read_named(const struct socket_access *access, struc
 	    bpf_probe_read_kernel(&address, sizeof(struct sockaddr_in), (void *)access->address))
 		return;
 	family = address.sin6_family;
-	/* Without a family, IPv4 takes an address for its own, but connect(2) ends a connection. */
-	if (!family && access->family == AF_INET && access->hook != SOCKET_CONNECT)
+	/*
+	 * Without a family, IPv4 takes an address for its own, but connect(2) ends a connection. A socket of IPv6 can
+	 * become one of IPv4 meanwhile (IPV6_ADDRFORM).
+	 */
+	if (!family && (is_ip(access) || access->family == AF_SMC) && access->hook != SOCKET_CONNECT)
 		family = AF_INET;
 	if (family == AF_INET) {
 		ip->words[0] = ((struct sockaddr_in *)&address)->sin_addr.s_addr;
@@ -84,7 +93,7 @@ static __always_inline void read_address(const struct socket_access *access, str
 {
 	if (access->address)
 		read_named(access, ip);
-	else if (access->hook == SOCKET_LISTEN)
+	else if (access->hook == SOCKET_LISTEN || access->hook == SOCKET_ACCEPT)
 		read_own(access, ip);
 	else if (access->hook == SOCKET_RECEIVE || access->hook == PREEXISTING_FILE)
 		read_peer(access, ip);
@@ -100,18 +109,31 @@ static __always_inline void unmap(struct ip_address *ip)
 	}
 }
 
-/* Replaces the address of nowhere by where the kernel sends what goes there: to this machine. */
-static __always_inline void resolve_nowhere(const struct socket_access *access, struct ip_address *ip)
+static __always_inline bool is_nowhere(const struct ip_address *ip)
 {
-	if (ip->family == AF_INET && !ip->words[0]) {
-		/* ip_route_output_key_hash_rcu(), net/ipv4/route.c: to where it comes from. */
-		if (access->sock && is_ip(access))
-			ip->words[0] = FIELD(sock, access->sock, __sk_common.skc_rcv_saddr);
-		if (!ip->words[0])
-			ip->words[0] = bpf_htonl(INADDR_LOOPBACK);
-	} else if (ip->family == AF_INET6 && !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3])) {
-		ip->words[3] = bpf_htonl(1);
-	}
+	return !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3]);
+}
+
+/*
+ * Replaces the address of nowhere by that of this machine, where the kernel sends what goes there. Returns false if the
+ * own address decides where it goes: to that, or if it is one of IPv4 within IPv6, to this machine's of IPv4.
+ */
+static __always_inline bool resolve_nowhere(const struct socket_access *access, struct ip_address *ip)
+{
+	const struct sock_common *sock = (void *)access->sock;
+	struct ip_address own = {};
+
+	if (!ip->family || !is_nowhere(ip))
+		return true;
+	/* Control data may name an own address. */
+	if (!is_ip(access) || is_smc(access) || access->control_length)
+		return false;
+	if (access->family == AF_INET)
+		own.words[0] = FIELD(sock_common, sock, skc_rcv_saddr);
+	else
+		bpf_core_read(own.words, sizeof(own.words), &sock->skc_v6_rcv_saddr);
+	ip->words[ip->family == AF_INET ? 0 : 3] = bpf_htonl(ip->family == AF_INET ? INADDR_LOOPBACK : 1);
+	return is_nowhere(&own);
 }
 
 static __always_inline void write_address(struct socket_event *event, const struct ip_address *ip)

@@ -104,21 +104,28 @@ static __always_inline bool is_bound(__u64 sock)
 static __always_inline void find_egress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
 					struct destination *to)
 {
+	bool is_sctp = kind == KIND_SCTP_STREAM || kind == KIND_SCTP_SEQPACKET;
+
 	to->reach = ip->family ? SOMEBODY : NOBODY;
 	switch (access->hook) {
 	case SOCKET_SETSOCKOPT:
-		to->reach = EVERYBODY;
+		to->reach = access->own_port ? NOBODY : EVERYBODY;
 		break;
 	case SOCKET_SENDMSG:
 		if (has_route(access))
 			to->reach = EVERYBODY;
 		break;
 	case SOCKET_CONNECT:
+		/* Only the first of several addresses was read. */
+		if (is_sctp && access->length > sizeof(struct sockaddr_in6))
+			to->reach = EVERYBODY;
+		if (is_sctp && ip->family == AF_INET && access->length > sizeof(struct sockaddr_in))
+			to->reach = EVERYBODY;
 		break;
 	case SOCKET_RECEIVE:
 	case PREEXISTING_FILE:
 		/* They have several peers, or keep them elsewhere. */
-		if (kind == KIND_SCTP_STREAM || kind == KIND_SCTP_SEQPACKET || access->family == AF_SMC)
+		if (is_sctp || is_smc(access))
 			to->reach = EVERYBODY;
 		else if (is_accepted(access))
 			to->reach = NOBODY;
@@ -139,14 +146,24 @@ static __always_inline void find_ingress(const struct socket_access *access, __u
 					 struct destination *to)
 {
 	__u32 port = 0, transport = transport_of_kind(kind);
+	bool has_ports = transport != TRANSPORT_ICMP && transport != TRANSPORT_OTHER, any_port = false;
 
 	switch (access->hook) {
 	case SOCKET_BIND:
-	case SOCKET_LISTEN:
 		port = ip->family ? ip->port : 0;
+		break;
+	case SOCKET_LISTEN:
+	case SOCKET_ACCEPT:
+		port = ip->family ? ip->port : 0;
+		/* The kernel is about to choose one. */
+		any_port = !port;
+		break;
+	case SOCKET_SETSOCKOPT:
+		any_port = access->own_port;
 		break;
 	case SOCKET_RECEIVE:
 	case PREEXISTING_FILE:
+		any_port = is_smc(access);
 		/* The kernel chooses a port for what is not bound. */
 		if (!is_ip(access) ||
 		    !(FIELD(sock, access->sock, __sk_common.skc_state) == TCP_LISTEN || is_accepted(access) ||
@@ -155,7 +172,7 @@ static __always_inline void find_ingress(const struct socket_access *access, __u
 		port = FIELD(sock, access->sock, __sk_common.skc_num);
 		break;
 	}
-	to->reach = port && transport != TRANSPORT_ICMP && transport != TRANSPORT_OTHER ? SOMEBODY : NOBODY;
+	to->reach = has_ports && any_port ? EVERYBODY : has_ports && port ? SOMEBODY : NOBODY;
 	to->family = AF_INET;
 	to->key = transport << 16 | (port & 0xffff);
 	to->high = to->low = 0;
@@ -237,14 +254,17 @@ static __always_inline __u32 find_cell(const struct scope *scope, __u32 list, __
 __noinline int describe_use(const struct socket_access *access, __u32 kind, struct socket_use *use)
 {
 	struct ip_address ip = {};
+	bool is_certain;
 
 	if (!access || !use)
 		return 0;
 	read_address(access, &ip);
 	use->ip = ip;
 	unmap(&ip);
-	resolve_nowhere(access, &ip);
+	is_certain = resolve_nowhere(access, &ip);
 	find_egress(access, kind, &ip, &use->egress);
+	if (!is_certain && use->egress.reach == SOMEBODY)
+		use->egress.reach = EVERYBODY;
 	find_ingress(access, kind, &ip, &use->ingress);
 	if (names_addresses_itself(access, kind))
 		use->egress.reach = use->ingress.reach = EVERYBODY;

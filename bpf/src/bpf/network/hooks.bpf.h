@@ -30,7 +30,9 @@ static __noinline int check_socket(const struct socket_access *access)
 	} else {
 		if (tables->network)
 			decision = unknown(keyed_decision(&scope, tables->network, kind));
-		if (tables->egress | tables->ingress) {
+		/* A new socket has no peer and no port. */
+		if ((tables->egress | tables->ingress) &&
+		    (access->hook != SOCKET_CREATE || names_addresses_itself(access, kind))) {
 			describe_use(access, kind, &use);
 			decision = stricter(decision, decide_destinations(&scope, tables, &use));
 		}
@@ -122,7 +124,10 @@ int BPF_PROG(sctp_bind_connect, struct sock *sock, int option, struct sockaddr *
 	return 0;
 }
 
-/* What goes over a connection was decided on when that was made, unless its control data sends it elsewhere. */
+/*
+ * What goes over a connection was decided on when that was made, unless control data or the packet's own head sends it
+ * elsewhere.
+ */
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int size)
 {
@@ -134,7 +139,8 @@ int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int 
 	};
 
 	if (!access.address && !access.control_length &&
-	    FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED)
+	    FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED &&
+	    FIELD(sock, access.sock, sk_type) != SOCK_RAW)
 		return 0;
 	if (!access.sock)
 		return 0;
@@ -144,14 +150,27 @@ int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int 
 	return check_socket(&access);
 }
 
-/* Options by which packets go another way than to their address: source routes. */
+/*
+ * Options by which packets go another way than to their address, source routes, and that by which the kernel's choice of a
+ * port is the task's.
+ */
 SEC("lsm/socket_setsockopt")
 int BPF_PROG(socket_setsockopt, struct socket *socket, int level, int option)
 {
-	if (!(level == SOL_IP && option == IP_OPTIONS) &&
-	    !(level == SOL_IPV6 && (option == IPV6_RTHDR || option == IPV6_2292PKTOPTIONS)))
+	struct socket_access access = {
+		.hook = SOCKET_SETSOCKOPT,
+		.sock = (__u64)PLAIN(socket->sk),
+		.own_port = level == SOL_IP && option == IP_LOCAL_PORT_RANGE,
+	};
+
+	if (!access.own_port && !(level == SOL_IP && option == IP_OPTIONS) &&
+	    !(level == SOL_IPV6 &&
+	      (option == IPV6_RTHDR || option == IPV6_2292PKTOPTIONS || option == IPV6_FLOWLABEL_MGR)))
 		return 0;
-	return check_sock((__u64)PLAIN(socket->sk), SOCKET_SETSOCKOPT, 0, 0);
+	if (!access.sock)
+		return 0;
+	describe_sock(&access);
+	return check_socket(&access);
 }
 
 /* A descriptor is received by SCM_RIGHTS or pidfd_getfd(2). */

@@ -13,7 +13,8 @@ struct socket_access {
 	__u64 address; /* of a struct sockaddr in the kernel's memory; 0: none */
 	__u64 control; /* of a message's control data in the kernel's memory */
 	__u64 control_length;
-	__u32 length; /* of the struct sockaddr */
+	__u32 length;	/* of the struct sockaddr */
+	__u32 own_port; /* SOCKET_SETSOCKOPT: the option is about the own port, not about the way of packets */
 };
 
 struct ip_address {
