@@ -75,9 +75,9 @@ enforcing() {
 blocked() {
   ! said=$(sh -c "$2" 2>&1) || fail "'$2' was not blocked"
   case $said in *"Permission denied"*) ;; *) fail "'$2' failed, but was not blocked: $said" ;; esac
-  echo "$1 $hub $runs" >>probes
+  echo "$(echo "$1" | tr ' ' _) $hub $runs" >>probes
   fact "\$ $2"
-  fact "$said"
+  echo "$said" | sed 's/^/       /'
 }
 start_agent() {
   hzn-armor-agent --config "$work/agent.toml" run >>agent.log 2>&1 &
@@ -110,9 +110,19 @@ mkdir -p state/trust/trust.d state/trust/receipt.d
 cp operator.pem state/trust/trust.d
 cp collector.pem state/trust/receipt.d
 
-step "The operator builds a bundle from protect-certificates.yaml and signs it."
-must hzn-armor policy check "$policy"
-must hzn-armor bundle build --name certificates --serial 1 --out payload.json "$policy"
+# Addresses that are for examples alone (RFC 5737).
+cat >destination.yaml <<EOF
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorHostPolicy
+metadata: {name: no-examples}
+spec:
+  nodeSelector: {matchLabels: {kubearmor.io/hostname: "*"}}
+  network: {matchDestinations: [{cidr: 192.0.2.0/24}]}
+EOF
+step "The operator builds a bundle from protect-certificates.yaml, and a rule that nobody connects to 192.0.2.0/24, and signs it."
+must hzn-armor policy check "$policy" destination.yaml
+must hzn-armor policy explain destination.yaml --connect 192.0.2.1:80
+must hzn-armor bundle build --name certificates --serial 1 --out payload.json "$policy" destination.yaml
 must hzn-armor bundle sign --key operator.key --out certificates.bundle payload.json
 
 step "The hub and the node's sync service start; the operator publishes the bundle."
@@ -146,6 +156,10 @@ must dpkg --admindir="$work/admin" --log="$work/dpkg.log" --force-bad-path --ins
 grep -q packaged $packaged || fail "$packaged was not written"
 certificates | grep -v " $packaged\$" | cmp -s - before || fail "a certificate was changed"
 certificates >with_package
+
+step "Nobody connects where the policy forbids it:"
+if command -v curl >/dev/null; then visit='curl -svm 5'; else visit='wget -t 1 -O -'; fi
+blocked "protocol=TCP type=SOCK_STREAM" "$visit http://192.0.2.1/"
 
 step "The hub goes away."
 control down
@@ -188,9 +202,13 @@ awk '
   {
     getline try <"probes"
     split(try, expected, " ")
+    resource = field("Resource")
+    to = field("Data")
+    sub(/^[^ ]*/, "", to)
     printf "       %-2s %-8s %-22s %-9s %-50s %-5s %-7s %s\n", field("Sequence"), substr(field("UpdatedTime"), 12, 8),
-      field("Org") "/" field("NodeID"), field("Operation"), field("Resource"), expected[2], expected[3], $1
-    if (field("Sequence") != NR || field("Resource") != expected[1] || field("Action") != "Block") wrong = 1
+      field("Org") "/" field("NodeID"), field("Operation"), resource to, expected[2], expected[3], $1
+    gsub(/ /, "_", resource)
+    if (field("Sequence") != NR || resource != expected[1] || field("Action") != "Block") wrong = 1
   }
   END { exit wrong }
 ' collected || fail "the alerts are not those of the probes, each once and in order: $(cat collected)"

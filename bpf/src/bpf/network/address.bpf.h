@@ -33,13 +33,12 @@ static __always_inline bool is_smc(const struct socket_access *access)
 /* Reads the address that a call names. */
 static __always_inline void read_named(const struct socket_access *access, struct ip_address *ip)
 {
-	struct sockaddr_in6 address = {};
+	const void *address = (void *)access->address;
 	__u32 family;
 
-	if (access->length < sizeof(struct sockaddr_in) ||
-	    bpf_probe_read_kernel(&address, sizeof(struct sockaddr_in), (void *)access->address))
+	if (access->length < sizeof(struct sockaddr_in))
 		return;
-	family = address.sin6_family;
+	family = FIELD(sockaddr_in, address, sin_family);
 	/*
 	 * Without a family, IPv4 takes an address for its own, but connect(2) ends a connection. A socket of IPv6 can
 	 * become one of IPv4 meanwhile (IPV6_ADDRFORM).
@@ -47,15 +46,15 @@ static __always_inline void read_named(const struct socket_access *access, struc
 	if (!family && (is_ip(access) || access->family == AF_SMC) && access->hook != SOCKET_CONNECT)
 		family = AF_INET;
 	if (family == AF_INET) {
-		ip->words[0] = ((struct sockaddr_in *)&address)->sin_addr.s_addr;
-	} else if (family != AF_INET6 || access->length < SIN6_LEN_RFC2133 ||
-		   bpf_probe_read_kernel(&address, SIN6_LEN_RFC2133, (void *)access->address)) {
-		return;
+		ip->words[0] = FIELD(sockaddr_in, address, sin_addr.s_addr);
+	} else if (family == AF_INET6 && access->length >= SIN6_LEN_RFC2133) {
+		for (int i = 0; i < 4; i++)
+			ip->words[i] = FIELD(sockaddr_in6, address, sin6_addr.in6_u.u6_addr32[i]);
 	} else {
-		__builtin_memcpy(ip->words, &address.sin6_addr, sizeof(ip->words));
+		return;
 	}
 	ip->family = family;
-	ip->port = bpf_ntohs(address.sin6_port);
+	ip->port = bpf_ntohs(FIELD(sockaddr_in, address, sin_port));
 }
 
 /* Reads the other end of a connection. */
