@@ -178,39 +178,25 @@ static __always_inline void find_ingress(const struct socket_access *access, __u
 	to->high = to->low = 0;
 }
 
-struct trie_walk {
-	void *image;
-	__u64 high, low; /* the bits that are left */
-	__u32 entry;
-};
-
-static long trie_step(__u32 step, struct trie_walk *walk)
-{
-	__u32 index = walk->high >> (64 - TRIE_STRIDE);
-	__u64 *pair;
-
-	if (walk->entry & ENTRY_LIST)
-		return 1;
-	pair = word(walk->image, walk->entry + index / 2);
-	walk->entry = pair ? *pair >> (index % 2 * 32) : 0;
-	walk->high = walk->high << TRIE_STRIDE | walk->low >> (64 - TRIE_STRIDE);
-	walk->low <<= TRIE_STRIDE;
-	return !pair;
-}
-
 /* Returns the word of the list for an address, 0 if there is none. */
 static __always_inline __u32 find_list(const struct scope *scope, __u32 entry, const struct destination *to)
 {
-	struct trie_walk walk = {
-		.image = scope->image,
-		.high = to->high,
-		.low = to->low,
-		.entry = entry,
-	};
+	__u64 high = to->high, low = to->low, *pair;
+	__u32 index;
 
-	if (!(entry & ENTRY_LIST))
-		bpf_loop(128 / TRIE_STRIDE, trie_step, &walk, 0);
-	return walk.entry & ENTRY_LIST ? walk.entry & ~ENTRY_LIST : 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 128 / TRIE_STRIDE; i++) {
+		if (entry & ENTRY_LIST)
+			return entry & ~ENTRY_LIST;
+		index = high >> (64 - TRIE_STRIDE);
+		pair = word(scope->image, entry + index / 2);
+		if (!pair)
+			return 0;
+		entry = *pair >> (index % 2 * 32);
+		high = high << TRIE_STRIDE | low >> (64 - TRIE_STRIDE);
+		low <<= TRIE_STRIDE;
+	}
+	return entry & ENTRY_LIST ? entry & ~ENTRY_LIST : 0;
 }
 
 struct range_search {
