@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Tells with whom the use of a socket lets it communicate: by the peer's address and port when it is connected and when
+ * something is sent without a connection, by the own port when it is bound, listened and accepted on. Where the kernel does
+ * not say with whom, everybody counts.
+ */
+#ifndef ARMOR_USE_H
+#define ARMOR_USE_H
+
+#include "network/address.bpf.h"
+
+static __always_inline __u32 transport_of_kind(__u32 kind)
+{
+	switch (kind) {
+	case KIND_TCP:
+		return TRANSPORT_TCP;
+	case KIND_UDP:
+		return TRANSPORT_UDP;
+	case KIND_SCTP_STREAM:
+	case KIND_SCTP_SEQPACKET:
+		return TRANSPORT_SCTP;
+	case KIND_DCCP:
+		return TRANSPORT_DCCP;
+	case KIND_PING:
+	case KIND_PING6:
+		return TRANSPORT_ICMP;
+	}
+	return TRANSPORT_OTHER;
+}
+
+/* Returns whether who uses such a socket writes the packets' own headers, or names addresses in a way of its own. */
+static __always_inline bool names_addresses_itself(const struct socket_access *access, __u32 kind)
+{
+	switch (kind) {
+	case KIND_RAW_ICMP:
+	case KIND_RAW_ICMP6:
+	case KIND_PACKET:
+		return true;
+	case KIND_RAW:
+		return is_ip(access) || access->family == AF_XDP;
+	}
+	return access->family == AF_RXRPC;
+}
+
+/* The head of control data (struct cmsghdr, include/linux/socket.h). */
+struct control_head {
+	__u64 length;
+	__u32 level, type;
+};
+
+struct control_walk {
+	__u64 at, left; /* the control data that is left */
+	__u32 routed;
+};
+
+static long control_step(__u32 step, struct control_walk *walk)
+{
+	struct control_head head;
+
+	if (walk->left < sizeof(head))
+		return 1;
+	walk->routed = bpf_probe_read_kernel(&head, sizeof(head), (void *)walk->at) ||
+		(head.level == SOL_IP && head.type == IP_RETOPTS) ||
+		(head.level == SOL_IPV6 && (head.type == IPV6_RTHDR || head.type == IPV6_2292RTHDR)) ||
+		(head.level == SOL_SCTP && (head.type == SCTP_DSTADDRV4 || head.type == SCTP_DSTADDRV6));
+	/* The kernel takes no message of which one is too short or too long. */
+	if (walk->routed || head.length < sizeof(head) || head.length > walk->left)
+		return 1;
+	head.length = (head.length + 7) & ~7ull;
+	walk->at += head.length;
+	walk->left -= head.length < walk->left ? head.length : walk->left;
+	return 0;
+}
+
+/* Returns whether control data may send a message elsewhere than to its address. */
+static __always_inline bool has_route(const struct socket_access *access)
+{
+	struct control_walk walk = {
+		.at = access->control,
+		.left = access->control_length,
+		.routed = access->control_length > MAX_CONTROL,
+	};
+
+	if (walk.left && !walk.routed)
+		bpf_loop(MAX_CONTROL / sizeof(struct control_head), control_step, &walk, 0);
+	return walk.routed;
+}
+
+/* Returns whether a connection was accepted: it has its backlog from the socket that was listened on. */
+static __always_inline bool is_accepted(const struct socket_access *access)
+{
+	return is_ip(access) && FIELD(sock, access->sock, sk_max_ack_backlog) &&
+		FIELD(sock, access->sock, __sk_common.skc_state) != TCP_LISTEN;
+}
+
+/* Returns whether bind(2) gave a socket its port. */
+static __always_inline bool is_bound(__u64 sock)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sock, sk_userlocks) & SOCK_BINDPORT_LOCK;
+}
+
+/* Tells to whom a use of a socket sends. */
+static __always_inline void find_egress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
+					struct destination *to)
+{
+	bool is_sctp = kind == KIND_SCTP_STREAM || kind == KIND_SCTP_SEQPACKET;
+
+	to->reach = ip->family ? SOMEBODY : NOBODY;
+	switch (access->hook) {
+	case SOCKET_SETSOCKOPT:
+		to->reach = access->own_port ? NOBODY : EVERYBODY;
+		break;
+	case SOCKET_SENDMSG:
+		if (has_route(access))
+			to->reach = EVERYBODY;
+		break;
+	case SOCKET_CONNECT:
+		/* Only the first of several addresses was read. */
+		if (is_sctp && access->length > sizeof(struct sockaddr_in6))
+			to->reach = EVERYBODY;
+		if (is_sctp && ip->family == AF_INET && access->length > sizeof(struct sockaddr_in))
+			to->reach = EVERYBODY;
+		break;
+	case SOCKET_RECEIVE:
+	case PREEXISTING_FILE:
+		/* They have several peers, or keep them elsewhere. */
+		if (is_sctp || is_smc(access))
+			to->reach = EVERYBODY;
+		else if (is_accepted(access))
+			to->reach = NOBODY;
+		break;
+	default:
+		to->reach = NOBODY;
+	}
+	to->family = ip->family;
+	to->key = transport_of_kind(kind) << 16;
+	if (to->key != TRANSPORT_ICMP << 16)
+		to->key |= ip->port & 0xffff;
+	to->high = (__u64)bpf_ntohl(ip->words[0]) << 32 | bpf_ntohl(ip->words[1]);
+	to->low = (__u64)bpf_ntohl(ip->words[2]) << 32 | bpf_ntohl(ip->words[3]);
+}
+
+/* Tells on which port a use of a socket lets others come. */
+static __always_inline void find_ingress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
+					 struct destination *to)
+{
+	__u32 port = 0, transport = transport_of_kind(kind);
+	bool has_ports = transport != TRANSPORT_ICMP && transport != TRANSPORT_OTHER, any_port = false;
+
+	switch (access->hook) {
+	case SOCKET_BIND:
+		port = ip->family ? ip->port : 0;
+		break;
+	case SOCKET_LISTEN:
+	case SOCKET_ACCEPT:
+		port = ip->family ? ip->port : 0;
+		/* The kernel is about to choose one. */
+		any_port = !port;
+		break;
+	case SOCKET_SETSOCKOPT:
+		any_port = access->own_port;
+		break;
+	case SOCKET_RECEIVE:
+	case PREEXISTING_FILE:
+		any_port = is_smc(access);
+		/* The kernel chooses a port for what is not bound. */
+		if (!is_ip(access) ||
+		    !(FIELD(sock, access->sock, __sk_common.skc_state) == TCP_LISTEN || is_accepted(access) ||
+		      is_bound(access->sock)))
+			break;
+		port = FIELD(sock, access->sock, __sk_common.skc_num);
+		break;
+	}
+	to->reach = has_ports && any_port ? EVERYBODY : has_ports && port ? SOMEBODY : NOBODY;
+	to->family = AF_INET;
+	to->key = transport << 16 | (port & 0xffff);
+	to->high = to->low = 0;
+}
+
+/*
+ * Tells what a use of a socket of this kind is about. Global, so that the verifier follows it once per program, and does
+ * not go on with each of its outcomes.
+ */
+__noinline int describe_use(const struct socket_access *access, __u32 kind, struct socket_use *use)
+{
+	struct ip_address ip = {};
+	bool is_certain;
+
+	if (!access || !use)
+		return 0;
+	read_address(access, &ip);
+	use->ip = ip;
+	unmap(&ip);
+	is_certain = resolve_nowhere(access, &ip);
+	find_egress(access, kind, &ip, &use->egress);
+	if (!is_certain && use->egress.reach == SOMEBODY)
+		use->egress.reach = EVERYBODY;
+	find_ingress(access, kind, &ip, &use->ingress);
+	if (names_addresses_itself(access, kind))
+		use->egress.reach = use->ingress.reach = EVERYBODY;
+	return 0;
+}
+
+#endif
