@@ -244,8 +244,18 @@ spec:
     );
 }
 
+/// Returns an entry whose every range of ports would have all of its sources.
+fn products() -> String {
+    let (ports, sources) = ("80,".repeat(1000), "{path: /a},".repeat(1000));
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: p}}\nspec:\n  \
+         nodeSelector: {{matchLabels: {{a: b}}}}\n  network:\n    \
+         matchDestinations: [{{ports: [{ports}], fromSource: [{sources}]}}]\n"
+    )
+}
+
 #[test]
-fn what_aliases_make_too_large_is_refused() {
+fn what_aliases_and_products_make_too_large_is_refused() {
     let nested: String = (1..9)
         .map(|level| format!("a{level}: &a{level} [{}]\n", format!("*a{},", level - 1).repeat(9)))
         .collect();
@@ -255,6 +265,7 @@ fn what_aliases_make_too_large_is_refused() {
         (format!("a0: &a0 [x, x, x]\n{nested}"), "YAML nodes"),
         (format!("- &a0 {long}\n{}", "- *a0\n".repeat(100)), "YAML nodes"),
         (format!("- &a0 x\n{deep}"), "nested deeper"),
+        (products(), "divide the entry"),
         ("- &a0 [*a0]\n".to_owned(), "nothing that ends before it"),
         ("- &a0 x\n---\n- *a0\n".to_owned(), "nothing that ends before it"),
     ] {

@@ -1,7 +1,6 @@
 //! Defines what a rule for destinations says.
 
 use ipnet::IpNet;
-use std::net::IpAddr;
 
 /// A `Direction` says which end began to communicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,12 +81,6 @@ pub struct DestinationRule {
 }
 
 impl DestinationRule {
-    /// Returns whether the rule is about an address, which is not an IPv4 address within IPv6.
-    #[must_use]
-    pub fn has_address(&self, address: IpAddr) -> bool {
-        self.prefix.is_none_or(|prefix| prefix.contains(&address))
-    }
-
     /// Returns whether the rule is about all that `other` is about.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         let holds = |range: Ports, other: Ports| range.first <= other.first && other.last <= range.last;

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 /// The name of the list.
 pub(crate) const LIST: &str = "matchDestinations";
 
+/// Largest number of pairs of a range of ports and a source in an entry, each of which is stored.
+const MAX_PAIRS: usize = 20_000;
 /// Length in bits of the prefix under which IPv6 has the addresses of IPv4.
 const MAPPED_BITS: u8 = 96;
 
@@ -43,6 +45,18 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
     let direction = read_direction(&fields, sink);
     if ports.is_some() && transports.contains(&Some(Transport::Icmp)) {
         sink.error(fields.at, "ICMP has no ports", "leave out `ports`, or `icmp`");
+    }
+    if direction == Direction::Ingress && transports.contains(&Some(Transport::Icmp)) {
+        sink.error(
+            fields.at,
+            "ingress of ICMP is not decided",
+            "leave out `icmp`: it has no port to be bound to",
+        );
+    }
+    let ranges = ports.as_ref().map_or(1, Vec::len);
+    if ranges * (1 + sources.len()) > MAX_PAIRS {
+        let message = format!("more than {MAX_PAIRS} pairs of a range of ports and a source");
+        sink.error(fields.at, message, "divide the entry, or write wider ranges");
     }
     if direction == Direction::Ingress && prefix.is_some() {
         let help = "leave out `cidr`: ingress is decided by the own port, before a peer is known";
@@ -127,7 +141,9 @@ fn read_transports(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Option<Transport
             let known = Transport::NAMES.map(|(name, _)| name).join(", ");
             sink.error(list.at, format!("protocol `{name}` is not known here"), format!("known: {known}"));
         }
-        transports.push(transport);
+        if !transports.contains(&transport) {
+            transports.push(transport);
+        }
     }
     transports
 }

@@ -6,6 +6,7 @@ use super::fields::{Fields, nearest};
 use super::rules::{COMMON, Inherited, read_sources};
 use super::yaml::Node;
 use crate::model::{Rule, RuleBody};
+use std::collections::HashSet;
 
 /// A `List` says how such a list is written.
 pub(crate) struct List {
@@ -50,7 +51,8 @@ fn read_entry(
     let own = above.or_own(&fields, sink);
     let sources = read_sources(&fields, sink);
     let Some(list) = fields.required_string(of.field, of.about, sink) else { return };
-    for name in list.text.split(',').map(str::trim) {
+    let mut seen = HashSet::new();
+    for name in list.text.split(',').map(str::trim).filter(|name| seen.insert(name.to_ascii_lowercase())) {
         if let Some(body) = body(name) {
             rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
         } else {
