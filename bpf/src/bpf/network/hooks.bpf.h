@@ -19,20 +19,20 @@ static __noinline int check_socket(const struct socket_access *access)
 	struct socket_use use = {};
 	struct scratch *scratch;
 	struct scope scope;
+	/* A new socket has no peer and no port. */
+	bool has_destination = access->hook != SOCKET_CREATE || names_addresses_itself(access, kind);
 
 	if (kind == NO_KIND || !enter_scope(&scope, task))
 		return 0;
 	tables = tables_of_kinds(&scope);
-	if (!tables || !(tables->network | tables->egress | tables->ingress))
+	if (!tables || !(tables->network || (has_destination && (tables->egress | tables->ingress))))
 		return 0;
 	if (!find_subject(&scope, task)) {
 		decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 	} else {
 		if (tables->network)
 			decision = unknown(keyed_decision(&scope, tables->network, kind));
-		/* A new socket has no peer and no port. */
-		if ((tables->egress | tables->ingress) &&
-		    (access->hook != SOCKET_CREATE || names_addresses_itself(access, kind))) {
+		if (has_destination && (tables->egress | tables->ingress)) {
 			describe_use(access, kind, &use);
 			decision = stricter(decision, decide_destinations(&scope, tables, &use));
 		}
