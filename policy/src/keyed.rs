@@ -21,8 +21,8 @@ pub struct KeyedTable {
 }
 
 impl KeyedTable {
-    /// Compiles the rules of one kind, whose allow-lists have the postures of `class`. `of_rule` returns how specific a rule is (the least first) and its keys, which
-    /// are below `keys`; `None` if it is of another kind.
+    /// Compiles the rules of one kind, whose allow-lists have the postures of `class`. `of_rule` returns how specific a
+    /// rule is (the least first) and its keys, which are below `keys`; `None` if it is of another kind.
     pub(crate) fn compile<S: Copy + Ord>(
         rules: &Rules<'_>,
         subjects: &Subjects,
