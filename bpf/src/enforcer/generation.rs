@@ -26,8 +26,22 @@ impl Enforcer {
         self.directory.as_deref().map_or(Ok(()), pins::end_other_versions)
     }
 
+    /// Makes a generation without rules live. What is attached on demand stays attached for the next generation, which
+    /// may need it again: attaching takes much longer than to swap.
+    pub fn lift_rules(&mut self) -> Result<(), BpfError> {
+        let id = self.generation + 1;
+        self.publish(&Generation { id, host_mount_namespace: 0, domains: &[] })
+    }
+
     /// Makes a generation live without comparing its number, and leaves other versions alone.
     pub(crate) fn make_live(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
+        self.publish(generation)?;
+        self.detach_beyond(generation);
+        Ok(())
+    }
+
+    /// Makes a generation live, with everything attached that it needs.
+    fn publish(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         let words = generation.words()?;
         let image = image_map(&words).map_err(|source| BpfError::Map { map: "live", source })?;
         for DomainRules { number, tables: domain, tree, .. } in generation.domains {
@@ -43,7 +57,6 @@ impl Enforcer {
         // uses those of earlier generations.
         let last = self.generation;
         self.generation = generation.id;
-        self.detach_beyond(generation);
         self.forget_linked_files_before(last)
     }
 

@@ -192,7 +192,7 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
         printer.print(&alerts::threshold(&printer.origin, 0, dropped))?;
     }
     // Pinned programs must not keep the command's leftover processes under its rules.
-    swap(&mut enforcer, &[])?;
+    enforcer.lift_rules()?;
     if let Ok(None) = waitpid(None, WaitOptions::NOHANG) {
         console::tell(
             "hzn-armor-agent: the command left processes running; they are under no policy from here on",
@@ -223,10 +223,7 @@ fn make_live(
     secure_sources: bool,
 ) -> anyhow::Result<()> {
     let settings = DomainSettings { alerts_per_second: 0, secure_sources };
-    swap(enforcer, &[DomainRules { number: DOMAIN, tables, tree, settings }])
-}
-
-fn swap(enforcer: &mut Enforcer, domains: &[DomainRules<'_>]) -> anyhow::Result<()> {
+    let domains = &[DomainRules { number: DOMAIN, tables, tree, settings }];
     let id = enforcer.generation() + 1;
     Ok(enforcer.swap(&Generation { id, host_mount_namespace: 0, domains })?)
 }

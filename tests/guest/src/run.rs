@@ -84,19 +84,24 @@ fn prepare(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()>
     script(&case.setup, "setup", scratch, group)
 }
 
-/// Runs one of a case's own scripts, which must succeed.
+/// Runs one of a case's own scripts, which must succeed; without text there is none.
 fn script(text: &str, name: &str, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
     let text = format!("set -e\naccess() {{ armor-guest-tests do \"$@\"; }}\n{text}");
     let (status, output) = group.run(Command::new("/usr/bin/sh").args(["-c", &text]), &scratch.join(name))?;
     ensure!(status.success(), "{name} script: {status}{output}");
     Ok(())
 }
 
-/// Returns a shell that opens what the command is to inherit, then becomes the command that its arguments
-/// name.
-fn opening_shell(case: &Case) -> Command {
+/// Returns a command that becomes `program`, by way of a shell if that opens something to inherit.
+fn inheriting(case: &Case, program: &str) -> Command {
+    if case.open.is_empty() {
+        return Command::new(program);
+    }
     let mut command = Command::new("/usr/bin/sh");
-    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh"]);
+    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh", program]);
     command
 }
 
@@ -107,8 +112,8 @@ fn exit_code(status: ExitStatus) -> i32 {
 fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
     let (policy, alerts) = (scratch.join("policy.yaml"), scratch.join("alerts"));
     fs::write(&policy, case.policy())?;
-    let mut command = opening_shell(case);
-    command.args(["hzn-armor-agent", "try", "--keep", PROGRAMS, "--policy"]);
+    let mut command = inheriting(case, "hzn-armor-agent");
+    command.args(["try", "--keep", PROGRAMS, "--policy"]);
     command.arg(&policy).arg("--alerts").arg(&alerts);
     if let Some(posture) = &case.posture {
         command.args(["--posture", posture]);
@@ -128,7 +133,8 @@ fn run(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
 }
 
 fn run_unruled(case: &Case, scratch: &Path, group: &mut Group) -> anyhow::Result<()> {
-    let (status, output) = group.run(opening_shell(case).args(case.command()), &scratch.join("output"))?;
+    let [program, arguments @ ..] = &case.command()[..] else { bail!("no command") };
+    let (status, output) = group.run(inheriting(case, program).args(arguments), &scratch.join("output"))?;
     let ends_the_same =
         exit_code(status) == case.exit && script(&case.after, "after", scratch, group).is_ok();
     ensure!(!ends_the_same, "it ends as when it is refused: exit {}{output}", case.exit);
