@@ -7,13 +7,14 @@ use armor_policy::decision::{Decision, Verdict};
 use armor_policy::destination::{ENTRIES, Transport};
 use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
+use armor_policy::preset::Preset;
 use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
     capability_event, container_id, counter, device_kind, domain_flag, domain_number, event, event_header,
     event_kind, event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook, image_automaton,
     image_domain, image_kinds, image_size, label, labelled, linked_key, object_class, path_event, permission,
-    reserved_rule, socket_event, socket_kind, subject_class, table_bit, transport, verdict,
+    preset, reserved_rule, socket_event, socket_kind, subject_class, table_bit, transport, verdict,
 };
 
 const _: () = {
@@ -56,6 +57,13 @@ const _: () = {
     assert!(socket_kind::KIND_SEQPACKET.0 == SocketKind::Seqpacket as u32);
     assert!(socket_kind::KIND_OTHER.0 == SocketKind::Other as u32);
     assert!(socket_kind::SOCKET_KINDS.0 as usize == SocketKind::ALL.len());
+
+    assert!(preset::PRESET_FILELESS_EXEC.0 == Preset::FilelessExec as u32);
+    assert!(preset::PRESET_ANONYMOUS_MAP_EXEC.0 == Preset::AnonymousMapExec as u32);
+    assert!(preset::PRESET_PROTECT_ENV.0 == Preset::ProtectEnv as u32);
+    assert!(preset::PRESET_PROTECT_PROC.0 == Preset::ProtectProc as u32);
+    assert!(preset::PRESET_EXEC.0 == Preset::Exec as u32);
+    assert!(preset::PRESETS.0 as usize == Preset::ALL.len());
 
     assert!(transport::TRANSPORT_TCP.0 == Transport::Tcp as u32);
     assert!(transport::TRANSPORT_UDP.0 == Transport::Udp as u32);

@@ -115,6 +115,8 @@ hooks! {
     SocketReceive = SOCKET_RECEIVE, "lsm=FILE_RECEIVE";
     /// An option that sends what goes over a socket elsewhere.
     SocketSetsockopt = SOCKET_SETSOCKOPT, "lsm=SOCKET_SETSOCKOPT";
+    InodeFollowLink = INODE_FOLLOW_LINK, "lsm=INODE_FOLLOW_LINK";
+    InodeReadlink = INODE_READLINK, "lsm=INODE_READLINK";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.

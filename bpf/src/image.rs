@@ -164,15 +164,20 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
 /// Appends the tables of the kinds of rules other than paths, then their `struct image_kinds`, and returns its offset; 0
 /// if there are none.
 fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_kinds { capabilities, network, egress, ingress } = image_kinds {
+    let image_kinds { capabilities, network, egress, ingress, presets, .. } = image_kinds {
         capabilities: append_table(words, &domain.capability),
         network: append_table(words, &domain.network),
         egress: append_destinations(words, &domain.egress),
         ingress: append_destinations(words, &domain.ingress),
+        presets: append_table(words, &domain.presets),
+        ..Default::default()
     };
-    match (capabilities, network, egress, ingress) {
-        (0, 0, 0, 0) => 0,
-        _ => append_pairs(words, [[pair(capabilities, network), pair(egress, ingress)]].into_iter()),
+    match (capabilities, network, egress, ingress, presets) {
+        (0, 0, 0, 0, 0) => 0,
+        _ => {
+            let kinds = [pair(capabilities, network), pair(egress, ingress), pair(presets, 0), 0];
+            append_groups(words, [kinds].into_iter())
+        }
     }
 }
 
@@ -199,7 +204,7 @@ fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> u32 {
         table.nodes.iter().flat_map(|node| node.chunks(2).map(|of| pair(entry(&of[0]), entry(&of[1]))));
     append(words, nodes);
     let (ipv4, ipv6, cells) = (entry(&table.ipv4), entry(&table.ipv6), append_table(words, &table.cells));
-    append_pairs(words, [[pair(ipv4, ipv6), pair(cells, 0)]].into_iter())
+    append_groups(words, [[pair(ipv4, ipv6), pair(cells, 0)]].into_iter())
 }
 
 /// Appends a keyed table and returns its offset; 0 if it has no rows.
@@ -223,7 +228,7 @@ fn pair(low: u32, high: u32) -> u64 {
 fn append_automaton(words: &mut Vec<u64>, automaton: &Automaton) -> image_automaton {
     let slots = append(words, automaton.slots.iter().map(|slot| pair(slot.check, slot.next)));
     let jump = |jump: &Jump| [u64::from_ne_bytes(jump.bytes), pair(jump.from, jump.to)];
-    let jumps = append_pairs(words, automaton.jumps.iter().map(jump));
+    let jumps = append_groups(words, automaton.jumps.iter().map(jump));
     image_automaton { slots, jumps, start: automaton.start }
 }
 
@@ -259,10 +264,10 @@ pub(crate) fn generation_of(page: &[u8]) -> Option<u32> {
     contract::read::<image_domain>(page).map(|head| head.generation)
 }
 
-/// Appends pairs of words, each pair within one page, and returns their offset.
-fn append_pairs(words: &mut Vec<u64>, pairs: impl Iterator<Item = [u64; 2]>) -> u32 {
-    words.resize(words.len().next_multiple_of(2), 0);
-    append(words, pairs.flatten())
+/// Appends groups of words, each within one page as their size is a power of two, and returns their offset.
+fn append_groups<const SIZE: usize>(words: &mut Vec<u64>, groups: impl Iterator<Item = [u64; SIZE]>) -> u32 {
+    words.resize(words.len().next_multiple_of(SIZE), 0);
+    append(words, groups.flatten())
 }
 
 /// Appends words and returns their offset. Offsets stay far below 2^32, since [`MAX_WORDS`] is checked after

@@ -12,6 +12,7 @@ use crate::precedence::links::{Links, trimmed};
 use crate::precedence::rules::Rules;
 use crate::precedence::sets::PolicySet;
 use crate::precedence::subjects::Subjects;
+use crate::preset;
 use std::collections::BTreeSet;
 
 /// Returns all paths that [`Links`] may resolve, without a last `/`: those of sources, and
@@ -56,6 +57,7 @@ fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileErro
         network: network::compile::compile(rules, &subjects),
         egress: destination::compile::compile(rules, &subjects, Direction::Egress)?,
         ingress: destination::compile::compile(rules, &subjects, Direction::Ingress)?,
+        presets: preset::compile::compile(rules, &subjects),
         rules: rules.infos(),
     })
 }

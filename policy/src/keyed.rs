@@ -3,7 +3,7 @@
 //! The kernel side relies on this: a table has either no rows, and then decides nothing, or a row for each
 //! subject class. Every row has a decision for each key, and one more for numbers that are no key.
 
-use crate::decision::{Decision, PostureClass};
+use crate::decision::{Decision, PostureClass, Verdict};
 use crate::model::Rule;
 use crate::precedence::order::Precedence;
 use crate::precedence::postures::unmatched;
@@ -80,6 +80,13 @@ impl KeyedTable {
     pub fn decision(&self, subject: u16, number: usize) -> Decision {
         let row = self.row_of.get(usize::from(subject)).map(|row| self.rows[*row as usize].as_slice());
         row.and_then(|row| row.get(number).or(row.last())).copied().unwrap_or(Decision::ALLOW)
+    }
+
+    /// Returns whether the table refuses or reports a number for some subject class.
+    #[must_use]
+    pub fn decides(&self, number: usize) -> bool {
+        let decision = |row: &Vec<Decision>| row.get(number).or(row.last()).copied();
+        self.rows.iter().filter_map(decision).any(|decision| decision.verdict() != Verdict::Allow)
     }
 
     /// Returns all decisions.

@@ -17,6 +17,7 @@ pub mod model;
 pub mod network;
 pub mod path;
 pub mod precedence;
+pub mod preset;
 pub mod selector_keys;
 
 pub use compile::{compile, compile_to_explain, literal_paths};

@@ -12,6 +12,7 @@ use crate::decision::{PerClass, Posture};
 use crate::destination::DestinationRule;
 use crate::network::NetworkRule;
 use crate::path::PathRule;
+use crate::preset::Preset;
 
 /// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
 pub const MAX_PATH: usize = 4095;
@@ -138,6 +139,8 @@ pub enum RuleBody {
     Network(NetworkRule),
     /// A rule for destinations.
     Destination(DestinationRule),
+    /// A preset.
+    Preset(Preset),
 }
 
 impl Rule {
@@ -170,6 +173,11 @@ impl RuleBody {
         if let Self::Destination(rule) = self { Some(rule) } else { None }
     }
 
+    /// Returns the preset, or `None` if it is of another kind.
+    pub fn as_preset(&self) -> Option<Preset> {
+        if let Self::Preset(preset) = self { Some(*preset) } else { None }
+    }
+
     /// Returns whether this body is in the same section as `other`, and obviously covers it.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -177,7 +185,15 @@ impl RuleBody {
             (Self::Capability(rule), Self::Capability(other)) => rule == other,
             (Self::Network(rule), Self::Network(other)) => rule.covers(other),
             (Self::Destination(rule), Self::Destination(other)) => rule.covers(other),
-            (Self::Path(_) | Self::Capability(_) | Self::Network(_) | Self::Destination(_), _) => false,
+            (Self::Preset(preset), Self::Preset(other)) => preset == other,
+            (
+                Self::Path(_)
+                | Self::Capability(_)
+                | Self::Network(_)
+                | Self::Destination(_)
+                | Self::Preset(_),
+                _,
+            ) => false,
         }
     }
 }

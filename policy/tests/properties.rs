@@ -14,7 +14,8 @@ use armor_policy::path::glob::Glob;
 use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
-use armor_policy::{Domain, Links, PolicySet, Posture, Postures, compile, literal_paths};
+use armor_policy::preset::Preset;
+use armor_policy::{Domain, Links, PolicySet, Posture, Postures, SUBJECT_NONE, compile, literal_paths};
 use oracle::By;
 use oracle::number;
 use oracle::path::{Object, evaluate};
@@ -87,17 +88,20 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => capability().prop_map(|capability| RuleBody::Capability(CapabilityRule { capability })),
         2 => protocol().prop_map(|protocol| RuleBody::Network(NetworkRule { protocol })),
         3 => destination().prop_map(RuleBody::Destination),
+        1 => prop::sample::select(Preset::ALL.to_vec()).prop_map(RuleBody::Preset),
     ];
-    (sources, action, body).prop_map(|(sources, action, body)| Rule {
-        common: RuleCommon {
-            sources,
-            action,
+    (sources, action, body).prop_map(|(sources, action, body)| {
+        let preset = body.as_preset().is_some();
+        let common = RuleCommon {
+            // A preset is about all programs, and allows nothing.
+            sources: if preset { Vec::new() } else { sources },
+            action: if preset && action == Action::Allow { Action::Block } else { action },
             severity: 0,
             tags: Vec::new(),
             message: String::new(),
             location: Location::default(),
-        },
-        body,
+        };
+        Rule { common, body }
     })
 }
 
@@ -281,6 +285,16 @@ fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, progr
         let expected = number::of_socket(sets, links, program, kind);
         assert_decision(domain, decision, expected, &format!("{program} {kind:?}"));
     }
+    for preset in Preset::ALL {
+        let decision = domain.presets.decision(SUBJECT_NONE, preset as usize);
+        assert_eq!(
+            decision,
+            domain.presets.decision(subject, preset as usize),
+            "presets are about all programs"
+        );
+        let expected = number::of_preset(sets, links, program, preset);
+        assert_decision(domain, decision, expected, &format!("{preset:?}"));
+    }
     for (direction, table) in [(Direction::Egress, &domain.egress), (Direction::Ingress, &domain.ingress)] {
         compare_destinations(sets, links, domain, program, subject, (direction, table));
     }
@@ -390,7 +404,11 @@ fn check_shape(domain: &Domain) {
     assert_eq!(domain.path.cells.len(), cells);
     assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
     assert!(domain.decisions().map(|decision| decision.rule() as usize).max().unwrap() < domain.rules.len());
-    for (table, keys) in [(&domain.capability, Capability::COUNT), (&domain.network, SocketKind::ALL.len())] {
+    for (table, keys) in [
+        (&domain.capability, Capability::COUNT),
+        (&domain.network, SocketKind::ALL.len()),
+        (&domain.presets, Preset::ALL.len()),
+    ] {
         let KeyedTable { row_of, rows } = table;
         assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);
         assert!(row_of.iter().all(|&row| (row as usize) < rows.len()));

@@ -9,7 +9,8 @@ use armor_policy::destination::{DestinationTable, Transport};
 use armor_policy::keyed::KeyedTable;
 use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
-use armor_policy::{Domain, Links, Policy, PolicySet, Posture, Postures, compile, parse};
+use armor_policy::preset::Preset;
+use armor_policy::{Domain, Links, Policy, PolicySet, Posture, Postures, SUBJECT_NONE, compile, parse};
 
 /// Returns a host policy made from the lines of its spec.
 fn policy(name: &str, spec: &str) -> Policy {
@@ -548,6 +549,40 @@ fn capabilities_with_sources_come_first_and_may_be_exceptions() {
          /bin/date kill     block DefaultPosture
          -         kill     allow",
     );
+}
+
+#[test]
+fn presets_name_what_they_refuse_and_leave_an_exception() {
+    let text = "apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: presets}
+spec:
+  selector: {matchLabels: {a: b}}
+  presets: [{name: filelessExec, message: memory}, {name: PROTECTPROC, action: Audit}]
+  process: {matchPaths: [{path: /dev/shm/own, action: Allow, fromSource: [{path: /bin/app}]}]}
+";
+    let policies = parse("presets", text).unwrap_or_else(|errors| panic!("{errors}"));
+    let domain = compile(&[PolicySet::of(&policies)], &Links::new()).unwrap();
+    let number = |name: &str| Preset::from_name(name).map(|preset| preset as usize);
+    check_numbers(
+        &domain,
+        &domain.presets,
+        number,
+        "- filelessExec     block memory
+         - protectProc      audit
+         - protectEnv       allow
+         - anonymousMapExec allow
+         - exec             allow",
+    );
+    check(
+        &domain,
+        "-        /dev/shm/any   process * block memory
+         -        /run/shm/d/any process * block memory
+         /bin/app /dev/shm/own   exec    * allow
+         -        /bin/any       exec    * allow",
+    );
+    let anonymous = domain.path.vector(SUBJECT_NONE, OBJECT_ANONYMOUS).decision(Exec, true);
+    assert_eq!(domain.rules[anonymous.rule() as usize].message, "memory");
 }
 
 fn check_sockets(domain: &Domain, cases: &str) {

@@ -19,7 +19,7 @@ set_up
 echo secret >/srv/secret
 echo secret >/srv/node-secret
 start_agent "$(agreement agent-1)"
-start_workload web "$web_agreement" --volume /srv/web:/data workload:1 /bin/sh /bin/web.sh
+start_workload web "$web_agreement" --tty --volume /srv/web:/data workload:1 /bin/sh /bin/web.sh
 start_workload beside "$(agreement beside)" workload:1 /bin/sleep 100000
 publish 1
 within 180 status_is '.State == "enforcing" and .Bundles[0].Serial == 1'
@@ -32,6 +32,12 @@ permitted=$(probes permitted)
 denied /bin/id docker exec "$web" /bin/id
 denied /srv/secret docker exec "$web" /bin/cat /srv/secret
 held "a policy for a Horizon service blocks a program and a file in its container, also for docker exec"
+
+# The container's own programs have a terminal, as their probes show.
+denied /bin/true docker exec --tty "$web" /bin/true
+must docker exec "$web" /bin/true
+must docker exec --tty "$beside" /bin/true
+held "with the preset exec, nobody gets a terminal in its container"
 
 must docker exec "$beside" /bin/sh -c '/bin/id && /bin/cat /srv/secret'
 must id

@@ -50,7 +50,7 @@ all_collected() {
   collect
   expected=$(($(wc -l <refused) + $(probes blocked)))
   found=$(wc -l <alerts.jsonl)
-  jq -es 'all(.Resource | IN("/srv/node-secret", "/srv/secret", "/srv/guarded", "/bin/id")) and map(.Sequence) == [range(1; length + 1)]' \
+  jq -es 'all(.Resource | IN("/srv/node-secret", "/srv/secret", "/srv/guarded", "/bin/id", "/bin/true")) and map(.Sequence) == [range(1; length + 1)]' \
     alerts.jsonl >/dev/null && [ "$found" -le $expected ] ||
     fail "$expected accesses were refused, the $found alerts are others: $(tally)"
   [ "$found" -eq $expected ]

@@ -21,6 +21,7 @@
 #include "path/mount_hooks.bpf.h"
 #include "path/name_hooks.bpf.h"
 #include "path/socket.bpf.h"
+#include "preset/hooks.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -43,6 +44,7 @@ struct contract {
 	enum guarded_reach guarded_reach;
 	enum counter counter;
 	enum event_kind event_kind;
+	enum preset preset;
 	enum socket_kind socket_kind;
 	enum transport transport;
 	struct image_domain image_domain;

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use armor_policy::preset::Preset;
 use armor_policy::{Domain, escaped_path};
 use libbpf_rs::libbpf_sys;
 
@@ -23,7 +24,7 @@ use crate::raw;
 type Needed = fn(&Domain) -> bool;
 
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 10] = [
+const PROGRAMS: [(&str, Needed); 17] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
     ("socket_create", has_sockets),
     ("socket_connect", |domain| has_protocols(domain) || has_egress(domain)),
@@ -34,7 +35,18 @@ const PROGRAMS: [(&str, Needed); 10] = [
     ("socket_setsockopt", |domain| has_egress(domain) || has_ingress(domain)),
     ("sctp_bind_connect", has_sockets),
     ("socket_receive", has_sockets),
+    ("preset_exec", |domain| decides(domain, &[Preset::FilelessExec, Preset::Exec])),
+    ("preset_map", |domain| decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec])),
+    ("preset_protect", |domain| decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec])),
+    ("preset_open", |domain| decides(domain, &[Preset::ProtectEnv, Preset::ProtectProc])),
+    ("preset_receive", |domain| decides(domain, &[Preset::ProtectEnv, Preset::ProtectProc])),
+    ("preset_follow_link", |domain| decides(domain, &[Preset::ProtectProc])),
+    ("preset_readlink", |domain| decides(domain, &[Preset::ProtectProc])),
 ];
+
+fn decides(domain: &Domain, presets: &[Preset]) -> bool {
+    presets.iter().any(|preset| domain.presets.decides(*preset as usize))
+}
 
 fn has_protocols(domain: &Domain) -> bool {
     !domain.network.rows.is_empty()

@@ -93,22 +93,7 @@ impl<'a> Fields<'a> {
 
     /// Returns the entries of a list: none if the field is missing, an error if it is empty.
     pub(crate) fn list(&self, name: &str, sink: &mut Sink) -> &'a [Node<'a>] {
-        let Some(node) = self.get(name) else { return &[] };
-        match &node.value {
-            Value::List(items) if items.is_empty() => {
-                sink.error(node.at, format!("`{name}` is empty"), "add an entry or remove it");
-                &[]
-            }
-            Value::List(items) => items,
-            Value::Scalar { .. } | Value::Map(_) => {
-                sink.error(
-                    node.at,
-                    format!("`{name}` is {}, not a list", node.kind()),
-                    "begin each entry with '- '",
-                );
-                &[]
-            }
-        }
+        self.get(name).map_or(&[], |node| items(node, name, sink))
     }
 
     pub(crate) fn severity(&self, sink: &mut Sink) -> Option<u8> {
@@ -199,4 +184,23 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Returns the entries of a list of that name.
+pub(crate) fn items<'a>(node: &'a Node<'a>, name: &str, sink: &mut Sink) -> &'a [Node<'a>] {
+    match &node.value {
+        Value::List(items) if items.is_empty() => {
+            sink.error(node.at, format!("`{name}` is empty"), "add an entry or remove it");
+            &[]
+        }
+        Value::List(items) => items,
+        Value::Scalar { .. } | Value::Map(_) => {
+            sink.error(
+                node.at,
+                format!("`{name}` is {}, not a list", node.kind()),
+                "begin each entry with '- '",
+            );
+            &[]
+        }
+    }
 }

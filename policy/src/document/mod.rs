@@ -16,6 +16,7 @@ use crate::decision::{PerClass, Posture, PostureClass};
 use crate::model::{Kind, Policy, Rule, Selector};
 use crate::network;
 use crate::path;
+use crate::preset;
 use diagnostics::{Diagnostic, Diagnostics, Sink};
 use fields::Fields;
 use rules::{COMMON, Inherited, UNSUPPORTED};
@@ -234,16 +235,19 @@ fn is_dns_name(text: &str) -> bool {
 type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
 
 /// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.
-const SECTIONS: [(&str, ReadSection); 4] = [
+const SECTIONS: [(&str, ReadSection); 5] = [
     ("process", path::parse::read_process),
     ("file", path::parse::read_file),
     ("network", network::parse::read_network),
     ("capabilities", capability::parse::read_capabilities),
+    (PRESETS, preset::parse::read_presets),
 ];
 
+/// The section that only policies for containers have.
+const PRESETS: &str = "presets";
+
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
-const UNSUPPORTED_SECTIONS: [&str; 7] =
-    ["syscalls", "device", "presets", "apparmor", "ingress", "egress", "level"];
+const UNSUPPORTED_SECTIONS: [&str; 6] = ["syscalls", "device", "apparmor", "ingress", "egress", "level"];
 
 fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
     let spec = Fields::new(node, "spec", sink)?;
@@ -258,6 +262,10 @@ fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Select
     refused.push((other_selector, &misplaced));
     let mut known = COMMON.to_vec();
     known.extend(SECTIONS.map(|(field, _)| field));
+    if kind == DocumentKind::Host {
+        known.retain(|field| *field != PRESETS);
+        refused.push((PRESETS, "presets are for containers: it belongs to KubeArmorPolicy"));
+    }
     known.push(selector_field);
     spec.only(&known, &refused, sink);
 
@@ -265,7 +273,7 @@ fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Select
     let inherited = Inherited::default().or_own(&spec, sink);
     let mut rules = Vec::new();
     let mut sections = 0;
-    for (field, read) in SECTIONS {
+    for (field, read) in SECTIONS.into_iter().filter(|(field, _)| known.contains(field)) {
         if let Some(node) = spec.get(field) {
             sections += 1;
             read(node, &inherited, &mut rules, sink);
@@ -278,7 +286,7 @@ fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Select
         sink.error(
             spec.at,
             "the policy has no rules",
-            "add a `process`, `file`, `network` or `capabilities` section",
+            "add a `process`, `file`, `network`, `capabilities` or `presets` section",
         );
     }
     Some((selector?, rules))

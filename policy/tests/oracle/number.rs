@@ -6,6 +6,7 @@ use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::destination::{Direction, Transport};
 use armor_policy::model::{Action, Rule};
 use armor_policy::network::{Protocol, SocketKind};
+use armor_policy::preset::Preset;
 use armor_policy::{Links, PolicySet};
 use std::net::IpAddr;
 
@@ -19,6 +20,19 @@ pub fn of_capability<'a>(
     let in_section = |rule: &Rule| rule.body.as_capability().is_some();
     evaluate(sets, links, (program, PostureClass::Capabilities), in_section, |rule| {
         rule.body.as_capability().filter(|rule| rule.capability == capability).map(|_| 0)
+    })
+}
+
+/// Returns what happens to what a preset names, and why.
+pub fn of_preset<'a>(
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
+    program: &str,
+    preset: Preset,
+) -> (Verdict, By<'a>) {
+    let in_section = |rule: &Rule| rule.body.as_preset().is_some();
+    evaluate(sets, links, (program, PostureClass::File), in_section, |rule| {
+        rule.body.as_preset().filter(|own| *own == preset).map(|_| 0)
     })
 }
 

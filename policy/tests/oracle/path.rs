@@ -1,10 +1,11 @@
 //! Evaluates rules for paths.
 
 use super::pattern::Pattern;
-use super::{By, SectionRules};
+use super::{By, SectionRules, number};
 use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::model::{Action, Rule};
 use armor_policy::path::{PathRule, Permission, Section, Target};
+use armor_policy::preset::Preset;
 use armor_policy::{Links, PolicySet, Posture};
 use std::cmp::Reverse;
 
@@ -17,6 +18,15 @@ pub enum Object<'a> {
     Anonymous,
     /// A file whose path cannot be determined.
     Unresolved,
+}
+
+/// Returns what happens to an object without a path, which the section's rules cannot be about.
+fn without_path<'a>(rules: &SectionRules<'a, '_>) -> (Verdict, By<'a>) {
+    if rules.rules.is_empty() {
+        return (Verdict::Allow, By::Nobody);
+    }
+    let only_audits = rules.rules.iter().all(|(.., rule)| rule.common.action == Action::Audit);
+    (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved)
 }
 
 /// Returns the verdict for an access of `program` to `object`, and its reason. `owner` says whether the
@@ -47,18 +57,18 @@ pub fn evaluate<'a>(
 
     let path = match object {
         Object::Path(path) => path,
-        Object::Anonymous if permission == Permission::Map => {
-            let blocked = rules.posture().is_some_and(|(posture, _)| posture == Posture::Block);
-            return if blocked { (Verdict::Block, By::Unresolved) } else { (Verdict::Allow, By::Nobody) };
-        }
         Object::Anonymous if section == Section::File => return (Verdict::Allow, By::Nobody),
-        Object::Anonymous | Object::Unresolved if rules.rules.is_empty() => {
-            return (Verdict::Allow, By::Nobody);
+        Object::Anonymous => {
+            let preset = number::of_preset(sets, links, program, Preset::FilelessExec);
+            let blocked = rules.posture().is_some_and(|(posture, _)| posture == Posture::Block);
+            let otherwise = match permission {
+                Permission::Map if blocked => (Verdict::Block, By::Unresolved),
+                Permission::Map => (Verdict::Allow, By::Nobody),
+                _ => without_path(&rules),
+            };
+            return if preset.0 < otherwise.0 { otherwise } else { preset };
         }
-        Object::Anonymous | Object::Unresolved => {
-            let only_audits = rules.rules.iter().all(|(.., rule)| rule.common.action == Action::Audit);
-            return (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved);
-        }
+        Object::Unresolved => return without_path(&rules),
     };
 
     let matching = |rule: &Rule| {

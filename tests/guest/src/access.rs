@@ -22,7 +22,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
-use crate::{capabilities, other, sockets, unopened};
+use crate::{capabilities, executable, other, sockets, unopened};
 
 const USAGE: &str = "\
 do METHOD...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
@@ -41,7 +41,7 @@ append, trunc, creat, excl, path, directory, tmpfile
   truncate PATH      exchange A B      mknod PATH
   exec PATH...       thread-exec PATH...     memfd-exec PATH...     handle-exec PATH
   map-exec PATH      mprotect-exec PATH      memfd-map-exec
-  fd-truncate FD     fd-chmod FD     fd-chown FD     fd-link FD PATH     fd-exec FD
+  fd-truncate FD     fd-chmod FD     fd-chown FD     fd-link FD PATH     fd-exec FD [WORD...]
   fd-map-exec FD     fd-map-write FD     fd-mprotect-write FD
   hold-mapping PATH FLAG           maps PATH shared and writable, makes the file FLAG, and stays
   offer SOCKET PATH FLAGS          serves PATH's descriptor once, in the background
@@ -190,6 +190,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             if secure { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM).into()) }
         }
         ["fd-exec", fd] => exec_fd(&inherited(fd)?, &words[1..]),
+        ["fd-exec", fd, words @ ..] => exec_fd(&inherited(fd)?, words),
         ["fd-map-exec", fd] => map_exec(&inherited(fd)?),
         ["fd-map-write", fd] => {
             map(&inherited(fd)?, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED).map(drop)
@@ -220,15 +221,16 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
         words => {
-            let methods = [unopened::run, other::run, capabilities::run, sockets::run];
+            let methods = [unopened::run, other::run, capabilities::run, sockets::run, executable::run];
             match methods.iter().find_map(|run| run(words)) {
                 Some(done) => done,
                 None => bail!(
-                    "not an access method\n{USAGE}{}\n{}{}{}",
+                    "not an access method\n{USAGE}{}\n{}{}{}{}",
                     unopened::USAGE,
                     other::USAGE,
                     capabilities::USAGE,
-                    sockets::USAGE
+                    sockets::USAGE,
+                    executable::USAGE
                 ),
             }
         }

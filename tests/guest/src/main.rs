@@ -21,6 +21,7 @@ mod bpf;
 mod capabilities;
 mod case;
 mod containers;
+mod executable;
 mod measure;
 mod memory;
 mod other;

@@ -160,6 +160,8 @@ enum hook {
 	SOCKET_SENDMSG,
 	SOCKET_RECEIVE, /* file_receive, of a socket */
 	SOCKET_SETSOCKOPT,
+	INODE_FOLLOW_LINK,
+	INODE_READLINK,
 };
 
 enum domain_flag {
@@ -205,6 +207,8 @@ struct image_kinds {
 	__u32 network;	    /* a keyed table */
 	__u32 egress;	    /* a struct image_destinations */
 	__u32 ingress;	    /* a struct image_destinations */
+	__u32 presets;	    /* a keyed table */
+	__u32 reserved[3];
 };
 
 /* A policy::destination::DestinationTable. */
@@ -220,7 +224,7 @@ struct label {
 	__u32 domain;
 	__u32 generation; /* generation that `subject` was computed for; 0: none */
 	__u32 subject;	  /* two classes, one in each half, mostly the same one twice */
-	__u32 entered;	  /* time of entry in seconds of CLOCK_BOOTTIME, and ENTERING */
+	__u32 entered;	  /* time of entry in seconds of CLOCK_BOOTTIME, and ENTERED_FLAGS */
 };
 
 /* Set while the program starts by which the task enters its container: some descriptors are yet to close. */
@@ -230,7 +234,9 @@ struct label {
  * below a root of that task's making, or under its seccomp filter. It has no rights by fromSource.
  */
 #define DISTRUSTED (1u << 30)
-#define ENTERED_FLAGS (ENTERING | DISTRUSTED)
+/* Set in what came into a container from outside after its first process, and in what that starts. */
+#define SESSION (1u << 29)
+#define ENTERED_FLAGS (ENTERING | DISTRUSTED | SESSION)
 
 /* A container's id from its control group's name. */
 struct container_id {
@@ -301,6 +307,16 @@ enum event_kind {
 	EVENT_PATH,	  /* struct path_event */
 	EVENT_CAPABILITY, /* struct capability_event */
 	EVENT_SOCKET,	  /* struct socket_event */
+};
+
+/* policy::preset::Preset. */
+enum preset {
+	PRESET_FILELESS_EXEC,
+	PRESET_ANONYMOUS_MAP_EXEC,
+	PRESET_PROTECT_ENV,
+	PRESET_PROTECT_PROC,
+	PRESET_EXEC,
+	PRESETS,
 };
 
 /* Kinds of sockets: policy::network::SocketKind. */

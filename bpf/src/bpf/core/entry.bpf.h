@@ -76,7 +76,8 @@ static __always_inline bool is_alive(const struct entry_root *entry_root)
 		FIELD(pid, pid, numbers[0].nr) == entry_root->process;
 }
 
-static __always_inline void record_entry_root(struct task_struct *task, __u32 domain)
+/* Returns whether the container has an entry root already: the task comes into a container that runs. */
+static __always_inline bool record_entry_root(struct task_struct *task, __u32 domain)
 {
 	struct entry_root entry_root = {
 		.mount_namespace = mount_namespace_of(task),
@@ -89,9 +90,10 @@ static __always_inline void record_entry_root(struct task_struct *task, __u32 do
 	/* A task that comes later may have its own namespace, even when the container's has no task left. */
 	if (before && before->mount_namespace &&
 	    (is_given(before, namespace_at(before->mount_namespace)) || is_alive(before)))
-		return;
+		return true;
 	note_namespace(task);
 	bpf_map_update_elem(&entrances, &domain, &entry_root, BPF_ANY);
+	return false;
 }
 
 /*
@@ -117,7 +119,7 @@ static __always_inline int enter_container(struct task_struct *task)
 {
 	struct scratch *scratch;
 	struct label *label;
-	__u32 domain;
+	__u32 domain, session = 0;
 
 	if (label_of(task).domain != HOST_DOMAIN || !enters(task))
 		return 0;
@@ -129,7 +131,9 @@ static __always_inline int enter_container(struct task_struct *task)
 	if (domain == HOST_DOMAIN)
 		return 0;
 	if (domain != UNIDENTIFIED_DOMAIN) {
-		record_entry_root(task, domain);
+		/* What a runtime runs there before the first process has no terminal, but may record the entry root. */
+		if (record_entry_root(task, domain) && process_number(task) != 1)
+			session = SESSION;
 	} else {
 		if (!has_rules(UNIDENTIFIED_DOMAIN) || may_be_the_agents(task))
 			return 0;
@@ -139,7 +143,7 @@ static __always_inline int enter_container(struct task_struct *task)
 	label = set_domain(task, domain);
 	if (!label)
 		return -EACCES;
-	label->entered = seconds() | ENTERING;
+	label->entered = seconds() | ENTERING | session;
 	return 0;
 }
 

@@ -22,4 +22,12 @@ static __always_inline void *word_pair(void *image, __u32 index)
 	return word(image, index);
 }
 
+/* Returns four words of the image; the index of the first is a multiple of four. */
+static __always_inline void *word_quad(void *image, __u32 index)
+{
+	index &= ~3u;
+	asm volatile("" : "+r"(index)); /* as in word_pair() */
+	return word(image, index);
+}
+
 #endif

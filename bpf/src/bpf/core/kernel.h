@@ -170,6 +170,7 @@ struct mm_struct {
 
 struct vm_area_struct {
 	unsigned long vm_flags;
+	struct anon_vma *anon_vma; /* 0: no page of it is its own */
 	struct file *vm_file;
 };
 
@@ -311,6 +312,7 @@ struct signal_struct {
 	} live;
 	struct pid *pids[PIDTYPE_TGID + 1];
 	struct core_state *core_state; /* while the process dumps core */
+	struct tty_struct *tty;	       /* the terminal that controls it; 0: none */
 };
 
 struct notification;

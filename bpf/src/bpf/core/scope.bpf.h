@@ -86,4 +86,18 @@ static __always_inline __u32 host_mount_namespace(void)
 	return host ? host->mount_namespace : 0;
 }
 
+/* Returns the number of a task's process in the pid namespace of its own. */
+static __always_inline __u32 process_number(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	int number = 0;
+
+	if (level > 32)
+		return 0;
+	bpf_core_read(&number, sizeof(number), &numbers[level].nr);
+	return number;
+}
+
 #endif

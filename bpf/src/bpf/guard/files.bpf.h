@@ -3,6 +3,7 @@
 #ifndef ARMOR_FILES_H
 #define ARMOR_FILES_H
 
+#include "core/procfs.bpf.h"
 #include "guard/guard.bpf.h"
 #include "path/access.bpf.h"
 
@@ -23,14 +24,8 @@ static long search_guarded(__u32 step, struct guarded_search *search)
 	__u32 *reach;
 
 	if (search->is_process) {
-		struct pid *pid = ADDRESS(proc_inode, inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
-		__u64 links = (__u64)ADDRESS(pid, pid, tasks[PIDTYPE_PID].first);
-
-		/* A directory of a thread shows its process's files too. */
 		key.kind = GUARDED_PROCESS;
-		key.number = links ?
-			FIELD(task_struct, links - bpf_core_field_offset(struct task_struct, pid_links), tgid) :
-			0;
+		key.number = process_of_inode(inode);
 	} else {
 		key.kind = GUARDED_FILE;
 		key.device = search->device;

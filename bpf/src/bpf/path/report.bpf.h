@@ -74,19 +74,6 @@ static __always_inline __u32 append_container(struct scratch *scratch, __u32 off
 	return CONTAINER_ID_BYTES;
 }
 
-static __always_inline __u32 process_number(struct task_struct *task)
-{
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	struct upid *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
-	int number = 0;
-
-	if (level > 32)
-		return 0;
-	bpf_core_read(&number, sizeof(number), &numbers[level].nr);
-	return number;
-}
-
 static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
 {
 	__u64 mnt = name->mnt ?: name->shown_by;

@@ -14,6 +14,7 @@ use crate::path::tables::{OBJECT_FIRST, Permission, Vector};
 use crate::precedence::error::MAX_CELLS;
 use crate::precedence::postures::{stricter, unmatched};
 use crate::precedence::subjects::{Deciding, Subjects};
+use crate::preset::{self, Preset};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -79,6 +80,10 @@ impl<'r> Classes<'r> {
         };
         classes.column(&mut Vec::new());
         let process = classes.without_path(Section::Process);
+        // What the preset says names it in the alert.
+        let fileless = preset::compile::decision(entries.rules, Preset::FilelessExec);
+        let or_fileless =
+            |other: Decision| if fileless.verdict() < other.verdict() { other } else { fileless };
         let file = classes.without_path(Section::File);
         let vector = |read_write: Decision, exec: Decision, map: Decision| {
             Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
@@ -90,7 +95,7 @@ impl<'r> Classes<'r> {
             } else {
                 Decision::ALLOW
             };
-            let anonymous = classes.vector(vector(Decision::ALLOW, process, map));
+            let anonymous = classes.vector(vector(Decision::ALLOW, or_fileless(process), or_fileless(map)));
             classes.anonymous.push(anonymous);
             let unresolved = classes.vector(vector(file, process, process));
             classes.unresolved.push(unresolved);

@@ -1,0 +1,46 @@
+//! Reads the section `presets`.
+
+use super::model::{MEMORY_DIRECTORIES, Preset};
+use crate::document::diagnostics::Sink;
+use crate::document::fields::{Fields, items, nearest};
+use crate::document::rules::{COMMON, Inherited};
+use crate::document::yaml::Node;
+use crate::model::{Action, Rule, RuleBody};
+use crate::path::{PathRule, Section, Target};
+
+pub(crate) fn read_presets(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
+    for node in items(node, "presets", sink) {
+        read_preset(node, above, rules, sink);
+    }
+}
+
+fn read_preset(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
+    let Some(fields) = Fields::new(node, "an entry of presets", sink) else { return };
+    let everyone = "a preset is about all programs of the workload";
+    fields.only(&[&COMMON[..], &["name"]].concat(), &[("fromSource", everyone)], sink);
+    let own = above.or_own(&fields, sink);
+    let Some(name) = fields.required_string("name", "the preset", sink) else { return };
+    let Some(preset) = Preset::from_name(name.text) else {
+        let names = Preset::ALL.map(Preset::name);
+        let help = match nearest(name.text, &names) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("known: {}", names.join(", ")),
+        };
+        sink.error(name.at, format!("preset `{}` is not known", name.text), help);
+        return;
+    };
+    let Some(rule) = own.clone().rule(Vec::new(), RuleBody::Preset(preset), fields.at, sink) else { return };
+    if rule.common.action == Action::Allow {
+        let message = format!("preset `{}` cannot have the action Allow", preset.name());
+        sink.error(fields.at, message, "write Block or Audit; without the preset it is allowed");
+        return;
+    }
+    rules.push(rule);
+    if preset == Preset::FilelessExec {
+        for directory in MEMORY_DIRECTORIES {
+            let target = Target::Directory { path: directory.to_owned(), recursive: true };
+            let of_path = PathRule { section: Section::Process, target, owner_only: false, read_only: false };
+            rules.extend(own.clone().rule(Vec::new(), RuleBody::Path(of_path), fields.at, sink));
+        }
+    }
+}
