@@ -10,11 +10,13 @@ use armor_policy::capability::Capability;
 use armor_policy::decision::Decision;
 use armor_policy::escaped;
 use armor_policy::path::{PERMISSIONS, Permission};
+use armor_policy::syscall::Syscall;
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;
 use crate::contract::{
     self, capability_event, event, event_header, event_kind, path_event, reserved_rule, socket_event,
+    syscall_event,
 };
 use crate::error::BpfError;
 use crate::socket_names;
@@ -117,6 +119,8 @@ hooks! {
     SocketSetsockopt = SOCKET_SETSOCKOPT, "lsm=SOCKET_SETSOCKOPT";
     InodeFollowLink = INODE_FOLLOW_LINK, "lsm=INODE_FOLLOW_LINK";
     InodeReadlink = INODE_READLINK, "lsm=INODE_READLINK";
+    /// A system call begins.
+    SyscallEnter = SYSCALL_ENTER, "syscall";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -189,6 +193,8 @@ pub enum Access {
     Capability(String),
     /// The use of a socket.
     Socket(SocketAccess),
+    /// A system call: its name, or its number in the table if it has none.
+    Syscall(String),
 }
 
 /// A `PathAccess` is an access to an object with a path.
@@ -224,7 +230,7 @@ impl Access {
     pub fn object(&self) -> &str {
         match self {
             Self::Path(access) => &access.path,
-            Self::Capability(name) => name,
+            Self::Capability(name) | Self::Syscall(name) => name,
             Self::Socket(access) => &access.socket,
         }
     }
@@ -234,7 +240,7 @@ impl Access {
     pub fn descriptor(&self) -> Option<u32> {
         match self {
             Self::Path(access) => access.descriptor,
-            Self::Capability(_) => None,
+            Self::Capability(_) | Self::Syscall(_) => None,
             Self::Socket(access) => access.descriptor,
         }
     }
@@ -284,6 +290,11 @@ impl Event {
                 let number = contract::read::<capability_event>(tail)?.capability;
                 let named = Capability::all().find(|capability| capability.number() as u32 == number);
                 Access::Capability(named.map_or_else(|| number.to_string(), |named| named.to_string()))
+            }
+            event_kind::EVENT_SYSCALL => {
+                let number = contract::read::<syscall_event>(tail)?.syscall;
+                let named = Syscall::all().find(|call| call.number() as u32 == number);
+                Access::Syscall(named.map_or_else(|| number.to_string(), |named| named.to_string()))
             }
             event_kind::EVENT_SOCKET => {
                 let socket: socket_event = contract::read(tail)?;

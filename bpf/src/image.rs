@@ -164,21 +164,17 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
 /// Appends the tables of the kinds of rules other than paths, then their `struct image_kinds`, and returns its offset; 0
 /// if there are none.
 fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_kinds { capabilities, network, egress, ingress, presets, .. } = image_kinds {
+    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, .. } = image_kinds {
         capabilities: append_table(words, &domain.capability),
         network: append_table(words, &domain.network),
         egress: append_destinations(words, &domain.egress),
         ingress: append_destinations(words, &domain.ingress),
         presets: append_table(words, &domain.presets),
+        syscalls: append_table(words, &domain.syscalls),
         ..Default::default()
     };
-    match (capabilities, network, egress, ingress, presets) {
-        (0, 0, 0, 0, 0) => 0,
-        _ => {
-            let kinds = [pair(capabilities, network), pair(egress, ingress), pair(presets, 0), 0];
-            append_groups(words, [kinds].into_iter())
-        }
-    }
+    let kinds = [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), 0];
+    if kinds == [0; 4] { 0 } else { append_groups(words, [kinds].into_iter()) }
 }
 
 /// Appends a table of destinations and returns the offset of its `struct image_destinations`; 0 if it decides nothing.

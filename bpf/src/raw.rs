@@ -15,6 +15,53 @@ pub(crate) fn link_create(program: BorrowedFd<'_>, kind: libbpf_sys::bpf_attach_
     descriptor(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, kind, ptr::null()) })
 }
 
+/// Attaches a program to the entry of a kernel function, which gives it `cookie`, and returns its link.
+///
+/// # Errors
+/// Fails if the kernel has no kprobes (`CONFIG_KPROBE_EVENTS`), or no such function.
+pub(crate) fn kprobe(program: BorrowedFd<'_>, function: &str, cookie: u64) -> io::Result<OwnedFd> {
+    const PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
+    let kind = std::fs::read_to_string(PMU)?.trim().parse().map_err(io::Error::other)?;
+    let function = CString::new(function)?;
+    let mut event = libbpf_sys::perf_event_attr {
+        type_: kind,
+        size: size_of::<libbpf_sys::perf_event_attr>() as u32,
+        ..Default::default()
+    };
+    event.__bindgen_anon_3.kprobe_func = function.as_ptr() as u64;
+    let (every_process, processor, group) = (-1, 0, -1);
+    // SAFETY: the structure says how large it is, and the name in it outlives the call.
+    let event = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const event,
+            every_process,
+            processor,
+            group,
+            libbpf_sys::PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if event < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us alone.
+    let event = unsafe { OwnedFd::from_raw_fd(event as c_int) };
+    let mut options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as _,
+        ..Default::default()
+    };
+    options.__bindgen_anon_1.perf_event.bpf_cookie = cookie;
+    // SAFETY: the options say how large they are.
+    descriptor(unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            event.as_raw_fd(),
+            libbpf_sys::BPF_PERF_EVENT,
+            &raw const options,
+        )
+    })
+}
+
 /// Returns a link's id.
 pub(crate) fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = MaybeUninit::<libbpf_sys::bpf_link_info>::zeroed();

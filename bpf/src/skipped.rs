@@ -1,6 +1,7 @@
 //! Counts how often the kernel skipped one of our programs. Some kernels do not run a program on a processor
 //! where it is already running, and permit what it would have refused.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::path::Path;
 use libbpf_rs::{Link, Program};
 
 use crate::bpffs::entries;
-use crate::enforcer::is_on_demand;
+use crate::enforcer::{is_on_demand, is_syscall_link};
 use crate::error::{BpfError, pin_error};
 use crate::program;
 
@@ -27,7 +28,8 @@ impl Attached {
     pub(crate) fn pinned(directory: &Path) -> Result<Self, BpfError> {
         let open = |path: &Path| Link::open(path).map_err(|source| pin_error(path, io::Error::other(source)));
         let links = entries(directory)?;
-        let links = links.iter().filter(|path| !path.file_name().is_some_and(is_on_demand));
+        let is_ours = |name: &OsStr| is_on_demand(name) || is_syscall_link(name);
+        let links = links.iter().filter(|path| !path.file_name().is_some_and(is_ours));
         Self::of(&links.map(|path| open(path)).collect::<Result<Vec<_>, _>>()?)
     }
 

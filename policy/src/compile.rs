@@ -13,6 +13,7 @@ use crate::precedence::rules::Rules;
 use crate::precedence::sets::PolicySet;
 use crate::precedence::subjects::Subjects;
 use crate::preset;
+use crate::syscall;
 use std::collections::BTreeSet;
 
 /// Returns all paths that [`Links`] may resolve, without a last `/`: those of sources, and
@@ -58,6 +59,7 @@ fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileErro
         egress: destination::compile::compile(rules, &subjects, Direction::Egress)?,
         ingress: destination::compile::compile(rules, &subjects, Direction::Ingress)?,
         presets: preset::compile::compile(rules, &subjects),
+        syscalls: syscall::compile::compile(rules, &subjects),
         rules: rules.infos(),
     })
 }

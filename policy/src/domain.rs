@@ -31,6 +31,8 @@ pub struct Domain {
     pub ingress: DestinationTable,
     /// The table of [presets](crate::preset::Preset), by their numbers.
     pub presets: KeyedTable,
+    /// The table of [system calls](crate::syscall::Syscall), by their numbers.
+    pub syscalls: KeyedTable,
     /// The description of each rule for alerts. The first are reserved:
     /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
     /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED). After the rules come the
@@ -42,22 +44,16 @@ impl Domain {
     /// Returns the decisions of all tables.
     pub fn decisions(&self) -> impl Iterator<Item = Decision> {
         let of_paths = self.path.vectors.iter().flat_map(|vector| vector.0);
-        let of_numbers =
-            self.capability.decisions().chain(self.network.decisions()).chain(self.presets.decisions());
-        of_paths.chain(of_numbers).chain(self.egress.cells.decisions()).chain(self.ingress.cells.decisions())
+        let Self { capability, network, egress, ingress, presets, syscalls, .. } = self;
+        let keyed = [capability, network, &egress.cells, &ingress.cells, presets, syscalls];
+        of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions))
     }
 
     /// Returns the decisions of all tables, to be changed.
     pub fn decisions_mut(&mut self) -> impl Iterator<Item = &mut Decision> {
         let of_paths = self.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
-        let of_numbers = self
-            .capability
-            .decisions_mut()
-            .chain(self.network.decisions_mut())
-            .chain(self.presets.decisions_mut());
-        of_paths
-            .chain(of_numbers)
-            .chain(self.egress.cells.decisions_mut())
-            .chain(self.ingress.cells.decisions_mut())
+        let Self { capability, network, egress, ingress, presets, syscalls, .. } = self;
+        let keyed = [capability, network, &mut egress.cells, &mut ingress.cells, presets, syscalls];
+        of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions_mut))
     }
 }

@@ -19,6 +19,7 @@ pub mod path;
 pub mod precedence;
 pub mod preset;
 pub mod selector_keys;
+pub mod syscall;
 
 pub use compile::{compile, compile_to_explain, literal_paths};
 pub use decision::{Posture, Postures};

@@ -13,6 +13,7 @@ use crate::destination::DestinationRule;
 use crate::network::NetworkRule;
 use crate::path::PathRule;
 use crate::preset::Preset;
+use crate::syscall::Syscall;
 
 /// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
 pub const MAX_PATH: usize = 4095;
@@ -141,6 +142,8 @@ pub enum RuleBody {
     Destination(DestinationRule),
     /// A preset.
     Preset(Preset),
+    /// A rule for a system call.
+    Syscall(Syscall),
 }
 
 impl Rule {
@@ -178,6 +181,11 @@ impl RuleBody {
         if let Self::Preset(preset) = self { Some(*preset) } else { None }
     }
 
+    /// Returns the system call, or `None` if it is of another kind.
+    pub fn as_syscall(&self) -> Option<Syscall> {
+        if let Self::Syscall(call) = self { Some(*call) } else { None }
+    }
+
     /// Returns whether this body is in the same section as `other`, and obviously covers it.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -186,12 +194,14 @@ impl RuleBody {
             (Self::Network(rule), Self::Network(other)) => rule.covers(other),
             (Self::Destination(rule), Self::Destination(other)) => rule.covers(other),
             (Self::Preset(preset), Self::Preset(other)) => preset == other,
+            (Self::Syscall(call), Self::Syscall(other)) => call == other,
             (
                 Self::Path(_)
                 | Self::Capability(_)
                 | Self::Network(_)
                 | Self::Destination(_)
-                | Self::Preset(_),
+                | Self::Preset(_)
+                | Self::Syscall(_),
                 _,
             ) => false,
         }

@@ -15,6 +15,7 @@ use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
 use armor_policy::preset::Preset;
+use armor_policy::syscall::Syscall;
 use armor_policy::{Domain, Links, PolicySet, Posture, Postures, SUBJECT_NONE, compile, literal_paths};
 use oracle::By;
 use oracle::number;
@@ -89,13 +90,19 @@ fn rule() -> impl Strategy<Value = Rule> {
         2 => protocol().prop_map(|protocol| RuleBody::Network(NetworkRule { protocol })),
         3 => destination().prop_map(RuleBody::Destination),
         1 => prop::sample::select(Preset::ALL.to_vec()).prop_map(RuleBody::Preset),
+        1 => prop::sample::select(calls()).prop_map(RuleBody::Syscall),
     ];
     (sources, action, body).prop_map(|(sources, action, body)| {
         let preset = body.as_preset().is_some();
         let common = RuleCommon {
             // A preset is about all programs, and allows nothing.
             sources: if preset { Vec::new() } else { sources },
-            action: if preset && action == Action::Allow { Action::Block } else { action },
+            action: match body {
+                RuleBody::Preset(_) if action == Action::Allow => Action::Block,
+                // System calls are only reported.
+                RuleBody::Syscall(_) => Action::Audit,
+                _ => action,
+            },
             severity: 0,
             tags: Vec::new(),
             message: String::new(),
@@ -103,6 +110,11 @@ fn rule() -> impl Strategy<Value = Rule> {
         };
         Rule { common, body }
     })
+}
+
+/// Returns few system calls, so that rules meet.
+fn calls() -> Vec<Syscall> {
+    ["unlink", "mount", "lsm_list_modules"].iter().filter_map(|name| Syscall::from_name(name)).collect()
 }
 
 fn path_body() -> impl Strategy<Value = RuleBody> {
@@ -295,6 +307,11 @@ fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, progr
         let expected = number::of_preset(sets, links, program, preset);
         assert_decision(domain, decision, expected, &format!("{preset:?}"));
     }
+    for call in calls() {
+        let decision = domain.syscalls.decision(subject, call.number());
+        let expected = number::of_syscall(sets, links, program, call);
+        assert_decision(domain, decision, expected, &format!("{program} {call}"));
+    }
     for (direction, table) in [(Direction::Egress, &domain.egress), (Direction::Ingress, &domain.ingress)] {
         compare_destinations(sets, links, domain, program, subject, (direction, table));
     }
@@ -408,6 +425,7 @@ fn check_shape(domain: &Domain) {
         (&domain.capability, Capability::COUNT),
         (&domain.network, SocketKind::ALL.len()),
         (&domain.presets, Preset::ALL.len()),
+        (&domain.syscalls, Syscall::COUNT),
     ] {
         let KeyedTable { row_of, rows } = table;
         assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);

@@ -22,6 +22,7 @@
 #include "path/name_hooks.bpf.h"
 #include "path/socket.bpf.h"
 #include "preset/hooks.bpf.h"
+#include "syscall/hook.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

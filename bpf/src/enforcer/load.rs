@@ -14,6 +14,7 @@ use libbpf_rs::{Link, MapCore, MapHandle, OpenObject};
 
 use super::Enforcer;
 use super::on_demand::{OnDemand, is_on_demand};
+use super::syscalls::{self, Syscalls};
 use crate::bpffs;
 use crate::error::{BpfError, pin_error};
 use crate::guard::Guarded;
@@ -74,13 +75,15 @@ impl Enforcer {
                 links.push((name, link));
             }
         }
-        let on_demand =
-            OnDemand::all(directory.map(|directory| directory.join(VERSION)).as_deref(), |name| {
-                let program = skeleton.object().progs().find(|program| program.name() == name);
-                let missing = || BpfError::load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT));
-                let program = program.ok_or_else(missing)?;
-                program.as_fd().try_clone_to_owned().map_err(|error| BpfError::load(error.into()))
-            })?;
+        let loaded = |name: &'static str| {
+            let program = skeleton.object().progs().find(|program| program.name() == name);
+            let missing = || BpfError::load(libbpf_rs::Error::from_raw_os_error(libc::ENOENT));
+            let program = program.ok_or_else(missing)?;
+            program.as_fd().try_clone_to_owned().map_err(|error| BpfError::load(error.into()))
+        };
+        let pins = directory.map(|directory| directory.join(VERSION));
+        let on_demand = OnDemand::all(pins.as_deref(), loaded)?;
+        let syscalls = Syscalls::new(loaded(syscalls::PROGRAM)?, pins.as_deref());
         let handle = |name| pinned_or_loaded(&skeleton, name);
         let mut enforcer = Self {
             live: handle("live")?,
@@ -94,8 +97,9 @@ impl Enforcer {
             events: handle("events")?,
             counters: handle("counters")?,
             attached: Attached::of(links.iter().map(|(_, link)| link))?
-                .and(on_demand.iter().map(OnDemand::program))?,
+                .and(on_demand.iter().map(OnDemand::program).chain([syscalls.program()]))?,
             on_demand,
+            syscalls,
             generation: 0,
             verified_instructions: verified_instructions(&skeleton, &judges),
             iterators: iterators.into_values().collect(),
@@ -130,6 +134,7 @@ impl Enforcer {
             Iterator::of(program.as_fd()).map_err(|source| BpfError::Iterator { source })
         };
         let on_demand = OnDemand::pinned(pins)?;
+        let syscalls = Syscalls::pinned(pins)?;
         let mut enforcer = Self {
             live: open("live")?,
             labels: open("labels")?,
@@ -141,8 +146,10 @@ impl Enforcer {
             guarded: Guarded { entries: open("guarded")?, devices: open("guarded_devices")? },
             events: open("events")?,
             counters: open("counters")?,
-            attached: Attached::pinned(&pins.join("links"))?.and(on_demand.iter().map(OnDemand::program))?,
+            attached: Attached::pinned(&pins.join("links"))?
+                .and(on_demand.iter().map(OnDemand::program).chain([syscalls.program()]))?,
             on_demand,
+            syscalls,
             iterators: ITERATORS.iter().map(iterator).collect::<Result<_, _>>()?,
             generation: 0,
             links: Vec::new(),

@@ -3,6 +3,7 @@
 mod generation;
 mod load;
 mod on_demand;
+mod syscalls;
 mod tasks;
 
 use std::io::{self, ErrorKind, Read as _};
@@ -19,9 +20,11 @@ use crate::leftover::{self, Leftover};
 use crate::pins::{self, VERSION};
 use crate::skipped::Attached;
 use on_demand::OnDemand;
+use syscalls::Syscalls;
 
 pub(crate) use load::open;
 pub(crate) use on_demand::is_on_demand;
+pub(crate) use syscalls::is_syscall_link;
 pub use tasks::{Labelled, Labeller, exempt_from_pinned};
 
 /// Bytes read from an iterator at a time: 32 KiB, the size of the kernel's own buffer. No record is longer.
@@ -40,6 +43,7 @@ pub struct Enforcer {
     counters: MapHandle,
     attached: Attached,
     on_demand: Vec<OnDemand>,
+    syscalls: Syscalls,
     /// The attached [`ITERATORS`](crate::iterator::ITERATORS), in the same order.
     iterators: Vec<Iterator>,
     /// Number of the live generation, which an agent that takes over reads from the live image.
@@ -146,7 +150,7 @@ impl Enforcer {
     /// Ends these programs, but not those of other versions.
     pub fn unload(self) -> Result<(), BpfError> {
         let pins = self.directory.map(|directory| directory.join(VERSION));
-        drop((self.on_demand, self.links));
+        drop((self.on_demand, self.syscalls, self.links));
         pins.filter(|pins| pins.is_dir()).map_or(Ok(()), |pins| pins::remove(&pins))
     }
 

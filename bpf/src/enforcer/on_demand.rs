@@ -14,7 +14,7 @@ use armor_policy::preset::Preset;
 use armor_policy::{Domain, escaped_path};
 use libbpf_rs::libbpf_sys;
 
-use super::Enforcer;
+use super::{Enforcer, syscalls};
 use crate::error::{BpfError, pin_error};
 use crate::image::Generation;
 use crate::pins::{self, VERSION};
@@ -66,7 +66,7 @@ fn has_sockets(domain: &Domain) -> bool {
 
 /// Returns whether a program is attached on demand.
 pub(crate) fn is_on_demand(program: &OsStr) -> bool {
-    PROGRAMS.iter().any(|(name, _)| program == *name)
+    program == syscalls::PROGRAM || PROGRAMS.iter().any(|(name, _)| program == *name)
 }
 
 /// An `OnDemand` is a loaded program that is attached on demand.
@@ -145,6 +145,7 @@ impl Enforcer {
         for program in self.on_demand.iter_mut().filter(|program| is_needed(program, generation)) {
             attached.extend(program.attach()?);
         }
+        attached.extend(self.syscalls.attach_for(generation)?);
         if attached.is_empty() {
             return Ok(());
         }
@@ -157,7 +158,14 @@ impl Enforcer {
     pub(super) fn detach_beyond(&mut self, live: &Generation<'_>) {
         let is_unneeded = |program: &&mut OnDemand| program.link.is_some() && !is_needed(program, live);
         let unneeded = self.on_demand.iter_mut().filter(is_unneeded);
-        let detached: Vec<Result<(), BpfError>> = unneeded.map(OnDemand::detach).collect();
+        let mut detached: Vec<Result<(), BpfError>> = unneeded.map(OnDemand::detach).collect();
+        match self.syscalls.detach_beyond(live) {
+            Ok(false) => {}
+            Ok(true) => detached.push(Ok(())),
+            Err(error) => {
+                tracing::warn!("system calls that no rules name are not wholly detached from: {error}")
+            }
+        }
         if detached.is_empty() {
             return;
         }

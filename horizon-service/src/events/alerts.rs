@@ -235,6 +235,15 @@ fn shown(hook: Hook, access: Access) -> Shown {
                 refused: "Operation not permitted",
             };
         }
+        Access::Syscall(name) => {
+            return Shown {
+                operation: "Syscall",
+                data: format!("{data}=SYS_{}", name.to_uppercase()),
+                resource: name,
+                started: None,
+                refused: "Permission denied",
+            };
+        }
         Access::Socket(SocketAccess { socket, address, descriptor }) => {
             if let Some(address) = address {
                 let relation = if matches!(hook, Hook::SocketBind | Hook::SocketListen | Hook::SocketAccept) {
@@ -509,6 +518,18 @@ pub(crate) mod tests {
         assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/bash", "/usr/bin/bash"));
         // Domain 1 is not in the table, but the access is reported all the same.
         assert!(alert.policy_name.is_empty() && alert.message.contains("generation 3"), "{alert:?}");
+    }
+
+    #[test]
+    fn a_system_call_is_told_as_kubearmor_writes_it() {
+        let event = Event {
+            hook: Hook::SyscallEnter,
+            access: Access::Syscall("unlink".to_owned()),
+            ..event(Verdict::Audit, Permission::Exec)
+        };
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+        assert_eq!((alert.operation.as_str(), alert.resource.as_str()), ("Syscall", "unlink"));
+        assert_eq!((alert.result.as_str(), alert.data.as_str()), ("Passed", "syscall=SYS_UNLINK"));
     }
 
     #[test]

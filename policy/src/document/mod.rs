@@ -17,6 +17,7 @@ use crate::model::{Kind, Policy, Rule, Selector};
 use crate::network;
 use crate::path;
 use crate::preset;
+use crate::syscall;
 use diagnostics::{Diagnostic, Diagnostics, Sink};
 use fields::Fields;
 use rules::{COMMON, Inherited, UNSUPPORTED};
@@ -235,11 +236,12 @@ fn is_dns_name(text: &str) -> bool {
 type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
 
 /// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.
-const SECTIONS: [(&str, ReadSection); 5] = [
+const SECTIONS: [(&str, ReadSection); 6] = [
     ("process", path::parse::read_process),
     ("file", path::parse::read_file),
     ("network", network::parse::read_network),
     ("capabilities", capability::parse::read_capabilities),
+    ("syscalls", syscall::parse::read_syscalls),
     (PRESETS, preset::parse::read_presets),
 ];
 
@@ -247,7 +249,7 @@ const SECTIONS: [(&str, ReadSection); 5] = [
 const PRESETS: &str = "presets";
 
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
-const UNSUPPORTED_SECTIONS: [&str; 6] = ["syscalls", "device", "apparmor", "ingress", "egress", "level"];
+const UNSUPPORTED_SECTIONS: [&str; 5] = ["device", "apparmor", "ingress", "egress", "level"];
 
 fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
     let spec = Fields::new(node, "spec", sink)?;
@@ -286,7 +288,7 @@ fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Select
         sink.error(
             spec.at,
             "the policy has no rules",
-            "add a `process`, `file`, `network`, `capabilities` or `presets` section",
+            "add a `process`, `file`, `network`, `capabilities`, `syscalls` or `presets` section",
         );
     }
     Some((selector?, rules))

@@ -32,6 +32,16 @@ impl Inherited {
         Self { severity, tags, message, action }
     }
 
+    /// Returns the action.
+    pub(crate) fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Returns these values with the action Audit.
+    pub(crate) fn audited(self) -> Self {
+        Self { action: Action::Audit, ..self }
+    }
+
     /// Returns the rule with these values, or `None` if it exceeds the bound of [`Sink::bounded`].
     pub(crate) fn rule(
         self,

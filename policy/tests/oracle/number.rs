@@ -7,6 +7,7 @@ use armor_policy::destination::{Direction, Transport};
 use armor_policy::model::{Action, Rule};
 use armor_policy::network::{Protocol, SocketKind};
 use armor_policy::preset::Preset;
+use armor_policy::syscall::Syscall;
 use armor_policy::{Links, PolicySet};
 use std::net::IpAddr;
 
@@ -33,6 +34,19 @@ pub fn of_preset<'a>(
     let in_section = |rule: &Rule| rule.body.as_preset().is_some();
     evaluate(sets, links, (program, PostureClass::File), in_section, |rule| {
         rule.body.as_preset().filter(|own| *own == preset).map(|_| 0)
+    })
+}
+
+/// Returns whether a system call of a program is reported, and why.
+pub fn of_syscall<'a>(
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
+    program: &str,
+    call: Syscall,
+) -> (Verdict, By<'a>) {
+    let in_section = |rule: &Rule| rule.body.as_syscall().is_some();
+    evaluate(sets, links, (program, PostureClass::File), in_section, |rule| {
+        rule.body.as_syscall().filter(|own| *own == call).map(|_| 0)
     })
 }
 

@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use crate::bpf::{self, Kind};
 
 pub const USAGE: &str = "\
+  rmdir-32 PATH      as a program of 32 bits does it, where this program could be one
   ptrace PID         vm-read PID         pidfd-getfd PID FD      kcmp PID      process-madvise PID
   setns PID          joins PID's mount namespace by a pidfd
   pass-for FILE      names FILE as this process's own program
@@ -26,6 +27,7 @@ pub const USAGE: &str = "\
 /// Runs a method; returns `None` if the words name none of these.
 pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
     Some(match words {
+        ["rmdir-32", path] => rmdir_32(path),
         ["ptrace", pid] => ptrace_attach(pid),
         ["vm-read", pid] => vm_read(pid),
         ["pidfd-getfd", pid, fd] => pidfd_getfd(pid, fd),
@@ -42,6 +44,39 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["bpf-pin", path, new] => bpf_pin(path, new),
         _ => return None,
     })
+}
+
+/// Makes the call by the numbers of i386, from memory that a program of 32 bits could have.
+#[cfg(target_arch = "x86_64")]
+fn rmdir_32(path: &str) -> anyhow::Result<()> {
+    const RMDIR: i32 = 40;
+    let path = CString::new(path)?;
+    let length = path.as_bytes_with_nul().len();
+    // SAFETY: a new mapping, placed by the kernel, that is larger than the path; the call reads nothing else. The kernel
+    // changes no register but that of the result.
+    unsafe {
+        let low = libc::mmap(
+            ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+            -1,
+            0,
+        );
+        check(low as i64)?;
+        ptr::copy_nonoverlapping(path.as_ptr(), low.cast(), length);
+        let mut result = RMDIR;
+        std::arch::asm!(
+            "xchg rbx, {path}", "int 0x80", "xchg rbx, {path}", path = inout(reg) low as u64 => _, inout("eax") result,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _
+        );
+        if result < 0 { Err(io::Error::from_raw_os_error(-result).into()) } else { Ok(()) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn rmdir_32(path: &str) -> anyhow::Result<()> {
+    Ok(fs::remove_dir(path)?)
 }
 
 fn check(result: i64) -> anyhow::Result<i64> {

@@ -162,6 +162,7 @@ enum hook {
 	SOCKET_SETSOCKOPT,
 	INODE_FOLLOW_LINK,
 	INODE_READLINK,
+	SYSCALL_ENTER, /* no hook: a system call begins */
 };
 
 enum domain_flag {
@@ -208,7 +209,8 @@ struct image_kinds {
 	__u32 egress;	    /* a struct image_destinations */
 	__u32 ingress;	    /* a struct image_destinations */
 	__u32 presets;	    /* a keyed table */
-	__u32 reserved[3];
+	__u32 syscalls;	    /* a keyed table */
+	__u32 reserved[2];
 };
 
 /* A policy::destination::DestinationTable. */
@@ -307,6 +309,7 @@ enum event_kind {
 	EVENT_PATH,	  /* struct path_event */
 	EVENT_CAPABILITY, /* struct capability_event */
 	EVENT_SOCKET,	  /* struct socket_event */
+	EVENT_SYSCALL,	  /* struct syscall_event */
 };
 
 /* policy::preset::Preset. */
@@ -395,10 +398,15 @@ struct socket_event {
 	__u8 address[16]; /* in network order; the first four bytes for AF_INET */
 };
 
+struct syscall_event {
+	__u32 syscall; /* policy::syscall::Syscall */
+};
+
 union event_tail {
 	struct path_event path;
 	struct capability_event capability;
 	struct socket_event socket;
+	struct syscall_event syscall;
 };
 
 /* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */

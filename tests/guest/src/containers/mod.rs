@@ -15,6 +15,7 @@ mod network;
 mod node;
 mod presets;
 mod process;
+mod syscalls;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -48,7 +49,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests: [(&str, Test); 25] = [
+    let tests: [(&str, Test); 26] = [
         ("first_programs_are_under_their_containers_rules", first_programs),
         ("five_hundred_containers_at_once_are_under_rules", five_hundred),
         ("only_exact_and_known_ids_count", unknown),
@@ -70,6 +71,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         ("an_overlay_s_rights_are_no_use_of_a_container_s", capabilities::overlay),
         ("the_host_s_rules_do_not_lock_the_next_agent_out", capabilities::next_agent),
         ("a_program_for_capabilities_is_attached_while_needed", capabilities::on_demand),
+        ("system_calls_are_reported_while_rules_name_them", syscalls::on_demand),
         ("programs_from_outside_get_no_terminal", presets::sessions),
         ("sockets_from_before_are_found_and_refused", network::sockets_from_before),
         ("a_new_version_keeps_labels_and_unread_alerts", another_version),
