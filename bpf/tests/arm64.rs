@@ -84,11 +84,13 @@ fn the_hooks_are_there() {
         let functions: BTreeSet<_> = types.type_by_kind::<Func<'_>>().filter_map(|it| it.name()).collect();
         let typedefs: BTreeSet<_> = types.type_by_kind::<Typedef<'_>>().filter_map(|it| it.name()).collect();
         let function = |name: &str| functions.contains(OsStr::new(name));
-        let hook = |section: &str| match section.split_once('/').unwrap() {
+        let hook = |section: &str| match section.split_once('/').unwrap_or((section, "")) {
             ("lsm", name) => function(&format!("bpf_lsm_{name}")),
             ("iter", name) => function(&format!("bpf_iter_{name}")),
             // The object's own function.
             ("freplace", "judge") => true,
+            // The functions are those of the calls that rules name.
+            ("kprobe", "") => true,
             ("tp_btf", name) => typedefs.contains(OsStr::new(&format!("btf_trace_{name}"))),
             _ => panic!("{section}: what hook is that?"),
         };
