@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 pub fn literal_paths(policies: &[&Policy]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
-        paths.extend(rule.common.sources.iter().cloned());
+        paths.extend(rule.common.sources.iter().map(|source| trimmed(source.path()).to_owned()));
         let path = rule.body.as_path().and_then(|rule| rule.target.literal_path());
         paths.extend(path.map(|path| trimmed(&path).to_owned()));
     }

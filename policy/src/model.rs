@@ -115,8 +115,8 @@ pub struct Rule {
 /// A `RuleCommon` holds what rules of all kinds have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleCommon {
-    /// The exact paths of the programs that the rule applies to (`fromSource`); empty for all.
-    pub sources: Vec<String>,
+    /// The programs that the rule applies to (`fromSource`); empty for all.
+    pub sources: Vec<Source>,
     /// The action.
     pub action: Action,
     /// The severity from 1 (least) to 10, or 0 if the policy gives none.
@@ -127,6 +127,40 @@ pub struct RuleCommon {
     pub message: String,
     /// The place of the rule in its file.
     pub location: Location,
+}
+
+/// A `Source` is an entry of `fromSource`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// `path`: the program of this exact path.
+    Program(String),
+    /// `dir`: the programs in a directory, and if recursive those at any depth below it.
+    Directory {
+        /// The directory's path, which ends in `/`.
+        path: String,
+        /// Names everything below the directory, at any depth.
+        recursive: bool,
+    },
+}
+
+impl Source {
+    /// Returns the path of the program or directory.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Program(path) | Self::Directory { path, .. } => path,
+        }
+    }
+
+    /// Returns the same at another path, which has no last `/`.
+    pub(crate) fn moved_to(&self, path: &str) -> Self {
+        match self {
+            Self::Program(_) => Self::Program(path.to_owned()),
+            Self::Directory { recursive, .. } => {
+                Self::Directory { path: format!("{path}/"), recursive: *recursive }
+            }
+        }
+    }
 }
 
 /// A `RuleBody` says what a rule is about. Each kind of rule has a variant.

@@ -8,7 +8,7 @@ use armor_policy::capability::{Capability, CapabilityRule};
 use armor_policy::decision::{Decision, PerClass, Verdict};
 use armor_policy::destination::{DestinationRule, DestinationTable, Direction, Ports, Transport};
 use armor_policy::keyed::KeyedTable;
-use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector};
+use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector, Source};
 use armor_policy::network::{NetworkRule, Protocol, SocketKind};
 use armor_policy::path::glob::Glob;
 use armor_policy::path::{
@@ -76,12 +76,12 @@ fn target(section: Section) -> impl Strategy<Value = Target> {
     }
 }
 
-const PROGRAMS: [&str; 4] = ["/bin/a", "/usr/bin/a", "/b", "/none"];
+const PROGRAMS: [&str; 7] = ["/bin/a", "/usr/bin/a", "/b", "/none", "/bin/d/e", "/usr/bin/b", "/usr/c/d"];
 
 fn rule() -> impl Strategy<Value = Rule> {
     let sources = prop_oneof![
         3 => Just(Vec::new()),
-        2 => prop::sample::subsequence(&PROGRAMS[..3], 1..3).prop_map(|s| s.into_iter().map(str::to_owned).collect()),
+        2 => prop::sample::subsequence(sources(), 1..3),
     ];
     let action = prop::sample::select(vec![Action::Block, Action::Allow, Action::Audit]);
     let body = prop_oneof![
@@ -110,6 +110,19 @@ fn rule() -> impl Strategy<Value = Rule> {
         };
         Rule { common, body }
     })
+}
+
+/// Returns the programs and directories that rules are about.
+fn sources() -> Vec<Source> {
+    let programs = PROGRAMS[..3].iter().map(|path| Source::Program((*path).to_owned()));
+    let directory = |path: &str, recursive: bool| Source::Directory { path: path.to_owned(), recursive };
+    let directories = [
+        directory("/bin/", false),
+        directory("/usr/", true),
+        directory("/usr/bin/", false),
+        directory("/", false),
+    ];
+    programs.chain(directories).collect()
 }
 
 /// Returns few system calls, so that rules meet.

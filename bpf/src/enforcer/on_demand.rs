@@ -142,15 +142,20 @@ impl Enforcer {
     /// Attaches what a generation needs.
     pub(super) fn attach_for(&mut self, generation: &Generation<'_>) -> Result<(), BpfError> {
         let mut attached = Vec::new();
+        let outcome = self.attach_needed(generation, &mut attached);
+        // What is attached stays so, even if the rest fails, and is as protected as all else.
+        if !attached.is_empty() {
+            self.guarded.add_links(attached.into_iter())?;
+            self.seal_pins()?;
+        }
+        outcome
+    }
+
+    fn attach_needed(&mut self, generation: &Generation<'_>, ids: &mut Vec<u32>) -> Result<(), BpfError> {
         for program in self.on_demand.iter_mut().filter(|program| is_needed(program, generation)) {
-            attached.extend(program.attach()?);
+            ids.extend(program.attach()?);
         }
-        attached.extend(self.syscalls.attach_for(generation)?);
-        if attached.is_empty() {
-            return Ok(());
-        }
-        self.guarded.add_links(attached.into_iter())?;
-        self.seal_pins()
+        self.syscalls.attach_for(generation, ids)
     }
 
     /// Detaches what the live generation does not need. What cannot be detached costs time alone, and is tried again

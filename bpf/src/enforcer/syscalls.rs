@@ -49,6 +49,8 @@ const FUNCTIONS: [(&str, &[&str]); 16] = [
     ("ftruncate", &["ftruncate", "ftruncate64"]),
     ("fcntl", &["fcntl", "fcntl64"]),
 ];
+/// What the names of the functions end in that stand for calls which are configured out (`kernel/sys_ni.c`).
+const NOT_IMPLEMENTED: &str = "sys_ni_syscall";
 /// What the names of a call's twins for programs of 32 bits end in.
 const TWINS: [&str; 5] = ["", "16", "32", "_time32", "_time64"];
 
@@ -89,16 +91,20 @@ impl Syscalls {
         self.program.as_fd()
     }
 
-    /// Attaches to the calls that a generation needs, and returns the ids of the new links.
-    pub(super) fn attach_for(&mut self, generation: &Generation<'_>) -> Result<Vec<u32>, BpfError> {
+    /// Attaches to the calls that a generation needs, and appends the ids of the new links to `ids`, also where it fails
+    /// behind them.
+    pub(super) fn attach_for(
+        &mut self,
+        generation: &Generation<'_>,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), BpfError> {
         let needed = needed(generation);
         let known = |function: &String| self.links.contains_key(function) && self.is_kept(function);
         if needed.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let functions = functions(&needed).map_err(|source| failed("/proc/kallsyms", source))?;
         let missing: Vec<_> = functions.into_iter().filter(|(function, _)| !known(function)).collect();
-        let mut ids = Vec::new();
         for (function, call) in missing {
             let error = |source| failed(&function, source);
             let link = match self.links.remove(&function) {
@@ -113,7 +119,7 @@ impl Syscalls {
             }
             self.links.insert(function, link);
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// Detaches from the calls that the live generation does not need. Returns whether there were any; what cannot be
@@ -153,25 +159,29 @@ fn needed(generation: &Generation<'_>) -> BTreeSet<Syscall> {
     Syscall::all().filter(|call| tables.iter().any(|table| table.decides(call.number()))).collect()
 }
 
-/// Returns the functions that carry out some calls on this kernel, each with its call's number. Calls that the
-/// architecture does not have are left out; of several names of one function the first is taken.
+/// Returns the functions that carry out some calls on this kernel, each with its call's number. Calls that the kernel
+/// does not have are left out: all of them may share one function. Of several names of a function the first is taken.
 fn functions(calls: &BTreeSet<Syscall>) -> io::Result<BTreeMap<String, usize>> {
     let wanted: BTreeMap<String, usize> =
         calls.iter().flat_map(|call| names(*call).map(|name| (name, call.number()))).collect();
-    let mut found = BTreeMap::new();
-    let mut addresses = BTreeSet::new();
+    let (mut found, mut missing) = (BTreeMap::new(), BTreeSet::new());
     for line in BufReader::new(File::open("/proc/kallsyms")?).lines() {
         let line = line?;
         let mut words = line.split_whitespace();
-        if let (Some(address), Some(_), Some(name), None) =
+        // A module's symbol has the module's name behind it.
+        let (Some(address), Some(_), Some(name), None) =
             (words.next(), words.next(), words.next(), words.next())
-            && let Some(call) = wanted.get(name)
-            && addresses.insert(address.to_owned())
-        {
-            found.insert(name.to_owned(), *call);
+        else {
+            continue;
+        };
+        if name.ends_with(NOT_IMPLEMENTED) {
+            missing.insert(address.to_owned());
+        } else if let Some(call) = wanted.get(name) {
+            found.entry(address.to_owned()).or_insert_with(|| (name.to_owned(), *call));
         }
     }
-    Ok(found)
+    found.retain(|address, _| !missing.contains(address));
+    Ok(found.into_values().collect())
 }
 
 /// Returns the names that the functions of a call can have.

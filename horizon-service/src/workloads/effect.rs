@@ -11,6 +11,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use armor_policy::model::Source;
 use armor_policy::path::{PathRule, Section, Target};
 use armor_policy::{Policy, escaped, escaped_path};
 
@@ -42,7 +43,10 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
                 rule.common
                     .sources
                     .iter()
-                    .filter_map(|source| script_source(root, source))
+                    .filter_map(|source| match source {
+                        Source::Program(path) => script_source(root, path),
+                        Source::Directory { .. } => None,
+                    })
                     .map(|text| format!("{place}: {text}")),
             );
         }

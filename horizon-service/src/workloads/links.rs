@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use armor_policy::model::MAX_PATH;
+use armor_policy::model::{MAX_PATH, Source};
 use armor_policy::path::{Section, Target, path_rules};
 use armor_policy::{Links, Policy, literal_paths};
 
@@ -65,9 +65,9 @@ impl Watched {
 /// `/bin/wget` would then cover all of `/bin/busybox`. A source, any directory and any path of a `file` rule are
 /// followed.
 pub(super) fn links(roots: &[Root], policies: &[&Policy]) -> Links {
-    let mut followed = BTreeSet::new();
+    let mut followed: BTreeSet<&str> = BTreeSet::new();
     for rule in policies.iter().flat_map(|policy| &policy.rules) {
-        followed.extend(rule.common.sources.iter().map(String::as_str));
+        followed.extend(rule.common.sources.iter().map(Source::path));
     }
     for rule in path_rules(policies) {
         if let (Section::File, Target::Path(path)) = (rule.section, &rule.target) {

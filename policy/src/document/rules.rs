@@ -4,7 +4,7 @@ use super::diagnostics::Sink;
 use super::fields::Fields;
 use super::paths;
 use super::yaml::Node;
-use crate::model::{Action, Location, Rule, RuleBody, RuleCommon};
+use crate::model::{Action, Location, Rule, RuleBody, RuleCommon, Source};
 
 /// The remedy for parts of KubeArmor's language that are refused because nothing implements them.
 pub(crate) const UNSUPPORTED: &str = "this part of KubeArmor's language is not supported yet";
@@ -45,7 +45,7 @@ impl Inherited {
     /// Returns the rule with these values, or `None` if it exceeds the bound of [`Sink::bounded`].
     pub(crate) fn rule(
         self,
-        sources: Vec<String>,
+        sources: Vec<Source>,
         body: RuleBody,
         location: Location,
         sink: &mut Sink,
@@ -76,14 +76,41 @@ pub(crate) fn read_section<'a>(
 }
 
 /// Reads the programs that a rule applies to.
-pub(crate) fn read_sources(fields: &Fields<'_>, sink: &mut Sink) -> Vec<String> {
+pub(crate) fn read_sources(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Source> {
     let mut sources = Vec::new();
     for node in fields.list("fromSource", sink) {
         let Some(source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
         let exact = "a source is the exact path of a program";
         source.only(&["path"], &[("dir", exact), ("recursive", exact), ("pattern", exact)], sink);
         if let Some(path) = source.required_string("path", "the program it is about", sink) {
-            sources.extend(paths::path(&path, sink));
+            sources.extend(paths::path(&path, sink).map(Source::Program));
+        }
+    }
+    sources
+}
+
+/// Reads the programs that a rule applies to where directories of programs may be named too.
+pub(crate) fn read_sources_or_directories(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for node in fields.list("fromSource", sink) {
+        let Some(source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
+        source.only(&["path", "dir", "recursive"], &[], sink);
+        let recursive = source.boolean("recursive", sink);
+        match (source.string("path", sink), source.string("dir", sink)) {
+            (Some(path), None) if source.get("recursive").is_none() => {
+                sources.extend(paths::path(&path, sink).map(Source::Program));
+            }
+            (None, Some(dir)) => {
+                let directory = |path| Source::Directory { path, recursive };
+                sources.extend(paths::directory(&dir, sink).map(directory));
+            }
+            // What is there is no string, which is an error already.
+            (None, None) if source.get("path").or(source.get("dir")).is_some() => {}
+            _ => sink.error(
+                source.at,
+                "an entry of fromSource names no program or directory, or several",
+                "give either `path`, or `dir` with or without `recursive`",
+            ),
         }
     }
     sources

@@ -4,7 +4,7 @@ use super::error::CompileError;
 use super::links::{Links, resolve};
 use super::sets::PolicySet;
 use crate::decision::{Decision, Posture, PostureClass, Postures, RuleInfo, Verdict};
-use crate::model::{Action, Location, Policy, Rule};
+use crate::model::{Action, Location, Policy, Rule, Source};
 use std::collections::BTreeMap;
 
 /// A `Rules` holds the rules of a domain in the order of policy name and place, so that the order of
@@ -23,8 +23,8 @@ pub(crate) struct DomainRule<'a> {
     pub(crate) bundle: usize,
     pub(crate) policy: &'a Policy,
     pub(crate) rule: &'a Rule,
-    /// The paths of `fromSource`, and the paths that they resolve to.
-    pub(crate) sources: Vec<String>,
+    /// The programs of `fromSource`, at their paths and at those that these resolve to.
+    pub(crate) sources: Vec<Source>,
     /// True if the rule makes its section an allow-list for the programs that it applies to.
     pub(crate) restricts: bool,
 }
@@ -49,7 +49,7 @@ impl<'a> Rules<'a> {
         let with_sources = |(bundle, policy, rule): (usize, &'a Policy, &'a Rule)| {
             let mut sources = rule.common.sources.clone();
             for source in &rule.common.sources {
-                sources.extend(resolve(source, links)?.into_iter().map(str::to_owned));
+                sources.extend(resolve(source.path(), links)?.into_iter().map(|path| source.moved_to(path)));
             }
             let restricts = rule.common.action == Action::Allow && !policy.is_exception(rule);
             Ok(DomainRule { bundle, policy, rule, sources, restricts })

@@ -3,7 +3,7 @@
 use super::model::Syscall;
 use crate::document::diagnostics::Sink;
 use crate::document::fields::{Fields, nearest, text};
-use crate::document::rules::{COMMON, Inherited, UNSUPPORTED, read_section, read_sources};
+use crate::document::rules::{COMMON, Inherited, UNSUPPORTED, read_section, read_sources_or_directories};
 use crate::document::yaml::{Node, Value};
 use crate::model::{Action, Rule, RuleBody};
 
@@ -32,7 +32,7 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
     fields.only(&[&COMMON[..], &["syscall", "fromSource"]].concat(), &[("path", UNSUPPORTED)], sink);
     refuse_action(&fields, "an entry of matchSyscalls", sink);
     let own = above.or_own(&fields, sink).audited();
-    let sources = read_sources(&fields, sink);
+    let sources = read_sources_or_directories(&fields, sink);
     if fields.required("syscall", "the calls it is about", sink).is_none() {
         return;
     }

@@ -8,7 +8,7 @@ pub mod path;
 mod pattern;
 
 use armor_policy::decision::{PostureClass, Verdict};
-use armor_policy::model::{Action, Policy, Rule};
+use armor_policy::model::{Action, Policy, Rule, Source};
 use armor_policy::{Links, PolicySet, Posture};
 use std::cmp::Reverse;
 
@@ -61,9 +61,19 @@ impl<'a> SectionRules<'a, '_> {
 
     /// Returns whether a rule is for the program.
     fn applies(&self, rule: &Rule) -> bool {
-        let is_program = |source: &String| {
-            let mut ends = self.links.get(source).into_iter().flatten();
-            source == self.program || ends.any(|end| end == self.program)
+        let is_program = |source: &Source| {
+            let path = source.path();
+            let trimmed = path.strip_suffix('/').unwrap_or(path);
+            let mut places =
+                self.links.get(trimmed).into_iter().flatten().map(String::as_str).chain([trimmed]);
+            places.any(|place| match source {
+                Source::Program(_) => place == self.program,
+                Source::Directory { recursive, .. } => {
+                    let place = place.strip_suffix('/').unwrap_or(place);
+                    let below = self.program.strip_prefix(place).and_then(|rest| rest.strip_prefix('/'));
+                    below.is_some_and(|below| *recursive || !below.contains('/'))
+                }
+            })
         };
         rule.common.sources.is_empty() || rule.common.sources.iter().any(is_program)
     }
