@@ -15,22 +15,22 @@ pub(crate) fn link_create(program: BorrowedFd<'_>, kind: libbpf_sys::bpf_attach_
     descriptor(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, kind, ptr::null()) })
 }
 
-/// Attaches a program to the entry of a kernel function, which gives it `cookie`, and returns its link.
+/// Attaches a program to the entry of the kernel function at `address`, which gives it `cookie`, and returns its link.
 ///
 /// # Errors
-/// Fails if the kernel has no kprobes (`CONFIG_KPROBE_EVENTS`), or no such function.
-pub(crate) fn kprobe(program: BorrowedFd<'_>, function: &str, cookie: u64) -> io::Result<OwnedFd> {
+/// Fails if the kernel has no kprobes (`CONFIG_KPROBE_EVENTS`), or no function there.
+pub(crate) fn kprobe(program: BorrowedFd<'_>, address: u64, cookie: u64) -> io::Result<OwnedFd> {
     const PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
-    let kind = std::fs::read_to_string(PMU)?.trim().parse().map_err(io::Error::other)?;
-    let function = CString::new(function)?;
+    let kind = std::fs::read_to_string(PMU).map_err(|error| io::Error::other(format!("{PMU}: {error}")))?;
+    let kind = kind.trim().parse().map_err(io::Error::other)?;
     let mut event = libbpf_sys::perf_event_attr {
         type_: kind,
         size: size_of::<libbpf_sys::perf_event_attr>() as u32,
         ..Default::default()
     };
-    event.__bindgen_anon_3.kprobe_func = function.as_ptr() as u64;
+    event.__bindgen_anon_4.kprobe_addr = address;
     let (every_process, processor, group) = (-1, 0, -1);
-    // SAFETY: the structure says how large it is, and the name in it outlives the call.
+    // SAFETY: the structure says how large it is, and has no pointer to memory of ours.
     let event = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,

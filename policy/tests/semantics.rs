@@ -577,6 +577,7 @@ spec:
     check(
         &domain,
         "-        /dev/shm/any   process * block memory
+         -        /dev/any       process * block memory
          -        /run/shm/d/any process * block memory
          /bin/app /dev/shm/own   exec    * allow
          -        /bin/any       exec    * allow",

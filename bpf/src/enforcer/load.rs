@@ -97,7 +97,7 @@ impl Enforcer {
             events: handle("events")?,
             counters: handle("counters")?,
             attached: Attached::of(links.iter().map(|(_, link)| link))?
-                .and(on_demand.iter().map(OnDemand::program).chain([syscalls.program()]))?,
+                .and(on_demand.iter().map(OnDemand::program))?,
             on_demand,
             syscalls,
             generation: 0,
@@ -146,8 +146,7 @@ impl Enforcer {
             guarded: Guarded { entries: open("guarded")?, devices: open("guarded_devices")? },
             events: open("events")?,
             counters: open("counters")?,
-            attached: Attached::pinned(&pins.join("links"))?
-                .and(on_demand.iter().map(OnDemand::program).chain([syscalls.program()]))?,
+            attached: Attached::pinned(&pins.join("links"))?.and(on_demand.iter().map(OnDemand::program))?,
             on_demand,
             syscalls,
             iterators: ITERATORS.iter().map(iterator).collect::<Result<_, _>>()?,

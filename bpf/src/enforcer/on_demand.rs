@@ -35,7 +35,9 @@ const PROGRAMS: [(&str, Needed); 17] = [
     ("socket_setsockopt", |domain| has_egress(domain) || has_ingress(domain)),
     ("sctp_bind_connect", has_sockets),
     ("socket_receive", has_sockets),
-    ("preset_exec", |domain| decides(domain, &[Preset::FilelessExec, Preset::Exec])),
+    ("preset_exec", |domain| {
+        decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec, Preset::Exec])
+    }),
     ("preset_map", |domain| decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec])),
     ("preset_protect", |domain| decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec])),
     ("preset_open", |domain| decides(domain, &[Preset::ProtectEnv, Preset::ProtectProc])),
@@ -155,7 +157,8 @@ impl Enforcer {
         for program in self.on_demand.iter_mut().filter(|program| is_needed(program, generation)) {
             ids.extend(program.attach()?);
         }
-        self.syscalls.attach_for(generation, ids)
+        ids.extend(self.syscalls.attach_for(generation));
+        Ok(())
     }
 
     /// Detaches what the live generation does not need. What cannot be detached costs time alone, and is tried again
@@ -164,12 +167,8 @@ impl Enforcer {
         let is_unneeded = |program: &&mut OnDemand| program.link.is_some() && !is_needed(program, live);
         let unneeded = self.on_demand.iter_mut().filter(is_unneeded);
         let mut detached: Vec<Result<(), BpfError>> = unneeded.map(OnDemand::detach).collect();
-        match self.syscalls.detach_beyond(live) {
-            Ok(false) => {}
-            Ok(true) => detached.push(Ok(())),
-            Err(error) => {
-                tracing::warn!("system calls that no rules name are not wholly detached from: {error}")
-            }
+        if self.syscalls.detach_beyond(live) {
+            detached.push(Ok(()));
         }
         if detached.is_empty() {
             return;

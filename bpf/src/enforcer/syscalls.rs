@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use armor_policy::escaped_path;
@@ -24,14 +24,21 @@ pub(super) const PROGRAM: &str = "syscall_enter";
 const LINK: &str = "syscall-";
 
 /// What the names of the functions that carry calls out begin with, for programs of 64 and 32 bits
-/// (`arch/x86/include/asm/syscall_wrapper.h`, `arch/arm64/include/asm/syscall_wrapper.h`).
+/// (`arch/x86/include/asm/syscall_wrapper.h`, `arch/arm64/include/asm/syscall_wrapper.h`, `sys_ia32.c`, `sys32.c`).
 #[cfg(target_arch = "x86_64")]
-const WRAPPERS: [&str; 4] = ["__x64_sys_", "__x64_compat_sys_", "__ia32_sys_", "__ia32_compat_sys_"];
+const WRAPPERS: [&str; 6] = [
+    "__x64_sys_",
+    "__x64_compat_sys_",
+    "__ia32_sys_",
+    "__ia32_compat_sys_",
+    "__ia32_sys_ia32_",
+    "__ia32_compat_sys_ia32_",
+];
 #[cfg(target_arch = "aarch64")]
-const WRAPPERS: [&str; 2] = ["__arm64_sys_", "__arm64_compat_sys_"];
+const WRAPPERS: [&str; 3] = ["__arm64_sys_", "__arm64_compat_sys_", "__arm64_compat_sys_aarch32_"];
 
 /// Calls whose function has another name, or several: that of programs of 64 bits first.
-const FUNCTIONS: [(&str, &[&str]); 16] = [
+const FUNCTIONS: [(&str, &[&str]); 18] = [
     ("stat", &["newstat", "stat", "stat64"]),
     ("lstat", &["newlstat", "lstat", "lstat64"]),
     ("fstat", &["newfstat", "fstat", "fstat64"]),
@@ -40,9 +47,11 @@ const FUNCTIONS: [(&str, &[&str]); 16] = [
     ("sendfile", &["sendfile64", "sendfile"]),
     ("umount2", &["umount", "oldumount"]),
     ("fadvise64", &["fadvise64", "fadvise64_64"]),
-    ("mmap", &["mmap", "mmap_pgoff", "old_mmap"]),
+    ("mmap", &["mmap", "mmap_pgoff", "old_mmap", "mmap2"]),
+    ("lseek", &["lseek", "llseek"]),
+    ("getrlimit", &["getrlimit", "old_getrlimit"]),
+    ("wait4", &["wait4", "waitpid"]),
     ("select", &["select", "old_select"]),
-    ("getdents", &["getdents"]),
     ("statfs", &["statfs", "statfs64"]),
     ("fstatfs", &["fstatfs", "fstatfs64"]),
     ("truncate", &["truncate", "truncate64"]),
@@ -62,6 +71,15 @@ pub(super) struct Syscalls {
     /// The links by the names of the functions that they are attached to. They are kept beside their pins, as those of
     /// other programs on demand.
     links: BTreeMap<String, OwnedFd>,
+    /// The functions of this kernel, once they were needed.
+    functions: Option<Vec<Function>>,
+}
+
+/// A `Function` carries out a call.
+struct Function {
+    name: String,
+    address: u64,
+    call: usize,
 }
 
 /// Returns whether a pin is one of such a link.
@@ -71,7 +89,7 @@ pub(crate) fn is_syscall_link(pin: &OsStr) -> bool {
 
 impl Syscalls {
     pub(super) fn new(program: OwnedFd, pins: Option<&Path>) -> Self {
-        Self { program, pins: pins.map(|pins| pins.join("links")), links: BTreeMap::new() }
+        Self { program, pins: pins.map(|pins| pins.join("links")), links: BTreeMap::new(), functions: None }
     }
 
     /// Opens the pinned program of a version, and its pinned links.
@@ -87,83 +105,92 @@ impl Syscalls {
         Ok(all)
     }
 
-    pub(super) fn program(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
+    /// Attaches to the calls that a generation needs, and returns the ids of the new links. A call that cannot be
+    /// reported is an error in the log: rules that refuse something must not wait for it.
+    pub(super) fn attach_for(&mut self, generation: &Generation<'_>) -> Vec<u32> {
+        let needed = needed(generation);
+        if needed.is_empty() {
+            return Vec::new();
+        }
+        let functions = match self.functions.take().map_or_else(functions, Ok) {
+            Ok(functions) => functions,
+            Err(error) => {
+                tracing::error!("system calls that rules name are not reported: {error}");
+                return Vec::new();
+            }
+        };
+        let mut ids = Vec::new();
+        for function in functions.iter().filter(|function| needed.contains(&function.call)) {
+            match self.attach(function) {
+                Ok(id) => ids.extend(id),
+                Err(error) => tracing::error!("{} is not reported: {error}", function.name),
+            }
+        }
+        self.functions = Some(functions);
+        ids
     }
 
-    /// Attaches to the calls that a generation needs, and appends the ids of the new links to `ids`, also where it fails
-    /// behind them.
-    pub(super) fn attach_for(
-        &mut self,
-        generation: &Generation<'_>,
-        ids: &mut Vec<u32>,
-    ) -> Result<(), BpfError> {
-        let needed = needed(generation);
-        let known = |function: &String| self.links.contains_key(function) && self.is_kept(function);
-        if needed.is_empty() {
-            return Ok(());
-        }
-        let functions = functions(&needed).map_err(|source| failed("/proc/kallsyms", source))?;
-        let missing: Vec<_> = functions.into_iter().filter(|(function, _)| !known(function)).collect();
-        for (function, call) in missing {
-            let error = |source| failed(&function, source);
-            let link = match self.links.remove(&function) {
-                Some(link) => link,
-                None => raw::kprobe(self.program.as_fd(), &function, call as u64).map_err(error)?,
-            };
-            ids.push(raw::link_id(link.as_fd()).map_err(error)?);
-            if let Some(pin) = self.pin(&function)
-                && let Err(error) = raw::pin(link.as_fd(), &pin)
-            {
-                tracing::error!("{}: {error}: it ends with the agent", escaped_path(&pin));
+    /// Attaches to a function, and returns its link's id; `None` if it is attached already.
+    fn attach(&mut self, function: &Function) -> io::Result<Option<u32>> {
+        let pin = self.pins.as_ref().map(|pins| pins.join(format!("{LINK}{}", function.name)));
+        let link = match self.links.remove(&function.name) {
+            Some(link) if pin.as_ref().is_none_or(|pin| pin.exists()) => {
+                self.links.insert(function.name.clone(), link);
+                return Ok(None);
             }
-            self.links.insert(function, link);
+            Some(link) => link,
+            None => raw::kprobe(self.program.as_fd(), function.address, function.call as u64)?,
+        };
+        if let Some(pin) = pin
+            && let Err(error) = raw::pin(link.as_fd(), &pin)
+        {
+            tracing::error!("{}: {error}: it ends with the agent", escaped_path(&pin));
         }
-        Ok(())
+        let link = self.links.entry(function.name.clone()).or_insert(link);
+        raw::link_id(link.as_fd()).map(Some)
     }
 
     /// Detaches from the calls that the live generation does not need. Returns whether there were any; what cannot be
     /// detached costs time alone, and is tried again at the next swap.
-    pub(super) fn detach_beyond(&mut self, live: &Generation<'_>) -> io::Result<bool> {
+    pub(super) fn detach_beyond(&mut self, live: &Generation<'_>) -> bool {
+        if self.links.is_empty() {
+            return false;
+        }
         let needed = needed(live);
-        let functions = if needed.is_empty() { BTreeMap::new() } else { functions(&needed)? };
+        let names: BTreeSet<String> =
+            Syscall::all().filter(|call| needed.contains(&call.number())).flat_map(names).collect();
         let unneeded: Vec<String> =
-            self.links.keys().filter(|function| !functions.contains_key(*function)).cloned().collect();
+            self.links.keys().filter(|function| !names.contains(*function)).cloned().collect();
         for function in &unneeded {
-            if let Some(pin) = self.pin(function).filter(|pin| pin.exists()) {
-                fs::remove_file(pin)?;
+            let pin = self.pins.as_ref().map(|pins| pins.join(format!("{LINK}{function}")));
+            if let Some(pin) = pin.filter(|pin| pin.exists())
+                && let Err(error) = fs::remove_file(&pin)
+            {
+                tracing::warn!(
+                    "{}: {error}: a call that no rules name is not detached from",
+                    escaped_path(&pin)
+                );
+                continue;
             }
             self.links.remove(function);
         }
-        Ok(!unneeded.is_empty())
-    }
-
-    fn pin(&self, function: &str) -> Option<PathBuf> {
-        self.pins.as_ref().map(|pins| pins.join(format!("{LINK}{function}")))
-    }
-
-    fn is_kept(&self, function: &str) -> bool {
-        self.pin(function).is_none_or(|pin| pin.exists())
+        !unneeded.is_empty()
     }
 }
 
-fn failed(function: &str, source: io::Error) -> BpfError {
-    BpfError::Attach { program: format!("{PROGRAM} at {function}"), source: source.into() }
-}
-
-/// Returns the calls that rules of the generation name.
-fn needed(generation: &Generation<'_>) -> BTreeSet<Syscall> {
+/// Returns the numbers of the calls that rules of the generation name.
+fn needed(generation: &Generation<'_>) -> BTreeSet<usize> {
     let mut tables: Vec<_> = generation.domains.iter().map(|domain| &domain.tables.syscalls).collect();
     tables.dedup_by(|a, b| std::ptr::eq(*a, *b));
     tables.retain(|table| !table.rows.is_empty());
-    Syscall::all().filter(|call| tables.iter().any(|table| table.decides(call.number()))).collect()
+    (0..Syscall::COUNT).filter(|call| tables.iter().any(|table| table.decides(*call))).collect()
 }
 
-/// Returns the functions that carry out some calls on this kernel, each with its call's number. Calls that the kernel
-/// does not have are left out: all of them may share one function. Of several names of a function the first is taken.
-fn functions(calls: &BTreeSet<Syscall>) -> io::Result<BTreeMap<String, usize>> {
+/// Returns the functions of this kernel that carry out calls. Calls that it does not have are left out: all of them may
+/// share one function. Of several names of a function the first is taken.
+fn functions() -> io::Result<Vec<Function>> {
     let wanted: BTreeMap<String, usize> =
-        calls.iter().flat_map(|call| names(*call).map(|name| (name, call.number()))).collect();
+        Syscall::all().flat_map(|call| names(call).map(move |name| (name, call.number()))).collect();
     let (mut found, mut missing) = (BTreeMap::new(), BTreeSet::new());
     for line in BufReader::new(File::open("/proc/kallsyms")?).lines() {
         let line = line?;
@@ -174,10 +201,24 @@ fn functions(calls: &BTreeSet<Syscall>) -> io::Result<BTreeMap<String, usize>> {
         else {
             continue;
         };
-        if name.ends_with(NOT_IMPLEMENTED) {
-            missing.insert(address.to_owned());
-        } else if let Some(call) = wanted.get(name) {
-            found.entry(address.to_owned()).or_insert_with(|| (name.to_owned(), *call));
+        let is_missing = name.ends_with(NOT_IMPLEMENTED);
+        let call = wanted.get(name);
+        if !is_missing && call.is_none() {
+            continue;
+        }
+        let address = u64::from_str_radix(address, 16).map_err(io::Error::other)?;
+        if address == 0 {
+            return Err(io::Error::other(
+                "/proc/kallsyms hides its addresses: set kernel.kptr_restrict to 1",
+            ));
+        }
+        match call {
+            Some(&call) if !is_missing => {
+                found.entry(address).or_insert_with(|| Function { name: name.to_owned(), address, call });
+            }
+            _ => {
+                missing.insert(address);
+            }
         }
     }
     found.retain(|address, _| !missing.contains(address));
@@ -210,8 +251,7 @@ mod tests {
 
     #[test]
     fn this_kernel_has_the_functions_of_its_calls() {
-        let all = Syscall::all().collect();
-        let found: BTreeSet<usize> = functions(&all).unwrap().into_values().collect();
+        let found: BTreeSet<usize> = functions().unwrap().iter().map(|function| function.call).collect();
         for name in ["openat", "unlinkat", "execve", "ptrace", "newfstatat", "umount2", "fstat"] {
             assert!(found.contains(&Syscall::from_name(name).unwrap().number()), "{name}");
         }

@@ -68,7 +68,8 @@ pub struct Trial {
     #[arg(long, value_name = "FILE")]
     alerts: Option<PathBuf>,
     /// Keep the BPF programs loaded below this directory of a bpf filesystem and reuse them the next time,
-    /// because loading them takes most of the time. Only one try at a time uses a directory; others wait.
+    /// because loading them takes most of the time. What the policies needed stays attached until the next
+    /// try. Only one try at a time uses a directory; others wait.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// The command and its arguments.

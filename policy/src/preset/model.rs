@@ -3,7 +3,7 @@
 /// A `Preset` is one of KubeArmor's presets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Preset {
-    /// `filelessExec`: starts or maps a program that no file on a disk holds: a memfd, a file that is removed, or one in
+    /// `filelessExec`: starts or maps a program that is in memory alone: a memfd, a file that is removed, or one below
     /// [`MEMORY_DIRECTORIES`].
     FilelessExec,
     /// `anonymousMapExec`: has memory executed that is no file's, or no longer what its file says.
@@ -16,8 +16,9 @@ pub enum Preset {
     Exec,
 }
 
-/// The directories whose files are in memory alone.
-pub const MEMORY_DIRECTORIES: [&str; 2] = ["/dev/shm/", "/run/shm/"];
+/// The directories whose files are in memory alone, whatever the image has. A container's `/dev` is such a filesystem, and
+/// programs can be started there; `/dev/shm` is below it.
+pub const MEMORY_DIRECTORIES: [&str; 2] = ["/dev/", "/run/shm/"];
 
 impl Preset {
     /// The presets in the order of their numbers.

@@ -4,7 +4,7 @@
 /// `scripts/syscall.tbl`). A call's number is its place here, which never changes: events that an earlier agent left may
 /// wait for the next one. New names go to the end.
 #[rustfmt::skip]
-pub(super) const NAMES: [&str; 384] = [
+pub(super) const NAMES: [&str; 385] = [
     "read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek", "mmap", "mprotect",
     "munmap", "brk", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "ioctl", "pread64", "pwrite64",
     "readv", "writev", "access", "pipe", "select", "sched_yield", "mremap", "msync", "mincore", "madvise",
@@ -56,5 +56,5 @@ pub(super) const NAMES: [&str; 384] = [
     "cachestat", "fchmodat2", "map_shadow_stack", "futex_wake", "futex_wait", "futex_requeue", "statmount",
     "listmount", "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "mseal", "setxattrat",
     "getxattrat", "listxattrat", "removexattrat", "open_tree_attr", "file_getattr", "file_setattr",
-    "listns", "uretprobe", "uprobe",
+    "listns", "uretprobe", "uprobe", "rseq_slice_yield",
 ];

@@ -96,6 +96,14 @@ static __always_inline bool record_entry_root(struct task_struct *task, __u32 do
 	return false;
 }
 
+/* Returns whether the first process of the domain's entry root is alive, and is not the task's. */
+static __always_inline bool is_another_s(struct task_struct *task, __u32 domain)
+{
+	struct entry_root *entry_root = bpf_map_lookup_elem(&entrances, &domain);
+
+	return entry_root && is_alive(entry_root) && entry_root->process != FIELD(task_struct, task, tgid);
+}
+
 /*
  * Puts a task into a domain. Returns 0 if there is no memory for its label, or the lock on it is taken. Keeps
  * ENTERING, because another task may call this while the task starts its program.
@@ -131,8 +139,9 @@ static __always_inline int enter_container(struct task_struct *task)
 	if (domain == HOST_DOMAIN)
 		return 0;
 	if (domain != UNIDENTIFIED_DOMAIN) {
-		/* What a runtime runs there before the first process has no terminal, but may record the entry root. */
-		if (record_entry_root(task, domain) && process_number(task) != 1)
+		/* Of the container's own, the first process has the number 1, where the container has numbers of its own. */
+		if (record_entry_root(task, domain) && process_number(task) != 1 &&
+		    (BPF_CORE_READ(task, thread_pid, level) || is_another_s(task, domain)))
 			session = SESSION;
 	} else {
 		if (!has_rules(UNIDENTIFIED_DOMAIN) || may_be_the_agents(task))

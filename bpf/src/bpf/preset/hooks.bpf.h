@@ -62,12 +62,13 @@ static __always_inline bool is_removed(struct file *file)
 		place_of(mount_of(ADDRESS(file, file, f_path.mnt))) != PLACE_ANONYMOUS;
 }
 
-/* Returns whether what a mapping of a file has in it is no file's: a memfd's, System V's, /dev/zero's. */
+/* Returns whether what a file has in it is memory that no file ever held: a memfd's, System V's, /dev/zero's. */
 static __always_inline bool is_memory(struct file *file)
 {
 	struct inode *inode = ADDRESS(file, file, f_inode);
 
-	return !FIELD(inode, inode, __i_nlink) || (FIELD(inode, inode, i_mode) & S_IFMT) != S_IFREG;
+	return (FIELD(inode, inode, i_mode) & S_IFMT) != S_IFREG ||
+		(!FIELD(inode, inode, __i_nlink) && !is_named(place_of(mount_of(ADDRESS(file, file, f_path.mnt)))));
 }
 
 static __always_inline int end_mapping(const struct scope *scope, __u32 decision, __u32 hook, struct file *file)
@@ -103,6 +104,9 @@ int BPF_PROG(preset_exec, struct linux_binprm *bprm)
 		return 0;
 	if (is_removed(file))
 		decision = preset_decision(&scope, table, PRESET_FILELESS_EXEC);
+	/* What a program maps of itself as it starts is not decided on again. */
+	if (is_memory(file))
+		decision = stricter(preset_decision(&scope, table, PRESET_ANONYMOUS_MAP_EXEC), decision);
 	if (label_of(task).entered & SESSION && ADDRESS(signal_struct, ADDRESS(task_struct, task, signal), tty))
 		decision = stricter(preset_decision(&scope, table, PRESET_EXEC), decision);
 	return end_preset(&scope, decision, BPRM_CHECK_SECURITY, EXEC, ADDRESS(file, file, f_path.dentry),
@@ -113,10 +117,11 @@ SEC("lsm/mmap_file")
 int BPF_PROG(preset_map, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)
 {
 	unsigned long type = flags & MAP_TYPE;
+	struct file *mapped = PLAIN(file); /* may be 0, also where the verifier takes it for none */
 
-	if (!(prot & PROT_EXEC) || (file && !(prot & PROT_WRITE) && maps_itself(file)))
+	if (!(prot & PROT_EXEC) || (file && mapped && !(prot & PROT_WRITE) && maps_itself(file)))
 		return 0;
-	return check_executable(PLAIN(file), MMAP_FILE,
+	return check_executable(mapped, MMAP_FILE,
 				type != MAP_SHARED && type != MAP_SHARED_VALIDATE && prot & PROT_WRITE);
 }
 
@@ -144,12 +149,14 @@ static __always_inline __u32 process_of_name(struct dentry *dentry)
 	return 0;
 }
 
-static __always_inline bool is_environment(struct dentry *dentry)
+/* Returns whether a name is of the environment, or of the memory that has it. */
+static __always_inline bool shows_environment(struct dentry *dentry)
 {
 	__u64 name = 0;
 
 	bpf_probe_read_kernel(&name, sizeof(name), ADDRESS(dentry, dentry, d_name.name));
-	return name == EIGHT('e', 'n', 'v', 'i', 'r', 'o', 'n', 0);
+	return name == EIGHT('e', 'n', 'v', 'i', 'r', 'o', 'n', 0) ||
+		(__u32)name == EIGHT('m', 'e', 'm', 0, 0, 0, 0, 0);
 }
 
 /* Decides on what procfs, mounted wherever, has about another process. */
@@ -168,7 +175,7 @@ static __noinline int check_proc(struct dentry *dentry, struct vfsmount *mnt, __
 	if (!process || process == FIELD(task_struct, task, tgid))
 		return 0;
 	decision = preset_decision(&scope, table, PRESET_PROTECT_PROC);
-	if (is_environment(dentry))
+	if (shows_environment(dentry))
 		decision = stricter(preset_decision(&scope, table, PRESET_PROTECT_ENV), decision);
 	return end_preset(&scope, decision, hook, READ, dentry, mnt);
 }
