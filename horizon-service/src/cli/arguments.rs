@@ -8,7 +8,7 @@ use crate::cli::trial;
 
 /// Enforces signed policies on an Open Horizon node.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "hzn-armor-agent", version)]
 pub struct Cli {
     /// Settings file (TOML), /etc/hzn-armor/agent.toml by default if it exists. `HZN_ARMOR_<KEY>` variables
     /// override it.

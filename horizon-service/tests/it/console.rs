@@ -49,6 +49,12 @@ fn an_output_that_takes_nothing_ends_every_command() {
 }
 
 #[test]
+fn the_version_names_the_program() {
+    let said = agent(node().path(), "--version", Stdio::piped());
+    assert!(String::from_utf8(said.stdout).unwrap().starts_with("hzn-armor-agent "));
+}
+
+#[test]
 fn files_that_are_not_regular_are_refused_at_once() {
     let dir = node();
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();

@@ -8,7 +8,7 @@ use crate::{alerts, bundle, keys, policy};
 
 /// Signed security policies for Open Horizon edge nodes, and the alerts they make.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "hzn-armor", version)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -538,6 +538,7 @@ async fn an_output_that_takes_nothing_ends_every_command() {
     operator.good("bundle build --name edge certs.yaml --out payload.json").await;
     operator.good("bundle sign -k op.key payload.json --out bundle").await;
     node_trust(&operator.path("trust"), &operator.path("op.pem"));
+    assert!(operator.run("--version").await.stdout.starts_with("hzn-armor "));
     for (number, command) in [
         "--help",
         "--version",

@@ -97,7 +97,7 @@ static __always_inline bool record_entry_root(struct task_struct *task, __u32 do
 }
 
 /* Returns whether the first process of the domain's entry root is alive, and is not the task's. */
-static __always_inline bool is_another_s(struct task_struct *task, __u32 domain)
+static __always_inline bool has_other_first_process(struct task_struct *task, __u32 domain)
 {
 	struct entry_root *entry_root = bpf_map_lookup_elem(&entrances, &domain);
 
@@ -141,7 +141,7 @@ static __always_inline int enter_container(struct task_struct *task)
 	if (domain != UNIDENTIFIED_DOMAIN) {
 		/* Of the container's own, the first process has the number 1, where the container has numbers of its own. */
 		if (record_entry_root(task, domain) && process_number(task) != 1 &&
-		    (BPF_CORE_READ(task, thread_pid, level) || is_another_s(task, domain)))
+		    (BPF_CORE_READ(task, thread_pid, level) || has_other_first_process(task, domain)))
 			session = SESSION;
 	} else {
 		if (!has_rules(UNIDENTIFIED_DOMAIN) || may_be_the_agents(task))
