@@ -1,7 +1,8 @@
 //! Keeps enforcement running when the agent ends, by pins in a directory on a bpf filesystem.
 //!
 //! ```text
-//! DIRECTORY/<abi>-<object>/links/      the link of each attached program of a hook, named after the program
+//! DIRECTORY/<abi>-<object>/links/      the link of each attached program of a hook, named after the program; `syscall-` and
+//!                                      the function, for each function that the one for system calls is attached to
 //! DIRECTORY/<abi>-<object>/judges/     for each program that calls judge(), the link of its replacement
 //! DIRECTORY/<abi>-<object>/programs/   each program that is not always attached: iterators, and those on demand
 //! DIRECTORY/<abi>-<object>/maps/       every map

@@ -4,6 +4,7 @@
 //! difference.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use armor_policy::capability::Capability;
 use armor_policy::document::{diagnostics::MAX_DIAGNOSTICS, text, yaml};
 use armor_policy::path::Target;
 use armor_policy::{check, parse};
@@ -244,14 +245,21 @@ spec:
     );
 }
 
-/// Returns an entry whose every range of ports would have all of its sources.
-fn products() -> String {
-    let (ports, sources) = ("80,".repeat(1000), "{path: /a},".repeat(1000));
-    format!(
-        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: p}}\nspec:\n  \
-         nodeSelector: {{matchLabels: {{a: b}}}}\n  network:\n    \
-         matchDestinations: [{{ports: [{ports}], fromSource: [{sources}]}}]\n"
-    )
+/// Returns policies with an entry each, whose every thing would have all of its sources.
+fn products() -> [String; 3] {
+    let capabilities: Vec<String> = Capability::all().map(|capability| capability.to_string()).collect();
+    let lists = [
+        format!("network: {{matchDestinations: [{{ports: [{}]", "80,".repeat(1000)),
+        format!("capabilities: {{matchCapabilities: [{{capability: '{}'", capabilities.join(",")),
+        format!("syscalls: {{matchSyscalls: [{{syscall: [{}]", "chown,".repeat(100)),
+    ];
+    lists.map(|list| {
+        format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {{name: p}}\nspec:\n  \
+             nodeSelector: {{matchLabels: {{a: b}}}}\n  {list}, fromSource: [{}]}}]}}\n",
+            "{path: /a},".repeat(1000)
+        )
+    })
 }
 
 #[test]
@@ -261,11 +269,14 @@ fn what_aliases_and_products_make_too_large_is_refused() {
         .collect();
     let long = "x".repeat(yaml::MAX_TEXT / 2);
     let deep: String = (1..40).map(|level| format!("- &a{level} [*a{}]\n", level - 1)).collect();
+    for text in products() {
+        let errors = parse("p.yaml", &text).unwrap_err().to_string();
+        assert!(errors.contains("more than 20000 pairs"), "{errors}");
+    }
     for (text, expected) in [
         (format!("a0: &a0 [x, x, x]\n{nested}"), "YAML nodes"),
         (format!("- &a0 {long}\n{}", "- *a0\n".repeat(100)), "YAML nodes"),
         (format!("- &a0 x\n{deep}"), "nested deeper"),
-        (products(), "divide the entry"),
         ("- &a0 [*a0]\n".to_owned(), "nothing that ends before it"),
         ("- &a0 x\n---\n- *a0\n".to_owned(), "nothing that ends before it"),
     ] {

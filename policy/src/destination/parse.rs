@@ -3,7 +3,7 @@
 use super::model::{DestinationRule, Direction, Ports, Transport};
 use crate::document::diagnostics::Sink;
 use crate::document::fields::Fields;
-use crate::document::rules::{COMMON, Inherited, read_sources};
+use crate::document::rules::{COMMON, Inherited, read_sources, within_pairs};
 use crate::document::yaml::{Node, Value};
 use crate::model::{Rule, RuleBody};
 use ipnet::{IpNet, Ipv4Net};
@@ -12,8 +12,6 @@ use std::net::IpAddr;
 /// The name of the list.
 pub(crate) const LIST: &str = "matchDestinations";
 
-/// Largest number of pairs of a range of ports and a source in an entry, each of which is stored.
-const MAX_PAIRS: usize = 20_000;
 /// Length in bits of the prefix under which IPv6 has the addresses of IPv4.
 const MAPPED_BITS: u8 = 96;
 
@@ -54,10 +52,7 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
         );
     }
     let ranges = ports.as_ref().map_or(1, Vec::len);
-    if ranges * (1 + sources.len()) > MAX_PAIRS {
-        let message = format!("more than {MAX_PAIRS} pairs of a range of ports and a source");
-        sink.error(fields.at, message, "divide the entry, or write wider ranges");
-    }
+    within_pairs(ranges, "a range of ports", &sources, &fields, sink);
     if direction == Direction::Ingress && prefix.is_some() {
         let help = "leave out `cidr`: ingress is decided by the own port, before a peer is known";
         sink.error(fields.at, "a rule for ingress cannot have `cidr`", help);

@@ -3,7 +3,7 @@
 
 use super::diagnostics::Sink;
 use super::fields::{Fields, nearest};
-use super::rules::{COMMON, Inherited, read_sources};
+use super::rules::{COMMON, Inherited, read_sources, within_pairs};
 use super::yaml::Node;
 use crate::model::{Rule, RuleBody};
 use std::collections::HashSet;
@@ -52,7 +52,12 @@ fn read_entry(
     let sources = read_sources(&fields, sink);
     let Some(list) = fields.required_string(of.field, of.about, sink) else { return };
     let mut seen = HashSet::new();
-    for name in list.text.split(',').map(str::trim).filter(|name| seen.insert(name.to_ascii_lowercase())) {
+    let distinct = list.text.split(',').map(str::trim).filter(|name| seen.insert(name.to_ascii_lowercase()));
+    let distinct: Vec<&str> = distinct.collect();
+    if !within_pairs(distinct.len(), of.field, &sources, &fields, sink) {
+        return;
+    }
+    for name in distinct {
         if let Some(body) = body(name) {
             rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
         } else {

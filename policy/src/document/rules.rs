@@ -9,6 +9,9 @@ use crate::model::{Action, Location, Rule, RuleBody, RuleCommon, Source};
 /// The remedy for parts of KubeArmor's language that are refused because nothing implements them.
 pub(crate) const UNSUPPORTED: &str = "this part of KubeArmor's language is not supported yet";
 
+/// Maximum number of pairs of a thing that an entry names and a source, each of which takes memory in the rule that it makes.
+const MAX_PAIRS: usize = 20_000;
+
 /// An `Inherited` holds the values of the section or the spec, which rules inherit.
 #[derive(Clone, Default)]
 pub(crate) struct Inherited {
@@ -73,6 +76,25 @@ pub(crate) fn read_section<'a>(
         sink.error(node.at, format!("`{name}` has no rules"), format!("add {}", lists.join(" or ")));
     }
     Some((fields, inherited))
+}
+
+/// Returns whether an entry, which makes a rule of each thing that it names, names few enough of them and of sources.
+pub(crate) fn within_pairs(
+    things: usize,
+    thing: &str,
+    sources: &[Source],
+    entry: &Fields<'_>,
+    sink: &mut Sink,
+) -> bool {
+    let is_within = things.saturating_mul(1 + sources.len()) <= MAX_PAIRS;
+    if !is_within {
+        sink.error(
+            entry.at,
+            format!("more than {MAX_PAIRS} pairs of {thing} and a source"),
+            "divide the entry",
+        );
+    }
+    is_within
 }
 
 /// Reads the programs that a rule applies to.

@@ -3,7 +3,9 @@
 use super::model::Syscall;
 use crate::document::diagnostics::Sink;
 use crate::document::fields::{Fields, nearest, text};
-use crate::document::rules::{COMMON, Inherited, UNSUPPORTED, read_section, read_sources_or_directories};
+use crate::document::rules::{
+    COMMON, Inherited, UNSUPPORTED, read_section, read_sources_or_directories, within_pairs,
+};
 use crate::document::yaml::{Node, Value};
 use crate::model::{Action, Rule, RuleBody};
 
@@ -36,8 +38,12 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
     if fields.required("syscall", "the calls it is about", sink).is_none() {
         return;
     }
+    let calls = fields.list("syscall", sink);
+    if !within_pairs(calls.len(), "a system call", &sources, &fields, sink) {
+        return;
+    }
     let mut seen = Vec::new();
-    for node in fields.list("syscall", sink) {
+    for node in calls {
         let Some(name) = text(node, "a system call", sink) else { continue };
         match Syscall::from_name(name.text) {
             Some(call) if seen.contains(&call) => {}
