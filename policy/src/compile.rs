@@ -54,12 +54,12 @@ fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileErro
         subjects: subjects.automaton(MAX_SLOTS).ok_or_else(|| rules.too_many_slots())?,
         subject_count: subjects.count(),
         path,
-        capability: capability::compile::compile(rules, &subjects),
-        network: network::compile::compile(rules, &subjects),
+        capability: capability::compile::compile(rules, &subjects)?,
+        network: network::compile::compile(rules, &subjects)?,
         egress: destination::compile::compile(rules, &subjects, Direction::Egress)?,
         ingress: destination::compile::compile(rules, &subjects, Direction::Ingress)?,
-        presets: preset::compile::compile(rules, &subjects),
-        syscalls: syscall::compile::compile(rules, &subjects),
+        presets: preset::compile::compile(rules, &subjects)?,
+        syscalls: syscall::compile::compile(rules, &subjects)?,
         rules: rules.infos(),
     })
 }

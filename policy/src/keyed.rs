@@ -5,6 +5,7 @@
 
 use crate::decision::{Decision, PostureClass, Verdict};
 use crate::model::Rule;
+use crate::precedence::error::{CompileError, MAX_CELLS};
 use crate::precedence::order::Precedence;
 use crate::precedence::postures::unmatched;
 use crate::precedence::rules::Rules;
@@ -22,20 +23,21 @@ pub struct KeyedTable {
 
 impl KeyedTable {
     /// Compiles the rules of one kind, whose allow-lists have the postures of `class`. `of_rule` returns how specific a
-    /// rule is (the least first) and its keys, which are below `keys`; `None` if it is of another kind.
+    /// rule is (the least first) and its keys, which are below `keys`; `None` if it is of another kind. Fails if there would
+    /// be more than [`MAX_CELLS`] decisions.
     pub(crate) fn compile<S: Copy + Ord>(
         rules: &Rules<'_>,
         subjects: &Subjects,
         class: PostureClass,
         keys: usize,
         of_rule: impl Fn(&Rule) -> Option<(S, Vec<usize>)>,
-    ) -> Self {
+    ) -> Result<Self, CompileError> {
         let own: Vec<(u32, S, Vec<usize>)> = (0u32..)
             .zip(&rules.list)
             .filter_map(|(at, rule)| of_rule(rule.rule).map(|(specificity, keys)| (at, specificity, keys)))
             .collect();
         if own.is_empty() {
-            return Self::default();
+            return Ok(Self::default());
         }
         let restricting = own.iter().map(|(at, ..)| *at).filter(|at| rules.list[*at as usize].restricts);
         let unmatched = unmatched(rules, subjects, class, restricting);
@@ -51,17 +53,18 @@ impl KeyedTable {
             })
             .collect();
 
-        Self::of_rows((0..subjects.count()).map(|class| {
+        let table = Self::of_rows((0..subjects.count()).map(|class| {
             let otherwise = unmatched[class as usize];
             let decide = |deciding: &Deciding| {
                 deciding.for_class(class).map_or(otherwise, |rule| rules.decision(rule))
             };
             deciding.iter().map(decide).chain([otherwise]).collect()
-        }))
+        }));
+        table.ok_or_else(|| rules.too_many_classes())
     }
 
-    /// Makes a table from the rows of all subject classes.
-    pub(crate) fn of_rows(rows: impl Iterator<Item = Vec<Decision>>) -> Self {
+    /// Makes a table from the rows of all subject classes; `None` if it has more than [`MAX_CELLS`] decisions.
+    pub(crate) fn of_rows(rows: impl Iterator<Item = Vec<Decision>>) -> Option<Self> {
         let mut table = Self::default();
         let mut known: HashMap<Vec<Decision>, u32> = HashMap::new();
         for row in rows {
@@ -71,8 +74,11 @@ impl KeyedTable {
                 next
             });
             table.row_of.push(index);
+            if table.rows.len() * table.rows[0].len() > MAX_CELLS {
+                return None;
+            }
         }
-        table
+        Some(table)
     }
 
     /// Returns the decision on a number for a subject class. Without rules everything is permitted silently.

@@ -169,6 +169,16 @@ fn paths_that_fill_the_tables_are_refused() {
 }
 
 #[test]
+fn programs_times_system_calls_are_refused() {
+    let mut rules = "  syscalls:\n    action: Audit\n    matchSyscalls:\n".to_owned();
+    for rule in 0..15_000 {
+        let _ = writeln!(rules, "    - {{syscall: [chown], fromSource: [{{path: /bin/{rule}}}]}}");
+    }
+    let error = assert_refused("calls", &[&parsed("calls", &rules)]);
+    assert!(matches!(error, CompileError::Classes { .. }), "{error}");
+}
+
+#[test]
 fn programs_times_paths_are_refused() {
     let mut rules = "  file:\n    matchPaths:\n".to_owned();
     for rule in 0..4_000 {

@@ -55,7 +55,7 @@ pub(crate) fn compile(
     }
     builder.table.ipv4 = builder.trie(&everywhere, &ipv4)?;
     builder.table.ipv6 = builder.trie(&everywhere, &ipv6)?;
-    Ok(builder.finish())
+    builder.finish()
 }
 
 fn add<'a>(prefixes: &mut BTreeMap<Prefix, Vec<Own<'a>>>, bits: u128, length: u8, rule: Own<'a>) {
@@ -160,15 +160,15 @@ impl Builder<'_, '_> {
         }))
     }
 
-    fn finish(mut self) -> DestinationTable {
+    fn finish(mut self) -> Result<DestinationTable, CompileError> {
         let rows = (0..self.unmatched.len()).map(|class| {
             let mut row: Vec<Decision> = self.cells.iter().map(|cell| cell[class]).collect();
             let strictest = |strictest, decision: &Decision| stricter(self.rules, strictest, *decision);
             row.push(row.iter().fold(Decision::ALLOW, strictest));
             row
         });
-        self.table.cells = KeyedTable::of_rows(rows);
-        self.table
+        self.table.cells = KeyedTable::of_rows(rows).ok_or_else(|| self.rules.too_many_classes())?;
+        Ok(self.table)
     }
 }
 

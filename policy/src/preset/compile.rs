@@ -3,11 +3,12 @@
 use super::model::Preset;
 use crate::decision::{Decision, PostureClass};
 use crate::keyed::KeyedTable;
+use crate::precedence::error::CompileError;
 use crate::precedence::postures::stricter;
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::Subjects;
 
-pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> KeyedTable {
+pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> Result<KeyedTable, CompileError> {
     // No preset is an allow-list, so no posture counts.
     KeyedTable::compile(rules, subjects, PostureClass::File, Preset::ALL.len(), |rule| {
         Some(((), vec![rule.body.as_preset()? as usize]))
