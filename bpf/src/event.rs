@@ -15,8 +15,8 @@ use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use crate::container::ContainerId;
 use crate::contract::{
-    self, capability_event, event, event_header, event_kind, path_event, reserved_rule, socket_event,
-    syscall_event,
+    self, capability_event, dns_event, event, event_header, event_kind, path_event, reserved_rule,
+    socket_event, syscall_event,
 };
 use crate::error::BpfError;
 use crate::socket_names;
@@ -121,6 +121,8 @@ hooks! {
     InodeReadlink = INODE_READLINK, "lsm=INODE_READLINK";
     /// A system call begins.
     SyscallEnter = SYSCALL_ENTER, "syscall";
+    /// A packet leaves a socket.
+    CgroupEgress = CGROUP_EGRESS, "cgroup_skb=EGRESS";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -193,6 +195,8 @@ pub enum Access {
     Capability(String),
     /// The use of a socket.
     Socket(SocketAccess),
+    /// A question to a resolver: the name that it is for, or `None` if the name cannot be read.
+    Dns(Option<String>),
     /// A system call: its name, or its number in the table if it has none.
     Syscall(String),
 }
@@ -232,6 +236,7 @@ impl Access {
             Self::Path(access) => &access.path,
             Self::Capability(name) | Self::Syscall(name) => name,
             Self::Socket(access) => &access.socket,
+            Self::Dns(name) => name.as_deref().unwrap_or("a name that cannot be read"),
         }
     }
 
@@ -240,7 +245,7 @@ impl Access {
     pub fn descriptor(&self) -> Option<u32> {
         match self {
             Self::Path(access) => access.descriptor,
-            Self::Capability(_) | Self::Syscall(_) => None,
+            Self::Capability(_) | Self::Syscall(_) | Self::Dns(_) => None,
             Self::Socket(access) => access.descriptor,
         }
     }
@@ -295,6 +300,12 @@ impl Event {
                 let number = contract::read::<syscall_event>(tail)?.syscall;
                 let named = Syscall::all().find(|call| call.number() as u32 == number);
                 Access::Syscall(named.map_or_else(|| number.to_string(), |named| named.to_string()))
+            }
+            event_kind::EVENT_DNS => {
+                let question: dns_event = contract::read(tail)?;
+                let name = escaped(string(u16::try_from(question.name_length).ok()?)?);
+                let name = if name.is_empty() { ".".to_owned() } else { name };
+                Access::Dns((question.is_named != 0).then_some(name))
             }
             event_kind::EVENT_SOCKET => {
                 let socket: socket_event = contract::read(tail)?;

@@ -4,6 +4,7 @@ use armor_policy::Domain;
 use armor_policy::automaton::{Automaton, Jump};
 use armor_policy::decision::Verdict;
 use armor_policy::destination::{DestinationTable, ENTRIES, Entry};
+use armor_policy::dns::NameTable;
 use armor_policy::keyed::KeyedTable;
 use armor_policy::path::Vector;
 
@@ -164,16 +165,17 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
 /// Appends the tables of the kinds of rules other than paths, then their `struct image_kinds`, and returns its offset; 0
 /// if there are none.
 fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, .. } = image_kinds {
+    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, dns, .. } = image_kinds {
         capabilities: append_table(words, &domain.capability),
         network: append_table(words, &domain.network),
         egress: append_destinations(words, &domain.egress),
         ingress: append_destinations(words, &domain.ingress),
         presets: append_table(words, &domain.presets),
         syscalls: append_table(words, &domain.syscalls),
+        dns: append_names(words, &domain.dns),
         ..Default::default()
     };
-    let kinds = [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), 0];
+    let kinds = [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), pair(dns, 0)];
     if kinds == [0; 4] { 0 } else { append_groups(words, [kinds].into_iter()) }
 }
 
@@ -201,6 +203,16 @@ fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> u32 {
     append(words, nodes);
     let (ipv4, ipv6, cells) = (entry(&table.ipv4), entry(&table.ipv6), append_table(words, &table.cells));
     append_groups(words, [[pair(ipv4, ipv6), pair(cells, 0)]].into_iter())
+}
+
+/// Appends a table of names and returns the offset of its `struct image_names`; 0 if it decides nothing.
+fn append_names(words: &mut Vec<u64>, table: &NameTable) -> u32 {
+    if table.cells.rows.is_empty() {
+        return 0;
+    }
+    let image_automaton { slots, jumps, start } = append_automaton(words, &table.names);
+    let cells = append_table(words, &table.cells);
+    append_groups(words, [[pair(slots, jumps), pair(start, cells)]].into_iter())
 }
 
 /// Appends a keyed table and returns its offset; 0 if it has no rows.

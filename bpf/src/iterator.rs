@@ -35,7 +35,7 @@ pub(crate) struct Iterator {
 
 impl Iterator {
     pub(crate) fn of(program: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self { link: raw::link_create(program, libbpf_sys::BPF_TRACE_ITER)? })
+        Ok(Self { link: raw::link_create(program, None, libbpf_sys::BPF_TRACE_ITER)? })
     }
 
     /// Returns the link's id.

@@ -25,6 +25,7 @@ mod preemption;
 mod probe;
 mod program;
 mod raw;
+mod root_cgroup;
 mod skipped;
 mod socket_names;
 mod symbols;

@@ -9,10 +9,15 @@ use std::ptr;
 
 use libbpf_rs::libbpf_sys;
 
-/// Attaches a program that needs no options and returns its link.
-pub(crate) fn link_create(program: BorrowedFd<'_>, kind: libbpf_sys::bpf_attach_type) -> io::Result<OwnedFd> {
+/// Attaches a program that needs no options and returns its link. `target` is what it is attached to, if its kind needs that.
+pub(crate) fn link_create(
+    program: BorrowedFd<'_>,
+    target: Option<BorrowedFd<'_>>,
+    kind: libbpf_sys::bpf_attach_type,
+) -> io::Result<OwnedFd> {
+    let target = target.map_or(0, |target| target.as_raw_fd());
     // SAFETY: without options the call reads no memory of ours.
-    descriptor(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), 0, kind, ptr::null()) })
+    descriptor(unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), target, kind, ptr::null()) })
 }
 
 /// Attaches a program to the entry of the kernel function at `address`, which gives it `cookie`, and returns its link.

@@ -91,6 +91,8 @@ fn the_hooks_are_there() {
             ("freplace", "judge") => true,
             // The functions are those of the calls that rules name.
             ("kprobe", "") => true,
+            // It is attached to a control group.
+            ("cgroup_skb", "egress") => true,
             ("tp_btf", name) => typedefs.contains(OsStr::new(&format!("btf_trace_{name}"))),
             _ => panic!("{section}: what hook is that?"),
         };

@@ -3,6 +3,7 @@
 
 use crate::capability;
 use crate::destination::{self, Direction};
+use crate::dns;
 use crate::domain::Domain;
 use crate::model::Policy;
 use crate::network;
@@ -58,6 +59,7 @@ fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileErro
         network: network::compile::compile(rules, &subjects)?,
         egress: destination::compile::compile(rules, &subjects, Direction::Egress)?,
         ingress: destination::compile::compile(rules, &subjects, Direction::Ingress)?,
+        dns: dns::compile::compile(rules, &subjects)?,
         presets: preset::compile::compile(rules, &subjects)?,
         syscalls: syscall::compile::compile(rules, &subjects)?,
         rules: rules.infos(),

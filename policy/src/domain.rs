@@ -6,6 +6,7 @@
 use crate::automaton::Automaton;
 use crate::decision::{Decision, RuleInfo};
 use crate::destination::DestinationTable;
+use crate::dns::NameTable;
 use crate::keyed::KeyedTable;
 use crate::path::PathTables;
 
@@ -29,6 +30,8 @@ pub struct Domain {
     pub egress: DestinationTable,
     /// The table that decides on which ports sockets take connections and datagrams.
     pub ingress: DestinationTable,
+    /// The table that decides for which names a resolver is asked.
+    pub dns: NameTable,
     /// The table of [presets](crate::preset::Preset), by their numbers.
     pub presets: KeyedTable,
     /// The table of [system calls](crate::syscall::Syscall), by their numbers.
@@ -44,16 +47,17 @@ impl Domain {
     /// Returns the decisions of all tables.
     pub fn decisions(&self) -> impl Iterator<Item = Decision> {
         let of_paths = self.path.vectors.iter().flat_map(|vector| vector.0);
-        let Self { capability, network, egress, ingress, presets, syscalls, .. } = self;
-        let keyed = [capability, network, &egress.cells, &ingress.cells, presets, syscalls];
+        let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
+        let keyed = [capability, network, &egress.cells, &ingress.cells, &dns.cells, presets, syscalls];
         of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions))
     }
 
     /// Returns the decisions of all tables, to be changed.
     pub fn decisions_mut(&mut self) -> impl Iterator<Item = &mut Decision> {
         let of_paths = self.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
-        let Self { capability, network, egress, ingress, presets, syscalls, .. } = self;
-        let keyed = [capability, network, &mut egress.cells, &mut ingress.cells, presets, syscalls];
+        let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
+        let keyed =
+            [capability, network, &mut egress.cells, &mut ingress.cells, &mut dns.cells, presets, syscalls];
         of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions_mut))
     }
 }

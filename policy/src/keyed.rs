@@ -7,7 +7,7 @@ use crate::decision::{Decision, PostureClass, Verdict};
 use crate::model::Rule;
 use crate::precedence::error::{CompileError, MAX_CELLS};
 use crate::precedence::order::Precedence;
-use crate::precedence::postures::unmatched;
+use crate::precedence::postures::{stricter, unmatched};
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::{Deciding, Subjects};
 use std::collections::HashMap;
@@ -79,6 +79,15 @@ impl KeyedTable {
             }
         }
         Some(table)
+    }
+
+    /// Makes the decision on other numbers than the keys the strictest of all.
+    pub(crate) fn with_strictest_for_others(mut self, rules: &Rules<'_>) -> Self {
+        for row in &mut self.rows {
+            let strictest = row.iter().fold(Decision::ALLOW, |of, decision| stricter(rules, of, *decision));
+            row.last_mut().into_iter().for_each(|others| *others = strictest);
+        }
+        self
     }
 
     /// Returns the decision on a number for a subject class. Without rules everything is permitted silently.

@@ -10,6 +10,7 @@
 use crate::capability::CapabilityRule;
 use crate::decision::{PerClass, Posture};
 use crate::destination::DestinationRule;
+use crate::dns::DnsName;
 use crate::network::NetworkRule;
 use crate::path::PathRule;
 use crate::preset::Preset;
@@ -174,6 +175,8 @@ pub enum RuleBody {
     Network(NetworkRule),
     /// A rule for destinations.
     Destination(DestinationRule),
+    /// A rule for a name of DNS and those below it.
+    Dns(DnsName),
     /// A preset.
     Preset(Preset),
     /// A rule for a system call.
@@ -210,6 +213,11 @@ impl RuleBody {
         if let Self::Destination(rule) = self { Some(rule) } else { None }
     }
 
+    /// Returns the name of DNS, or `None` if it is of another kind.
+    pub fn as_dns(&self) -> Option<&DnsName> {
+        if let Self::Dns(name) = self { Some(name) } else { None }
+    }
+
     /// Returns the preset, or `None` if it is of another kind.
     pub fn as_preset(&self) -> Option<Preset> {
         if let Self::Preset(preset) = self { Some(*preset) } else { None }
@@ -227,6 +235,7 @@ impl RuleBody {
             (Self::Capability(rule), Self::Capability(other)) => rule == other,
             (Self::Network(rule), Self::Network(other)) => rule.covers(other),
             (Self::Destination(rule), Self::Destination(other)) => rule.covers(other),
+            (Self::Dns(name), Self::Dns(other)) => name.covers(other),
             (Self::Preset(preset), Self::Preset(other)) => preset == other,
             (Self::Syscall(call), Self::Syscall(other)) => call == other,
             (
@@ -234,6 +243,7 @@ impl RuleBody {
                 | Self::Capability(_)
                 | Self::Network(_)
                 | Self::Destination(_)
+                | Self::Dns(_)
                 | Self::Preset(_)
                 | Self::Syscall(_),
                 _,

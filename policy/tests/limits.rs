@@ -221,6 +221,34 @@ fn destinations_that_multiply_are_refused() {
 }
 
 #[test]
+fn twenty_thousand_names_stay_small() {
+    let policies: Vec<Policy> = (0..4)
+        .map(|policy| {
+            let mut rules = "  network:\n    matchDNSQueries:\n".to_owned();
+            for rule in policy * 5_000..(policy + 1) * 5_000u32 {
+                let host = rule.wrapping_mul(2_654_435_769);
+                let _ = writeln!(rules, "    - {{domain: h{host:08x}.site-{}.example.com}}", rule % 500);
+            }
+            parsed(&format!("p{policy}"), &rules)
+        })
+        .collect();
+    let _alone = ALONE.lock();
+    let (domain, peak, _) = measured(&policies.iter().collect::<Vec<_>>());
+    let slots = domain.unwrap().dns.names.slots.len();
+    assert!(slots * 8 < 10 << 20, "{slots} slots");
+    assert!(peak < 200 << 20, "{peak} bytes");
+}
+
+#[test]
+fn names_times_programs_are_refused() {
+    let mut rules = "  network:\n    matchDNSQueries:\n".to_owned();
+    for rule in 0..4_000 {
+        let _ = writeln!(rules, "    - {{domain: n{rule}.example, fromSource: [{{path: /bin/{rule}}}]}}");
+    }
+    assert_refused("square", &[&parsed("square", &rules)]);
+}
+
+#[test]
 fn no_rules_permit_everything() {
     let domain = compile(&[], &Links::new()).unwrap();
     let class = domain.path.objects.class(domain.path.objects.walk(b"/bin/sh"));

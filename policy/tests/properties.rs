@@ -7,6 +7,7 @@ use armor_policy::automaton::{Automaton, Slot};
 use armor_policy::capability::{Capability, CapabilityRule};
 use armor_policy::decision::{Decision, PerClass, Verdict};
 use armor_policy::destination::{DestinationRule, DestinationTable, Direction, Ports, Transport};
+use armor_policy::dns::DnsName;
 use armor_policy::keyed::KeyedTable;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector, Source};
 use armor_policy::network::{NetworkRule, Protocol, SocketKind};
@@ -89,6 +90,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => capability().prop_map(|capability| RuleBody::Capability(CapabilityRule { capability })),
         2 => protocol().prop_map(|protocol| RuleBody::Network(NetworkRule { protocol })),
         3 => destination().prop_map(RuleBody::Destination),
+        3 => prop::sample::select(DNS_NAMES.to_vec()).prop_map(|name| RuleBody::Dns(dns_name(name))),
         1 => prop::sample::select(Preset::ALL.to_vec()).prop_map(RuleBody::Preset),
         1 => prop::sample::select(calls()).prop_map(RuleBody::Syscall),
     ];
@@ -192,6 +194,23 @@ fn destination() -> impl Strategy<Value = DestinationRule> {
             transport,
         },
     )
+}
+
+/// Names one below the other, and beside each other with the same beginning or end.
+const DNS_NAMES: [&str; 9] = [
+    "com",
+    "a.com",
+    "b.a.com",
+    "c.b.a.com",
+    "ba.com",
+    "a.community",
+    "x.com",
+    "long-label-that-is-jumped-over.a.com",
+    "e.long-label-that-is-jumped-over.a.com",
+];
+
+fn dns_name(name: &str) -> DnsName {
+    DnsName::new(name).unwrap()
 }
 
 /// Generates few capabilities, so that rules meet.
@@ -328,6 +347,16 @@ fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, progr
     for (direction, table) in [(Direction::Egress, &domain.egress), (Direction::Ingress, &domain.ingress)] {
         compare_destinations(sets, links, domain, program, subject, (direction, table));
     }
+    let mut strictest = Verdict::Allow;
+    let others =
+        ["org", "y.com", "cb.a.com", "d.c.b.a.com", "z.a.community", "long-label.a.com", "f.e.x.com"];
+    for name in DNS_NAMES.into_iter().chain(others) {
+        let decision = domain.dns.decision(subject, &dns_name(name));
+        let expected = number::of_name(sets, links, program, &dns_name(name));
+        assert_decision(domain, decision, expected, &format!("{program} {name}"));
+        strictest = strictest.max(decision.verdict());
+    }
+    assert_eq!(domain.dns.decision_on_any_name(subject).verdict(), strictest);
     let unnamed = domain.capability.decision(subject, Capability::COUNT);
     assert!(
         Capability::all().map(|of| domain.capability.decision(subject, of.number())).any(|of| of == unnamed)

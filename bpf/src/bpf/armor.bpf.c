@@ -10,6 +10,7 @@
  *   rules of that kind.
  */
 #include "capability/hook.bpf.h"
+#include "dns/egress.bpf.h"
 #include "exec_hooks.bpf.h"
 #include "guard/agent.bpf.h"
 #include "guard/look.bpf.h"
@@ -51,6 +52,7 @@ struct contract {
 	struct image_domain image_domain;
 	struct image_kinds image_kinds;
 	struct image_destinations image_destinations;
+	struct image_names image_names;
 	struct label label;
 	struct container_id container_id;
 	struct labelled labelled;

@@ -19,22 +19,26 @@ use crate::error::{BpfError, pin_error};
 use crate::image::Generation;
 use crate::pins::{self, VERSION};
 use crate::raw;
+use crate::root_cgroup;
 
 /// A `Needed` says whether a domain's rules need a program.
 type Needed = fn(&Domain) -> bool;
 
+/// The program that sees the packets of all sockets. It has no hook, but is attached to the root control group.
+const EGRESS: &str = "dns_egress";
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 17] = [
+const PROGRAMS: [(&str, Needed); 18] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
     ("socket_create", has_sockets),
-    ("socket_connect", |domain| has_protocols(domain) || has_egress(domain)),
-    ("socket_bind", |domain| has_protocols(domain) || has_ingress(domain)),
+    ("socket_connect", |domain| has_protocols(domain) || has_egress(domain) || has_names(domain)),
+    ("socket_bind", |domain| has_protocols(domain) || has_ingress(domain) || has_names(domain)),
     ("socket_listen", |domain| has_protocols(domain) || has_ingress(domain)),
     ("socket_accept", |domain| has_protocols(domain) || has_ingress(domain)),
-    ("socket_sendmsg", |domain| has_protocols(domain) || has_egress(domain)),
+    ("socket_sendmsg", |domain| has_protocols(domain) || has_egress(domain) || has_names(domain)),
     ("socket_setsockopt", |domain| has_egress(domain) || has_ingress(domain)),
     ("sctp_bind_connect", has_sockets),
     ("socket_receive", has_sockets),
+    (EGRESS, has_names),
     ("preset_exec", |domain| {
         decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec, Preset::Exec])
     }),
@@ -60,6 +64,10 @@ fn has_egress(domain: &Domain) -> bool {
 
 fn has_ingress(domain: &Domain) -> bool {
     !domain.ingress.lists.is_empty()
+}
+
+fn has_names(domain: &Domain) -> bool {
+    !domain.dns.cells.rows.is_empty()
 }
 
 fn has_sockets(domain: &Domain) -> bool {
@@ -110,6 +118,15 @@ impl OnDemand {
         self.program.as_fd()
     }
 
+    fn new_link(&self) -> io::Result<OwnedFd> {
+        let program = self.program.as_fd();
+        if self.name != EGRESS {
+            return raw::link_create(program, None, libbpf_sys::BPF_LSM_MAC);
+        }
+        let root = root_cgroup::open()?;
+        raw::link_create(program, Some(root.as_fd()), libbpf_sys::BPF_CGROUP_INET_EGRESS)
+    }
+
     /// Attaches the program, and returns its link's id; `None` if it is attached already.
     fn attach(&mut self) -> Result<Option<u32>, BpfError> {
         if self.link.is_some() && self.pin.as_ref().is_none_or(|pin| pin.exists()) {
@@ -119,7 +136,7 @@ impl OnDemand {
             |source: io::Error| BpfError::Attach { program: self.name.to_owned(), source: source.into() };
         let link = match self.link.take() {
             Some(link) => link,
-            None => raw::link_create(self.program.as_fd(), libbpf_sys::BPF_LSM_MAC).map_err(failed)?,
+            None => self.new_link().map_err(failed)?,
         };
         let id = raw::link_id(link.as_fd()).map_err(failed);
         let link = self.link.insert(link);

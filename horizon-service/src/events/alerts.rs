@@ -244,6 +244,16 @@ fn shown(hook: Hook, access: Access) -> Shown {
                 refused: "Permission denied",
             };
         }
+        Access::Dns(_) => {
+            let resource = access.object().to_owned();
+            return Shown {
+                operation: "Network",
+                data: format!("{data} domain={resource}"),
+                resource,
+                started: None,
+                refused: "Operation not permitted",
+            };
+        }
         Access::Socket(SocketAccess { socket, address, descriptor }) => {
             if let Some(address) = address {
                 let relation = if matches!(hook, Hook::SocketBind | Hook::SocketListen | Hook::SocketAccept) {

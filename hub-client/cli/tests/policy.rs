@@ -31,6 +31,16 @@ metadata: {name: node}
 spec:
   nodeSelector: {matchLabels: {kubernetes.io/os: linux}}
   process: {matchPaths: [{path: /usr/bin/curl, action: Audit}]}
+---
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: names}
+spec:
+  selector: {matchLabels: {app: web}}
+  network:
+    matchDNSQueries:
+    - {domain: example.com}
+    - {domain: free.example.com, action: Audit}
 ";
 
 fn explain(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -54,6 +64,19 @@ fn each_answer_names_the_rule_and_what_would_decide_without_it() {
 hosts: exec /usr/bin/curl
   Audit by p.yaml:27 (policy node)
   otherwise Allow: no rule is about it
+",
+        ),
+        (
+            &["--dns", "www.Free.example.com.", "--dns", "example.org"],
+            "containers: dns www.free.example.com
+  Audit by p.yaml:36 (policy names)
+  otherwise Block by p.yaml:35 (policy names)
+containers: dns example.org
+  Allow: no rule is about it
+hosts: dns www.free.example.com
+  Allow: no rule is about it
+hosts: dns example.org
+  Allow: no rule is about it
 ",
         ),
         (

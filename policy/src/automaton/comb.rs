@@ -1,5 +1,6 @@
 //! Packs the states of a DFA into the comb of an [`Automaton`].
 
+use super::states::States;
 use super::{Automaton, Jump, Slot};
 
 /// A `State` is a state to pack. Other states refer to it by its index.
@@ -14,6 +15,17 @@ pub(crate) struct State<'a> {
 
 /// Number of words that a search examines before it puts the state behind all others; bounds the work.
 const MAX_PROBES: usize = 64;
+
+/// Packs states whose labels are classes, or returns `None` if they take more than `limit` slots.
+pub(crate) fn pack_classes(states: &States, limit: usize) -> Option<Automaton> {
+    let of = states.iter().map(|state| State {
+        class: state.label as u16,
+        below: 0,
+        default: state.default,
+        transitions: state.transitions,
+    });
+    pack(&of.collect::<Vec<_>>(), states.start(), limit)
+}
 
 /// Packs `states`, the first of which is dead, or returns `None` if they take more than `limit` slots. A jump
 /// counts as two.

@@ -165,17 +165,7 @@ impl Subjects {
             let otherwise = self.elsewhere(&mut states, &mut elsewhere, inherited);
             state_of[node as usize] = states.add(*class, otherwise, &row, |_| 0);
         }
-        let states = states.reachable(state_of[ROOT as usize]);
-        let packed: Vec<comb::State<'_>> = states
-            .iter()
-            .map(|state| comb::State {
-                class: state.label as u16,
-                below: 0,
-                default: state.default,
-                transitions: state.transitions,
-            })
-            .collect();
-        comb::pack(&packed, states.start(), limit)
+        comb::pack_classes(&states.reachable(state_of[ROOT as usize]), limit)
     }
 
     /// Returns the state of names that no source has, below directories that hand these rules down.

@@ -1,9 +1,10 @@
-//! Evaluates rules whose objects are numbers, capabilities and kinds of sockets, and rules for destinations.
+//! Evaluates rules whose objects are numbers, capabilities and kinds of sockets, and rules for destinations and names of DNS.
 
 use super::{By, SectionRules};
 use armor_policy::capability::Capability;
 use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::destination::{Direction, Transport};
+use armor_policy::dns::DnsName;
 use armor_policy::model::{Action, Rule};
 use armor_policy::network::{Protocol, SocketKind};
 use armor_policy::preset::Preset;
@@ -94,6 +95,21 @@ pub fn of_destination<'a>(
             (has_address && has_port && has_transport).then_some((-prefix, width, rule.transport.is_none()))
         },
     )
+}
+
+/// Returns what happens to a question of a program for a name, and why.
+pub fn of_name<'a>(
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
+    program: &str,
+    name: &DnsName,
+) -> (Verdict, By<'a>) {
+    let in_section = |rule: &Rule| rule.body.as_dns().is_some();
+    evaluate(sets, links, (program, PostureClass::Network), in_section, |rule| {
+        let of = rule.body.as_dns()?.as_str();
+        let matches = name.as_str() == of || name.as_str().ends_with(&format!(".{of}"));
+        matches.then_some(-(of.len() as i32))
+    })
 }
 
 /// Returns what happens to an access. `matching` says how specific a rule is that matches, the least first.

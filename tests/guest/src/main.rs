@@ -27,6 +27,7 @@ mod memory;
 mod other;
 mod preempted;
 mod race;
+mod resolver;
 mod run;
 mod sockets;
 mod unopened;

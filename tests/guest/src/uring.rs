@@ -91,6 +91,19 @@ pub fn connect(fd: i32, address: *const c_void, length: u32) -> Result<()> {
     .map(drop)
 }
 
+/// Sends over a connected socket with `IORING_OP_SEND`.
+pub fn send(fd: i32, data: &[u8]) -> Result<i32> {
+    submit(|_| {
+        Ok(io_uring_sqe {
+            opcode: IoringOp::Send,
+            fd,
+            addr_or_splice_off_in: addr(data.as_ptr().cast()),
+            len: len_union { len: data.len() as u32 },
+            ..Default::default()
+        })
+    })
+}
+
 fn addr(text: *const c_char) -> addr_or_splice_off_in_union {
     addr_or_splice_off_in_union { addr: io_uring_ptr::new(text.cast_mut().cast()) }
 }

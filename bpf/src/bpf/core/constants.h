@@ -127,9 +127,10 @@
 #define SCTP_DSTADDRV4 7
 #define SCTP_DSTADDRV6 8
 #define MAX_CONTROL \
-	(1u << 17)	    /* bytes of a message that are looked through: net.core.optmem_max, unless it was raised */
-#define RANGE_STEPS 20	    /* to find one of as many ranges as 2 to this */
-#define EVERYBODYS_CELL ~0u /* none: the decision is that on everybody */
+	(1u << 17)     /* bytes of a message that are looked through: net.core.optmem_max, unless it was raised */
+#define RANGE_STEPS 20 /* to find one of as many ranges as 2 to this */
+#define ANY_CELL ~0u   /* none: the decision is that on everybody, or on any name */
+#define RESOLVER_PORT 53
 #define ERR_PTR_FIRST ((unsigned long)-4095) /* include/linux/err.h */
 /* Number of a mount namespace without tasks (open_tree, fsmount): 0 before 6.18, MNT_NS_ANON_INO since. */
 #define MNT_NS_ANON_INO 0xEFFFFFF7u

@@ -163,6 +163,7 @@ enum hook {
 	INODE_FOLLOW_LINK,
 	INODE_READLINK,
 	SYSCALL_ENTER, /* no hook: a system call begins */
+	CGROUP_EGRESS, /* no hook: a packet leaves a socket */
 };
 
 enum domain_flag {
@@ -210,7 +211,8 @@ struct image_kinds {
 	__u32 ingress;	    /* a struct image_destinations */
 	__u32 presets;	    /* a keyed table */
 	__u32 syscalls;	    /* a keyed table */
-	__u32 reserved[2];
+	__u32 dns;	    /* a struct image_names */
+	__u32 reserved;
 };
 
 /* A policy::destination::DestinationTable. */
@@ -219,6 +221,12 @@ struct image_destinations {
 	__u32 ipv6;
 	__u32 cells; /* a keyed table */
 	__u32 reserved;
+};
+
+/* A policy::dns::NameTable. */
+struct image_names {
+	struct image_automaton names;
+	__u32 cells; /* a keyed table */
 };
 
 /* A task's label. It is sticky, and children inherit it. */
@@ -310,6 +318,7 @@ enum event_kind {
 	EVENT_CAPABILITY, /* struct capability_event */
 	EVENT_SOCKET,	  /* struct socket_event */
 	EVENT_SYSCALL,	  /* struct syscall_event */
+	EVENT_DNS,	  /* struct dns_event */
 };
 
 /* policy::preset::Preset. */
@@ -402,11 +411,17 @@ struct syscall_event {
 	__u32 syscall; /* policy::syscall::Syscall */
 };
 
+struct dns_event {
+	__u32 name_length; /* of the name that is asked for; 0: that of the root */
+	__u32 is_named;	   /* the name could be read */
+};
+
 union event_tail {
 	struct path_event path;
 	struct capability_event capability;
 	struct socket_event socket;
 	struct syscall_event syscall;
+	struct dns_event dns;
 };
 
 /* An alert. It is cut behind the last byte of its strings when it goes into the ring buffer. */

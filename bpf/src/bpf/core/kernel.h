@@ -200,6 +200,9 @@ struct sock {
 	__u16 sk_protocol;
 	__u32 sk_max_ack_backlog;
 	unsigned char sk_userlocks : 4;
+	struct {
+		int owned; /* a task holds the socket's lock */
+	} sk_lock;
 };
 
 struct socket {
@@ -215,6 +218,19 @@ struct msghdr {
 
 struct unix_sock {
 	struct path path; /* of a socket bound to a name; otherwise 0 */
+};
+
+struct sk_buff {
+	struct sock *sk;
+	unsigned int len, data_len;
+	__u16 transport_header, network_header; /* from head */
+	unsigned int end;			/* where the struct skb_shared_info is, from head */
+	unsigned char *head;
+};
+
+struct skb_shared_info {
+	__u8 flags; /* that tasks share pages of it */
+	unsigned short gso_size;
 };
 
 struct user_namespace {

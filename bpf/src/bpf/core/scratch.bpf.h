@@ -5,6 +5,7 @@
 
 #include "core/maps.h"
 #include "core/read.bpf.h"
+#include "dns/types.h"
 #include "names/types.h"
 #include "network/types.h"
 #include "path/question.h"
@@ -31,6 +32,8 @@ struct scratch {
 	/* A path ends at PATH_CAPACITY; the rest lets the verifier bound every copy. */
 	char path[2 * PATH_CAPACITY];
 	struct scan_position scan;
+	struct name_walk name_walk;
+	struct outgoing outgoing;
 	struct find finds[FINDS];
 	__u32 find_count;
 	__u32 found; /* find_step(): there is something to resolve */

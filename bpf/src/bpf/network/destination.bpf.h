@@ -58,14 +58,14 @@ static __always_inline __u32 find_cell(const struct scope *scope, __u32 list, __
 	if (search.last > 1)
 		bpf_loop(RANGE_STEPS, range_step, &search, 0);
 	range = word(scope->image, list + search.first);
-	return range ? *range >> 32 : EVERYBODYS_CELL;
+	return range ? *range >> 32 : ANY_CELL;
 }
 
 /* Returns the decision of a struct image_destinations at this word of the image. */
 static __noinline __u32 decide_destination(const struct scope *scope, __u32 at, const struct destination *to)
 {
 	const struct image_destinations *table;
-	__u32 cell = EVERYBODYS_CELL, list;
+	__u32 cell = ANY_CELL, list;
 
 	if (to->reach == NOBODY)
 		return VERDICT_ALLOW;

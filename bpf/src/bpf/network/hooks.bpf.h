@@ -7,17 +7,16 @@
 #ifndef ARMOR_NETWORK_HOOKS_H
 #define ARMOR_NETWORK_HOOKS_H
 
+#include "dns/sender.bpf.h"
 #include "network/destination.bpf.h"
-#include "number_check.bpf.h"
+#include "network/report.bpf.h"
 
 static __noinline int check_socket(const struct socket_access *access)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 kind = unknown(kind_of_socket(access->family, access->type, access->protocol)), decision = VERDICT_ALLOW;
 	const struct image_kinds *tables;
-	struct socket_event *event;
 	struct socket_use use = {};
-	struct scratch *scratch;
 	struct scope scope;
 	/* A new socket has no peer and no port. */
 	bool has_destination = access->hook != SOCKET_CREATE || names_addresses_itself(access, kind);
@@ -37,21 +36,7 @@ static __noinline int check_socket(const struct socket_access *access)
 			decision = stricter(decision, decide_destinations(&scope, tables, &use));
 		}
 	}
-	decision = unknown(decision);
-	if (!(decision >> VERDICT_SHIFT) || task->flags & PF_KTHREAD)
-		return 0;
-	scratch = begin_number_event(&scope, task, access->hook, EVENT_SOCKET, decision);
-	if (!scratch)
-		return blocks(decision) ? -EACCES : 0;
-	describe_use(access, kind, &use);
-	event = &scratch->access.tail.socket;
-	event->family = access->family;
-	event->type = access->type;
-	event->protocol = access->protocol;
-	event->descriptor = 0;
-	write_address(event, &use.ip);
-	end_number_event(scratch);
-	return blocks(decision) ? -EACCES : 0;
+	return answer_for_socket(&scope, task, access, decision);
 }
 
 /* Checks an access to a socket that exists. */
@@ -70,6 +55,24 @@ static __always_inline int check_sock(__u64 sock, __u32 hook, __u64 address, int
 	return check_socket(&access);
 }
 
+/* Checks an access by which a resolver may be asked too. */
+static __always_inline int check_sock_that_asks(struct sock *sock, __u32 hook, __u64 address, int length)
+{
+	struct socket_access access = {
+		.hook = hook,
+		.sock = (__u64)PLAIN(sock),
+		.address = address,
+		.length = length > 0 ? length : 0,
+	};
+	int refused;
+
+	if (!access.sock)
+		return 0;
+	describe_sock(&access);
+	refused = check_asking(sock, &access);
+	return refused ?: check_socket(&access);
+}
+
 SEC("lsm/socket_create")
 int BPF_PROG(socket_create, int family, int type, int protocol, int kern)
 {
@@ -86,13 +89,13 @@ int BPF_PROG(socket_create, int family, int type, int protocol, int kern)
 SEC("lsm/socket_connect")
 int BPF_PROG(socket_connect, struct socket *socket, struct sockaddr *address, int length)
 {
-	return check_sock((__u64)PLAIN(socket->sk), SOCKET_CONNECT, (__u64)PLAIN(address), length);
+	return check_sock_that_asks(socket->sk, SOCKET_CONNECT, (__u64)PLAIN(address), length);
 }
 
 SEC("lsm/socket_bind")
 int BPF_PROG(socket_bind, struct socket *socket, struct sockaddr *address, int length)
 {
-	return check_sock((__u64)PLAIN(socket->sk), SOCKET_BIND, (__u64)PLAIN(address), length);
+	return check_sock_that_asks(socket->sk, SOCKET_BIND, (__u64)PLAIN(address), length);
 }
 
 SEC("lsm/socket_listen")
@@ -137,17 +140,20 @@ int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int 
 		.address = (__u64)PLAIN(message->msg_name),
 		.control_length = message->msg_controllen,
 	};
+	bool is_decided = !access.address && !access.control_length &&
+		FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED &&
+		FIELD(sock, access.sock, sk_type) != SOCK_RAW;
+	int refused;
 
-	if (!access.address && !access.control_length &&
-	    FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED &&
-	    FIELD(sock, access.sock, sk_type) != SOCK_RAW)
+	if (is_decided && FIELD(sock, access.sock, __sk_common.skc_dport) != bpf_htons(RESOLVER_PORT))
 		return 0;
 	if (!access.sock)
 		return 0;
 	access.control = (__u64)PLAIN(message->msg_control);
 	access.length = message->msg_namelen > 0 ? message->msg_namelen : 0;
 	describe_sock(&access);
-	return check_socket(&access);
+	refused = check_asking(socket->sk, &access);
+	return refused || is_decided ? refused : check_socket(&access);
 }
 
 /*

@@ -137,6 +137,8 @@ __noinline __u32 write_event(struct scratch *scratch)
 		length = write_path_tail(scratch);
 	else
 		event->tail = access->tail;
+	if (access->kind == EVENT_DNS)
+		length = access->tail.dns.name_length & NAME_MAX;
 	event->header.program_length = append_program(scratch, length, task);
 	length += event->header.program_length;
 	event->header.parent_program_length = append_program(scratch, length, parent);

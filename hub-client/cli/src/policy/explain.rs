@@ -13,6 +13,7 @@ use armor_console as console;
 use armor_policy::capability::Capability;
 use armor_policy::decision::{Decision, RuleInfo};
 use armor_policy::destination::{DestinationTable, Transport};
+use armor_policy::dns::DnsName;
 use armor_policy::model::Kind;
 use armor_policy::network::SocketKind;
 use armor_policy::path::Permission;
@@ -41,6 +42,9 @@ pub struct Explain {
     /// Connect to this address and port by TCP, or by UDP if '/udp' follows
     #[arg(long, value_name = "ADDRESS:PORT[/udp]", value_parser = endpoint)]
     connect: Vec<(SocketAddr, Transport)>,
+    /// Ask a resolver for this name
+    #[arg(long, value_name = "NAME", value_parser = dns_name)]
+    dns: Vec<DnsName>,
     /// Use this capability
     #[arg(long, value_name = "NAME", value_parser = capability)]
     capability: Vec<Capability>,
@@ -66,6 +70,10 @@ fn capability(text: &str) -> Result<Capability, String> {
     Capability::from_name(text).ok_or_else(|| "no capability has this name".to_owned())
 }
 
+fn dns_name(text: &str) -> Result<DnsName, String> {
+    DnsName::new(text).map_err(|error| error.to_string())
+}
+
 fn endpoint(text: &str) -> Result<(SocketAddr, Transport), String> {
     let (address, transport) = match text.split_once('/') {
         None => (text, Transport::Tcp),
@@ -83,6 +91,7 @@ fn endpoint(text: &str) -> Result<(SocketAddr, Transport), String> {
 enum Question<'a> {
     Path(&'a str, Permission),
     Connect(SocketAddr, Transport),
+    Dns(&'a DnsName),
     Capability(Capability),
 }
 
@@ -94,6 +103,7 @@ impl Question<'_> {
             Self::Path(path, _) => format!("read {path}"),
             Self::Connect(address, Transport::Udp) => format!("connect {address}/udp"),
             Self::Connect(address, _) => format!("connect {address}"),
+            Self::Dns(name) => format!("dns {name}"),
             Self::Capability(capability) => format!("capability {capability}"),
         }
     }
@@ -115,6 +125,7 @@ impl Question<'_> {
                 // Where both permit, the destination says more.
                 if protocol.verdict() > destination.verdict() { protocol } else { destination }
             }
+            Self::Dns(name) => domain.dns.decision(subject, name),
             Self::Capability(capability) => domain.capability.decision(subject, capability.number()),
         }
     }
@@ -165,7 +176,7 @@ impl Answer {
 /// Runs the command.
 pub fn run(command: &Explain) -> anyhow::Result<ExitCode> {
     let questions = questions(command);
-    ensure!(!questions.is_empty(), "nothing is asked: give --exec, --file, --connect or --capability");
+    ensure!(!questions.is_empty(), "nothing is asked: give --exec, --file, --connect, --dns or --capability");
     let found = files::find(&command.files)?;
     found.tell_left_out();
     let sources = sources::read(&found.files);
@@ -225,8 +236,9 @@ fn questions(command: &Explain) -> Vec<Question<'_>> {
     let exec = command.exec.iter().map(|path| Question::Path(path, Permission::Exec));
     let file = command.file.iter().map(|path| Question::Path(path, command.op));
     let connect = command.connect.iter().map(|(address, transport)| Question::Connect(*address, *transport));
+    let dns = command.dns.iter().map(Question::Dns);
     let capability = command.capability.iter().map(|capability| Question::Capability(*capability));
-    exec.chain(file).chain(connect).chain(capability).collect()
+    exec.chain(file).chain(connect).chain(dns).chain(capability).collect()
 }
 
 fn shown(question: &Question<'_>, program: Option<&str>, owner: bool) -> String {

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Decides on what is sent to resolvers. The program runs for each packet that leaves a socket of IP, behind every copy from
+ * user memory, and looks at those of sockets at which a sender is noted, whatever port they go to: rules of the packet filter
+ * may have changed it. A packet that may ask for several names, or for one that cannot be read, gets the strictest decision.
+ *
+ * The judge cannot take part: it does not fit into programs of this kind.
+ */
+#ifndef ARMOR_EGRESS_H
+#define ARMOR_EGRESS_H
+
+#include "dns/question.bpf.h"
+#include "dns/sender.bpf.h"
+
+enum egress { EGRESS_DROP, EGRESS_SEND };
+
+/* Messages in one segment of TCP. */
+#define MESSAGES 8
+/* Bytes of heads without options. */
+#define IPV4_HEADER 20
+#define IPV6_HEADER 40
+#define UDP_HEADER 8
+#define TCP_SEQUENCE 4
+#define TCP_OFFSET 12 /* byte with the length of the head in its upper half, in words of four bytes */
+
+/* Returns whether the data of a packet is, or may be, in memory that a task can still write. */
+static __always_inline bool is_shared(struct __sk_buff *packet, __u32 protocol)
+{
+	__u64 skb = (__u64)PLAIN(packet);
+	__u64 shared = (__u64)ADDRESS(sk_buff, skb, head) + FIELD(sk_buff, skb, end);
+
+	if (FIELD(skb_shared_info, shared, flags))
+		return true;
+	/* UDP copies what is sent at once into one piece. Segments that the device makes of it are several messages. */
+	return protocol == IPPROTO_UDP && (FIELD(sk_buff, skb, data_len) || FIELD(skb_shared_info, shared, gso_size));
+}
+
+/* Sets the scope to the rules that the sender is under. Returns false if it is under none for names. */
+static __always_inline const struct image_names *enter_senders_scope(struct scope *scope, const struct sender *sender)
+{
+	const struct image_kinds *tables;
+
+	if (!enter_domain(scope, sender->label.domain))
+		return 0;
+	tables = tables_of_kinds(scope);
+	if (!tables || !tables->dns)
+		return 0;
+	if (scope->rules->flags & DOMAIN_SUBJECTS)
+		/* With other rules the program's class is another, which the next message will have noted. */
+		set_subject(scope,
+			    sender->label.generation == scope->rules->generation ?
+				    sender->label.subject :
+				    SUBJECT_CONFLICT | SUBJECT_CONFLICT << 16);
+	return word_pair(scope->image, tables->dns);
+}
+
+/* Sends the event about a decision. */
+static __always_inline void report_question(const struct scope *scope, struct scratch *scratch, __u32 decision)
+{
+	const struct outgoing *outgoing = &scratch->outgoing;
+	struct event_header *header = &scratch->event.header;
+	__u32 length = scratch->access.tail.dns.name_length;
+
+	begin(scratch, bpf_get_current_task_btf(), CGROUP_EGRESS);
+	scratch->access.kind = EVENT_DNS;
+	note_decision(scope, &scratch->access, decision);
+	if (outgoing->is_own) {
+		report(scratch);
+		return;
+	}
+	if (!count_decision(scope->domain, decision, scope->rules->alerts_per_second))
+		return;
+	/* The sender may be gone: no more is known of it. */
+	__builtin_memset(header, 0, sizeof(*header));
+	header->kind = EVENT_DNS;
+	header->hook = CGROUP_EGRESS;
+	header->time = bpf_ktime_get_boot_ns();
+	header->generation = scope->rules->generation;
+	header->domain = scope->domain;
+	header->decision = decision;
+	header->pid = outgoing->sender.pid;
+	header->tgid = outgoing->sender.tgid;
+	header->uid = outgoing->sender.uid;
+	__builtin_memcpy(header->comm, outgoing->sender.comm, sizeof(header->comm));
+	header->length = __builtin_offsetof(struct event, strings) + length;
+	scratch->event.tail = scratch->access.tail;
+	put(&scratch->event, length);
+}
+
+/*
+ * Returns whether the message at outgoing.at is refused, with the scratch of this index. `length` is 0 if it cannot be read. Global,
+ * so that the verifier follows it once.
+ */
+__noinline int refuses_message(struct __sk_buff *packet, __u32 slot, __u32 length)
+{
+	__u32 class = ANY_CELL, state, decision, asks;
+	struct scratch *scratch = scratch_at(slot);
+	const struct image_names *names;
+	struct scope scope;
+
+	if (!scratch)
+		return true;
+	names = enter_senders_scope(&scope, &scratch->outgoing.sender);
+	if (!names)
+		return false;
+	asks = read_question(packet, scratch->outgoing.at, length, scratch);
+	if (asks == QUESTION_NONE)
+		return false;
+	if (asks == QUESTION_NAMED) {
+		scratch->scan.at = names->names.start;
+		state = scan_path(scope.image, scratch, &names->names);
+		if (state != NO_STATE)
+			class = classes_at(scope.image, &names->names, state) & 0xffff;
+	}
+	decision = unknown(keyed_decision(&scope, names->cells, class));
+	if (decision >> VERDICT_SHIFT)
+		report_question(&scope, scratch, decision);
+	return blocks(decision);
+}
+
+/* Returns whether a segment of TCP is refused: it has whole messages, each behind its length in two bytes. */
+static __always_inline bool refuses_segment(struct __sk_buff *packet, struct scratch *scratch)
+{
+	struct outgoing *outgoing = &scratch->outgoing;
+	__u16 length;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MESSAGES && outgoing->at != outgoing->end; i++) {
+		if (bpf_skb_load_bytes(packet, outgoing->at, &length, sizeof(length)))
+			break;
+		length = bpf_ntohs(length);
+		outgoing->at += sizeof(length);
+		if (outgoing->at + length > outgoing->end)
+			break;
+		if (refuses_message(packet, scratch->slot, length))
+			return true;
+		outgoing->at += length;
+	}
+	return outgoing->at != outgoing->end && refuses_message(packet, scratch->slot, 0);
+}
+
+/* Returns whether what a raw socket sends may go to a resolver. */
+static __always_inline bool may_ask(struct __sk_buff *packet)
+{
+	__u8 head[IPV4_HEADER], protocol;
+	__u16 ports[2];
+	__u32 at;
+
+	if (bpf_skb_load_bytes(packet, 0, head, sizeof(head)))
+		return true;
+	if (head[0] >> 4 == 4) {
+		protocol = head[9];
+		at = (head[0] & 0xf) * 4;
+		/* A fragment does not say what it is part of. */
+		if ((head[6] & 0x3f) | head[7])
+			return true;
+	} else {
+		protocol = head[6];
+		at = IPV6_HEADER;
+	}
+	switch (protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_SCTP:
+	case IPPROTO_DCCP:
+		return bpf_skb_load_bytes(packet, at, ports, sizeof(ports)) || ports[1] == bpf_htons(RESOLVER_PORT);
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_FRAGMENT:
+	case IPPROTO_DSTOPTS:
+		return head[0] >> 4 != 4;
+	}
+	return false;
+}
+
+/* Returns whether a packet is refused. */
+static __always_inline bool refuses_packet(struct __sk_buff *packet, __u32 type, __u32 protocol, __u32 generation,
+					   struct scratch *scratch)
+{
+	struct outgoing *outgoing = &scratch->outgoing;
+	__u64 skb = (__u64)PLAIN(packet);
+	__u8 header = UDP_HEADER;
+	__u32 at;
+
+	if (type == SOCK_RAW)
+		return may_ask(packet) && refuses_message(packet, scratch->slot, 0);
+	at = FIELD(sk_buff, skb, transport_header) - FIELD(sk_buff, skb, network_header);
+	outgoing->end = packet->len;
+	if (protocol == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(packet, at + TCP_OFFSET, &header, sizeof(header)) ||
+		    bpf_skb_load_bytes(packet, at + TCP_SEQUENCE, &outgoing->sequence, sizeof(outgoing->sequence)))
+			return refuses_message(packet, scratch->slot, 0);
+		header = header >> 4 << 2;
+	}
+	outgoing->at = at + header;
+	if (protocol == IPPROTO_TCP && outgoing->at == outgoing->end)
+		return false;
+	if (protocol == IPPROTO_TCP && outgoing->sender.refused_by == generation &&
+	    outgoing->sender.refused_sequence == outgoing->sequence)
+		return true;
+	if (outgoing->at > outgoing->end || is_shared(packet, protocol))
+		return refuses_message(packet, scratch->slot, 0);
+	if (protocol == IPPROTO_TCP)
+		return refuses_segment(packet, scratch);
+	return refuses_message(packet, scratch->slot, outgoing->end - outgoing->at);
+}
+
+/* Returns whether the current task makes a socket's packet by using the socket, and not as one arrives. */
+static __always_inline bool is_in_use_by_current(struct __sk_buff *packet, struct bpf_sock *sock)
+{
+	__u64 kernel_sock = (__u64)ADDRESS(sk_buff, PLAIN(packet), sk);
+
+	return sock->protocol != IPPROTO_TCP || FIELD(sock, kernel_sock, sk_lock.owned);
+}
+
+/*
+ * Completes who sends over a socket at which `noted` is. Before 6.5 no hook sees splice(2) into a socket, by which another task
+ * or program may send: there the current task counts.
+ */
+static __always_inline void find_sender(const struct sender *noted, bool in_use, struct outgoing *outgoing)
+{
+	struct sender *sender = &outgoing->sender;
+	__u64 task = (__u64)PLAIN(bpf_get_current_task_btf());
+
+	if (noted)
+		*sender = *noted;
+	else
+		sender->refused_by = 0;
+	outgoing->is_own = in_use && noted && FIELD(task_struct, task, pid) == sender->pid;
+	if (!in_use || !lock_may_be_taken())
+		return;
+	sender->label.domain = label_beside_lock(task, 0);
+	sender->label.generation = label_beside_lock(task, 0) >> 32;
+	sender->label.subject = label_beside_lock(task, 1);
+	outgoing->is_own = true;
+}
+
+SEC("cgroup_skb/egress")
+int dns_egress(struct __sk_buff *packet)
+{
+	struct bpf_sock *sock = packet->sk;
+	bool refused = false, in_use;
+	struct scratch *scratch;
+	struct sender *noted;
+	struct scope scope;
+
+	sock = sock ? bpf_sk_fullsock(sock) : 0;
+	if (!sock)
+		return EGRESS_SEND;
+	noted = bpf_sk_storage_get(&senders, sock, 0, 0);
+	if (!noted && sock->dst_port != bpf_htons(RESOLVER_PORT))
+		return EGRESS_SEND;
+	in_use = is_in_use_by_current(packet, sock);
+	if (!noted && !(in_use && lock_may_be_taken()))
+		return EGRESS_SEND;
+	scratch = claim_scratch();
+	if (!scratch) {
+		refuse_unreported();
+		return EGRESS_DROP;
+	}
+	find_sender(noted, in_use, &scratch->outgoing);
+	if (enter_senders_scope(&scope, &scratch->outgoing.sender)) {
+		refused = refuses_packet(packet, sock->type, sock->protocol, scope.rules->generation, scratch);
+		if (refused && noted) {
+			noted->refused_by = scope.rules->generation;
+			noted->refused_sequence = scratch->outgoing.sequence;
+		}
+	}
+	release_scratch(scratch);
+	return refused ? EGRESS_DROP : EGRESS_SEND;
+}
+
+#endif

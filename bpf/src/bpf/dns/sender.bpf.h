@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Notes at a socket who asks a resolver over it. What is asked is seen when the packet goes out, in a copy of the kernel's
+ * own (egress.bpf.h), but by then nobody may know whose it is: TCP sends when an acknowledgement comes.
+ *
+ * Invariant: whoever is under rules for names sends nothing to a resolver over a socket at which it is not noted, or is
+ * refused here.
+ */
+#ifndef ARMOR_SENDER_H
+#define ARMOR_SENDER_H
+
+#include "network/report.bpf.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct sender);
+} senders SEC(".maps");
+
+enum asks {
+	ASKS_NOBODY,
+	ASKS_NAMES,    /* a resolver, by packets that egress.bpf.h reads */
+	ASKS_ANY_NAME, /* perhaps a resolver, by packets that nobody reads */
+};
+
+/* Returns whether a socket is connected to a resolver, or a call names one. A call's address of no family has a port too. */
+static __always_inline bool names_resolver(const struct socket_access *access)
+{
+	const __u16 port = bpf_htons(RESOLVER_PORT);
+
+	if (access->address && access->length >= sizeof(struct sockaddr_in) &&
+	    FIELD(sockaddr_in, access->address, sin_port) == port)
+		return true;
+	return is_ip(access) && FIELD(sock, access->sock, __sk_common.skc_dport) == port;
+}
+
+static __always_inline enum asks whom_it_asks(const struct socket_access *access)
+{
+	bool sends = access->hook == SOCKET_SENDMSG;
+
+	switch (access->family) {
+	case AF_PACKET:
+		return sends ? ASKS_ANY_NAME : ASKS_NOBODY;
+	case AF_XDP:
+		/* What is sent later goes through memory that the kernel and the task share. */
+		return sends || access->hook == SOCKET_BIND ? ASKS_ANY_NAME : ASKS_NOBODY;
+	}
+	if (is_ip(access) && access->type == SOCK_RAW)
+		return sends ? ASKS_NAMES : ASKS_NOBODY;
+	if ((!sends && access->hook != SOCKET_CONNECT) || !names_resolver(access))
+		return ASKS_NOBODY;
+	/* Others send by sockets of the kernel's own, at which nobody is noted. */
+	return is_ip(access) && (access->protocol == IPPROTO_UDP || access->protocol == IPPROTO_TCP) ? ASKS_NAMES :
+												       ASKS_ANY_NAME;
+}
+
+/* Returns false if the kernel has no memory for it. */
+static __always_inline bool note_sender(struct sock *sock, const struct scope *scope, struct task_struct *task)
+{
+	struct sender *sender = bpf_sk_storage_get(&senders, sock, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!sender)
+		return false;
+	sender->label.domain = scope->domain;
+	sender->label.generation = scope->rules->generation;
+	sender->label.subject = subjects_of(scope);
+	sender->pid = task->pid;
+	sender->tgid = task->tgid;
+	sender->uid = BPF_CORE_READ(task, cred, uid.val);
+	bpf_core_read(&sender->comm, sizeof(sender->comm), &task->comm);
+	return true;
+}
+
+/* Checks the use of a socket by which a resolver may be asked. */
+static __noinline int check_asking(struct sock *sock, const struct socket_access *access)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+	enum asks asks = unknown(whom_it_asks(access));
+	const struct image_kinds *tables;
+	const struct image_names *names;
+	struct scope scope;
+
+	if (asks == ASKS_NOBODY || !sock || !enter_scope(&scope, task))
+		return 0;
+	tables = tables_of_kinds(&scope);
+	if (!tables || !tables->dns)
+		return 0;
+	names = word_pair(scope.image, tables->dns);
+	if (names && find_subject(&scope, task)) {
+		if (asks == ASKS_ANY_NAME)
+			decision = keyed_decision(&scope, names->cells, ANY_CELL);
+		else if (note_sender(sock, &scope, task))
+			decision = VERDICT_ALLOW;
+	}
+	return answer_for_socket(&scope, task, access, decision);
+}
+
+#endif
