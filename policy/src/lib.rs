@@ -25,7 +25,9 @@ pub mod syscall;
 pub use compile::{compile, compile_to_explain, literal_paths};
 pub use decision::{Posture, Postures};
 pub use document::diagnostics::{Diagnostic, Diagnostics};
-pub use document::{Checked, check, parse};
+pub use document::{
+    Checked, Choices, LabelMap, LabelMapError, MigrateError, Migration, check, migrate, parse,
+};
 pub use domain::{Domain, SUBJECT_NONE};
 pub use escape::{escaped, escaped_path};
 pub use model::Policy;

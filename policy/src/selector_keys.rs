@@ -55,6 +55,29 @@ pub fn node_keys() -> impl Iterator<Item = &'static str> {
     HOSTNAME.into_iter().chain(HOSTNAME_REGEX).chain([ARCH, OS, NODE_ID, NODE_ORG]).chain(NODE_PROPERTIES)
 }
 
+/// Returns whether only KubeArmor and Horizon define such keys. Other keys of KubeArmor may be labels of
+/// containers.
+pub(crate) fn is_ours(key: &str) -> bool {
+    key.starts_with("horizon.")
+        || key.starts_with("kubearmor.io/host")
+        || key.starts_with("kubearmor.io/container.")
+}
+
+/// Checks the value of a key by which nodes or containers are known.
+///
+/// # Errors
+/// Fails if it names nothing.
+pub(crate) fn check(key: &str, value: &str) -> Result<(), NameError> {
+    let names = if key == CONTAINER_NAME {
+        Names::with_regexes(value)
+    } else if HOSTNAME_REGEX.contains(&key) {
+        Names::hostname_regex(value)
+    } else {
+        Names::exact(value)
+    };
+    names.map(drop)
+}
+
 /// Length of the longest value, in bytes.
 const MAX_VALUE: usize = 4096;
 /// Largest size of the automaton of one regular expression, and of the memory to build it with, in bytes.

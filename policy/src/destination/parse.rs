@@ -28,7 +28,7 @@ pub(crate) fn read_destinations(
 }
 
 fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
-    let Some(fields) = Fields::new(node, &format!("an entry of {LIST}"), sink) else { return };
+    let Some(mut fields) = Fields::new(node, &format!("an entry of {LIST}"), sink) else { return };
     fields.only(
         &[&COMMON[..], &["cidr", "ports", "protocol", "direction", "fromSource"]].concat(),
         &[],
@@ -131,11 +131,12 @@ fn read_transports(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Option<Transport
     let Some(list) = fields.string("protocol", sink) else { return vec![None] };
     let mut transports = Vec::new();
     for name in list.text.split(',').map(str::trim) {
-        let transport = Transport::from_name(name);
-        if transport.is_none() {
-            let known = Transport::NAMES.map(|(name, _)| name).join(", ");
-            sink.error(list.at, format!("protocol `{name}` is not known here"), format!("known: {known}"));
-        }
+        let transport = Transport::from_name(name).or_else(|| {
+            let known = Transport::NAMES.map(|(name, _)| name);
+            let message = format!("protocol `{name}` is not known here");
+            let help = format!("known: {}", known.join(", "));
+            list.meant_entry(name, &known, message, help, sink).and_then(Transport::from_name)
+        });
         if !transports.contains(&transport) {
             transports.push(transport);
         }

@@ -1,5 +1,7 @@
 //! Collects the errors and warnings of a policy file, each with its place and its remedy.
 
+use super::choices::Choices;
+use super::mend::{Edit, Ground, MAX_MENDS, Mend, Mender};
 use crate::model::{Location, MAX_DESCRIPTIONS, Rule};
 use std::fmt;
 
@@ -66,22 +68,32 @@ impl Diagnostic {
 }
 
 /// A `Sink` collects the diagnostics of one file, and counts the bytes of its rules' tags and messages.
+///
+/// For a migration it collects mends too. The parser reads what is mended as it will be, so that what it returns is what the
+/// mended text says.
 #[derive(Debug)]
-pub(crate) struct Sink {
+pub(crate) struct Sink<'t> {
     file: String,
     descriptions: usize,
     errors: Diagnostics,
     warnings: Diagnostics,
+    mender: Option<Mender<'t>>,
 }
 
-impl Sink {
+impl<'t> Sink<'t> {
     pub(crate) fn new(file: &str) -> Self {
         Self {
             file: file.to_owned(),
             descriptions: 0,
             errors: Diagnostics::default(),
             warnings: Diagnostics::default(),
+            mender: None,
         }
+    }
+
+    /// Returns a sink that collects the mends of `text` too.
+    pub(crate) fn mending(file: &str, text: &'t str, choices: &'t Choices) -> Self {
+        Self { mender: Some(Mender::new(text, choices)), ..Self::new(file) }
     }
 
     pub(crate) fn file(&self) -> &str {
@@ -89,11 +101,69 @@ impl Sink {
     }
 
     pub(crate) fn error(&mut self, at: Location, message: impl Into<String>, help: impl Into<String>) {
-        push(&mut self.errors, &self.file, at, message.into(), help.into());
+        let most = self.most();
+        push(&mut self.errors, most, &self.file, at, message.into(), help.into());
     }
 
     pub(crate) fn warn(&mut self, at: Location, message: impl Into<String>, help: impl Into<String>) {
-        push(&mut self.warnings, &self.file, at, message.into(), help.into());
+        let most = self.most();
+        push(&mut self.warnings, most, &self.file, at, message.into(), help.into());
+    }
+
+    /// Reports an error that `edits` would mend. Returns whether they are made: then it is to be read as mended.
+    pub(crate) fn mendable(
+        &mut self,
+        at: Location,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        ground: Ground,
+        edits: impl FnOnce(&Mender<'_>) -> Option<Vec<Edit>>,
+    ) -> bool {
+        let (message, mut help) = (message.into(), help.into());
+        if let Some(mender) = &mut self.mender
+            && mender.mends.len() < MAX_MENDS
+            && let Some(edits) = edits(mender)
+        {
+            if mender.choices.allow(ground) {
+                let diagnostic = diagnostic(&self.file, at, &message, &help);
+                mender.mends.push(Mend { diagnostic, edits });
+                return true;
+            }
+            help.push_str(" --accept spelling takes it");
+        }
+        self.error(at, message, help);
+        false
+    }
+
+    /// Remarks, in a migration alone, on what is right and may mean something else elsewhere. Returns whether `edits` are
+    /// made for it.
+    pub(crate) fn remark(
+        &mut self,
+        at: Location,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        edits: Option<Vec<Edit>>,
+    ) -> bool {
+        let Some(mender) = &mut self.mender else { return false };
+        if mender.mends.len() < MAX_MENDS
+            && let Some(edits) = edits
+        {
+            let diagnostic = diagnostic(&self.file, at, &message.into(), &help.into());
+            mender.mends.push(Mend { diagnostic, edits });
+            return true;
+        }
+        push(&mut mender.remarks, MAX_MENDS, &self.file, at, message.into(), help.into());
+        false
+    }
+
+    /// Returns what finds edits, in a migration.
+    pub(crate) fn mender(&self) -> Option<&Mender<'t>> {
+        self.mender.as_ref()
+    }
+
+    /// Returns how many diagnostics of a kind are kept.
+    fn most(&self) -> usize {
+        if self.mender.is_some() { MAX_MENDS } else { MAX_DIAGNOSTICS }
     }
 
     /// Returns the rule, or `None` if tags and messages exceed [`MAX_DESCRIPTIONS`] with it, which is
@@ -115,18 +185,21 @@ impl Sink {
         self.errors.list.len() + self.errors.more
     }
 
-    /// Returns the errors and the warnings, each in the order of the file.
-    pub(crate) fn finish(mut self) -> (Diagnostics, Diagnostics) {
+    /// Returns the errors and the warnings, each in the order of the file, and what a migration needs.
+    pub(crate) fn finish(mut self) -> (Diagnostics, Diagnostics, Option<Mender<'t>>) {
         self.errors.list.sort_by_key(|d| d.location);
         self.warnings.list.sort_by_key(|d| d.location);
-        (self.errors, self.warnings)
+        (self.errors, self.warnings, self.mender)
     }
 }
 
-fn push(to: &mut Diagnostics, file: &str, location: Location, message: String, help: String) {
-    if to.list.len() < MAX_DIAGNOSTICS {
-        let (message, help) = (shown(&message), shown(&help));
-        to.list.push(Diagnostic { file: file.to_owned(), location, message, help });
+fn diagnostic(file: &str, location: Location, message: &str, help: &str) -> Diagnostic {
+    Diagnostic { file: file.to_owned(), location, message: shown(message), help: shown(help) }
+}
+
+fn push(to: &mut Diagnostics, most: usize, file: &str, at: Location, message: String, help: String) {
+    if to.list.len() < most {
+        to.list.push(diagnostic(file, at, &message, &help));
     } else {
         to.more += 1;
     }

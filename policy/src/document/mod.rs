@@ -2,8 +2,12 @@
 //!
 //! It skips nothing: a field that it does not understand is an error, whatever KubeArmor does with it.
 
+mod choices;
 pub mod diagnostics;
 pub(crate) mod fields;
+mod mapping;
+pub(crate) mod mend;
+mod migrate;
 pub(crate) mod named;
 pub(crate) mod paths;
 pub(crate) mod rules;
@@ -18,8 +22,11 @@ use crate::network;
 use crate::path;
 use crate::preset;
 use crate::syscall;
+pub use choices::{Choices, LabelMap, LabelMapError};
 use diagnostics::{Diagnostic, Diagnostics, Sink};
-use fields::Fields;
+use fields::{Fields, Text};
+use mend::{Ground, Mender};
+pub use migrate::{MigrateError, Migration, migrate};
 use rules::{COMMON, Inherited, UNSUPPORTED};
 use yaml::Node;
 
@@ -48,7 +55,20 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Policy>, Diagnostics> {
 /// # Errors
 /// Fails like [`parse`].
 pub fn check(name: &str, text: &str) -> Result<Checked, Diagnostics> {
-    let mut sink = Sink::new(name);
+    let Survey { policies, errors, warnings, .. } = survey(text, Sink::new(name));
+    if errors.list.is_empty() { Ok(Checked { policies, warnings: warnings.list }) } else { Err(errors) }
+}
+
+/// A `Survey` is everything that was found in a file.
+struct Survey<'t> {
+    /// The policies as far as they can be read, in a migration as they are mended.
+    policies: Vec<Policy>,
+    errors: Diagnostics,
+    warnings: Diagnostics,
+    mender: Option<Mender<'t>>,
+}
+
+fn survey<'t>(text: &'t str, mut sink: Sink<'t>) -> Survey<'t> {
     let documents = yaml::documents(text, &mut sink);
     if documents.is_empty() && sink.count() == 0 {
         let start = crate::model::Location { line: 1, column: 1 };
@@ -70,31 +90,38 @@ pub fn check(name: &str, text: &str) -> Result<Checked, Diagnostics> {
         }
         policies.push(policy);
     }
-    let (errors, warnings) = sink.finish();
-    if errors.list.is_empty() { Ok(Checked { policies, warnings: warnings.list }) } else { Err(errors) }
+    let (errors, warnings, mender) = sink.finish();
+    Survey { policies, errors, warnings, mender }
 }
 
 /// Reads one document; returns `None` only after an error.
 fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
-    let top = Fields::new(document, "the document", sink)?;
+    let mut top = Fields::new(document, "the document", sink)?;
     top.only(&["apiVersion", "kind", "metadata", "spec", "status"], &[], sink);
     if let Some(version) =
         top.required_string("apiVersion", &format!("write apiVersion: {API_VERSION}"), sink)
         && version.text != API_VERSION
     {
         let message = format!("apiVersion `{}` is not known", version.text);
-        sink.error(version.at, message, format!("write {API_VERSION}"));
+        let help = format!("write {API_VERSION}");
+        // A near one can be another version.
+        if version.text.eq_ignore_ascii_case(API_VERSION) {
+            let edits = |mender: &Mender<'_>| mender.replace(version.at, version.text, API_VERSION);
+            sink.mendable(version.at, message, help, Ground::OneReading, edits);
+        } else {
+            sink.error(version.at, message, help);
+        }
     }
     let kind = top.required_string("kind", "write kind: KubeArmorPolicy or KubeArmorHostPolicy", sink);
     let kind = kind.and_then(|kind| read_kind(&kind, sink));
     let Metadata { name, namespace, postures } = read_metadata(&top, sink);
     let spec = top.required("spec", "a policy needs a spec", sink)?;
     let kind = kind?;
-    let (selector, rules) = read_spec(spec, kind, sink)?;
+    let (selector, rules) = read_spec(spec, kind, namespace, sink)?;
     Some(Policy {
         kind: kind.workloads(),
         name: name?,
-        namespace,
+        namespace: namespace.map(|namespace| namespace.text.to_owned()),
         postures,
         selector,
         rules,
@@ -119,6 +146,14 @@ impl DocumentKind {
         ("KubeArmorClusterPolicy", Self::Cluster),
     ];
 
+    /// Returns the name of the field that selects the workloads.
+    const fn selector(self) -> &'static str {
+        match self {
+            Self::Container | Self::Cluster => "selector",
+            Self::Host => "nodeSelector",
+        }
+    }
+
     const fn workloads(self) -> Kind {
         match self {
             Self::Container | Self::Cluster => Kind::Container,
@@ -128,19 +163,23 @@ impl DocumentKind {
 }
 
 fn read_kind(kind: &fields::Text<'_>, sink: &mut Sink) -> Option<DocumentKind> {
-    let known = DocumentKind::NAMES.iter().find(|(name, _)| *name == kind.text);
-    if known.is_none() {
-        let names = DocumentKind::NAMES.map(|(name, _)| name);
-        let (message, help) = match fields::nearest(kind.text, &names) {
-            _ if kind.text == "KubeArmorNetworkPolicy" => {
-                (format!("kind {} is not supported yet", kind.text), format!("{} are", names.join(", ")))
-            }
-            Some(name) => (format!("kind `{}` is not known", kind.text), format!("did you mean {name}?")),
-            None => (format!("kind `{}` is not known", kind.text), format!("known: {}", names.join(", "))),
-        };
-        sink.error(kind.at, message, help);
+    let known =
+        |name: &str| DocumentKind::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+    if let Some(kind) = known(kind.text) {
+        return Some(kind);
     }
-    known.map(|(_, kind)| *kind)
+    let names = DocumentKind::NAMES.map(|(name, _)| name);
+    if kind.text == "KubeArmorNetworkPolicy" {
+        let message = format!("kind {} is not supported yet", kind.text);
+        sink.error(kind.at, message, format!("{} are", names.join(", ")));
+        return None;
+    }
+    let help = match fields::nearest(kind.text, &names) {
+        Some(name) => format!("did you mean {name}?"),
+        None => format!("known: {}", names.join(", ")),
+    };
+    let message = format!("kind `{}` is not known", kind.text);
+    kind.meant(&names, message, &help, sink).and_then(known)
 }
 
 /// The fields of `metadata`. Besides `name`, `namespace` and [`POSTURES`] among the annotations they have no meaning here:
@@ -169,22 +208,22 @@ const POSTURES: [(&str, PostureClass); 3] = [
 ];
 
 #[derive(Default)]
-struct Metadata {
+struct Metadata<'a> {
     name: Option<String>,
-    namespace: Option<String>,
+    namespace: Option<Text<'a>>,
     postures: PerClass<Option<Posture>>,
 }
 
-fn read_metadata(top: &Fields<'_>, sink: &mut Sink) -> Metadata {
+fn read_metadata<'a>(top: &Fields<'a>, sink: &mut Sink) -> Metadata<'a> {
     let Some(node) = top.required("metadata", "a policy needs metadata.name", sink) else {
         return Metadata::default();
     };
-    let Some(metadata) = Fields::new(node, "metadata", sink) else { return Metadata::default() };
+    let Some(mut metadata) = Fields::new(node, "metadata", sink) else { return Metadata::default() };
     metadata.only(&METADATA, &[], sink);
-    let named = |field: &str, value: Option<fields::Text<'_>>, sink: &mut Sink| {
+    let named = |field: &str, value: Option<Text<'a>>, sink: &mut Sink| {
         let value = value?;
         if is_dns_name(value.text) {
-            return Some(value.text.to_owned());
+            return Some(value);
         }
         let message = format!("metadata.{field} `{}` is not a name", value.text);
         let help = "lower-case letters, digits, '-' and '.', at most 253, beginning and ending with a letter or digit";
@@ -194,7 +233,7 @@ fn read_metadata(top: &Fields<'_>, sink: &mut Sink) -> Metadata {
     let name = metadata.required_string("name", "alerts name the policy by it", sink);
     let namespace = metadata.string("namespace", sink);
     Metadata {
-        name: named("name", name, sink),
+        name: named("name", name, sink).map(|name| name.text.to_owned()),
         namespace: named("namespace", namespace, sink),
         postures: read_postures(&metadata, sink),
     }
@@ -214,8 +253,13 @@ fn read_postures(metadata: &Fields<'_>, sink: &mut Sink) -> PerClass<Option<Post
             "block" => Posture::Block,
             other => {
                 let message = format!("{name} is `{other}`");
-                sink.error(written.at, message, "write allow, audit or block");
-                continue;
+                let help = "write allow, audit or block";
+                match written.meant(&["allow", "audit", "block"], message, help, sink) {
+                    Some("allow") => Posture::Allow,
+                    Some("audit") => Posture::Audit,
+                    Some(_) => Posture::Block,
+                    None => continue,
+                }
             }
         };
         *postures.of_mut(class) = Some(posture);
@@ -251,13 +295,17 @@ const PRESETS: &str = "presets";
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
 const UNSUPPORTED_SECTIONS: [&str; 5] = ["device", "apparmor", "ingress", "egress", "level"];
 
-fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Selector, Vec<Rule>)> {
-    let spec = Fields::new(node, "spec", sink)?;
-    let (selector_field, other_selector, other_kind) = match kind {
-        DocumentKind::Container | DocumentKind::Cluster => {
-            ("selector", "nodeSelector", "KubeArmorHostPolicy")
-        }
-        DocumentKind::Host => ("nodeSelector", "selector", "KubeArmorPolicy"),
+fn read_spec(
+    node: &Node,
+    kind: DocumentKind,
+    namespace: Option<Text<'_>>,
+    sink: &mut Sink,
+) -> Option<(Selector, Vec<Rule>)> {
+    let mut spec = Fields::new(node, "spec", sink)?;
+    let selector_field = kind.selector();
+    let (other_selector, other_kind) = match kind {
+        DocumentKind::Container | DocumentKind::Cluster => ("nodeSelector", "KubeArmorHostPolicy"),
+        DocumentKind::Host => ("selector", "KubeArmorPolicy"),
     };
     let misplaced = format!("it belongs to {other_kind}; here it is {selector_field}");
     let mut refused = UNSUPPORTED_SECTIONS.map(|field| (field, UNSUPPORTED)).to_vec();
@@ -271,7 +319,7 @@ fn read_spec(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<(Select
     known.push(selector_field);
     spec.only(&known, &refused, sink);
 
-    let selector = selectors::read(&spec, selector_field, kind, sink);
+    let selector = selectors::read(node, &spec, kind, namespace, sink);
     let inherited = Inherited::default().or_own(&spec, sink);
     let mut rules = Vec::new();
     let mut sections = 0;

@@ -46,7 +46,7 @@ fn read_entry(
     names: &[&str],
     body: impl Fn(&str) -> Option<RuleBody>,
 ) {
-    let Some(fields) = Fields::new(node, &format!("an entry of {}", of.list), sink) else { return };
+    let Some(mut fields) = Fields::new(node, &format!("an entry of {}", of.list), sink) else { return };
     fields.only(&[&COMMON[..], &[of.field, "fromSource"]].concat(), of.refused, sink);
     let own = above.or_own(&fields, sink);
     let sources = read_sources(&fields, sink);
@@ -60,12 +60,18 @@ fn read_entry(
     for name in distinct {
         if let Some(body) = body(name) {
             rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
-        } else {
-            let help = match nearest(name, names) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("known: {}", names.join(", ")),
-            };
-            sink.error(list.at, format!("{} `{name}` is not known", of.field), help);
+            continue;
+        }
+        let message = format!("{} `{name}` is not known", of.field);
+        let help = match nearest(name, names) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("known: {}", names.join(", ")),
+        };
+        if let Some(near) = list.meant_entry(name, names, message, help, sink)
+            && seen.insert(near.to_ascii_lowercase())
+            && let Some(body) = body(near)
+        {
+            rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
         }
     }
 }

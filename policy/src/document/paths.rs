@@ -2,27 +2,36 @@
 
 use super::diagnostics::Sink;
 use super::fields::Text;
+use super::mend::{Ground, Mender};
 use crate::model::{Location, MAX_PATH};
 
 pub(crate) fn path(path: &Text<'_>, sink: &mut Sink) -> Option<String> {
-    normal(path, sink)?;
-    if path.text.ends_with('/') {
+    // With a last '/' it can be a directory's whose entries are meant.
+    let normal = normal(path, |normal| (!normal.ends_with('/')).then_some(normal), sink)?;
+    if normal.ends_with('/') {
         let help = "a directory goes into matchDirectories as `dir`; without the last '/' it is the directory itself";
         sink.error(path.at, format!("path `{}` ends in '/'", path.text), help);
         return None;
     }
-    warn_literal(path, sink);
-    Some(path.text.to_owned())
+    warn_literal(&Text { text: &normal, ..*path }, sink);
+    Some(normal)
 }
 
 pub(crate) fn directory(dir: &Text<'_>, sink: &mut Sink) -> Option<String> {
-    normal(dir, sink)?;
-    if !dir.text.ends_with('/') {
-        sink.error(dir.at, format!("dir `{}` does not end in '/'", dir.text), format!("write {}/", dir.text));
+    let with = |path: String| Some(if path.ends_with('/') { path } else { format!("{path}/") });
+    let normal = normal(dir, with, sink)?;
+    if normal.ends_with('/') {
+        warn_literal(&Text { text: &normal, ..*dir }, sink);
+        return Some(normal);
+    }
+    let directory = format!("{normal}/");
+    let message = format!("dir `{}` does not end in '/'", dir.text);
+    let edits = |mender: &Mender<'_>| mender.replace(dir.at, dir.text, &directory);
+    if !sink.mendable(dir.at, message, format!("write {directory}"), Ground::OneReading, edits) {
         return None;
     }
-    warn_literal(dir, sink);
-    Some(dir.text.to_owned())
+    warn_literal(&Text { text: &directory, ..*dir }, sink);
+    Some(directory)
 }
 
 pub(crate) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
@@ -40,7 +49,9 @@ pub(crate) fn execname(name: &Text<'_>, sink: &mut Sink) -> Option<String> {
     None
 }
 
-fn normal(path: &Text<'_>, sink: &mut Sink) -> Option<()> {
+/// Returns the path if it is normal. What has '//' or '.' in it is an error, which is mended to what `finish` makes of the
+/// path without.
+fn normal(path: &Text<'_>, finish: impl Fn(String) -> Option<String>, sink: &mut Sink) -> Option<String> {
     let text = path.text;
     let help = if !text.starts_with('/') {
         "it must begin with '/'".to_owned()
@@ -53,10 +64,30 @@ fn normal(path: &Text<'_>, sink: &mut Sink) -> Option<()> {
     } else if text.split('/').any(|component| component == "." || component == "..") {
         "write it without '.' and '..'".to_owned()
     } else {
-        return Some(());
+        return Some(text.to_owned());
     };
-    sink.error(path.at, format!("`{}` is not a path", beginning(text)), help);
-    None
+    let message = format!("`{}` is not a path", beginning(text));
+    let Some(normal) = normalised(text).and_then(finish) else {
+        sink.error(path.at, message, help);
+        return None;
+    };
+    let edits = |mender: &Mender<'_>| mender.replace(path.at, text, &normal);
+    sink.mendable(path.at, message, help, Ground::OneReading, edits).then_some(normal)
+}
+
+/// Returns the same path without '//' and '.'. There is none for what no path is, and none for a path with '..', which leads
+/// elsewhere where what is before it is a link.
+fn normalised(text: &str) -> Option<String> {
+    if !text.starts_with('/') || text.len() > MAX_PATH || text.contains('\0') {
+        return None;
+    }
+    let mut components = Vec::new();
+    for component in text.split('/').filter(|component| !matches!(*component, "" | ".")) {
+        (component != "..").then(|| components.push(component))?;
+    }
+    let is_directory = text.ends_with('/') || text.ends_with("/.");
+    let last = if is_directory && !components.is_empty() { "/" } else { "" };
+    Some(format!("/{}{last}", components.join("/")))
 }
 
 /// Returns as much of a text as a message needs.
@@ -93,6 +124,8 @@ pub(crate) fn warn_merged(path: &str, at: Location, sink: &mut Sink) {
     if let Some(directory) = MERGED.iter().find(|directory| path.starts_with(**directory)) {
         let directory = directory.trim_end_matches('/');
         let message = format!("{directory} is a symlink to /usr{directory} on most systems");
+        let stays = format!("it stays: it matches with and without this link, /usr{directory} only with it");
+        sink.remark(at, message.clone(), stays, None);
         sink.warn(at, message, "the rule matches what the path resolves to in the workload's own root");
     }
 }

@@ -64,11 +64,11 @@ pub(crate) fn read_section<'a>(
     name: &str,
     node: &'a Node<'a>,
     above: &Inherited,
-    lists: &[&str],
+    lists: &[&'static str],
     refused: &[(&str, &str)],
     sink: &mut Sink,
 ) -> Option<(Fields<'a>, Inherited)> {
-    let fields = Fields::new(node, name, sink)?;
+    let mut fields = Fields::new(node, name, sink)?;
     fields.only(&[lists, &COMMON[..]].concat(), refused, sink);
     let inherited = above.or_own(&fields, sink);
     let has = |list: &&str| fields.get(list).is_some();
@@ -101,7 +101,7 @@ pub(crate) fn within_pairs(
 pub(crate) fn read_sources(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Source> {
     let mut sources = Vec::new();
     for node in fields.list("fromSource", sink) {
-        let Some(source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
+        let Some(mut source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
         let exact = "a source is the exact path of a program";
         source.only(&["path"], &[("dir", exact), ("recursive", exact), ("pattern", exact)], sink);
         if let Some(path) = source.required_string("path", "the program it is about", sink) {
@@ -115,7 +115,7 @@ pub(crate) fn read_sources(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Source> 
 pub(crate) fn read_sources_or_directories(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Source> {
     let mut sources = Vec::new();
     for node in fields.list("fromSource", sink) {
-        let Some(source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
+        let Some(mut source) = Fields::new(node, "an entry of fromSource", sink) else { continue };
         source.only(&["path", "dir", "recursive"], &[], sink);
         let recursive = source.boolean("recursive", sink);
         match (source.string("path", sink), source.string("dir", sink)) {

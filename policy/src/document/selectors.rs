@@ -2,32 +2,58 @@
 
 use super::DocumentKind;
 use super::diagnostics::Sink;
-use super::fields::{Fields, nearest, text};
+use super::fields::{Fields, Text, suggestion, text};
+use super::mapping::{Entry, add_namespace, mapped, misplaced, missing, organisation};
+use super::mend::Mender;
 use super::yaml::Node;
 use crate::model::{Expression, Kind, Location, Operator, Selector};
-use crate::selector_keys::{self, CONTAINER_KEYS, CONTAINER_NAME, HOSTNAME_REGEX, Names, SERVICE_ORG};
+use crate::selector_keys::{self, CONTAINER_KEYS, SERVICE_ORG};
 
-/// Reads the selector of a spec; returns `None` only after an error.
-pub(super) fn read(spec: &Fields<'_>, field: &str, kind: DocumentKind, sink: &mut Sink) -> Option<Selector> {
-    let node = spec.required(field, "it says which workloads the policy is for", sink)?;
-    let fields = Fields::new(node, field, sink)?;
+/// Reads the selector of a spec; returns `None` only after an error. The namespace of the policy selects nothing, but a
+/// migration can make a condition of it.
+pub(super) fn read(
+    spec: &Node<'_>,
+    spec_fields: &Fields<'_>,
+    kind: DocumentKind,
+    namespace: Option<Text<'_>>,
+    sink: &mut Sink,
+) -> Option<Selector> {
+    let field = kind.selector();
+    let namespace = namespace.filter(|_| kind == DocumentKind::Container);
+    let Some(node) = spec_fields.get(field) else {
+        return missing(spec, spec_fields, kind, namespace, sink);
+    };
+    let mut fields = Fields::new(node, field, sink)?;
     let errors = sink.count();
+    let misplaced = misplaced(node, kind, sink);
     let expressions_on_nodes = [("matchExpressions", "a host policy selects by matchLabels only")];
     let labels_in_clusters = [("matchLabels", "a cluster policy selects by matchExpressions only")];
     match kind {
+        _ if misplaced.is_some() => {}
         DocumentKind::Container => fields.only(&["matchLabels", "matchExpressions"], &[], sink),
         DocumentKind::Host => fields.only(&["matchLabels"], &expressions_on_nodes, sink),
         DocumentKind::Cluster => fields.only(&["matchExpressions"], &labels_in_clusters, sink),
     }
     let mut selector = Selector::default();
-    let workloads = kind.workloads();
-    if let Some(labels) = fields.get("matchLabels").and_then(|node| Fields::new(node, "matchLabels", sink)) {
-        for (key, value) in labels.entries {
-            if let Some(value) = text(value, "a label", sink) {
-                check(workloads, (&key.name, key.at), (value.text, value.at), sink);
-                selector.labels.push((key.name.to_string(), value.text.to_owned()));
-            }
-        }
+    let below = match misplaced {
+        Some(entries) => Some((node, entries, 2)),
+        None => fields.get("matchLabels").and_then(|labels| {
+            let own = Fields::new(labels, "matchLabels", sink)?;
+            Some((labels, own.entries.iter().collect(), 0))
+        }),
+    };
+    if let Some((map, entries, deeper)) = below {
+        let of_namespace = namespace.and_then(|namespace| {
+            let first = entries.first()?;
+            let has = |key: &str| entries.iter().any(|(own, _)| own.name == key);
+            add_namespace(&namespace, has, sink, |mender, line| {
+                mender.insert(map, first, deeper, &[(0, line)])
+            })
+        });
+        selector.labels.extend(of_namespace);
+        read_labels(&entries, kind, &mut selector.labels, sink);
+    } else if let Some(namespace) = namespace {
+        add_namespace(&namespace, |_| false, sink, |_, _| None);
     }
     if kind != DocumentKind::Host {
         for node in fields.list("matchExpressions", sink) {
@@ -44,10 +70,35 @@ pub(super) fn read(spec: &Fields<'_>, field: &str, kind: DocumentKind, sink: &mu
     Some(selector)
 }
 
+/// Reads labels, and appends them to those that are there.
+fn read_labels(
+    entries: &[&Entry<'_>],
+    kind: DocumentKind,
+    labels: &mut Vec<(String, String)>,
+    sink: &mut Sink,
+) {
+    let workloads = kind.workloads();
+    for (key, value) in entries {
+        let Some(value) = text(value, "a label", sink) else { continue };
+        let has = |other: &str| {
+            entries.iter().any(|(own, _)| own.name == other) || labels.iter().any(|(own, _)| own == other)
+        };
+        let is_free = |to: &str| to == key.name || !has(to);
+        let edits = |mender: &Mender<'_>, to: &(String, String)| {
+            let mut edits = mender.replace(key.at, &key.name, &to.0)?;
+            edits.extend(mender.replace(value.at, value.text, &to.1)?);
+            Some(edits)
+        };
+        let label = mapped(workloads, key.at, (&key.name, value.text), is_free, sink, edits);
+        check(workloads, (&label.0, key.at), (&label.1, value.at), sink);
+        labels.push(label);
+    }
+}
+
 /// Reads an expression. In a cluster policy it may be about namespaces: that of a container is the organisation of its
 /// Horizon service.
 fn read_expression(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<Expression> {
-    let fields = Fields::new(node, "an entry of matchExpressions", sink)?;
+    let mut fields = Fields::new(node, "an entry of matchExpressions", sink)?;
     fields.only(&["key", "operator", "values"], &[], sink);
     let help = match kind {
         DocumentKind::Cluster => "write key: label, or key: namespace",
@@ -63,8 +114,9 @@ fn read_expression(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<E
         "In" => Some(Operator::In),
         "NotIn" => Some(Operator::NotIn),
         other => {
-            sink.error(operator.at, format!("operator `{other}` is not known"), "write In or NotIn");
-            None
+            let message = format!("operator `{other}` is not known");
+            let meant = operator.meant(&["In", "NotIn"], message, "write In or NotIn", sink)?;
+            Some(if meant == "In" { Operator::In } else { Operator::NotIn })
         }
     });
     let example = if by_namespace { "write values: [name]" } else { "write values: [\"name=value\"]" };
@@ -73,14 +125,19 @@ fn read_expression(node: &Node, kind: DocumentKind, sink: &mut Sink) -> Option<E
     for value in fields.list("values", sink) {
         let Some(value) = text(value, "a label", sink) else { continue };
         if by_namespace {
-            check(Kind::Container, (SERVICE_ORG, value.at), (value.text, value.at), sink);
-            labels.push((SERVICE_ORG.to_owned(), value.text.to_owned()));
+            let org = organisation(&value, sink);
+            check(Kind::Container, (SERVICE_ORG, value.at), (&org, value.at), sink);
+            labels.push((SERVICE_ORG.to_owned(), org));
             continue;
         }
         match value.text.split_once('=') {
             Some((key, label)) if !key.is_empty() => {
-                check(Kind::Container, (key, value.at), (label, value.at), sink);
-                labels.push((key.to_owned(), label.to_owned()));
+                let edits = |mender: &Mender<'_>, to: &(String, String)| {
+                    mender.replace(value.at, value.text, &format!("{}={}", to.0, to.1))
+                };
+                let label = mapped(Kind::Container, value.at, (key, label), |_| true, sink, edits);
+                check(Kind::Container, (&label.0, value.at), (&label.1, value.at), sink);
+                labels.push(label);
             }
             _ => sink.error(value.at, format!("`{}` is not a label", value.text), "write \"name=value\""),
         }
@@ -110,43 +167,21 @@ fn check(kind: Kind, key: (&str, Location), value: (&str, Location), sink: &mut 
         Kind::Host => {
             let known: Vec<&str> = selector_keys::node_keys().collect();
             let help = suggestion(key, &known);
-            if is_ours(key) {
+            if selector_keys::is_ours(key) {
                 sink.error(at, format!("no node is known by `{key}`"), help);
             } else {
                 sink.warn(at, format!("no node is known by `{key}`, so this policy selects none"), help);
             }
         }
-        Kind::Container if is_ours(key) => {
+        Kind::Container if selector_keys::is_ours(key) => {
             sink.error(at, format!("no container is known by `{key}`"), suggestion(key, &CONTAINER_KEYS));
         }
         Kind::Container => {}
     }
 }
 
-/// Returns whether only KubeArmor and Horizon define such keys. Other keys of KubeArmor may be labels of
-/// containers.
-fn is_ours(key: &str) -> bool {
-    key.starts_with("horizon.")
-        || key.starts_with("kubearmor.io/host")
-        || key.starts_with("kubearmor.io/container.")
-}
-
-fn suggestion(key: &str, known: &[&str]) -> String {
-    match nearest(key, known) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => format!("known: {}", known.join(", ")),
-    }
-}
-
 fn check_value(key: &str, (value, at): (&str, Location), sink: &mut Sink) {
-    let names = if key == CONTAINER_NAME {
-        Names::with_regexes(value)
-    } else if HOSTNAME_REGEX.contains(&key) {
-        Names::hostname_regex(value)
-    } else {
-        Names::exact(value)
-    };
-    if let Err(error) = names {
+    if let Err(error) = selector_keys::check(key, value) {
         sink.error(at, format!("`{key}` selects nothing"), error.to_string());
     }
 }

@@ -6,6 +6,7 @@
 //! borrowed from the text.
 
 use super::diagnostics::Sink;
+use super::mend::Ground;
 use super::text;
 use crate::model::Location;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -85,6 +86,12 @@ impl Node<'_> {
     }
 }
 
+/// Returns whether a scalar of this text is a string without quotes.
+pub(crate) fn is_string(text: &str) -> bool {
+    let value = Value::Scalar { text: text.into(), plain: true };
+    Node { at: Location::default(), value }.kind() == "a string"
+}
+
 fn is_number(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))
         && (text.parse::<f64>().is_ok() || text.starts_with("0x") || text.starts_with("0o"))
@@ -119,7 +126,12 @@ enum MapKey<'t> {
 impl<'t> Map<'t> {
     fn push(&mut self, node: Node<'t>, sink: &mut Sink) {
         match self.key.take() {
-            Some(MapKey::Own(name)) => self.entries.push((name, node)),
+            Some(MapKey::Own(key)) => {
+                if !self.seen.insert(key.name.clone()) {
+                    self.refuse_repeated(&key, &node, sink);
+                }
+                self.entries.push((key, node));
+            }
             Some(MapKey::Merge) => self.merged.push(node),
             None => self.key = Some(self.read_key(node, sink)),
         }
@@ -135,10 +147,23 @@ impl<'t> Map<'t> {
                 Cow::default()
             }
         };
-        if !self.seen.insert(name.clone()) {
-            sink.error(at, format!("`{name}` is given twice"), "keep one of them");
-        }
         MapKey::Own(Key { at, name })
+    }
+
+    fn refuse_repeated(&self, key: &Key<'t>, node: &Node<'t>, sink: &mut Sink) {
+        let said = |node: &Node<'_>| match &node.value {
+            Value::Scalar { text, .. } => Some((text.to_string(), node.kind())),
+            Value::List(_) | Value::Map(_) => None,
+        };
+        let first = self.entries.iter().find(|(other, _)| other.name == key.name);
+        let is_same = first.and_then(|(_, first)| said(first)).is_some_and(|first| said(node) == Some(first));
+        let message = format!("`{}` is given twice", key.name);
+        let help = "keep one of them";
+        if is_same {
+            sink.mendable(key.at, message, help, Ground::OneReading, |mender| mender.remove(key, node));
+        } else {
+            sink.error(key.at, message, help);
+        }
     }
 
     /// Returns the entries, with those that are merged into them.

@@ -22,7 +22,7 @@ fn read_section(node: &Node, section: Section, above: &Inherited, rules: &mut Ve
         Section::Process => "process",
         Section::File => "file",
     };
-    let Some(fields) = Fields::new(node, what, sink) else { return };
+    let Some(mut fields) = Fields::new(node, what, sink) else { return };
     const LISTS: [&str; 3] = ["matchPaths", "matchDirectories", "matchPatterns"];
     fields.only(&[&LISTS[..], &COMMON[..]].concat(), &[], sink);
     let inherited = above.or_own(&fields, sink);
@@ -43,7 +43,7 @@ fn read_section(node: &Node, section: Section, above: &Inherited, rules: &mut Ve
 /// Reads one rule; returns `None` only after an error.
 fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink: &mut Sink) -> Option<Rule> {
     let what = format!("an entry of {list}");
-    let fields = Fields::new(node, &what, sink)?;
+    let mut fields = Fields::new(node, &what, sink)?;
     let mut known = COMMON.to_vec();
     known.push("ownerOnly");
     let mut refused = vec![("pts", UNSUPPORTED)];

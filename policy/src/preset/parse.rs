@@ -2,7 +2,7 @@
 
 use super::model::{MEMORY_DIRECTORIES, Preset};
 use crate::document::diagnostics::Sink;
-use crate::document::fields::{Fields, items, nearest};
+use crate::document::fields::{Fields, Text, items, nearest};
 use crate::document::rules::{COMMON, Inherited};
 use crate::document::yaml::Node;
 use crate::model::{Action, Rule, RuleBody};
@@ -14,21 +14,24 @@ pub(crate) fn read_presets(node: &Node<'_>, above: &Inherited, rules: &mut Vec<R
     }
 }
 
+/// Reports a name that is no preset's, and returns the preset that it is mended to.
+fn meant(name: &Text<'_>, sink: &mut Sink) -> Option<Preset> {
+    let names = Preset::ALL.map(Preset::name);
+    let help = match nearest(name.text, &names) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("known: {}", names.join(", ")),
+    };
+    let message = format!("preset `{}` is not known", name.text);
+    name.meant(&names, message, &help, sink).and_then(Preset::from_name)
+}
+
 fn read_preset(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
-    let Some(fields) = Fields::new(node, "an entry of presets", sink) else { return };
+    let Some(mut fields) = Fields::new(node, "an entry of presets", sink) else { return };
     let everyone = "a preset is about all programs of the workload";
     fields.only(&[&COMMON[..], &["name"]].concat(), &[("fromSource", everyone)], sink);
     let own = above.or_own(&fields, sink);
     let Some(name) = fields.required_string("name", "the preset", sink) else { return };
-    let Some(preset) = Preset::from_name(name.text) else {
-        let names = Preset::ALL.map(Preset::name);
-        let help = match nearest(name.text, &names) {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("known: {}", names.join(", ")),
-        };
-        sink.error(name.at, format!("preset `{}` is not known", name.text), help);
-        return;
-    };
+    let Some(preset) = Preset::from_name(name.text).or_else(|| meant(&name, sink)) else { return };
     let Some(rule) = own.clone().rule(Vec::new(), RuleBody::Preset(preset), fields.at, sink) else { return };
     if rule.common.action == Action::Allow {
         let message = format!("preset `{}` cannot have the action Allow", preset.name());

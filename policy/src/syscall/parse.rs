@@ -2,7 +2,7 @@
 
 use super::model::Syscall;
 use crate::document::diagnostics::Sink;
-use crate::document::fields::{Fields, nearest, text};
+use crate::document::fields::{Fields, Text, nearest, text};
 use crate::document::rules::{
     COMMON, Inherited, UNSUPPORTED, read_section, read_sources_or_directories, within_pairs,
 };
@@ -30,7 +30,7 @@ pub(crate) fn read_syscalls(node: &Node<'_>, above: &Inherited, rules: &mut Vec<
 
 /// Reads one entry, which is a rule for each call.
 fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
-    let Some(fields) = Fields::new(node, "an entry of matchSyscalls", sink) else { return };
+    let Some(mut fields) = Fields::new(node, "an entry of matchSyscalls", sink) else { return };
     fields.only(&[&COMMON[..], &["syscall", "fromSource"]].concat(), &[("path", UNSUPPORTED)], sink);
     refuse_action(&fields, "an entry of matchSyscalls", sink);
     let own = above.or_own(&fields, sink).audited();
@@ -45,22 +45,21 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
     let mut seen = Vec::new();
     for node in calls {
         let Some(name) = text(node, "a system call", sink) else { continue };
-        match Syscall::from_name(name.text) {
-            Some(call) if seen.contains(&call) => {}
-            Some(call) => {
-                seen.push(call);
-                rules.extend(own.clone().rule(sources.clone(), RuleBody::Syscall(call), fields.at, sink));
-            }
-            None => {
-                let names: Vec<&str> = Syscall::all().map(Syscall::name).collect();
-                let help = nearest(name.text, &names).map_or_else(
-                    || "syscalls(2) lists them".to_owned(),
-                    |near| format!("did you mean {near}?"),
-                );
-                sink.error(name.at, format!("system call `{}` is not known", name.text), help);
-            }
+        let call = Syscall::from_name(name.text).or_else(|| meant(&name, sink));
+        if let Some(call) = call.filter(|call| !seen.contains(call)) {
+            seen.push(call);
+            rules.extend(own.clone().rule(sources.clone(), RuleBody::Syscall(call), fields.at, sink));
         }
     }
+}
+
+/// Reports a name that is no call's, and returns the call that it is mended to.
+fn meant(name: &Text<'_>, sink: &mut Sink) -> Option<Syscall> {
+    let names: Vec<&str> = Syscall::all().map(Syscall::name).collect();
+    let help = nearest(name.text, &names)
+        .map_or_else(|| "syscalls(2) lists them".to_owned(), |near| format!("did you mean {near}?"));
+    let message = format!("system call `{}` is not known", name.text);
+    name.meant(&names, message, &help, sink).and_then(Syscall::from_name)
 }
 
 /// What the section or an entry asks for itself must be a report.
