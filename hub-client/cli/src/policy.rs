@@ -1,6 +1,7 @@
-//! `hzn-armor policy` reports errors in policy files before they are signed, and explains what they decide.
+//! `hzn-armor policy` reports errors in policy files before they are signed, mends them, and explains what they decide.
 
 mod explain;
+mod migrate;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub enum PolicyCommand {
     Check(Check),
     /// Print what policies decide on accesses, by which rule, and what would decide without that rule
     Explain(explain::Explain),
+    /// Mend what is nearly right in policies, show the difference, and name what is left and why
+    Migrate(migrate::Migrate),
 }
 
 /// The postures as options name them.
@@ -43,6 +46,7 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
     match command {
         PolicyCommand::Check(command) => check(&command),
         PolicyCommand::Explain(command) => explain::run(&command),
+        PolicyCommand::Migrate(command) => migrate::run(command),
     }
 }
 

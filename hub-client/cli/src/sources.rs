@@ -21,6 +21,8 @@ pub struct Source {
     pub path: PathBuf,
     /// The file's content.
     pub text: String,
+    /// Whether the content could be read; otherwise `text` is empty.
+    pub is_read: bool,
     outcome: Outcome,
 }
 
@@ -51,20 +53,23 @@ impl Outcome {
 impl Source {
     fn read(path: &Path) -> Self {
         let name = escaped_path(path);
-        let (text, outcome) = match file::read(path, MAX_PAYLOAD) {
-            Err(error) => (String::new(), Outcome::Unusable(format!("{name}: {error}"))),
+        let unread = |outcome| Self { path: path.to_owned(), text: String::new(), is_read: false, outcome };
+        match file::read(path, MAX_PAYLOAD) {
+            Err(error) => unread(Outcome::Unusable(format!("{name}: {error}"))),
             Ok(bytes) => match armor_policy::document::text::decode(&name, bytes) {
-                Err(diagnostics) => (String::new(), Outcome::Invalid(diagnostics)),
-                Ok(text) => {
-                    let outcome = match (Outcome::of(&name, &text), bundled_name(path)) {
-                        (Outcome::Good(_), Err(problem)) => Outcome::Unusable(format!("{problem:#}")),
-                        (outcome, _) => outcome,
-                    };
-                    (text, outcome)
-                }
+                Err(diagnostics) => unread(Outcome::Invalid(diagnostics)),
+                Ok(text) => Self::with_text(path, text),
             },
+        }
+    }
+
+    /// Returns the file as it is with this content.
+    pub fn with_text(path: &Path, text: String) -> Self {
+        let outcome = match (Outcome::of(&escaped_path(path), &text), bundled_name(path)) {
+            (Outcome::Good(_), Err(problem)) => Outcome::Unusable(format!("{problem:#}")),
+            (outcome, _) => outcome,
         };
-        Self { path: path.to_owned(), text, outcome }
+        Self { path: path.to_owned(), text, is_read: true, outcome }
     }
 
     /// Returns the file's policies, if they are valid.

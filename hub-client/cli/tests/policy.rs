@@ -1,6 +1,9 @@
-//! Checks what `policy explain` and `policy check` say of policies.
+//! Checks what `policy explain` and `policy check` say of policies, and what `policy migrate` makes of them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 const POLICIES: &str = "\
@@ -164,4 +167,135 @@ fn rules_that_contradict_each_other_are_named_with_both_places() {
         ]
     );
     assert!(output.status.success());
+}
+
+const NEARLY: &str = "\
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata:
+  name: nearly
+  namespace: shop
+spec:
+  selector:
+    matchLabels:
+      app: web # the front end
+  action: Audit
+  process:
+    matchDirectories:
+    - dir: \"/usr/local/bin\" # no slash
+      recursive: true
+    matchPaths:
+    - path: /bin/sh
+  file:
+    matchPaths: [{path: /etc/shadow}]
+    severity: 5
+    serverity: 5
+  action:
+    Audit
+";
+
+fn migrate(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hzn-armor"));
+    let output = command.args(["policy", "migrate"]).args(arguments).current_dir(dir).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_migration_shows_what_it_mends_and_what_it_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("p.yaml"), NEARLY).unwrap();
+    let (status, out, err) = migrate(dir.path(), &["p.yaml"]);
+    let expected = "\
+p.yaml:5:14: metadata.namespace `shop` selects nothing (--map metadata.namespace=shop:horizon.service.org=ORG makes a \
+condition of it) [note]
+p.yaml:9:7: `app: web` selects by a label of the container or its image (--map app=web:KEY=VALUE makes it another \
+condition, by kubearmor.io/container.name, horizon.service.url or another key) [note]
+p.yaml:13:12: dir `/usr/local/bin` does not end in '/' (write /usr/local/bin/) [mended]
+p.yaml:16:13: /bin is a symlink to /usr/bin on most systems (it stays: it matches with and without this link, /usr/bin \
+only with it) [note]
+p.yaml:20:5: file cannot have `serverity` (did you mean `severity`?) [left]
+p.yaml:21:3: `action` is given twice (keep one of them) [mended]
+--- p.yaml
++++ p.yaml
+@@ -10,7 +10,7 @@
+   action: Audit
+   process:
+     matchDirectories:
+-    - dir: \"/usr/local/bin\" # no slash
++    - dir: \"/usr/local/bin/\" # no slash
+       recursive: true
+     matchPaths:
+     - path: /bin/sh
+@@ -18,5 +18,3 @@
+     matchPaths: [{path: /etc/shadow}]
+     severity: 5
+     serverity: 5
+-  action:
+-    Audit
+p.yaml: 1 error left, 2 places to mend
+";
+    assert_eq!((status, out.as_str(), err.as_str()), (Some(1), expected, ""));
+    assert_eq!(fs::read_to_string(dir.path().join("p.yaml")).unwrap(), NEARLY);
+}
+
+#[test]
+fn a_migration_writes_files_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.yaml");
+    let text = NEARLY.replace("    severity: 5\n", "");
+    fs::write(&path, &text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let options = [
+        "--map",
+        "app=web:horizon.service.url=shop/web",
+        "--map",
+        "metadata.namespace:horizon.service.org",
+        "--accept",
+        "spelling",
+        "--write",
+        ".",
+    ];
+    let (status, out, err) = migrate(dir.path(), &options);
+    assert_eq!(status, Some(0), "{out}{err}");
+    assert!(out.ends_with("./p.yaml: ok, 5 places mended, written\n"), "{out}");
+    let mended = text
+        .replace("app: web", "horizon.service.org: shop\n      horizon.service.url: shop/web")
+        .replace("/bin\"", "/bin/\"")
+        .replace("serverity", "severity")
+        .replace("  action:\n    Audit\n", "");
+    assert_eq!(fs::read_to_string(&path).unwrap(), mended);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+    let (status, out, _) = migrate(dir.path(), &options);
+    assert_eq!(status, Some(0));
+    assert!(out.ends_with("[note]\n./p.yaml: ok, nothing mended\n") && !out.contains("@@"), "{out}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), mended);
+}
+
+#[test]
+fn a_migration_that_cannot_be_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("latin.yaml"), b"\xfc").unwrap();
+    fs::write(dir.path().join("bad.yaml"), "a: [").unwrap();
+    fs::write(dir.path().join("escape.yaml"), "# \u{1b}[31m\u{202e}\nmetadata: {name: 5}\n").unwrap();
+    for (arguments, expected_status, expected) in [
+        (&["latin.yaml"][..], 1, "not UTF-8"),
+        (&["missing.yaml"], 1, "missing.yaml: "),
+        (&["bad.yaml"], 1, "bad.yaml: 1 error left, nothing mended\n"),
+        (
+            &["escape.yaml"],
+            1,
+            "\n # \\x1b[31m\\xe2\\x80\\xae\n-metadata: {name: 5}\n+metadata: {name: \"5\"}\n",
+        ),
+        (&["--map", "app:", "bad.yaml"], 2, "write LABEL:KEY=VALUE"),
+        (&["--map", "app:horizon.image=", "bad.yaml"], 2, "`horizon.image` would select nothing"),
+        (&["--accept", "all", "bad.yaml"], 2, "spelling"),
+        (&[], 2, "FILES"),
+    ] {
+        let (status, out, err) = migrate(dir.path(), arguments);
+        assert_eq!(status, Some(expected_status), "{arguments:?}: {out}{err}");
+        assert!(format!("{out}{err}").contains(expected), "{arguments:?}: {out}{err}");
+    }
 }
