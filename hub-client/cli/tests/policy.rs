@@ -72,8 +72,8 @@ hosts: exec /usr/bin/curl
         (
             &["--dns", "www.Free.example.com.", "--dns", "example.org"],
             "containers: dns www.free.example.com
-  Audit by p.yaml:36 (policy names)
-  otherwise Block by p.yaml:35 (policy names)
+  Audit by p.yaml:37 (policy names)
+  otherwise Block by p.yaml:36 (policy names)
 containers: dns example.org
   Allow: no rule is about it
 hosts: dns www.free.example.com
@@ -122,7 +122,7 @@ fn every_kind_of_access_can_be_asked_about() {
 #[test]
 fn a_question_that_cannot_be_answered_is_an_error() {
     for (arguments, expected) in [
-        (&[][..], "give --exec, --file, --connect or --capability"),
+        (&[][..], "give --exec, --file, --connect, --dns or --capability"),
         (&["--exec", "curl"], "a path begins with '/'"),
         (&["--connect", "example.com:80"], "10.0.0.1:443"),
         (&["--connect", "10.0.0.1:80/icmp"], "'/udp'"),

@@ -19,7 +19,7 @@ pub(crate) fn read_names(section: &Fields<'_>, above: &Inherited, rules: &mut Ve
 }
 
 fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
-    let Some(fields) = Fields::new(node, &format!("an entry of {LIST}"), sink) else { return };
+    let Some(mut fields) = Fields::new(node, &format!("an entry of {LIST}"), sink) else { return };
     fields.only(&[&COMMON[..], &["domain", "fromSource"]].concat(), &[], sink);
     let own = above.or_own(&fields, sink);
     let sources = read_sources(&fields, sink);
