@@ -704,3 +704,63 @@ fn a_network_rule_with_sources_may_be_an_exception_from_a_wider_one() {
     );
     check_sockets(&domain, "/bin/dig Udp allow\n /bin/dig Tcp block all\n - Udp block all");
 }
+
+/// The same rules in a network policy and in the section `network`.
+#[test]
+fn a_network_policy_decides_as_its_destinations_do() {
+    let document = |kind: &str, spec: &str| {
+        let selector = if kind == "KubeArmorNetworkPolicy" { "nodeSelector" } else { "selector" };
+        format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: {kind}\nmetadata: {{name: p}}\n\
+             spec:\n  {selector}: {{matchLabels: {{kubernetes.io/hostname: '*'}}}}\n{spec}"
+        )
+    };
+    let firewall = document(
+        "KubeArmorNetworkPolicy",
+        "  severity: 5
+  egress:
+  - {to: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: 'fd00::/8'}}], ports: [{port: dns, protocol: udp}, {port: '8000', endPort: 8010}]}
+  - {to: [{ipBlock: {cidr: 10.1.0.0/16}}], action: Allow}
+  - {ports: [{port: 25}], action: Audit}
+  ingress:
+  - {ports: [{port: ssh}]}
+",
+    );
+    let section = document(
+        "KubeArmorPolicy",
+        "  severity: 5
+  network:
+    matchDestinations:
+    - {cidr: 10.0.0.0/8, ports: [53], protocol: udp}
+    - {cidr: 10.0.0.0/8, ports: [8000-8010], protocol: tcp}
+    - {cidr: 'fd00::/8', ports: [53], protocol: udp}
+    - {cidr: 'fd00::/8', ports: [8000-8010], protocol: tcp}
+    - {cidr: 10.1.0.0/16, action: Allow}
+    - {ports: [25], protocol: tcp, action: Audit}
+    - {direction: ingress, ports: [22], protocol: tcp}
+",
+    );
+    let rules = |document: &str| -> Vec<_> {
+        let policies = parse("p.yaml", document).unwrap();
+        policies[0]
+            .rules
+            .iter()
+            .map(|rule| (rule.common.action, rule.common.severity, rule.body.clone()))
+            .collect()
+    };
+    let mut found = rules(&firewall);
+    let ingress = found.remove(0);
+    found.push(ingress);
+    assert_eq!(found, rules(&section));
+
+    for (selector, kind) in [
+        ("selector: {matchLabels: {app: web}}", armor_policy::model::Kind::Container),
+        ("nodeSelector: {matchLabels: {a: b}}", armor_policy::model::Kind::Host),
+    ] {
+        let text = format!(
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorNetworkPolicy\nmetadata: {{name: p}}\n\
+             spec:\n  {selector}\n  egress: [{{action: Block}}]\n"
+        );
+        assert_eq!(parse("p.yaml", &text).unwrap()[0].kind, kind);
+    }
+}

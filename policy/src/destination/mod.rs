@@ -1,5 +1,5 @@
-//! Knows destinations: the rules of the list `matchDestinations` of the section `network`, and the tables that decide
-//! with whom sockets communicate.
+//! Knows destinations: the rules of the list `matchDestinations` of the section `network` and of network policies, and the
+//! tables that decide with whom sockets communicate.
 //!
 //! Of what [`crate::precedence`] leaves to each kind of rule, destinations have this:
 //!
@@ -13,6 +13,7 @@
 
 pub(crate) mod compile;
 mod model;
+pub(crate) mod network_policy;
 pub(crate) mod parse;
 mod table;
 mod trie;

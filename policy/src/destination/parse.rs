@@ -69,7 +69,8 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
     }
 }
 
-fn read_prefix(fields: &Fields<'_>, sink: &mut Sink) -> Option<IpNet> {
+/// Reads the field `cidr`; returns `None` if it is missing, or after an error.
+pub(super) fn read_prefix(fields: &Fields<'_>, sink: &mut Sink) -> Option<IpNet> {
     let written = fields.string("cidr", sink)?;
     let prefix = written.text.parse().or_else(|_| written.text.parse::<IpAddr>().map(IpNet::from));
     let Ok(prefix) = prefix else {

@@ -17,6 +17,7 @@ pub mod yaml;
 
 use crate::capability;
 use crate::decision::{PerClass, Posture, PostureClass};
+use crate::destination::network_policy;
 use crate::model::{Kind, Policy, Rule, Selector};
 use crate::network;
 use crate::path;
@@ -28,7 +29,7 @@ use fields::{Fields, Text};
 use mend::{Ground, Mender};
 pub use migrate::{MigrateError, Migration, migrate};
 use rules::{COMMON, Inherited, UNSUPPORTED};
-use yaml::Node;
+use yaml::{Node, Value};
 
 /// The `apiVersion` of policies of every kind.
 pub const API_VERSION: &str = "security.kubearmor.com/v1";
@@ -113,11 +114,12 @@ fn read_policy(document: &Node, sink: &mut Sink) -> Option<Policy> {
         }
     }
     let kind = top.required_string("kind", "write kind: KubeArmorPolicy or KubeArmorHostPolicy", sink);
-    let kind = kind.and_then(|kind| read_kind(&kind, sink));
+    let form = kind.and_then(|kind| read_kind(&kind, sink));
     let Metadata { name, namespace, postures } = read_metadata(&top, sink);
     let spec = top.required("spec", "a policy needs a spec", sink)?;
-    let kind = kind?;
-    let (selector, rules) = read_spec(spec, kind, namespace, sink)?;
+    let form = form?;
+    let kind = form.of(spec);
+    let (selector, rules) = read_spec(spec, form, namespace, sink)?;
     Some(Policy {
         kind: kind.workloads(),
         name: name?,
@@ -139,13 +141,36 @@ pub(crate) enum DocumentKind {
     Cluster,
 }
 
-impl DocumentKind {
-    const NAMES: [(&str, Self); 3] = [
-        ("KubeArmorPolicy", Self::Container),
-        ("KubeArmorHostPolicy", Self::Host),
-        ("KubeArmorClusterPolicy", Self::Cluster),
+/// A `Form` is what the name of a kind stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A policy with the usual sections.
+    Sections(DocumentKind),
+    /// A KubeArmorNetworkPolicy: for containers if it has a `selector`, otherwise for the host.
+    Network,
+}
+
+impl Form {
+    const NAMES: [(&str, Self); 4] = [
+        ("KubeArmorPolicy", Self::Sections(DocumentKind::Container)),
+        ("KubeArmorHostPolicy", Self::Sections(DocumentKind::Host)),
+        ("KubeArmorClusterPolicy", Self::Sections(DocumentKind::Cluster)),
+        (NETWORK_POLICY, Self::Network),
     ];
 
+    /// Returns the kind of a document with this spec.
+    fn of(self, spec: &Node<'_>) -> DocumentKind {
+        match (self, &spec.value) {
+            (Self::Sections(kind), _) => kind,
+            (Self::Network, Value::Map(entries)) if entries.iter().any(|(key, _)| key.name == "selector") => {
+                DocumentKind::Container
+            }
+            (Self::Network, _) => DocumentKind::Host,
+        }
+    }
+}
+
+impl DocumentKind {
     /// Returns the name of the field that selects the workloads.
     const fn selector(self) -> &'static str {
         match self {
@@ -162,18 +187,12 @@ impl DocumentKind {
     }
 }
 
-fn read_kind(kind: &fields::Text<'_>, sink: &mut Sink) -> Option<DocumentKind> {
-    let known =
-        |name: &str| DocumentKind::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
-    if let Some(kind) = known(kind.text) {
-        return Some(kind);
+fn read_kind(kind: &fields::Text<'_>, sink: &mut Sink) -> Option<Form> {
+    let known = |name: &str| Form::NAMES.iter().find(|(known, _)| *known == name).map(|(_, form)| *form);
+    if let Some(form) = known(kind.text) {
+        return Some(form);
     }
-    let names = DocumentKind::NAMES.map(|(name, _)| name);
-    if kind.text == "KubeArmorNetworkPolicy" {
-        let message = format!("kind {} is not supported yet", kind.text);
-        sink.error(kind.at, message, format!("{} are", names.join(", ")));
-        return None;
-    }
+    let names = Form::NAMES.map(|(name, _)| name);
     let help = match fields::nearest(kind.text, &names) {
         Some(name) => format!("did you mean {name}?"),
         None => format!("known: {}", names.join(", ")),
@@ -289,30 +308,52 @@ const SECTIONS: [(&str, ReadSection); 6] = [
     (PRESETS, preset::parse::read_presets),
 ];
 
+/// The kind of policies that have [`DIRECTIONS`] in place of the other sections.
+const NETWORK_POLICY: &str = "KubeArmorNetworkPolicy";
+const DIRECTIONS: [(&str, ReadSection); 2] =
+    [("ingress", network_policy::read_ingress), ("egress", network_policy::read_egress)];
+
 /// The section that only policies for containers have.
 const PRESETS: &str = "presets";
 
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
-const UNSUPPORTED_SECTIONS: [&str; 5] = ["device", "apparmor", "ingress", "egress", "level"];
+const UNSUPPORTED_SECTIONS: [&str; 2] = ["device", "apparmor"];
 
 fn read_spec(
     node: &Node,
-    kind: DocumentKind,
+    form: Form,
     namespace: Option<Text<'_>>,
     sink: &mut Sink,
 ) -> Option<(Selector, Vec<Rule>)> {
     let mut spec = Fields::new(node, "spec", sink)?;
+    let kind = form.of(node);
     let selector_field = kind.selector();
     let (other_selector, other_kind) = match kind {
         DocumentKind::Container | DocumentKind::Cluster => ("nodeSelector", "KubeArmorHostPolicy"),
         DocumentKind::Host => ("selector", "KubeArmorPolicy"),
     };
-    let misplaced = format!("it belongs to {other_kind}; here it is {selector_field}");
+    let misplaced = match form {
+        Form::Sections(_) => format!("it belongs to {other_kind}; here it is {selector_field}"),
+        Form::Network => "a network policy has either `selector` or `nodeSelector`".to_owned(),
+    };
     let mut refused = UNSUPPORTED_SECTIONS.map(|field| (field, UNSUPPORTED)).to_vec();
     refused.push((other_selector, &misplaced));
     let mut known = COMMON.to_vec();
-    known.extend(SECTIONS.map(|(field, _)| field));
-    if kind == DocumentKind::Host {
+    let (own, others) = match form {
+        Form::Sections(_) => (&SECTIONS[..], &DIRECTIONS[..]),
+        Form::Network => (&DIRECTIONS[..], &SECTIONS[..]),
+    };
+    let elsewhere = match form {
+        Form::Sections(_) => format!("it belongs to {NETWORK_POLICY}"),
+        Form::Network => "it belongs to KubeArmorPolicy or KubeArmorHostPolicy".to_owned(),
+    };
+    refused.extend(others.iter().map(|(field, _)| (*field, elsewhere.as_str())));
+    refused.push((
+        "level",
+        "it says what a limit of bandwidth is for, and nothing here limits that: leave it out",
+    ));
+    known.extend(own.iter().map(|(field, _)| *field));
+    if form == Form::Sections(DocumentKind::Host) {
         known.retain(|field| *field != PRESETS);
         refused.push((PRESETS, "presets are for containers: it belongs to KubeArmorPolicy"));
     }
@@ -323,7 +364,7 @@ fn read_spec(
     let inherited = Inherited::default().or_own(&spec, sink);
     let mut rules = Vec::new();
     let mut sections = 0;
-    for (field, read) in SECTIONS.into_iter().filter(|(field, _)| known.contains(field)) {
+    for &(field, read) in own.iter().filter(|(field, _)| known.contains(field)) {
         if let Some(node) = spec.get(field) {
             sections += 1;
             read(node, &inherited, &mut rules, sink);
@@ -333,11 +374,13 @@ fn read_spec(
     if sections == 0
         && !refused.iter().any(|(field, _)| *field != other_selector && spec.get(field).is_some())
     {
-        sink.error(
-            spec.at,
-            "the policy has no rules",
-            "add a `process`, `file`, `network`, `capabilities`, `syscalls` or `presets` section",
-        );
+        let help = match form {
+            Form::Sections(_) => {
+                "add a `process`, `file`, `network`, `capabilities`, `syscalls` or `presets` section"
+            }
+            Form::Network => "add `ingress` or `egress`",
+        };
+        sink.error(spec.at, "the policy has no rules", help);
     }
     Some((selector?, rules))
 }
