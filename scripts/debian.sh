@@ -18,11 +18,11 @@ lock_vm() {
 
 # suite_of KERNEL
 suite_of() {
-  case $1 in
+  case ${1%-generic} in
     6.1) echo bookworm ;;
     6.12) echo trixie ;;
     latest) echo sid ;;
-    *) die "kernel '$1' is not one of 6.1, 6.12, latest" ;;
+    *) die "kernel '$1' is not one of 6.1, 6.12, latest, or one of them with -generic" ;;
   esac
 }
 
@@ -71,12 +71,14 @@ archive() { (cd "$1" && find . -mindepth 1 -print0 | LC_ALL=C sort -z | cpio --q
 
 # unpack_kernel KERNEL DIRECTORY: what its packages hold, and `vmlinuz`. Sets `release`.
 unpack_kernel() {
-  local suite image parts
+  local suite image parts meta=linux-image-cloud-$arch
+  # The one for clouds has no drivers for USB.
+  [[ $1 != *-generic ]] || meta=linux-image-$arch
   suite=$(suite_of "$1")
   echo "fetching Debian $suite's kernel for $arch" >&2
-  image=$(private_apt "$suite" apt-cache depends "linux-image-cloud-$arch" |
+  image=$(private_apt "$suite" apt-cache depends "$meta" |
     sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
-  [[ $image ]] || die "Debian $suite has no linux-image-cloud-$arch"
+  [[ $image ]] || die "Debian $suite has no $meta"
   release=${image#linux-image-}
   # From 7.x on the image package is empty and depends on the ones with the kernel and its modules.
   mapfile -t parts < <(private_apt "$suite" apt-cache depends "$image" | sed -n "s/^ *Depends: \(linux-.*-$release\)$/\1/p")
@@ -89,6 +91,8 @@ unpack_kernel() {
 # `modules`.
 fetch_kernel() {
   local kernel_dir=$vm/$1 release new modules group module file name
+  local groups=("overlay:overlay" "disk:virtio_pci virtio_blk ext4")
+  [[ $1 != *-generic ]] || groups+=("usb:xhci_pci usbhid hid_generic usb_storage sd_mod")
   [[ ! -d $kernel_dir/modules ]] || return 0
   new=$kernel_dir.new
   unpack_kernel "$1" "$new"
@@ -97,7 +101,7 @@ fetch_kernel() {
   depmod -b "$new" "$release"
   modules=$new/initramfs/usr/lib/armor-vm
   mkdir -p "$modules"
-  for group in "overlay:overlay" "disk:virtio_pci virtio_blk ext4"; do
+  for group in "${groups[@]}"; do
     for module in ${group#*:}; do
       # Dependencies come first; what is built into the kernel needs no file.
       modprobe -d "$new" -S "$release" --show-depends "$module" | sed -n 's/^insmod *//p'
