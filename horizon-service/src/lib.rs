@@ -5,6 +5,7 @@
 //! ```text
 //! cli        the commands beside `run`
 //! node       the daemon: start, bundles, containers, state directory, status
+//! devices    USB devices, kept out as rules say
 //! events     from the kernel's events to alerts
 //! workloads  containers and host: what policies select, and the tables that come of them
 //! delivery   alerts on disk, and on their way to the collector
@@ -19,6 +20,7 @@
 pub mod base;
 pub mod cli;
 pub mod delivery;
+pub mod devices;
 pub mod events;
 pub mod hub;
 pub mod kernel;

@@ -3,6 +3,7 @@
 
 use crate::capability;
 use crate::destination::{self, Direction};
+use crate::device;
 use crate::dns;
 use crate::domain::Domain;
 use crate::model::Policy;
@@ -62,6 +63,7 @@ fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileErro
         dns: dns::compile::compile(rules, &subjects)?,
         presets: preset::compile::compile(rules, &subjects)?,
         syscalls: syscall::compile::compile(rules, &subjects)?,
+        devices: device::compile::compile(rules, &subjects),
         rules: rules.infos(),
     })
 }

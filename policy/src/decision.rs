@@ -38,6 +38,8 @@ pub enum PostureClass {
     Network,
     /// The section `capabilities`.
     Capabilities,
+    /// The section `device`.
+    Device,
 }
 
 /// A `PerClass` has a value for each class.
@@ -49,13 +51,15 @@ pub struct PerClass<T> {
     pub network: T,
     /// That of capabilities.
     pub capabilities: T,
+    /// That of devices.
+    pub device: T,
 }
 
 impl<T: Copy> PerClass<T> {
     /// Returns the same value for all classes.
     #[must_use]
     pub const fn all(value: T) -> Self {
-        Self { file: value, network: value, capabilities: value }
+        Self { file: value, network: value, capabilities: value, device: value }
     }
 
     /// Returns the value of a class.
@@ -65,6 +69,7 @@ impl<T: Copy> PerClass<T> {
             PostureClass::File => self.file,
             PostureClass::Network => self.network,
             PostureClass::Capabilities => self.capabilities,
+            PostureClass::Device => self.device,
         }
     }
 
@@ -74,6 +79,7 @@ impl<T: Copy> PerClass<T> {
             PostureClass::File => &mut self.file,
             PostureClass::Network => &mut self.network,
             PostureClass::Capabilities => &mut self.capabilities,
+            PostureClass::Device => &mut self.device,
         }
     }
 }

@@ -6,6 +6,7 @@
 use crate::automaton::Automaton;
 use crate::decision::{Decision, RuleInfo};
 use crate::destination::DestinationTable;
+use crate::device::DeviceTable;
 use crate::dns::NameTable;
 use crate::keyed::KeyedTable;
 use crate::path::PathTables;
@@ -36,6 +37,8 @@ pub struct Domain {
     pub presets: KeyedTable,
     /// The table of [system calls](crate::syscall::Syscall), by their numbers.
     pub syscalls: KeyedTable,
+    /// The table that decides on devices. The agent reads it, not the kernel side.
+    pub devices: DeviceTable,
     /// The description of each rule for alerts. The first are reserved:
     /// [`Decision::RULE_DEFAULT`](crate::decision::Decision::RULE_DEFAULT) and
     /// [`Decision::RULE_UNRESOLVED`](crate::decision::Decision::RULE_UNRESOLVED). After the rules come the
@@ -44,7 +47,7 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// Returns the decisions of all tables.
+    /// Returns the decisions of all tables that the kernel side reads.
     pub fn decisions(&self) -> impl Iterator<Item = Decision> {
         let of_paths = self.path.vectors.iter().flat_map(|vector| vector.0);
         let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
@@ -52,7 +55,7 @@ impl Domain {
         of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions))
     }
 
-    /// Returns the decisions of all tables, to be changed.
+    /// Returns the decisions of all tables that the kernel side reads, to be changed.
     pub fn decisions_mut(&mut self) -> impl Iterator<Item = &mut Decision> {
         let of_paths = self.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
         let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;

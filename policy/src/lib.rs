@@ -9,6 +9,7 @@ pub mod capability;
 mod compile;
 pub mod decision;
 pub mod destination;
+pub mod device;
 pub mod dns;
 pub mod document;
 mod domain;

@@ -10,6 +10,7 @@
 use crate::capability::CapabilityRule;
 use crate::decision::{PerClass, Posture};
 use crate::destination::DestinationRule;
+use crate::device::DeviceRule;
 use crate::dns::DnsName;
 use crate::network::NetworkRule;
 use crate::path::PathRule;
@@ -181,6 +182,8 @@ pub enum RuleBody {
     Preset(Preset),
     /// A rule for a system call.
     Syscall(Syscall),
+    /// A rule for devices.
+    Device(DeviceRule),
 }
 
 impl Rule {
@@ -228,6 +231,11 @@ impl RuleBody {
         if let Self::Syscall(call) = self { Some(*call) } else { None }
     }
 
+    /// Returns the rule for devices, or `None` if it is of another kind.
+    pub fn as_device(&self) -> Option<&DeviceRule> {
+        if let Self::Device(rule) = self { Some(rule) } else { None }
+    }
+
     /// Returns whether this body is in the same section as `other`, and obviously covers it.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -238,6 +246,7 @@ impl RuleBody {
             (Self::Dns(name), Self::Dns(other)) => name.covers(other),
             (Self::Preset(preset), Self::Preset(other)) => preset == other,
             (Self::Syscall(call), Self::Syscall(other)) => call == other,
+            (Self::Device(rule), Self::Device(other)) => rule == other,
             (
                 Self::Path(_)
                 | Self::Capability(_)
@@ -245,7 +254,8 @@ impl RuleBody {
                 | Self::Destination(_)
                 | Self::Dns(_)
                 | Self::Preset(_)
-                | Self::Syscall(_),
+                | Self::Syscall(_)
+                | Self::Device(_),
                 _,
             ) => false,
         }

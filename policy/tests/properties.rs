@@ -7,6 +7,7 @@ use armor_policy::automaton::{Automaton, Slot};
 use armor_policy::capability::{Capability, CapabilityRule};
 use armor_policy::decision::{Decision, PerClass, Verdict};
 use armor_policy::destination::{DestinationRule, DestinationTable, Direction, Ports, Transport};
+use armor_policy::device::{DeviceRule, Function};
 use armor_policy::dns::DnsName;
 use armor_policy::keyed::KeyedTable;
 use armor_policy::model::{Action, Kind, Location, Policy, Rule, RuleBody, RuleCommon, Selector, Source};
@@ -93,12 +94,13 @@ fn rule() -> impl Strategy<Value = Rule> {
         3 => prop::sample::select(DNS_NAMES.to_vec()).prop_map(|name| RuleBody::Dns(dns_name(name))),
         1 => prop::sample::select(Preset::ALL.to_vec()).prop_map(RuleBody::Preset),
         1 => prop::sample::select(calls()).prop_map(RuleBody::Syscall),
+        3 => device().prop_map(RuleBody::Device),
     ];
     (sources, action, body).prop_map(|(sources, action, body)| {
-        let preset = body.as_preset().is_some();
+        let has_no_sources = body.as_preset().is_some() || body.as_device().is_some();
         let common = RuleCommon {
-            // A preset is about all programs, and allows nothing.
-            sources: if preset { Vec::new() } else { sources },
+            // A preset is about all programs, and allows nothing; a device is about none.
+            sources: if has_no_sources { Vec::new() } else { sources },
             action: match body {
                 RuleBody::Preset(_) if action == Action::Allow => Action::Block,
                 // System calls are only reported.
@@ -218,6 +220,13 @@ fn capability() -> impl Strategy<Value = Capability> {
     prop::sample::select(Capability::all().step_by(20).collect::<Vec<_>>())
 }
 
+/// Generates rules for few devices, so that rules meet.
+fn device() -> impl Strategy<Value = DeviceRule> {
+    let number = |numbers: &[u8]| prop::option::of(prop::sample::select(numbers.to_vec()));
+    let rule = |(class, sub_class, protocol, level)| DeviceRule { class, sub_class, protocol, level };
+    (number(&[3, 8]), number(&[0, 1]), number(&[0, 1]), number(&[1, 2])).prop_map(rule)
+}
+
 fn target_of(section: Section) -> impl Strategy<Value = (Section, Target)> {
     target(section).prop_map(move |target| (section, target))
 }
@@ -225,10 +234,11 @@ fn target_of(section: Section) -> impl Strategy<Value = (Section, Target)> {
 fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Policy>> {
     let names = prop::sample::select(vec!["first", "second", "third"]);
     let own = || prop::option::weighted(0.2, posture());
-    let postures = (own(), own(), own()).prop_map(|(file, network, capabilities)| PerClass {
+    let postures = (own(), own(), own(), own()).prop_map(|(file, network, capabilities, device)| PerClass {
         file,
         network,
         capabilities,
+        device,
     });
     prop::collection::vec((names, postures, prop::collection::vec(rule(), rules)), 1..4).prop_map(|list| {
         let policy = |(file, (name, postures, mut rules)): (usize, (&str, _, Vec<Rule>))| {
@@ -257,10 +267,12 @@ fn posture() -> impl Strategy<Value = Posture> {
 /// Generates the postures of two bundles, of which there may be none, and for each policy whether it is in the second one.
 fn bundles() -> impl Strategy<Value = ([Option<Postures>; 2], Vec<bool>)> {
     let postures = || {
-        let each = (posture(), posture(), posture()).prop_map(|(file, network, capabilities)| Postures {
+        let each = (posture(), posture(), posture(), posture());
+        let each = each.prop_map(|(file, network, capabilities, device)| Postures {
             file,
             network,
             capabilities,
+            device,
         });
         prop::option::weighted(0.9, each)
     };
@@ -343,6 +355,14 @@ fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, progr
         let decision = domain.syscalls.decision(subject, call.number());
         let expected = number::of_syscall(sets, links, program, call);
         assert_decision(domain, decision, expected, &format!("{program} {call}"));
+    }
+    for (class, sub_class, protocol, level) in
+        [(3, 0, 0, 1), (3, 0, 1, 2), (3, 1, 1, 1), (8, 1, 0, 2), (8, 2, 1, 3), (9, 0, 0, 1)]
+    {
+        let function = Function { class, sub_class, protocol };
+        let decision = domain.devices.decision(function, level);
+        let expected = number::of_device(sets, links, function, level);
+        assert_decision(domain, decision, expected, &format!("{function} {level}"));
     }
     for (direction, table) in [(Direction::Egress, &domain.egress), (Direction::Ingress, &domain.ingress)] {
         compare_destinations(sets, links, domain, program, subject, (direction, table));

@@ -6,6 +6,7 @@ use Posture::{Audit, Block};
 use armor_policy::capability::Capability;
 use armor_policy::decision::Verdict;
 use armor_policy::destination::{DestinationTable, Transport};
+use armor_policy::device::Function;
 use armor_policy::keyed::KeyedTable;
 use armor_policy::network::SocketKind;
 use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, Permission};
@@ -671,7 +672,7 @@ fn each_class_has_a_posture_and_a_policy_may_have_its_own() {
              \x20 file: {{matchPaths: [{{path: /a}}]}}\n"
         )
     };
-    let bundle = Postures { file: Audit, network: Block, capabilities: Posture::Allow };
+    let bundle = Postures { file: Audit, network: Block, capabilities: Posture::Allow, device: Audit };
     for (annotations, [file, network, capabilities]) in [
         ("", ["audit", "block", "allow"]),
         ("kubearmor-network-posture: audit", ["audit", "audit", "allow"]),
@@ -763,4 +764,78 @@ fn a_network_policy_decides_as_its_destinations_do() {
         );
         assert_eq!(parse("p.yaml", &text).unwrap()[0].kind, kind);
     }
+}
+
+/// Checks lines of `CLASS/SUBCLASS/PROTOCOL[,...] LEVEL VERDICT [RULE]`: what becomes of a device with these functions.
+fn check_devices(domain: &Domain, cases: &str) {
+    for case in cases.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = case.split_whitespace().collect();
+        let [functions, level, verdict, rule @ ..] = words.as_slice() else { panic!("{case}") };
+        let function = |text: &str| {
+            let numbers: Vec<u8> = text.split('/').map(|number| number.parse().unwrap()).collect();
+            let [class, sub_class, protocol] = numbers.as_slice() else { panic!("{case}") };
+            Function { class: *class, sub_class: *sub_class, protocol: *protocol }
+        };
+        let functions: Vec<Function> = functions.split(',').map(function).collect();
+        let (decision, about) = domain.devices.strictest(&functions, level.parse().unwrap());
+        assert_eq!(format!("{:?}", decision.verdict()).to_lowercase(), *verdict, "{case}");
+        assert_eq!(decision.verdict(), domain.devices.decision(about, level.parse().unwrap()).verdict());
+        if let [rule] = rule {
+            let info = &domain.rules[decision.rule() as usize];
+            assert_eq!(if info.message.is_empty() { &info.policy } else { &info.message }, *rule, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_device_rule_is_about_what_it_names_and_the_closer_one_decides() {
+    let domain = compiled(
+        Block,
+        &["  device:
+    matchDevice:
+    - {class: hid, action: Audit, message: hid}
+    - {class: HID, subClass: 1, protocol: 1, message: keyboard}
+    - {class: \"0x3\", subClass: 1, protocol: 2, level: 1, action: Audit, message: mouse}
+    - {class: \"8\", message: storage}
+    - {class: All, level: 2, action: Audit, message: behind}
+"],
+    );
+    check_devices(
+        &domain,
+        "3/0/0  1 audit hid
+         3/1/1  1 block keyboard
+         3/1/2  1 audit mouse
+         3/1/1  2 audit behind
+         3/1/1  3 block keyboard
+         8/6/80 1 block storage
+         8/6/80 2 audit behind
+         9/0/0  1 allow
+         9/0/0  2 audit behind",
+    );
+    assert!(domain.devices.refuses());
+}
+
+#[test]
+fn a_device_is_what_the_strictest_of_its_functions_is() {
+    let domain =
+        compiled(Audit, &["  device: {matchDevice: [{class: MASS-STORAGE}, {class: HID, action: Audit}]}\n"]);
+    check_devices(
+        &domain,
+        "3/1/1,8/6/80 1 block\n 8/6/80,3/1/1 1 block\n 9/0/0,3/1/1 1 audit\n 9/0/0,1/1/0 1 allow",
+    );
+}
+
+#[test]
+fn allowed_devices_make_an_allow_list_and_block_comes_before_allow() {
+    let allowed = "  action: Allow\n  device: {matchDevice: [{class: HID}, {class: HUB}]}\n";
+    let domain = compiled(Block, &[allowed]);
+    check_devices(
+        &domain,
+        "3/1/1 1 allow\n 9/0/0 2 allow\n 8/6/80 1 block DefaultPosture\n 3/1/1,0/0/0 1 block DefaultPosture",
+    );
+    check(&domain, "- /any * * allow");
+    assert!(!compiled(Audit, &[allowed]).devices.refuses());
+    let other = "  device: {matchDevice: [{class: \"3\", message: no}]}\n";
+    check_devices(&compiled(Audit, &[allowed, other]), "3/1/1 1 block no\n 8/6/80 1 audit DefaultPosture");
+    assert!(compiled(Block, &["  file: {matchPaths: [{path: /a}]}\n"]).devices.is_empty());
 }

@@ -37,6 +37,8 @@ pub enum Problem {
     LeftOut,
     /// Not all containers can be put under their rules.
     Containers,
+    /// Rules for USB devices do not hold for all of them.
+    Devices,
     /// The container runtime does not answer.
     Runtime,
     /// The agent itself is not exempt from the rules.

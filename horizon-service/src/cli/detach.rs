@@ -8,6 +8,9 @@ use armor_policy::escaped_path;
 
 use crate::base::config::Settings;
 use crate::base::lock::InstanceLock;
+use crate::devices::guard::DeviceGuard;
+use crate::devices::sysfs::UsbTree;
+use crate::events::alerts::Origin;
 
 /// Ends the enforcement, and returns the exit status.
 ///
@@ -28,6 +31,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         writeln!(console::stdout(), "Detached: nothing below {pins} is enforced any more.")?;
     } else {
         writeln!(console::stdout(), "Nothing was attached below {pins}.")?;
+    }
+    let mut guard = DeviceGuard::new(UsbTree::of_host(), &settings.state_dir, Origin::default());
+    if let Err(error) = guard.lift() {
+        bail!("{error}: USB devices are still kept out; a reboot ends that");
     }
     for path in done.left {
         let path = escaped_path(&path);

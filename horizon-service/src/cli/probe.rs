@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use armor_bpf::{Probe, ProgramProbe};
 use armor_console as console;
 
+use crate::devices::sysfs::UsbTree;
 use crate::kernel::requirements::{FLAGS_UNSEEN, without_bpf};
 
 /// Prints what this kernel can do. Returns the exit status: 0 if it can enforce, 1 if not.
@@ -16,22 +17,35 @@ use crate::kernel::requirements::{FLAGS_UNSEEN, without_bpf};
 /// Fails if the output cannot be written.
 pub fn show(json: bool) -> anyhow::Result<u8> {
     let result = armor_bpf::probe();
+    let usb = usb(&UsbTree::of_host());
+    let enforces = result.enforces() && usb.is_ok();
     if json {
         let mut value = serde_json::to_value(&result).context("probe")?;
         if let Some(object) = value.as_object_mut() {
-            object.insert("enforces".to_owned(), result.enforces().into());
-            object.insert("missing".to_owned(), missing(&result).into());
+            object.insert("enforces".to_owned(), enforces.into());
+            object.insert("missing".to_owned(), missing(&result, &usb).into());
         }
         writeln!(console::stdout(), "{value:#}")?;
     } else {
-        console::stdout().write_all(text(&result).as_bytes())?;
+        console::stdout().write_all(text(&result, &usb).as_bytes())?;
     }
-    Ok(u8::from(!result.enforces()))
+    Ok(u8::from(!enforces))
+}
+
+/// Returns what becomes of rules for USB devices, or why they could not hold.
+fn usb(tree: &UsbTree) -> Result<&'static str, String> {
+    match tree.obstacle() {
+        _ if !tree.exists() => Ok("none, so that rules of `device` are about nothing"),
+        None => Ok("devices can be kept out"),
+        Some(error) => Err(format!(
+            "USB devices cannot be kept out: {error}: run it with a writable sysfs, as a privileged container has"
+        )),
+    }
 }
 
 /// Returns what keeps this kernel from enforcing, each with the remedy; empty if nothing does.
-fn missing(probe: &Probe) -> Vec<String> {
-    let mut missing = Vec::new();
+fn missing(probe: &Probe, usb: &Result<&str, String>) -> Vec<String> {
+    let mut missing: Vec<String> = usb.as_ref().err().cloned().into_iter().collect();
     if !probe.btf {
         missing.push(
             "no BTF (/sys/kernel/btf/vmlinux): a kernel with CONFIG_DEBUG_INFO_BTF=y is needed".to_owned(),
@@ -67,7 +81,7 @@ fn missing(probe: &Probe) -> Vec<String> {
 }
 
 /// Returns the whole result as text.
-fn text(probe: &Probe) -> String {
+fn text(probe: &Probe, usb: &Result<&str, String>) -> String {
     let yes = |held: bool| if held { "yes" } else { "no" };
     let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
     let mut text = String::new();
@@ -86,6 +100,13 @@ fn text(probe: &Probe) -> String {
         if probe.bpffs { "mounted" } else { "not mounted: enforcement could not outlive the agent" },
     );
     line("file flags", if probe.file_attributes { "asked about" } else { FLAGS_UNSEEN });
+    line(
+        "USB",
+        match usb {
+            Ok(said) => said,
+            Err(why) => why,
+        },
+    );
     for ProgramProbe { name, verified_instructions, error } in &probe.programs {
         let said = match (error, verified_instructions) {
             (Some(error), _) => error.clone(),
@@ -98,8 +119,8 @@ fn text(probe: &Probe) -> String {
         None => line("denial", "a denied access was really denied"),
         Some(error) => line("denial", &format!("did not happen: {error}")),
     }
-    let missing = missing(probe);
-    if probe.enforces() {
+    let missing = missing(probe, usb);
+    if probe.enforces() && usb.is_ok() {
         text.push_str("This kernel enforces policies.\n");
     } else {
         text.push_str("This kernel does NOT enforce policies:\n");
@@ -135,17 +156,18 @@ mod tests {
             ],
             denial: Some("the file opened".into()),
         };
-        let text = text(&probe);
+        let text = text(&probe, &Err("USB devices cannot be kept out".to_owned()));
         for part in [
             "lsm=landlock,apparmor,bpf",
             "1200 instructions",
             "not loadable: path_link: EPERM",
             "NOT enforce",
             "CAP_LINUX_IMMUTABLE",
+            "- USB devices cannot be kept out",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert_eq!(missing(&probe).len(), 2);
+        assert_eq!(missing(&probe, &Ok("")).len(), 2);
     }
 
     #[test]
@@ -162,9 +184,10 @@ mod tests {
             programs: Vec::new(),
             denial: None,
         };
-        assert!(missing(&probe).is_empty() && text(&probe).contains("This kernel enforces"));
-        assert!(!text(&probe).contains(FLAGS_UNSEEN));
+        let usb = Ok("none");
+        assert!(missing(&probe, &usb).is_empty() && text(&probe, &usb).contains("This kernel enforces"));
+        assert!(!text(&probe, &usb).contains(FLAGS_UNSEEN));
         probe.denial = Some("the file opened".into());
-        assert!(missing(&probe)[0].contains("mount securityfs"));
+        assert!(missing(&probe, &usb)[0].contains("mount securityfs"));
     }
 }

@@ -117,6 +117,10 @@ pub fn run(trial: &Trial) -> anyhow::Result<u8> {
     for note in notes {
         console::tell(format_args!("hzn-armor-agent: {note}"));
     }
+    if !refusing.devices.is_empty() {
+        let about = "the rules of `device` are about the machine's devices, not about the command: they are not tried";
+        console::tell(format_args!("hzn-armor-agent: {about}"));
+    }
     let mut domain = Arc::clone(&refusing);
     if trial.audit {
         audit_only(Arc::make_mut(&mut domain));

@@ -182,10 +182,14 @@ pub fn alert(
     }
 }
 
+/// The name in alerts about a device of which it cannot be told what it is.
+pub const UNKNOWN_DEVICE: &str = "UnknownDevice";
+
 /// Names in alerts that no policy decided: those of `armor_policy`, then those of the guards.
-pub(crate) const RESERVED: [&str; 6] = [
+pub(crate) const RESERVED: [&str; 7] = [
     "DefaultPosture",
     "UnresolvedPath",
+    UNKNOWN_DEVICE,
     "AgentProtection",
     "OutsideDomain",
     "KernelHelper",
@@ -401,7 +405,8 @@ fn system_event(origin: &Origin, operation: &str) -> Alert {
     }
 }
 
-fn of_node(origin: &Origin, at: Timestamp) -> Alert {
+/// Returns an alert that says nothing but whose it is.
+pub(crate) fn of_node(origin: &Origin, at: Timestamp) -> Alert {
     Alert {
         host_name: origin.host_name.clone(),
         org: origin.org.clone(),

@@ -142,8 +142,13 @@ impl EventPump {
     fn append(&mut self, events: Vec<Event>) {
         let clocks = Clocks::now();
         let alerts: Vec<Alert> = events.into_iter().map(|event| self.alert(event, &clocks)).collect();
-        self.count(&alerts);
-        self.alert_log.append(&alerts);
+        self.report(&alerts);
+    }
+
+    /// Counts alerts by policy, and writes them to the spool.
+    pub fn report(&mut self, alerts: &[Alert]) {
+        self.count(alerts);
+        self.alert_log.append(alerts);
     }
 
     /// Reports the events and counters that BPF programs of another version left after they ended.

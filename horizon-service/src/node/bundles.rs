@@ -19,6 +19,7 @@ use armor_policy::{CompileError, Domain};
 
 use crate::base::disk::DiskError;
 use crate::base::report::{self, BundleInForce, InForce, PolicyInForce, PolicyName};
+use crate::devices::guard::DeviceRules;
 use crate::events::alerts::{DomainNames, RuleTable};
 use crate::events::history::History;
 use crate::kernel::port::Kernel;
@@ -148,6 +149,18 @@ impl CompiledBundles {
         let lifts = |bundle: &AcceptedBundle| bundle.on_agent_stop == OnAgentStop::Lift;
         self.bundles.values().any(|bundle| lifts(bundle))
             && with_policies(&self.bundles).all(|(_, bundle)| lifts(bundle))
+    }
+
+    /// Returns the rules for devices, which need no generation.
+    pub fn device_rules(&self) -> DeviceRules {
+        let bundle = |(name, bundle): (&String, &Arc<AcceptedBundle>)| {
+            (name.clone(), (bundle.serial, bundle.already_held))
+        };
+        DeviceRules {
+            domain: self.host.as_ref().map(|host| Arc::clone(&host.domain)),
+            bundles: with_policies(&self.bundles).map(bundle).collect(),
+            alerts_per_second: self.host.as_ref().map_or(0, |host| host.settings.alerts_per_second),
+        }
     }
 
     /// Returns the facts for the report.

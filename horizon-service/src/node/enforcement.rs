@@ -12,9 +12,11 @@ use std::sync::Arc;
 use armor_bundle::trust::TrustStore;
 use armor_bundle::{SerialFloor, VerifiedBundle};
 use armor_policy::CompileError;
+use tokio::sync::watch;
 
 use crate::base::disk::DiskError;
 use crate::base::report::{Problem, Reporter};
+use crate::devices::guard::DeviceRules;
 use crate::events::history::History;
 use crate::kernel::port::Kernel;
 use crate::node::accepted::{AcceptedBundle, Bundles};
@@ -66,6 +68,8 @@ pub struct NodeEnforcement<K> {
     pub live: Option<CompiledBundles>,
     /// The node's containers.
     pub containers: Containers,
+    /// The rules for devices in force; `None` until rules were put in force, so that those of an earlier agent stay.
+    pub devices: watch::Sender<Option<DeviceRules>>,
     /// Set when running tasks come under rules, which calls for a new search for their preexisting handles.
     pub labelled: bool,
 }
@@ -249,6 +253,14 @@ impl<K: Kernel> NodeEnforcement<K> {
             let bundles: Vec<String> =
                 facts.bundles.iter().map(|bundle| format!("{} {}", bundle.name, bundle.serial)).collect();
             let bundles = bundles.join(", ");
+            if let Some(Ok(_) | Err(EnforceError::State(_))) = &outcome {
+                let rules = Some(live.device_rules());
+                self.devices.send_if_modified(|devices| {
+                    let differ = *devices != rules;
+                    *devices = rules;
+                    differ
+                });
+            }
             match outcome {
                 Some(Ok(generation)) => {
                     if generation != before {

@@ -4,6 +4,7 @@ pub mod accepted;
 pub mod admission;
 pub mod bundles;
 pub mod containers;
+pub mod device_task;
 pub mod enforcement;
 pub mod intake;
 pub mod keys;

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use armor_alerts::alert::Alert;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -31,6 +32,7 @@ enum Command {
     FindUnidentified { answers: bool, done: oneshot::Sender<()> },
     WatchedLinks(oneshot::Sender<Vec<Watched>>),
     FollowLinks(Vec<(Watched, Vec<String>)>, oneshot::Sender<()>),
+    Report(Vec<Alert>, oneshot::Sender<()>),
 }
 
 /// `Stopped` means that the owner's task has ended, and with it the agent.
@@ -77,6 +79,11 @@ impl NodeHandle {
     /// Recompiles the rules whose paths have `moved`, and puts them in force.
     pub async fn follow_links(&self, moved: Vec<(Watched, Vec<String>)>) -> Result<(), Stopped> {
         self.ask(|done| Command::FollowLinks(moved, done)).await
+    }
+
+    /// Counts alerts that no event of the kernel side caused, and writes them to the spool.
+    pub async fn report(&self, alerts: Vec<Alert>) -> Result<(), Stopped> {
+        self.ask(|done| Command::Report(alerts, done)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
@@ -190,6 +197,12 @@ impl<K: Kernel> Owner<K> {
             }
             Command::FollowLinks(moved, done) => {
                 enforcement.follow_links(&moved);
+                let _ = done.send(());
+            }
+            Command::Report(alerts, done) => {
+                if let Some(pump) = &mut self.pump {
+                    pump.report(&alerts);
+                }
                 let _ = done.send(());
             }
         }

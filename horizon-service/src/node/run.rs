@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,6 +28,8 @@ use crate::delivery::alert_log::AlertLog;
 use crate::delivery::spool::{Spool, SpoolConfig};
 use crate::delivery::start::Delivery;
 use crate::delivery::uplink::UplinkConfig;
+use crate::devices::guard::DeviceGuard;
+use crate::devices::sysfs::UsbTree;
 use crate::events::alerts::Origin;
 use crate::events::history::History;
 use crate::events::pump::EventPump;
@@ -37,6 +39,7 @@ use crate::hub::{Hub, HubConfig};
 use crate::kernel::attach::{AttachError, attach};
 use crate::node::bundles::{HOST_PROCESS, Host};
 use crate::node::containers::Containers;
+use crate::node::device_task::{self, DeviceTask};
 use crate::node::enforcement::NodeEnforcement;
 use crate::node::intake::BundleIntake;
 use crate::node::keys::PinnedKeys;
@@ -113,6 +116,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         reporter: Arc::clone(&reporter),
         left_out: BTreeMap::new(),
         live: None,
+        devices: watch::Sender::default(),
         labelled: false,
     };
     enforcement.restore(stored, &host);
@@ -260,6 +264,9 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
     };
     delivery.begin();
 
+    let guard = DeviceGuard::new(UsbTree::of_host(), &settings.state_dir, origin.clone());
+    let devices = DeviceTask::new(guard, enforcement.devices.subscribe(), Arc::clone(&reporter));
+    let guard = devices.guard();
     let (mut owner, node) = Owner::new(enforcement, pump);
     let directory = Directory::new(settings.bundle_dir.clone());
     let intake = BundleIntake::new(hub, directory, host, node.clone(), Arc::clone(&reporter));
@@ -281,6 +288,7 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
     });
     tasks.spawn(intake.run(poll));
     tasks.spawn(follow_containers(node.clone(), workloads, runtime));
+    tasks.spawn(devices.run(node.clone()));
     tasks.spawn(follow_links(node));
     tokio::select! {
         () = owner.run(named) => {}
@@ -292,7 +300,7 @@ async fn serve(start: Start<'_>) -> anyhow::Result<()> {
 
     tracing::info!("stopping");
     tasks.shutdown().await;
-    stop(settings, &mut owner, &mut status)
+    stop(settings, &mut owner, &guard, &mut status)
 }
 
 /// Waits until a task panics, and returns what it panicked with.
@@ -312,12 +320,20 @@ async fn panic_in(tasks: &mut JoinSet<Result<(), Stopped>>) -> Box<dyn Any + Sen
 
 /// Ends what is under way in good order: the events that wait go to the spool, enforcement ends if the bundles
 /// say so, and the status is written a last time.
-fn stop(settings: &Settings, owner: &mut Owner<Enforcer>, status: &mut StatusTask<'_>) -> anyhow::Result<()> {
+fn stop(
+    settings: &Settings,
+    owner: &mut Owner<Enforcer>,
+    guard: &Mutex<DeviceGuard>,
+    status: &mut StatusTask<'_>,
+) -> anyhow::Result<()> {
     status.delivery.end();
     owner.drain();
     if owner.is_lifted_on_stop() {
         if armor_bpf::is_pinned(&settings.pin_dir) {
             armor_bpf::detach(&settings.pin_dir)?;
+        }
+        if let Err(error) = device_task::locked(guard).lift() {
+            tracing::error!("USB devices are still kept out: {error}");
         }
         tracing::warn!("enforcement lifted, as the bundles say for a stop");
     }

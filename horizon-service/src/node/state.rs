@@ -8,6 +8,7 @@
 //!                              and `previous`, the one before (`node::stored_bundles`)
 //! <state>/generations/<n>.json names of the rules of generation n (`events::history`)
 //! <state>/containers.json      known containers and the numbers of their domains
+//! <state>/devices.json         USB devices and what was changed for them, until the boot ends (`devices::record`)
 //! <state>/counters.json        totals already reported (`events::history`)
 //! <state>/services.json        Horizon services that containers belong to (`workloads::services`)
 //! <state>/spool/               the spool (`delivery::spool`)

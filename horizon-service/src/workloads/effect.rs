@@ -26,6 +26,9 @@ const MAX_LINKS: usize = 4;
 const MAX_ENTRIES: usize = 1000;
 /// Directories in which `env` finds programs unless its caller sets others.
 const SEARCHED: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Where the kernel shows its USB devices.
+const USB: &str = "/sys/bus/usb";
+const NO_USB: &str = "the kernel has no USB (/sys/bus/usb), so the rule is about no device: load usbcore, or leave the rule out";
 const BY_OWN_NAME: &str = "a process rule is for the program that a link leads to only under its own name";
 const CIRCLE: &str = "is a link that leads in a circle, and to no program";
 
@@ -38,6 +41,9 @@ pub fn without_effect(root: &Root, policies: &[&Policy]) -> Vec<String> {
             if let Some(rule) = rule.body.as_path() {
                 said.extend(program_link(root, policy, rule).map(|text| format!("{place}: {text}")));
                 said.extend(folding::advice(root, &rule.target).map(|text| format!("{place}: {text}")));
+            }
+            if rule.body.as_device().is_some() && !root.is_dir(Path::new(USB)) {
+                said.push(format!("{place}: {NO_USB}"));
             }
             said.extend(
                 rule.common

@@ -62,7 +62,7 @@ alert! {
     /// Path of the executable.
     process_name: String = "ProcessName", skip "String::is_empty";
     /// Policy that decided; `DefaultPosture` if an allow-list decided, `UnresolvedPath` if a path could not
-    /// be resolved, `AgentProtection`, `OutsideDomain`, `KernelHelper` or `SourceProtection` for an access
+    /// be resolved, `UnknownDevice` if it could not be told what a device is, `AgentProtection`, `OutsideDomain`, `KernelHelper` or `SourceProtection` for an access
     /// that is refused to workloads without any rule.
     policy_name: String = "PolicyName", skip "String::is_empty";
     /// `1` (least) to `10`, a string as in KubeArmor; empty if a posture decided.

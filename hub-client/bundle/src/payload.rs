@@ -122,17 +122,21 @@ pub struct Postures {
     /// Posture for capabilities; if absent, that for files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Posture>,
+    /// Posture for devices; if absent, that for files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Posture>,
 }
 
 impl Postures {
     /// Returns them for the compiler.
     #[must_use]
     pub fn for_classes(&self) -> armor_policy::Postures {
-        let Self { file, network, capabilities } = *self;
+        let Self { file, network, capabilities, device } = *self;
         armor_policy::Postures {
             file,
             network: network.unwrap_or(file),
             capabilities: capabilities.unwrap_or(file),
+            device: device.unwrap_or(file),
         }
     }
 }
@@ -412,7 +416,7 @@ spec:
             (r#""name""#, r#""extra": 1, "name""#),
             (r#""org""#, r#""extra": 1, "org""#),
             (r#""onAgentStop""#, r#""extra": 1, "onAgentStop""#),
-            (r#""posture": {"#, r#""posture": {"device": "block","#),
+            (r#""posture": {"#, r#""posture": {"devices": "block","#),
             (r#""file": "certs.yaml""#, r#""file": "certs.yaml", "extra": 1"#),
         ] {
             let bad = good.replacen(place, with, 1);
@@ -431,7 +435,7 @@ spec:
         let (file, network) = (Posture::Block, Posture::Allow);
         assert_eq!(
             parsed(r#""file": "block", "network": "allow""#).unwrap(),
-            armor_policy::Postures { file, network, capabilities: file }
+            armor_policy::Postures { file, network, capabilities: file, device: file }
         );
         for posture in ["Allow", "Block", "none", ""] {
             let bad = parsed(&format!(r#""file": "{posture}""#));

@@ -18,6 +18,7 @@ pub mod yaml;
 use crate::capability;
 use crate::decision::{PerClass, Posture, PostureClass};
 use crate::destination::network_policy;
+use crate::device;
 use crate::model::{Kind, Policy, Rule, Selector};
 use crate::network;
 use crate::path;
@@ -299,13 +300,14 @@ fn is_dns_name(text: &str) -> bool {
 type ReadSection = fn(&Node<'_>, &Inherited, &mut Vec<Rule>, &mut Sink);
 
 /// The sections of a spec in the order of their rules in the [`Policy`], with the functions that read them.
-const SECTIONS: [(&str, ReadSection); 6] = [
+const SECTIONS: [(&str, ReadSection); 7] = [
     ("process", path::parse::read_process),
     ("file", path::parse::read_file),
     ("network", network::parse::read_network),
     ("capabilities", capability::parse::read_capabilities),
     ("syscalls", syscall::parse::read_syscalls),
     (PRESETS, preset::parse::read_presets),
+    (DEVICE, device::parse::read_device),
 ];
 
 /// The kind of policies that have [`DIRECTIONS`] in place of the other sections.
@@ -316,8 +318,11 @@ const DIRECTIONS: [(&str, ReadSection); 2] =
 /// The section that only policies for containers have.
 const PRESETS: &str = "presets";
 
+/// The section that only policies for hosts have.
+const DEVICE: &str = "device";
+
 /// The sections and fields of a spec that KubeArmor has and that are not supported.
-const UNSUPPORTED_SECTIONS: [&str; 2] = ["device", "apparmor"];
+const UNSUPPORTED_SECTIONS: [&str; 1] = ["apparmor"];
 
 fn read_spec(
     node: &Node,
@@ -353,9 +358,15 @@ fn read_spec(
         "it says what a limit of bandwidth is for, and nothing here limits that: leave it out",
     ));
     known.extend(own.iter().map(|(field, _)| *field));
-    if form == Form::Sections(DocumentKind::Host) {
-        known.retain(|field| *field != PRESETS);
-        refused.push((PRESETS, "presets are for containers: it belongs to KubeArmorPolicy"));
+    let (foreign, why) = match kind {
+        DocumentKind::Host => (PRESETS, "presets are for containers: it belongs to KubeArmorPolicy"),
+        DocumentKind::Container | DocumentKind::Cluster => {
+            (DEVICE, "devices are the host's: it belongs to KubeArmorHostPolicy")
+        }
+    };
+    if form != Form::Network {
+        known.retain(|field| *field != foreign);
+        refused.push((foreign, why));
     }
     known.push(selector_field);
     spec.only(&known, &refused, sink);
@@ -376,7 +387,7 @@ fn read_spec(
     {
         let help = match form {
             Form::Sections(_) => {
-                "add a `process`, `file`, `network`, `capabilities`, `syscalls` or `presets` section"
+                "add a `process`, `file`, `network`, `capabilities`, `syscalls`, `presets` or `device` section"
             }
             Form::Network => "add `ingress` or `egress`",
         };

@@ -46,6 +46,7 @@ impl<'a> SectionRules<'a, '_> {
                 PostureClass::File => policy.postures.file.unwrap_or(postures.file),
                 PostureClass::Network => policy.postures.network.unwrap_or(postures.network),
                 PostureClass::Capabilities => policy.postures.capabilities.unwrap_or(postures.capabilities),
+                PostureClass::Device => policy.postures.device.unwrap_or(postures.device),
             }
         };
         let postures: Vec<(Posture, &str)> =

@@ -1,9 +1,11 @@
-//! Evaluates rules whose objects are numbers, capabilities and kinds of sockets, and rules for destinations and names of DNS.
+//! Evaluates rules whose objects are numbers, capabilities and kinds of sockets, and rules for destinations, names of DNS and
+//! devices.
 
 use super::{By, SectionRules};
 use armor_policy::capability::Capability;
 use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::destination::{Direction, Transport};
+use armor_policy::device::Function;
 use armor_policy::dns::DnsName;
 use armor_policy::model::{Action, Rule};
 use armor_policy::network::{Protocol, SocketKind};
@@ -65,6 +67,30 @@ pub fn of_socket<'a>(
             Protocol::All => 2,
             Protocol::Stream | Protocol::Dgram | Protocol::Raw | Protocol::Rdm | Protocol::Seqpacket => 1,
             _ => 0,
+        })
+    })
+}
+
+/// Returns what happens to a device that has this function alone, and why.
+pub fn of_device<'a>(
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
+    function: Function,
+    level: u8,
+) -> (Verdict, By<'a>) {
+    let in_section = |rule: &Rule| rule.body.as_device().is_some();
+    evaluate(sets, links, ("/none", PostureClass::Device), in_section, |rule| {
+        let rule = rule.body.as_device()?;
+        let asked = [
+            (rule.level, level, 100),
+            (rule.sub_class, function.sub_class, 20),
+            (rule.protocol, function.protocol, 5),
+            (rule.class, function.class, 1),
+        ];
+        // What a rule does not ask for weighs, so that the least is the most specific.
+        asked.into_iter().try_fold(0, |sum, (wanted, found, weight)| match wanted {
+            None => Some(sum + weight),
+            Some(wanted) => (wanted == found).then_some(sum),
         })
     })
 }

@@ -178,6 +178,7 @@ impl<H: Hub> Node<H> {
             reporter: Arc::clone(&self.reporter),
             left_out: BTreeMap::new(),
             live: None,
+            devices: watch::Sender::default(),
             containers,
             labelled: false,
         };

@@ -59,6 +59,9 @@ pub struct Build {
     /// What to do with the use of capabilities that an allow-list does not list [default: as for files]
     #[arg(long, value_parser = console::one_of(POSTURES))]
     capabilities_posture: Option<Posture>,
+    /// What to do with USB devices that an allow-list does not list [default: as for files]
+    #[arg(long, value_parser = console::one_of(POSTURES))]
+    device_posture: Option<Posture>,
     /// Maximum number of alerts per second and rule; the rest is only counted
     #[arg(long)]
     alerts_per_second: Option<u32>,
@@ -136,6 +139,7 @@ pub fn run(command: &Build) -> anyhow::Result<ExitCode> {
                 file: command.file_posture,
                 network: command.network_posture,
                 capabilities: command.capabilities_posture,
+                device: command.device_posture,
             },
             alerts_per_second: command.alerts_per_second,
             on_agent_stop: command.on_agent_stop,

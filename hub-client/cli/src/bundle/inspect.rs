@@ -57,10 +57,10 @@ pub fn run(command: &Inspect) -> anyhow::Result<ExitCode> {
     let Settings { posture, alerts_per_second, on_agent_stop, already_held, secure_sources } =
         &payload.settings;
     let limit = alerts_per_second.map_or("the agent's limit".to_owned(), |n| n.to_string());
-    let armor_policy::Postures { file, network, capabilities } = posture.for_classes();
+    let armor_policy::Postures { file, network, capabilities, device } = posture.for_classes();
     writeln!(
         out,
-        "settings: posture of files {file:?}, of networks {network:?}, of capabilities {capabilities:?}"
+        "settings: posture of files {file:?}, of networks {network:?}, of capabilities {capabilities:?}, of devices {device:?}"
     )?;
     writeln!(out, "          on agent stop {on_agent_stop:?}")?;
     writeln!(out, "          already held {already_held:?}, secure sources {secure_sources}")?;
