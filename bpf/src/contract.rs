@@ -6,16 +6,18 @@ use armor_policy::automaton::{Jump, Slot};
 use armor_policy::decision::{Decision, Verdict};
 use armor_policy::destination::{ENTRIES, Transport};
 use armor_policy::network::SocketKind;
-use armor_policy::path::{OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission};
+use armor_policy::path::{
+    MAX_ARG_BYTES, MAX_ARGS, OBJECT_ANONYMOUS, OBJECT_NONE, OBJECT_UNRESOLVED, PERMISSIONS, Permission,
+};
 use armor_policy::preset::Preset;
 use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
-    capability_event, container_id, counter, device_kind, dns_event, domain_flag, domain_number, event,
-    event_header, event_kind, event_size, guarded_key, guarded_kind, guarded_reach, guarded_slots, hook,
-    image_automaton, image_domain, image_kinds, image_size, label, labelled, linked_key, object_class,
-    path_event, permission, preset, reserved_rule, socket_event, socket_kind, subject_class, syscall_event,
-    table_bit, transport, verdict,
+    argument_limit, capability_event, container_id, counter, device_kind, dns_event, domain_flag,
+    domain_number, event, event_header, event_kind, event_size, guarded_key, guarded_kind, guarded_reach,
+    guarded_slots, hook, image_automaton, image_domain, image_kinds, image_size, label, labelled, linked_key,
+    object_class, path_event, permission, preset, reserved_rule, socket_event, socket_kind, subject_class,
+    syscall_event, table_bit, transport, verdict,
 };
 
 const _: () = {
@@ -40,6 +42,9 @@ const _: () = {
     assert!(subject_class::SUBJECT_NONE.0 == SUBJECT_NONE as u32);
     // No class that the compiler assigns is the conflict's.
     assert!(subject_class::SUBJECT_CONFLICT.0 == u16::MAX as u32);
+
+    assert!(argument_limit::MAX_ARGUMENTS.0 as usize == MAX_ARGS);
+    assert!(argument_limit::ARGUMENT_BYTES.0 as usize == MAX_ARG_BYTES);
 
     assert!(socket_kind::KIND_TCP.0 == SocketKind::Tcp as u32);
     assert!(socket_kind::KIND_UDP.0 == SocketKind::Udp as u32);

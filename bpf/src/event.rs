@@ -123,6 +123,8 @@ hooks! {
     SyscallEnter = SYSCALL_ENTER, "syscall";
     /// A packet leaves a socket.
     CgroupEgress = CGROUP_EGRESS, "cgroup_skb=EGRESS";
+    /// A program has its memory and has not begun to run.
+    BprmCommittedCreds = BPRM_COMMITTED_CREDS, "lsm=BPRM_COMMITTED_CREDS";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -212,6 +214,8 @@ pub struct PathAccess {
     pub new_path: String,
     /// True if the decision is about `new_path`, not `path`.
     pub about_new_path: bool,
+    /// The arguments of the started program with blanks between them, for [`Hook::BprmCommittedCreds`]; empty otherwise.
+    pub arguments: String,
     /// The descriptor's number, for [`Hook::PreexistingFile`].
     pub descriptor: Option<u32>,
 }
@@ -288,6 +292,7 @@ impl Event {
                     path: escaped(string(of_path.path_length)?),
                     new_path: escaped(string(of_path.new_path_length)?),
                     about_new_path: of_path.about_new_path != 0,
+                    arguments: arguments(string(of_path.arguments_length)?),
                     descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
                 })
             }
@@ -343,6 +348,16 @@ impl Event {
             access,
         })
     }
+}
+
+/// Returns arguments, each with a NUL behind it, in one line. What was cut off is marked.
+fn arguments(strings: &[u8]) -> String {
+    let (whole, mark) = strings.strip_suffix(b"\0").map_or((strings, "..."), |whole| (whole, ""));
+    if strings.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> = whole.split(|&byte| byte == 0).map(escaped).collect();
+    shown.join(" ") + mark
 }
 
 /// An `Events` is the reading end of the ring buffer. There is one ring buffer per pin directory, and one

@@ -4,7 +4,6 @@ use armor_policy::Domain;
 use armor_policy::automaton::{Automaton, Jump};
 use armor_policy::decision::Verdict;
 use armor_policy::destination::{DestinationTable, ENTRIES, Entry};
-use armor_policy::dns::NameTable;
 use armor_policy::keyed::KeyedTable;
 use armor_policy::path::Vector;
 
@@ -148,11 +147,12 @@ impl Tables {
     }
 }
 
-/// Returns a cell: a vector's index, and the masks of its decisions that are not silent allows and that are
-/// refusals.
+/// Returns a cell: a vector's index, the masks of its decisions that are not silent allows and that are refusals, and the
+/// number of its list.
 fn cell(vector: u32, domain: &Domain) -> u64 {
-    let mask = |Vector(decisions): &Vector| {
-        (0..).zip(decisions).fold(0, |mask, (bit, decision)| match decision.verdict() {
+    let mask = |Vector(decisions, list): &Vector| {
+        let list = u32::from(*list) << table_bit::CELL_LIST.0;
+        (0..).zip(decisions).fold(list, |mask, (bit, decision)| match decision.verdict() {
             Verdict::Allow => mask,
             Verdict::Audit => mask | 1 << bit,
             Verdict::Block => mask | 1 << bit | 1 << (table_bit::CELL_BLOCKED.0 + bit),
@@ -162,20 +162,23 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
     pair(vector, domain.path.vectors.get(vector as usize).map_or(u32::MAX, mask))
 }
 
-/// Appends the tables of the kinds of rules other than paths, then their `struct image_kinds`, and returns its offset; 0
+/// Appends the tables of arguments and of other kinds of rules than paths, then their `struct image_kinds`, and returns its offset; 0
 /// if there are none.
 fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, dns, .. } = image_kinds {
-        capabilities: append_table(words, &domain.capability),
-        network: append_table(words, &domain.network),
-        egress: append_destinations(words, &domain.egress),
-        ingress: append_destinations(words, &domain.ingress),
-        presets: append_table(words, &domain.presets),
-        syscalls: append_table(words, &domain.syscalls),
-        dns: append_names(words, &domain.dns),
-        ..Default::default()
-    };
-    let kinds = [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), pair(dns, 0)];
+    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, dns, arguments, .. } =
+        image_kinds {
+            capabilities: append_table(words, &domain.capability),
+            network: append_table(words, &domain.network),
+            egress: append_destinations(words, &domain.egress),
+            ingress: append_destinations(words, &domain.ingress),
+            presets: append_table(words, &domain.presets),
+            syscalls: append_table(words, &domain.syscalls),
+            dns: append_classes(words, &domain.dns.names, &domain.dns.cells),
+            arguments: append_classes(words, &domain.path.arguments.classes, &domain.path.arguments.lists),
+            ..Default::default()
+        };
+    let kinds =
+        [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), pair(dns, arguments)];
     if kinds == [0; 4] { 0 } else { append_groups(words, [kinds].into_iter()) }
 }
 
@@ -205,14 +208,15 @@ fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> u32 {
     append_groups(words, [[pair(ipv4, ipv6), pair(cells, 0)]].into_iter())
 }
 
-/// Appends a table of names and returns the offset of its `struct image_names`; 0 if it decides nothing.
-fn append_names(words: &mut Vec<u64>, table: &NameTable) -> u32 {
-    if table.cells.rows.is_empty() {
+/// Appends an automaton and the keyed table of its classes, and returns the offset of a `struct image_names` or
+/// `struct image_arguments`; 0 if the table decides nothing.
+fn append_classes(words: &mut Vec<u64>, automaton: &Automaton, table: &KeyedTable) -> u32 {
+    if table.rows.is_empty() {
         return 0;
     }
-    let image_automaton { slots, jumps, start } = append_automaton(words, &table.names);
-    let cells = append_table(words, &table.cells);
-    append_groups(words, [[pair(slots, jumps), pair(start, cells)]].into_iter())
+    let image_automaton { slots, jumps, start } = append_automaton(words, automaton);
+    let table = append_table(words, table);
+    append_groups(words, [[pair(slots, jumps), pair(start, table)]].into_iter())
 }
 
 /// Appends a keyed table and returns its offset; 0 if it has no rows.

@@ -50,17 +50,20 @@ impl Domain {
     /// Returns the decisions of all tables that the kernel side reads.
     pub fn decisions(&self) -> impl Iterator<Item = Decision> {
         let of_paths = self.path.vectors.iter().flat_map(|vector| vector.0);
+        let arguments = &self.path.arguments.lists;
         let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
-        let keyed = [capability, network, &egress.cells, &ingress.cells, &dns.cells, presets, syscalls];
-        of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions))
+        let cells = [&egress.cells, &ingress.cells, &dns.cells];
+        let keyed = [arguments, capability, network, presets, syscalls].into_iter().chain(cells);
+        of_paths.chain(keyed.flat_map(KeyedTable::decisions))
     }
 
     /// Returns the decisions of all tables that the kernel side reads, to be changed.
     pub fn decisions_mut(&mut self) -> impl Iterator<Item = &mut Decision> {
         let of_paths = self.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
+        let arguments = &mut self.path.arguments.lists;
         let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
-        let keyed =
-            [capability, network, &mut egress.cells, &mut ingress.cells, &mut dns.cells, presets, syscalls];
-        of_paths.chain(keyed.into_iter().flat_map(KeyedTable::decisions_mut))
+        let cells = [&mut egress.cells, &mut ingress.cells, &mut dns.cells];
+        let keyed = [arguments, capability, network, presets, syscalls].into_iter().chain(cells);
+        of_paths.chain(keyed.flat_map(KeyedTable::decisions_mut))
     }
 }

@@ -21,7 +21,7 @@ use armor_policy::syscall::Syscall;
 use armor_policy::{Domain, Links, PolicySet, Posture, Postures, SUBJECT_NONE, compile, literal_paths};
 use oracle::By;
 use oracle::number;
-use oracle::path::{Object, evaluate};
+use oracle::path::{Object, evaluate, of_arguments};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -136,13 +136,24 @@ fn calls() -> Vec<Syscall> {
 
 fn path_body() -> impl Strategy<Value = RuleBody> {
     let section = prop::sample::select(vec![Section::Process, Section::File]);
-    (section.prop_flat_map(target_of), prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(
-        |((section, target), owner_only, read_only)| {
+    let lists = prop_oneof![
+        3 => Just(Vec::new()),
+        1 => prop::sample::subsequence(ARGUMENTS[..5].to_vec(), 1..4),
+    ];
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (section.prop_flat_map(target_of), flags, lists).prop_map(
+        |((section, target), (owner_only, read_only), list)| {
             let read_only = read_only && section == Section::File;
-            RuleBody::Path(PathRule { section, target, owner_only, read_only })
+            let has_list = section == Section::Process && matches!(target, Target::Path(_) | Target::Name(_));
+            let allowed_args = list.into_iter().filter(|_| has_list).map(str::to_owned).collect();
+            RuleBody::Path(PathRule { section, target, owner_only, read_only, allowed_args })
         },
     )
 }
+
+/// Arguments, of which the last are in no list.
+const ARGUMENTS: [&str; 8] =
+    ["", "-m", "-mr", "random and long", "random and longer", "-", "random", "random and longest"];
 
 /// Generates names that stand for some of the same sockets.
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -327,6 +338,32 @@ fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str
             assert_decision(domain, decision, expected, &case);
         }
     }
+    match object {
+        Object::Path(path) => compare_arguments(sets, links, domain, program, path),
+        _ => assert_eq!(domain.path.vector(subject, class).1, 0),
+    }
+}
+
+fn compare_arguments(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str, path: &[u8]) {
+    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+    let list = domain.path.vector(subject, domain.path.objects.class(domain.path.objects.walk(path))).1;
+    let tables = &domain.path.arguments;
+    let on = |argument: &str| {
+        let class = tables.classes.class(tables.classes.walk(argument.as_bytes()));
+        tables.lists.decision(list, class.into())
+    };
+    let few = ARGUMENTS.iter().map(|argument| vec![*argument]);
+    let two = ARGUMENTS.windows(2).map(<[&str]>::to_vec);
+    for arguments in few.chain(two).chain([Vec::new(), vec!["-m"; 20], vec!["-m"; 21]]) {
+        // As the kernel side does: class 0 if there are none, or too many.
+        let countable = (1..=20).contains(&arguments.len());
+        let whole = if countable { Decision::new(Verdict::Allow, 0) } else { tables.lists.decision(list, 0) };
+        let decision = arguments.iter().map(|argument| on(argument)).fold(whole, |strictest, decision| {
+            if decision.verdict() > strictest.verdict() { decision } else { strictest }
+        });
+        let expected = of_arguments(sets, links, program, path, &arguments);
+        assert_decision(domain, decision, expected, &format!("{program} {path:?} {arguments:?}"));
+    }
 }
 
 fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str) {
@@ -460,7 +497,7 @@ fn check_below(domain: &Domain) {
 
 /// Asserts the properties of the tables on which the kernel side relies without checking them.
 fn check_shape(domain: &Domain) {
-    for automaton in [&domain.path.objects, &domain.subjects] {
+    for automaton in [&domain.path.objects, &domain.subjects, &domain.path.arguments.classes] {
         for (index, slot) in automaton.slots.iter().enumerate() {
             if slot.check == Slot::FREE.check {
                 continue;
@@ -482,6 +519,9 @@ fn check_shape(domain: &Domain) {
     let cells = domain.path.object_count as usize * domain.subject_count as usize;
     assert_eq!(domain.path.cells.len(), cells);
     assert!(domain.path.cells.iter().all(|&vector| (vector as usize) < domain.path.vectors.len()));
+    let lists = &domain.path.arguments.lists;
+    assert!(domain.path.vectors.iter().all(|vector| usize::from(vector.1) < lists.row_of.len().max(1)));
+    assert!(lists.rows.iter().all(|row| row.len() == lists.rows[0].len()));
     assert!(domain.decisions().map(|decision| decision.rule() as usize).max().unwrap() < domain.rules.len());
     for (table, keys) in [
         (&domain.capability, Capability::COUNT),

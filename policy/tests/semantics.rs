@@ -177,6 +177,93 @@ fn read_only_and_owner_only() {
     );
 }
 
+/// Returns the verdict on arguments of a program, and the message of the rule that decided.
+fn on_arguments<'d>(domain: &'d Domain, program: &str, path: &str, arguments: &[&str]) -> (Verdict, &'d str) {
+    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+    let vector =
+        domain.path.vector(subject, domain.path.objects.class(domain.path.objects.walk(path.as_bytes())));
+    let tables = &domain.path.arguments;
+    let decisions = arguments.iter().map(|argument| {
+        let class = tables.classes.class(tables.classes.walk(argument.as_bytes()));
+        tables.lists.decision(vector.1, class.into())
+    });
+    let decision = decisions.max_by_key(|decision| decision.verdict());
+    let decision = decision.unwrap_or_else(|| tables.lists.decision(vector.1, 0));
+    (decision.verdict(), &domain.rules[decision.rule() as usize].message)
+}
+
+#[test]
+fn arguments_are_permitted_by_the_list_of_the_rule_that_decides() {
+    let domain = compiled(
+        Block,
+        &["  process:
+    matchPaths:
+    - {path: /usr/bin/python3.6, allowedArgs: [-m, random], message: sample}
+    - {path: /usr/bin/python3.6, allowedArgs: [-c], fromSource: [{path: /boss}], message: boss}
+    - {execname: told, allowedArgs: ['', a b], action: Audit, message: told}
+    - {path: /own, allowedArgs: [x], ownerOnly: true}
+    - {path: /both, allowedArgs: [x], message: listed}
+    - {path: /both, message: plain}
+    - {path: /audited, allowedArgs: [x]}
+    - {path: /audited, action: Allow, allowedArgs: [y], fromSource: [{path: /boss}]}
+"],
+    );
+    check(
+        &domain,
+        "-     /usr/bin/python3.6 exec * allow
+         -     /usr/bin/python3.6 map  * block sample
+         /boss /usr/bin/python3.6 exec * allow
+         /boss /usr/bin/python3.6 map  * block boss
+         -     /any/told          exec * allow
+         -     /any/told          map  * audit told
+         -     /own               exec owner allow
+         -     /own               exec other block
+         -     /own               map  * block
+         -     /both              process * block plain
+         -     /elsewhere         process * allow",
+    );
+    for (program, path, arguments, verdict, by) in [
+        ("-", "/usr/bin/python3.6", &["-m", "random"][..], Verdict::Allow, ""),
+        ("-", "/usr/bin/python3.6", &["random", "-m", "-m"], Verdict::Allow, ""),
+        ("-", "/usr/bin/python3.6", &["-m", "pydoc"], Verdict::Block, "sample"),
+        ("-", "/usr/bin/python3.6", &[], Verdict::Block, "sample"),
+        ("-", "/usr/bin/python3.6", &["-m random"], Verdict::Block, "sample"),
+        ("-", "/usr/bin/python3.6", &["-M"], Verdict::Block, "sample"),
+        ("-", "/usr/bin/python3.6", &[""], Verdict::Block, "sample"),
+        ("/boss", "/usr/bin/python3.6", &["-m"], Verdict::Block, "boss"),
+        ("/boss", "/usr/bin/python3.6", &["-c"], Verdict::Allow, ""),
+        ("-", "/any/told", &["", "a b"], Verdict::Allow, ""),
+        ("-", "/any/told", &["a", "b"], Verdict::Audit, "told"),
+        ("-", "/elsewhere", &["anything"], Verdict::Allow, ""),
+        ("-", "/audited", &["y"], Verdict::Block, ""),
+        ("/boss", "/audited", &["y"], Verdict::Allow, ""),
+    ] {
+        assert_eq!(on_arguments(&domain, program, path, arguments), (verdict, by), "{path} {arguments:?}");
+    }
+    assert_eq!(compiled(Audit, &["  file: {matchPaths: [{path: /a}]}\n"]).path.arguments.lists.rows.len(), 0);
+}
+
+#[test]
+fn an_allow_list_with_arguments_refuses_the_others_whatever_the_posture() {
+    let domain = compiled(
+        Audit,
+        &["  process:
+    action: Allow
+    matchPaths: [{path: /listed, allowedArgs: [start, stop]}, {path: /plain}]
+"],
+    );
+    check(
+        &domain,
+        "- /listed exec * allow
+         - /listed map  * block p0
+         - /plain  process * allow
+         - /other  exec * audit DefaultPosture",
+    );
+    assert_eq!(on_arguments(&domain, "-", "/listed", &["stop"]).0, Verdict::Allow);
+    assert_eq!(on_arguments(&domain, "-", "/listed", &["status"]).0, Verdict::Block);
+    assert_eq!(on_arguments(&domain, "-", "/plain", &["status"]).0, Verdict::Allow);
+}
+
 #[test]
 fn the_more_specific_rule_decides() {
     let domain = compiled(

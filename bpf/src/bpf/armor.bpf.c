@@ -5,7 +5,8 @@
  *
  * Invariants:
  * - A program returns 0 or -EACCES (-EPERM for capabilities), whatever happens to the alert: decide first, report second.
- * - No decision depends on user memory, and no hook runs on read or write.
+ * - No decision depends on user memory that a task can write: only arguments.bpf.h reads any, that of a program before it
+ *   runs. No hook runs on read or write.
  * - What cannot be determined (no path, no scratch, a table that ends early) is refused if the domain has
  *   rules of that kind.
  */
@@ -17,6 +18,7 @@
 #include "guard/objects.bpf.h"
 #include "iterators.bpf.h"
 #include "network/hooks.bpf.h"
+#include "path/arguments.bpf.h"
 #include "path/attributes.bpf.h"
 #include "path/file_hooks.bpf.h"
 #include "path/mount_hooks.bpf.h"
@@ -49,10 +51,12 @@ struct contract {
 	enum preset preset;
 	enum socket_kind socket_kind;
 	enum transport transport;
+	enum argument_limit argument_limit;
 	struct image_domain image_domain;
 	struct image_kinds image_kinds;
 	struct image_destinations image_destinations;
 	struct image_names image_names;
+	struct image_arguments image_arguments;
 	struct label label;
 	struct container_id container_id;
 	struct labelled labelled;
@@ -78,6 +82,9 @@ static __always_inline bool begin_answer(struct scope *scope, struct scratch *sc
 	case ASK_TWO_NAMES:
 		want_object(scratch, NAME);
 		want_object(scratch, NEW_NAME);
+		break;
+	case ASK_ARGUMENTS:
+		want_object(scratch, NAME);
 		break;
 	case ASK_MOUNTING:
 		begin_mounting(scope, scratch);
@@ -144,6 +151,8 @@ int judge_access(__u32 slot)
 		return judge_traced_exec(&scope, scratch);
 	case ASK_SOURCE:
 		return subject_found(&scratch->access.name) != SUBJECT_NONE;
+	case ASK_ARGUMENTS:
+		return judge_arguments(&scope, scratch);
 	}
 	return 1;
 }

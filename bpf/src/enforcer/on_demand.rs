@@ -27,7 +27,7 @@ type Needed = fn(&Domain) -> bool;
 /// The program that sees the packets of all sockets. It has no hook, but is attached to the root control group.
 const EGRESS: &str = "dns_egress";
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 18] = [
+const PROGRAMS: [(&str, Needed); 20] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
     ("socket_create", has_sockets),
     ("socket_connect", |domain| has_protocols(domain) || has_egress(domain) || has_names(domain)),
@@ -48,7 +48,13 @@ const PROGRAMS: [(&str, Needed); 18] = [
     ("preset_receive", |domain| decides(domain, &[Preset::ProtectEnv, Preset::ProtectProc])),
     ("preset_follow_link", |domain| decides(domain, &[Preset::ProtectProc])),
     ("preset_readlink", |domain| decides(domain, &[Preset::ProtectProc])),
+    ("arguments_decide", has_lists),
+    ("arguments_note", has_lists),
 ];
+
+fn has_lists(domain: &Domain) -> bool {
+    !domain.path.arguments.lists.rows.is_empty()
+}
 
 fn decides(domain: &Domain, presets: &[Preset]) -> bool {
     presets.iter().any(|preset| domain.presets.decides(*preset as usize))

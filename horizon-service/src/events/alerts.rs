@@ -149,6 +149,11 @@ pub fn alert(
             &unknown
         }
     };
+    // The program that has become another one is gone. As in KubeArmor, that one's parent started it.
+    let source = match event.hook {
+        Hook::BprmCommittedCreds => task.parent_program.clone(),
+        _ => task.program.clone(),
+    };
     // As in KubeArmor, the process of a refused exec is the program that would have been started.
     let (process, parent) = match started {
         Some(program) => (program, task.program.clone()),
@@ -169,7 +174,7 @@ pub fn alert(
         atags: rule.tags.clone(),
         message: rule.message.clone(),
         kind: if event.domain == HOST_DOMAIN { "MatchedHostPolicy" } else { "MatchedPolicy" }.to_owned(),
-        source: task.program,
+        source,
         operation: operation.to_owned(),
         resource,
         data,
@@ -222,7 +227,7 @@ struct Shown {
     data: String,
     /// The program that the access would have started.
     started: Option<String>,
-    /// The result if it is refused, as strerror(3) has it.
+    /// The result if it is refused, as strerror(3) has it, or what became of the process.
     refused: &'static str,
 }
 
@@ -287,12 +292,18 @@ fn shown(hook: Hook, access: Access) -> Shown {
     if let Some(descriptor) = access.descriptor {
         data.push_str(&format!(" fd={descriptor}"));
     }
+    let runs_already = hook == Hook::BprmCommittedCreds;
+    let started = access.permission == Permission::Exec && !runs_already;
     Shown {
         operation: operation(hook, access.permission),
         data,
-        started: (access.permission == Permission::Exec).then(|| access.path.clone()),
-        resource: if access.about_new_path { access.new_path } else { access.path },
-        refused: "Permission denied",
+        started: started.then(|| access.path.clone()),
+        resource: match access.about_new_path {
+            true => access.new_path,
+            false if access.arguments.is_empty() => access.path,
+            false => format!("{} {}", access.path, access.arguments),
+        },
+        refused: if runs_already { "Killed" } else { "Permission denied" },
     }
 }
 
@@ -448,6 +459,7 @@ pub(crate) mod tests {
                 path: "/usr/bin/sleep".into(),
                 new_path: String::new(),
                 about_new_path: false,
+                arguments: String::new(),
                 descriptor: None,
             }),
         }
@@ -500,6 +512,24 @@ pub(crate) mod tests {
             json,
             r#"{"Timestamp":0,"HostName":"gw","HostPPID":10,"HostPID":11,"PPID":1,"PID":2,"UID":1000,"ParentProcessName":"/usr/bin/bash","ProcessName":"/usr/bin/sleep","PolicyName":"no-sleep","Severity":"7","Tags":"A,B","ATags":["A","B"],"Message":"stay awake","Type":"MatchedHostPolicy","Source":"/usr/bin/bash","Operation":"Process","Resource":"/usr/bin/sleep","Data":"lsm=SECURITY_BPRM_CHECK","Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Org":"myorg","NodeID":"node1","Bundle":"edge","BundleSerial":4}"#
         );
+    }
+
+    #[test]
+    fn refused_arguments_are_told_as_a_command_line_and_the_parent_as_their_source() {
+        let mut event = event(Verdict::Block, Permission::Exec);
+        let Access::Path(access) = &mut event.access else { unreachable!() };
+        access.arguments = "-m pydoc".into();
+        event.hook = Hook::BprmCommittedCreds;
+        event.task.program = "/usr/bin/sleep".into();
+        event.task.parent_program = "/usr/bin/bash".into();
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+        assert_eq!(
+            (alert.resource.as_str(), alert.operation.as_str()),
+            ("/usr/bin/sleep -m pydoc", "Process")
+        );
+        assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/sleep", "/usr/bin/bash"));
+        assert_eq!((alert.parent_process_name.as_str(), alert.result.as_str()), ("/usr/bin/bash", "Killed"));
+        assert_eq!(alert.data, "lsm=BPRM_COMMITTED_CREDS");
     }
 
     #[test]

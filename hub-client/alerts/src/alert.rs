@@ -75,19 +75,19 @@ alert! {
     message: String = "Message", skip "String::is_empty";
     /// `MatchedPolicy` or `MatchedHostPolicy`; `SystemEvent` on the agent's own alerts.
     kind: String = "Type", skip "String::is_empty";
-    /// Path of the executable that acted.
+    /// Path of the executable that acted; for arguments, that of the parent.
     source: String = "Source", skip "String::is_empty";
     /// `Process`, `File`, `Network` or `Capabilities`; `Syscall` for system calls, and for bpf(2); on the agent's own alerts [`ALERT_THRESHOLD`],
     /// `ProgramsSkipped` or `BundleExpired`.
     operation: String = "Operation", skip "String::is_empty";
-    /// Object of the access: a path, a capability (`CAP_NET_RAW`), a socket
+    /// Object of the access: a path, a command line for `allowedArgs`, a capability (`CAP_NET_RAW`), a socket
     /// (`protocol=TCP type=SOCK_STREAM`), a system call (`unlink`), the program of another process, or the kernel's name of an object of
     /// bpf(2).
     resource: String = "Resource", skip "String::is_empty";
     /// The deciding hook, for example `lsm=FILE_OPEN` (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` for
     /// a socket's name, `lsm=PATH_NOTIFY` for a watch, `lsm=QUOTA_ON` for a future quota file,
     /// `lsm=SB_KERN_MOUNT` for a device whose filesystem is mounted, `lsm=INODE_SETATTR`,
-    /// `lsm=INODE_SETXATTR` and the like for attributes, `lsm=CAPABLE` for capabilities, `syscall=SYS_UNLINK` for system calls, `lsm=SOCKET_CONNECT to=192.0.2.1:443` and the like for sockets). For preexisting handles it is `iter=TASK_FILE` with
+    /// `lsm=INODE_SETXATTR` and the like for attributes, `lsm=CAPABLE` for capabilities, `lsm=BPRM_COMMITTED_CREDS` for arguments, `syscall=SYS_UNLINK` for system calls, `lsm=SOCKET_CONNECT to=192.0.2.1:443` and the like for sockets). For preexisting handles it is `iter=TASK_FILE` with
     /// the descriptor's number, `fd=9`, or `iter=TASK_VMA`.
     data: String = "Data", skip "String::is_empty";
     /// `BPFLSM`; empty on the agent's own alerts.
@@ -95,7 +95,7 @@ alert! {
     /// `Block` or `Audit`.
     action: String = "Action", skip "String::is_empty";
     /// `Permission denied`, for a capability `Operation not permitted`, or `Passed`; `Killed` if the process was killed for a preexisting handle that the
-    /// policies refuse, `Closed` if `try` closed such a handle of its command.
+    /// policies refuse, or for its arguments, `Closed` if `try` closed such a handle of its command.
     result: String = "Result", skip "String::is_empty";
     /// Working directory: read from KubeArmor's alerts, but empty in this project's.
     cwd: String = "Cwd", skip "String::is_empty";

@@ -33,7 +33,7 @@ kind: KubeArmorHostPolicy
 metadata: {name: node}
 spec:
   nodeSelector: {matchLabels: {kubernetes.io/os: linux}}
-  process: {matchPaths: [{path: /usr/bin/curl, action: Audit}]}
+  process: {matchPaths: [{path: /usr/bin/curl, action: Audit}, {path: /usr/bin/python3, allowedArgs: [-m, random]}]}
 ---
 apiVersion: security.kubearmor.com/v1
 kind: KubeArmorPolicy
@@ -80,6 +80,19 @@ hosts: dns www.free.example.com
   Allow: no rule is about it
 hosts: dns example.org
   Allow: no rule is about it
+",
+        ),
+        (
+            &["--exec", "/usr/bin/python3"],
+            "containers: exec /usr/bin/python3
+  Allow by p.yaml:8 (policy web)
+  otherwise Allow: no rule is about it
+hosts: exec /usr/bin/python3
+  Allow by p.yaml:27 (policy node)
+  otherwise Allow: no rule is about it
+hosts: exec /usr/bin/python3 with arguments that its list does not have
+  Block by p.yaml:27 (policy node)
+  otherwise Allow: no rule is about it
 ",
         ),
         (

@@ -3,6 +3,11 @@
 use super::glob::Glob;
 use crate::model::Policy;
 
+/// Largest number of arguments of a list, and of those that a program whose list it is may be given.
+pub const MAX_ARGS: usize = 20;
+/// Largest number of bytes of an argument in a list.
+pub const MAX_ARG_BYTES: usize = 104;
+
 /// A `Section` of a policy determines the kind of access that its rules govern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
@@ -24,6 +29,9 @@ pub struct PathRule {
     /// Permits only reads. Block and Allow refuse writes, Audit permits them with an alert. Always false in
     /// `process`.
     pub read_only: bool,
+    /// Permits only starts with arguments that are all of this list, with at least one; empty: with any. Block and
+    /// Allow refuse others, Audit permits them with an alert. Always empty but in `matchPaths` of `process`.
+    pub allowed_args: Vec<String>,
 }
 
 /// A `Target` describes the paths that a rule matches.

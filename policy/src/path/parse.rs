@@ -1,9 +1,9 @@
 //! Reads the sections `process` and `file`.
 
 use super::glob::Glob;
-use super::model::{PathRule, Section, Target};
+use super::model::{MAX_ARG_BYTES, MAX_ARGS, PathRule, Section, Target};
 use crate::document::diagnostics::Sink;
-use crate::document::fields::Fields;
+use crate::document::fields::{Fields, text};
 use crate::document::paths;
 use crate::document::rules::{COMMON, Inherited, UNSUPPORTED, read_sources};
 use crate::document::yaml::Node;
@@ -51,6 +51,10 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
         Section::Process => refused.push(("readOnly", "only rules of `file` have it")),
         Section::File => known.push("readOnly"),
     }
+    refused.push(match section {
+        Section::Process => ("allowedArgs", "only matchPaths has it"),
+        Section::File => ("allowedArgs", "only rules of `process` have it"),
+    });
     match list {
         "matchPaths" => {
             known.extend(["path", "fromSource"]);
@@ -58,10 +62,7 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
             refused.push(("dir", "a directory goes into matchDirectories"));
             refused.push(("pattern", "a pattern goes into matchPatterns"));
             match section {
-                Section::Process => {
-                    known.push("execname");
-                    refused.push(("allowedArgs", UNSUPPORTED));
-                }
+                Section::Process => known.extend(["execname", "allowedArgs"]),
                 Section::File => refused.push(("execname", "only rules of `process` have it")),
             }
         }
@@ -85,8 +86,34 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
     let owner_only = fields.boolean("ownerOnly", sink);
     let read_only = section == Section::File && fields.boolean("readOnly", sink);
     let sources = if list == "matchPatterns" { Vec::new() } else { read_sources(&fields, sink) };
-    let body = RuleBody::Path(PathRule { section, target: target?, owner_only, read_only });
+    let allowed_args =
+        if known.contains(&"allowedArgs") { read_arguments(&fields, sink) } else { Vec::new() };
+    let body = RuleBody::Path(PathRule { section, target: target?, owner_only, read_only, allowed_args });
     own.rule(sources, body, fields.at, sink)
+}
+
+/// Reads `allowedArgs`.
+fn read_arguments(fields: &Fields<'_>, sink: &mut Sink) -> Vec<String> {
+    let nodes = fields.list("allowedArgs", sink);
+    if nodes.len() > MAX_ARGS {
+        let message = format!("`allowedArgs` has more than {MAX_ARGS} arguments");
+        sink.error(fields.at, message, "a program with so many arguments is refused; shorten the list");
+        return Vec::new();
+    }
+    let mut arguments = Vec::new();
+    for node in nodes {
+        let Some(argument) = text(node, "an argument", sink) else { continue };
+        if argument.text.len() > MAX_ARG_BYTES {
+            let message = format!("an argument has more than {MAX_ARG_BYTES} bytes");
+            sink.error(argument.at, message, "longer ones are never permitted; leave it out");
+        } else if argument.text.contains('\0') {
+            sink.error(argument.at, "a NUL byte is in no argument", "take it out");
+        } else {
+            paths::warn_byte(&argument, "stands for itself", sink);
+            arguments.push(argument.text.to_owned());
+        }
+    }
+    arguments
 }
 
 fn read_target(fields: &Fields<'_>, section: Section, list: &str, sink: &mut Sink) -> Option<Target> {

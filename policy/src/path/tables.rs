@@ -8,6 +8,7 @@
 
 use crate::automaton::Automaton;
 use crate::decision::Decision;
+use crate::keyed::KeyedTable;
 
 /// The object class of a path that no rule matches.
 pub const OBJECT_NONE: u16 = 0;
@@ -40,9 +41,10 @@ pub const PERMISSIONS: [Permission; 4] =
     [Permission::Read, Permission::Write, Permission::Exec, Permission::Map];
 
 /// A `Vector` holds the decisions for one subject class and one object class: at `[2 * permission + owner]`,
-/// where `owner` is 1 if the task's filesystem uid owns the file.
+/// where `owner` is 1 if the task's filesystem uid owns the file. Then comes the number of the list in
+/// [`ArgumentTables`] that decides on the arguments of a start which these decisions permit; 0: none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Vector(pub [Decision; 8]);
+pub struct Vector(pub [Decision; 8], pub u16);
 
 impl Vector {
     /// Returns the decision for one permission.
@@ -62,6 +64,18 @@ pub struct PathTables {
     pub cells: Vec<u32>,
     /// The distinct access vectors.
     pub vectors: Vec<Vector>,
+    /// The tables that decide on the arguments of programs.
+    pub arguments: ArgumentTables,
+}
+
+/// An `ArgumentTables` decides on the arguments with which programs are started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgumentTables {
+    /// The automaton from an argument to its class; 0 is the class of those in no list.
+    pub classes: Automaton,
+    /// The decision by the number of a list, in place of a subject class, and the class of an argument. Class 0 stands
+    /// for arguments that are too long, too many or none, too. No rows if there are no lists.
+    pub lists: KeyedTable,
 }
 
 impl PathTables {

@@ -42,7 +42,13 @@ fn read_preset(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: 
     if preset == Preset::FilelessExec {
         for directory in MEMORY_DIRECTORIES {
             let target = Target::Directory { path: directory.to_owned(), recursive: true };
-            let of_path = PathRule { section: Section::Process, target, owner_only: false, read_only: false };
+            let of_path = PathRule {
+                section: Section::Process,
+                target,
+                owner_only: false,
+                read_only: false,
+                allowed_args: Vec::new(),
+            };
             rules.extend(own.clone().rule(Vec::new(), RuleBody::Path(of_path), fields.at, sink));
         }
     }

@@ -4,7 +4,7 @@ use super::pattern::Pattern;
 use super::{By, SectionRules, number};
 use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::model::{Action, Rule};
-use armor_policy::path::{PathRule, Permission, Section, Target};
+use armor_policy::path::{MAX_ARGS, PathRule, Permission, Section, Target};
 use armor_policy::preset::Preset;
 use armor_policy::{Links, PolicySet, Posture};
 use std::cmp::Reverse;
@@ -29,6 +29,32 @@ fn without_path<'a>(rules: &SectionRules<'a, '_>) -> (Verdict, By<'a>) {
     (if only_audits { Verdict::Audit } else { Verdict::Block }, By::Unresolved)
 }
 
+/// Returns the verdict on the arguments behind its name with which `program` starts the program of a path, and its
+/// reason, whatever else decides on the start.
+pub fn of_arguments<'a>(
+    sets: &'a [PolicySet<'a>],
+    links: &Links,
+    program: &str,
+    path: &[u8],
+    arguments: &[&str],
+) -> (Verdict, By<'a>) {
+    let rules = rules_of(sets, links, program, Section::Process);
+    match deciding(&rules, path) {
+        Some(by @ By::Rule(.., rule)) if !of_path(rule).allowed_args.is_empty() => {
+            let list = &of_path(rule).allowed_args;
+            let is_listed = |argument: &&str| list.iter().any(|listed| listed == argument);
+            if (1..=MAX_ARGS).contains(&arguments.len()) && arguments.iter().all(is_listed) {
+                (Verdict::Allow, By::Nobody)
+            } else if rule.common.action == Action::Audit {
+                (Verdict::Audit, by)
+            } else {
+                (Verdict::Block, by)
+            }
+        }
+        _ => (Verdict::Allow, By::Nobody),
+    }
+}
+
 /// Returns the verdict for an access of `program` to `object`, and its reason. `owner` says whether the
 /// task's filesystem uid owns the object.
 pub fn evaluate<'a>(
@@ -43,18 +69,7 @@ pub fn evaluate<'a>(
         Permission::Exec | Permission::Map => Section::Process,
         Permission::Read | Permission::Write => Section::File,
     };
-    let mut rules = Vec::new();
-    for set in sets {
-        for policy in &set.policies {
-            let of_section = policy
-                .rules
-                .iter()
-                .filter(|rule| rule.body.as_path().is_some_and(|rule| rule.section == section));
-            rules.extend(of_section.map(|rule| (set, *policy, rule)));
-        }
-    }
-    let rules = SectionRules { class: PostureClass::File, rules, program, links };
-
+    let rules = rules_of(sets, links, program, section);
     let path = match object {
         Object::Path(path) => path,
         Object::Anonymous if section == Section::File => return (Verdict::Allow, By::Nobody),
@@ -71,17 +86,41 @@ pub fn evaluate<'a>(
         Object::Unresolved => return without_path(&rules),
     };
 
-    let matching = |rule: &Rule| {
-        let found =
-            shapes(&of_path(rule).target, links).iter().filter_map(|shape| shape.matches(path)).min()?;
-        Some((found, strictness(rule)))
-    };
-    let (verdict, by) = match rules.first(matching) {
+    let (verdict, by) = match deciding(&rules, path) {
         Some(by @ By::Rule(.., rule)) => (outcome(rule, permission, owner), by),
         _ if permission == Permission::Map => (Verdict::Allow, By::Nobody),
         _ => rules.unmatched(),
     };
     (verdict, if verdict == Verdict::Allow { By::Nobody } else { by })
+}
+
+/// Returns the rules of a section.
+fn rules_of<'a, 'o>(
+    sets: &'a [PolicySet<'a>],
+    links: &'o Links,
+    program: &'o str,
+    section: Section,
+) -> SectionRules<'a, 'o> {
+    let mut rules = Vec::new();
+    for set in sets {
+        for policy in &set.policies {
+            let of_section = policy
+                .rules
+                .iter()
+                .filter(|rule| rule.body.as_path().is_some_and(|rule| rule.section == section));
+            rules.extend(of_section.map(|rule| (set, *policy, rule)));
+        }
+    }
+    SectionRules { class: PostureClass::File, rules, program, links }
+}
+
+/// Returns the rule that decides on a path.
+fn deciding<'a>(rules: &SectionRules<'a, '_>, path: &[u8]) -> Option<By<'a>> {
+    rules.first(|rule| {
+        let shapes = shapes(&of_path(rule).target, rules.links);
+        let found = shapes.iter().filter_map(|shape| shape.matches(path)).min()?;
+        Some((found, strictness(rule)))
+    })
 }
 
 /// Returns what a rule that is for paths says.
@@ -156,14 +195,16 @@ impl Shape {
 }
 
 fn outcome(rule: &Rule, permission: Permission, owner: bool) -> Verdict {
-    let PathRule { owner_only, read_only, .. } = *of_path(rule);
-    let beyond_read_only = read_only && permission != Permission::Read;
+    let PathRule { owner_only, read_only, ref allowed_args, .. } = *of_path(rule);
+    let has_list = !allowed_args.is_empty();
+    // Nobody knows the arguments of a program that is mapped.
+    let beyond = read_only && permission != Permission::Read || has_list && permission == Permission::Map;
     let not_the_owner = owner_only && !owner;
     match rule.common.action {
-        // An access that readOnly and ownerOnly permit gets no alert from Audit and no refusal from Block.
-        _ if (read_only || owner_only) && !beyond_read_only && !not_the_owner => Verdict::Allow,
+        // An access that these fields permit gets no alert from Audit and no refusal from Block.
+        _ if (read_only || owner_only || has_list) && !beyond && !not_the_owner => Verdict::Allow,
         Action::Audit => Verdict::Audit,
-        Action::Allow if !beyond_read_only && !not_the_owner => Verdict::Allow,
+        Action::Allow if !beyond && !not_the_owner => Verdict::Allow,
         Action::Allow | Action::Block => Verdict::Block,
     }
 }

@@ -12,7 +12,8 @@
  * half and `to` in the high half. A vector is four words, one per permission: the decision for tasks that do not own the file in
  * the low half, for its owner in the high half. A cell has a vector's index in its low half. In its high
  * half, bit 2 * permission + owner is set if that decision is not a silent allow, and bit CELL_BLOCKED + 2 *
- * permission + owner if it is a refusal.
+ * permission + owner if it is a refusal; from bit CELL_LIST on it has the number of the list that decides on the arguments of
+ * what is started, 0 for none.
  *
  * A keyed table (policy::keyed::KeyedTable) has a word for each subject class: the first word of the class's row
  * in the low half, the number of keys in the high half. A row has a decision for each key and one for every other
@@ -62,6 +63,7 @@ enum event_size {
 /* Bits of policy::automaton::Slot, of policy::decision::Decision, and of a cell. */
 enum table_bit {
 	CELL_BLOCKED = 8,
+	CELL_LIST = 16,
 	VERDICT_SHIFT = 30,
 	SLOT_MARK = 31,
 };
@@ -164,6 +166,7 @@ enum hook {
 	INODE_READLINK,
 	SYSCALL_ENTER, /* no hook: a system call begins */
 	CGROUP_EGRESS, /* no hook: a packet leaves a socket */
+	BPRM_COMMITTED_CREDS,
 };
 
 enum domain_flag {
@@ -212,8 +215,17 @@ struct image_kinds {
 	__u32 presets;	    /* a keyed table */
 	__u32 syscalls;	    /* a keyed table */
 	__u32 dns;	    /* a struct image_names */
-	__u32 reserved;
+	__u32 arguments;    /* a struct image_arguments */
 };
+
+/* A policy::path::ArgumentTables. */
+struct image_arguments {
+	struct image_automaton classes;
+	__u32 lists; /* a keyed table, with the number of a list in place of a subject class */
+};
+
+/* What a list may permit: so many arguments, each of so many bytes. */
+enum argument_limit { MAX_ARGUMENTS = 20, ARGUMENT_BYTES = 104 };
 
 /* A policy::destination::DestinationTable. */
 struct image_destinations {
@@ -389,7 +401,8 @@ struct path_event {
 	__u16 about_new_path; /* the decision is about the new name */
 	/* Lengths of strings. 0: not known, or the access has none. */
 	__u16 path_length, new_path_length;
-	__u32 reserved;
+	__u16 arguments_length; /* each argument with the 0 behind it */
+	__u16 reserved;
 };
 
 struct capability_event {

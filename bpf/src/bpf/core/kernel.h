@@ -177,6 +177,10 @@ struct vm_area_struct {
 struct linux_binprm {
 	struct file *executable; /* the program starts with a descriptor of this file (AT_EXECFD); 0: with none */
 	struct file *file;
+	unsigned long p; /* address in the new memory of the arguments' strings */
+	int argc;
+	const char *filename; /* name of the file that execve() names */
+	const char *interp;   /* the same address, until a file names its interpreter */
 };
 
 struct iattr {

@@ -47,6 +47,7 @@ struct scratch {
 	struct group_search group;
 	struct socket_access socket_access; /* of a preexisting socket */
 	struct socket_use socket_use;
+	struct argument_reading reading;
 	struct access access;
 	struct event event;
 };

@@ -23,9 +23,12 @@ struct borrowing {
 /* Compares one object class: whether `other` may do something that `own` is refused. */
 static long compare_rights(__u32 class, struct borrowing *borrowing)
 {
-	__u32 lost = class_mask(&borrowing->own, class) & ~class_mask(&borrowing->other, class), bit, rule;
+	__u32 own = class_mask(&borrowing->own, class), other = class_mask(&borrowing->other, class), lost, bit, rule;
 
-	lost = lost >> CELL_BLOCKED & CELL_ALL;
+	lost = (own & ~other) >> CELL_BLOCKED & CELL_ALL;
+	/* Another list permits other arguments. */
+	if (!lost && own >> CELL_LIST && own >> CELL_LIST != other >> CELL_LIST && blocks_mapping(own))
+		lost = 1u << 2 * MAP;
 	if (!lost)
 		return 0;
 	bit = lowest_bit(lost);

@@ -61,6 +61,7 @@ static __always_inline void begin(struct scratch *scratch, struct task_struct *t
 	access->kind = EVENT_PATH;
 	access->other = 0;
 	access->object[0] = 0;
+	access->arguments_length = 0;
 	access->new_name.dentry = 0;
 	access->about_new = 0;
 	question->permissions = 0;

@@ -81,13 +81,26 @@ __noinline int same_states(struct name *one, struct name *other)
 	return true;
 }
 
+/* Returns whether one list, if any, decides on the arguments under both names. */
+static __always_inline bool keeps_list(const struct scope *scope, const struct classes *from, const struct classes *to)
+{
+	__u32 list = classes_mask(scope, from) >> CELL_LIST;
+
+	return !list ||
+		(from->count == 1 && to->count == 1 && scope->subject == scope->other_subject &&
+		 classes_mask(scope, to) >> CELL_LIST == list);
+}
+
 /* Returns the decision that another name would take away, 0 if none. What `from` blocks, `to` must block. */
 static __noinline __u32 loosened(struct scope *scope, struct scratch *scratch, struct name *from, struct name *to,
 				 __u32 owner)
 {
-	__u32 permission = lost_permission(classes_mask(scope, &from->classes), classes_mask(scope, &to->classes),
-					   owner & 1);
+	__u32 mask = classes_mask(scope, &from->classes);
+	__u32 permission = lost_permission(mask, classes_mask(scope, &to->classes), owner & 1);
 
+	/* A list that refuses also refuses to have the program mapped, and that decision names the same rule. */
+	if (permission == PERMISSIONS && blocks_mapping(mask) && !keeps_list(scope, &from->classes, &to->classes))
+		permission = MAP;
 	if (permission < PERMISSIONS)
 		return decide(scope, scratch, &from->classes, 1u << permission, owner);
 	if (!from->is_dir || same_states(from, to))

@@ -27,7 +27,10 @@ static __always_inline __u32 cell_mask(const struct scope *scope, __u32 subject,
 	return cell ? *cell >> 32 : ~0u;
 }
 
-/* Returns the high half of cells: which decisions on a class are no silent allows, and which are refusals. */
+/*
+ * Returns the high half of cells: which decisions on a class are no silent allows, and which are refusals. What it says of
+ * lists is not 0 if there is one.
+ */
 static __always_inline __u32 class_mask(const struct scope *scope, __u32 class)
 {
 	__u32 mask = cell_mask(scope, scope->subject, class);
@@ -83,6 +86,18 @@ static __always_inline __u32 lowest_bit(__u32 half)
 {
 	half &= -half;
 	return (half & 0xf0 ? 4 : 0) + (half & 0xcc ? 2 : 0) + (half & 0xaa ? 1 : 0);
+}
+
+/* Returns whether a mask refuses that an object is mapped executable, to its owner as to others. */
+static __always_inline bool blocks_mapping(__u32 mask)
+{
+	return mask >> CELL_BLOCKED & 1u << 2 * MAP && mask >> CELL_BLOCKED & 2u << 2 * MAP;
+}
+
+/* Returns whether some list decides on the arguments of a program with these classes. */
+static __always_inline bool has_list(const struct scope *scope, const struct classes *classes)
+{
+	return classes_mask(scope, classes) >> CELL_LIST;
 }
 
 /* Returns whether nothing is refused or reported, whoever owns the object. Most accesses end here. */

@@ -18,6 +18,8 @@ struct access {
 	char object[OBJECT_NAME]; /* text for an object that has no path; empty: none */
 	__u32 kind;		  /* enum event_kind */
 	union event_tail tail;	  /* what the event says of its object, if that has no path */
+	__u64 arguments;	  /* address in the task's memory of a started program's arguments */
+	__u32 arguments_length;	  /* 0: the event does not say them */
 	union {
 		struct {
 			struct name name;
@@ -37,6 +39,18 @@ struct access {
 	__u32 about_new; /* the decision is about new_name */
 };
 
+/* How far the arguments of a start are read. */
+struct argument_reading {
+	__u64 at;    /* address of the next string */
+	__u64 first; /* address of the one behind the program's name; 0: not known yet */
+	__u32 index; /* number of the next string */
+	__u32 count; /* number of all of them */
+	__u32 is_long;
+	__u32 unread; /* what is left cannot be read */
+	__u32 class;
+	__u32 decision;
+};
+
 /* The question that a hook asks judge(). */
 enum asked {
 	ASK_SUBJECT,	 /* only the class of the task's program, for its label */
@@ -47,6 +61,7 @@ enum asked {
 	ASK_LOOK,	 /* tasks[0] looks into tasks[1] */
 	ASK_TRACED_EXEC, /* tasks[0] traces a task that starts access.name */
 	ASK_SOURCE,	 /* whether access.name may be a program with rights by fromSource */
+	ASK_ARGUMENTS,	 /* which lists decide on the arguments of access.name, noted in pending_lists */
 	ASK_REPORT,	 /* no question: the decision in access is made, and has to be reported */
 };
 
@@ -73,6 +88,7 @@ struct question {
 	__u32 truncates;	/* ASK_NAME: this open truncates the file, in another hook */
 	__u32 undecided;	/* the kernel does not know yet whether the name exists */
 	__u32 silent;		/* ASK_LOOK: the decision is not reported */
+	__u32 arguments;	/* ASK_ARGUMENTS: their number */
 	__u64 inode;		/* ASK_NAME: address of the object's own inode */
 	__u64 tasks[2];		/* addresses */
 	struct label labels[2]; /* labels of these tasks */

@@ -83,6 +83,18 @@ static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, 
 	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->is_dir));
 }
 
+/* Appends the arguments of a program that starts, from its own memory. */
+static __always_inline __u32 append_arguments(struct scratch *scratch, __u32 offset, const struct access *access)
+{
+	__u32 length = access->arguments_length;
+
+	asm volatile("" : "+r"(offset), "+r"(length)); /* as in append_path() */
+	if (offset > EVENT_STRINGS - PATH_CAPACITY || length > PATH_CAPACITY ||
+	    bpf_probe_read_user(&scratch->event.strings[offset], length, (void *)access->arguments))
+		return 0;
+	return length;
+}
+
 /* Writes what an event about a path has of its own. Returns the length of its strings. */
 static __always_inline __u32 write_path_tail(struct scratch *scratch)
 {
@@ -99,6 +111,11 @@ static __always_inline __u32 write_path_tail(struct scratch *scratch)
 	if (access->new_name.dentry) {
 		tail->new_path_length = append_name(scratch, length, &access->new_name);
 		length += tail->new_path_length;
+	}
+	tail->arguments_length = 0;
+	if (access->arguments_length) {
+		tail->arguments_length = append_arguments(scratch, length, access);
+		length += tail->arguments_length;
 	}
 	return length;
 }

@@ -108,14 +108,19 @@ impl Question<'_> {
         }
     }
 
-    /// Returns the decision, for the file's owner if `owner`.
-    fn decide(&self, domain: &Domain, program: Option<&str>, owner: bool) -> Decision {
+    /// Returns the decision, for the file's owner if `owner`, and if `unlisted` for a start with arguments that
+    /// `allowedArgs` does not list, or none.
+    fn decide(&self, domain: &Domain, program: Option<&str>, owner: bool, unlisted: bool) -> Decision {
         let class = |path: &str| domain.subjects.class(domain.subjects.walk(path.as_bytes()));
+        let object = |path: &str| domain.path.objects.class(domain.path.objects.walk(path.as_bytes()));
         let subject = program.map_or(SUBJECT_NONE, class);
         match *self {
             Self::Path(path, permission) => {
-                let object = domain.path.objects.class(domain.path.objects.walk(path.as_bytes()));
-                domain.path.vector(subject, object).decision(permission, owner)
+                let vector = domain.path.vector(subject, object(path));
+                let decision = vector.decision(permission, owner);
+                let by_list = domain.path.arguments.lists.decision(vector.1, 0);
+                let counts = unlisted && permission == Permission::Exec;
+                if counts && by_list.verdict() > decision.verdict() { by_list } else { decision }
             }
             Self::Connect(address, transport) => {
                 let kind = if transport == Transport::Udp { SocketKind::Udp } else { SocketKind::Tcp };
@@ -199,19 +204,22 @@ pub fn run(command: &Explain) -> anyhow::Result<ExitCode> {
         }
         let domain = compiled(&policies, None, command.posture)?;
         for (question, program) in questions.iter().flat_map(|of| programs.iter().map(move |by| (of, *by))) {
-            for owner in [false, true] {
-                let decision = question.decide(&domain, program, owner);
-                if owner && decision == question.decide(&domain, program, false) {
+            for (owner, unlisted) in CIRCUMSTANCES {
+                let decision = question.decide(&domain, program, owner, unlisted);
+                // What makes no difference is not told.
+                if (owner && decision == question.decide(&domain, program, false, unlisted))
+                    || (unlisted && decision == question.decide(&domain, program, owner, false))
+                {
                     continue;
                 }
                 let answer = Answer::new(&domain, decision);
                 let otherwise = if answer.is_by_rule() {
                     let without = compiled(&policies, Some(&answer.by.location), command.posture)?;
-                    Some(Answer::new(&without, question.decide(&without, program, owner)))
+                    Some(Answer::new(&without, question.decide(&without, program, owner, unlisted)))
                 } else {
                     None
                 };
-                let asked = shown(question, program, owner);
+                let asked = shown(question, program, owner, unlisted);
                 if command.json {
                     list.push(json!({
                         "question": asked, "workloads": workloads, "answer": answer.json(),
@@ -241,13 +249,19 @@ fn questions(command: &Explain) -> Vec<Question<'_>> {
     exec.chain(file).chain(connect).chain(dns).chain(capability).collect()
 }
 
-fn shown(question: &Question<'_>, program: Option<&str>, owner: bool) -> String {
+/// Who asks: the file's owner or not, and with arguments that `allowedArgs` does not list, or none.
+const CIRCUMSTANCES: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+
+fn shown(question: &Question<'_>, program: Option<&str>, owner: bool, unlisted: bool) -> String {
     let mut shown = question.shown();
     if let Some(program) = program {
         let _ = write!(shown, " from {program}");
     }
     if owner {
         shown.push_str(" as its owner");
+    }
+    if unlisted {
+        shown.push_str(" with arguments that its list does not have");
     }
     shown
 }

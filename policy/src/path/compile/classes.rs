@@ -86,7 +86,7 @@ impl<'r> Classes<'r> {
             |other: Decision| if fileless.verdict() < other.verdict() { other } else { fileless };
         let file = classes.without_path(Section::File);
         let vector = |read_write: Decision, exec: Decision, map: Decision| {
-            Vector([read_write, read_write, read_write, read_write, exec, exec, map, map])
+            Vector([read_write, read_write, read_write, read_write, exec, exec, map, map], 0)
         };
         for subject in 0..subjects.count() as usize {
             let process_unmatched = classes.unmatched[Section::Process as usize][subject];
@@ -154,9 +154,10 @@ impl<'r> Classes<'r> {
 
     /// Returns the vector of a subject class, given the entries that decide for it, one for each section.
     fn decide(&self, deciding: [Option<u32>; 2], subject: usize) -> Vector {
-        let mut vector = Vector([Decision::ALLOW; 8]);
+        let mut vector = Vector([Decision::ALLOW; 8], 0);
         for section in SECTIONS {
             let entry = deciding[section as usize].map(|rank| self.entries.at(rank));
+            vector.1 = vector.1.max(entry.map_or(0, |entry| entry.list));
             for (nth, permission) in permissions(section).into_iter().enumerate() {
                 for owner in 0..2 {
                     vector.0[2 * permission as usize + owner] = match entry {
@@ -198,7 +199,9 @@ impl<'r> Classes<'r> {
         }
         let (left, right) = (self.vectors[a as usize], self.vectors[b as usize]);
         let rules = self.entries.rules;
-        let joined = self.vector(Vector(std::array::from_fn(|i| stricter(rules, left.0[i], right.0[i]))));
+        // What is below a directory is never started by the directory's name, so either list will do.
+        let decisions = std::array::from_fn(|i| stricter(rules, left.0[i], right.0[i]));
+        let joined = self.vector(Vector(decisions, left.1.max(right.1)));
         self.vector_joins.insert(key, joined);
         joined
     }

@@ -1,5 +1,6 @@
 //! Puts the targets of all rules for paths in the order of precedence.
 
+use super::arguments::Lists;
 use crate::decision::Verdict;
 use crate::model::Action;
 use crate::path::{PathRule, Section, Target};
@@ -22,19 +23,22 @@ pub(super) struct Entry {
     pub(super) section: Section,
     /// The verdicts for the section's first and second permission, each for others and for the owner.
     pub(super) effect: [Verdict; 4],
+    /// The number of the rule's list of arguments; 0: it has none.
+    pub(super) list: u16,
     pub(super) target: Target,
 }
 
 impl<'a> Entries<'a> {
-    pub(super) fn new(rules: &'a Rules<'a>, links: &Links) -> Result<Self, CompileError> {
+    pub(super) fn new(rules: &'a Rules<'a>, lists: &Lists, links: &Links) -> Result<Self, CompileError> {
         let mut ranked = Vec::with_capacity(rules.list.len());
         for (rule, domain_rule, path_rule) in path_rules(rules) {
             let PathRule { section, ref target, .. } = *path_rule;
             let effect = effect(domain_rule.rule.common.action, path_rule);
+            let list = lists.of_rule(rule);
             let strictness: u32 = effect.iter().map(|verdict| *verdict as u32).sum();
             for target in std::iter::once(target.clone()).chain(resolved_targets(target, links)?) {
                 let precedence = Precedence::new(rules, rule, specificity(&target), strictness);
-                ranked.push((precedence, Entry { rule, section, effect, target }));
+                ranked.push((precedence, Entry { rule, section, effect, list, target }));
             }
         }
         ranked.sort_by_key(|(precedence, _)| *precedence);
@@ -93,14 +97,20 @@ fn specificity(target: &Target) -> (u8, Reverse<usize>) {
 /// Returns [`Entry::effect`].
 fn effect(action: Action, rule: &PathRule) -> [Verdict; 4] {
     let plain = Verdict::from(action);
-    if !rule.read_only && !rule.owner_only {
+    if !rule.read_only && !rule.owner_only && rule.allowed_args.is_empty() {
         return [plain; 4];
     }
-    // readOnly and ownerOnly say what is permitted; the action decides the rest, which Allow refuses too.
-    let beyond = if plain == Verdict::Audit { Verdict::Audit } else { Verdict::Block };
+    let beyond = beyond(action);
     let others = if rule.owner_only { beyond } else { Verdict::Allow };
-    let second = if rule.read_only { beyond } else { Verdict::Allow };
+    // Whoever maps a program gives it its arguments.
+    let second = if rule.read_only || !rule.allowed_args.is_empty() { beyond } else { Verdict::Allow };
     [others, Verdict::Allow, others.max(second), second]
+}
+
+/// Returns the verdict on what a rule leaves out that says what is permitted, by readOnly, ownerOnly or allowedArgs: the
+/// action decides on the rest, which Allow refuses too.
+pub(super) fn beyond(action: Action) -> Verdict {
+    if action == Action::Audit { Verdict::Audit } else { Verdict::Block }
 }
 
 /// Returns the targets that a target resolves to.

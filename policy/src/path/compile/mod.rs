@@ -1,5 +1,6 @@
 //! Compiles the rules for paths to the tables that decide accesses to them.
 
+mod arguments;
 mod classes;
 mod entries;
 mod globs;
@@ -11,6 +12,7 @@ use crate::precedence::error::{CompileError, MAX_SLOTS};
 use crate::precedence::links::Links;
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::Subjects;
+use arguments::Lists;
 use classes::Classes;
 use entries::Entries;
 
@@ -19,7 +21,8 @@ pub(crate) fn compile(
     subjects: &Subjects,
     links: &Links,
 ) -> Result<PathTables, CompileError> {
-    let entries = Entries::new(rules, links)?;
+    let lists = Lists::new(rules)?;
+    let entries = Entries::new(rules, &lists, links)?;
     let mut classes = Classes::new(&entries, subjects);
     let objects = objects::build(&entries, &mut classes)?;
 
@@ -39,5 +42,6 @@ pub(crate) fn compile(
         object_count: u32::from(OBJECT_FIRST) + numbered.assigned,
         cells: numbered.cells(&classes),
         vectors: classes.into_vectors(),
+        arguments: lists.tables,
     })
 }
