@@ -22,7 +22,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
 };
 
-use crate::{capabilities, executable, other, resolver, sockets, unopened};
+use crate::{arguments, capabilities, executable, other, resolver, sockets, unopened};
 
 const USAGE: &str = "\
 do METHOD...: FLAGS is a comma list of read, write, rdwr, ioctl (neither to read nor to write), exec (as the kernel opens programs),
@@ -221,18 +221,26 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         }
         ["prepare", procs, fifo, path, program @ ..] => prepare(procs, fifo, path, program),
         words => {
-            let methods =
-                [unopened::run, other::run, capabilities::run, sockets::run, resolver::run, executable::run];
+            let methods = [
+                unopened::run,
+                other::run,
+                capabilities::run,
+                sockets::run,
+                resolver::run,
+                executable::run,
+                arguments::run,
+            ];
             match methods.iter().find_map(|run| run(words)) {
                 Some(done) => done,
                 None => bail!(
-                    "not an access method\n{USAGE}{}\n{}{}{}{}{}",
+                    "not an access method\n{USAGE}{}\n{}{}{}{}{}{}",
                     unopened::USAGE,
                     other::USAGE,
                     capabilities::USAGE,
                     sockets::USAGE,
                     resolver::USAGE,
-                    executable::USAGE
+                    executable::USAGE,
+                    arguments::USAGE
                 ),
             }
         }

@@ -17,6 +17,7 @@
 
 mod access;
 mod agent;
+mod arguments;
 mod bpf;
 mod capabilities;
 mod case;
