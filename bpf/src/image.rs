@@ -165,7 +165,7 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
 /// Appends the tables of arguments and of other kinds of rules than paths, then their `struct image_kinds`, and returns its offset; 0
 /// if there are none.
 fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, dns, arguments, .. } =
+    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, dns, arguments } =
         image_kinds {
             capabilities: append_table(words, &domain.capability),
             network: append_table(words, &domain.network),
@@ -175,7 +175,6 @@ fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
             syscalls: append_table(words, &domain.syscalls),
             dns: append_classes(words, &domain.dns.names, &domain.dns.cells),
             arguments: append_classes(words, &domain.path.arguments.classes, &domain.path.arguments.lists),
-            ..Default::default()
         };
     let kinds =
         [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), pair(dns, arguments)];
