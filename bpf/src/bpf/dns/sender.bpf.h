@@ -46,7 +46,9 @@ static __always_inline enum asks whom_it_asks(const struct socket_access *access
 		/* What is sent later goes through memory that the kernel and the task share. */
 		return sends || access->hook == SOCKET_BIND ? ASKS_ANY_NAME : ASKS_NOBODY;
 	}
-	if (is_ip(access) && access->type == SOCK_RAW)
+	if (!is_ip(access) && !is_smc(access))
+		return ASKS_NOBODY;
+	if (access->type == SOCK_RAW)
 		return sends ? ASKS_NAMES : ASKS_NOBODY;
 	if ((!sends && access->hook != SOCKET_CONNECT) || !names_resolver(access))
 		return ASKS_NOBODY;

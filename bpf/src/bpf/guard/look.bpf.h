@@ -71,6 +71,14 @@ static __always_inline __u32 cells_of(const struct borrowing *borrowing, __u32 a
 	return destinations ? destinations->cells : 0;
 }
 
+/* Returns the word of the keyed table of names. */
+static __always_inline __u32 cells_of_names(const struct borrowing *borrowing, __u32 at)
+{
+	const struct image_names *names = at ? word_pair(borrowing->own.image, at) : 0;
+
+	return names ? names->cells : 0;
+}
+
 static __always_inline void compare_tables(struct borrowing *borrowing)
 {
 	const struct image_kinds *tables = tables_of_kinds(&borrowing->own);
@@ -81,6 +89,7 @@ static __always_inline void compare_tables(struct borrowing *borrowing)
 	compare_table(borrowing, tables->network);
 	compare_table(borrowing, cells_of(borrowing, tables->egress));
 	compare_table(borrowing, cells_of(borrowing, tables->ingress));
+	compare_table(borrowing, cells_of_names(borrowing, tables->dns));
 }
 
 /*
