@@ -97,7 +97,7 @@ impl Generation<'_> {
                 mount_namespace: if *number == HOST_DOMAIN { tree.mount_namespace } else { 0 },
                 alerts_per_second: settings.alerts_per_second,
                 elsewhere: domain.path.objects.walk(ELSEWHERE),
-                no_subject: 0,
+                terminals: domain.terminals,
                 objects: tables.objects,
                 subjects: tables.subjects,
                 kinds: tables.kinds,
@@ -117,9 +117,10 @@ impl Generation<'_> {
 
 fn flags(domain: &Domain) -> u32 {
     let refuses = domain.decisions().any(|decision| decision.verdict() == Verdict::Block);
+    let programs = if domain.terminals > 0 { domain.terminals } else { domain.subject_count };
     let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
     domain_flag::DOMAIN_RULED.0
-        | when(domain_flag::DOMAIN_SUBJECTS, domain.subject_count > 1)
+        | when(domain_flag::DOMAIN_SUBJECTS, programs > 1)
         | when(domain_flag::DOMAIN_REFUSES, refuses)
 }
 

@@ -55,6 +55,7 @@ fn compile_rules(rules: &Rules<'_>, links: &Links) -> Result<Domain, CompileErro
     Ok(Domain {
         subjects: subjects.automaton(MAX_SLOTS).ok_or_else(|| rules.too_many_slots())?,
         subject_count: subjects.count(),
+        terminals: subjects.terminals(),
         path,
         capability: capability::compile::compile(rules, &subjects)?,
         network: network::compile::compile(rules, &subjects)?,

@@ -21,6 +21,9 @@ pub struct Domain {
     pub subjects: Automaton,
     /// Number of subject classes, [`SUBJECT_NONE`] included.
     pub subject_count: u32,
+    /// What is added to the class of a program that a terminal controls: the number of classes of others, or 0 if that makes
+    /// no difference.
+    pub terminals: u32,
     /// The tables that decide accesses to paths.
     pub path: PathTables,
     /// The table that decides uses of capabilities, by [their numbers](crate::capability::Capability::number).

@@ -119,6 +119,8 @@ pub struct Rule {
 pub struct RuleCommon {
     /// The programs that the rule applies to (`fromSource`); empty for all.
     pub sources: Vec<Source>,
+    /// True if the rule applies only to programs that a terminal controls.
+    pub terminal: bool,
     /// The action.
     pub action: Action,
     /// The severity from 1 (least) to 10, or 0 if the policy gives none.

@@ -19,9 +19,9 @@ use armor_policy::path::{
 use armor_policy::preset::Preset;
 use armor_policy::syscall::Syscall;
 use armor_policy::{Domain, Links, PolicySet, Posture, Postures, SUBJECT_NONE, compile, literal_paths};
-use oracle::By;
 use oracle::number;
 use oracle::path::{Object, evaluate, of_arguments};
+use oracle::{Asker, By};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -96,11 +96,13 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => prop::sample::select(calls()).prop_map(RuleBody::Syscall),
         3 => device().prop_map(RuleBody::Device),
     ];
-    (sources, action, body).prop_map(|(sources, action, body)| {
+    (sources, prop::bool::weighted(0.2), action, body).prop_map(|(sources, terminal, action, body)| {
         let has_no_sources = body.as_preset().is_some() || body.as_device().is_some();
         let common = RuleCommon {
             // A preset is about all programs, and allows nothing; a device is about none.
             sources: if has_no_sources { Vec::new() } else { sources },
+            // The parser makes no Allow of it.
+            terminal: terminal && !has_no_sources && action != Action::Allow,
             action: match body {
                 RuleBody::Preset(_) if action == Action::Allow => Action::Block,
                 // System calls are only reported.
@@ -114,6 +116,16 @@ fn rule() -> impl Strategy<Value = Rule> {
         };
         Rule { common, body }
     })
+}
+
+fn askers() -> impl Iterator<Item = Asker<'static>> {
+    PROGRAMS.into_iter().flat_map(|path| [false, true].map(|terminal| Asker { path, terminal }))
+}
+
+/// Returns the subject class of a program.
+fn subject_of(domain: &Domain, program: Asker<'_>) -> u16 {
+    let class = domain.subjects.class(domain.subjects.walk(program.path.as_bytes()));
+    class + if program.terminal { domain.terminals as u16 } else { 0 }
 }
 
 /// Returns the programs and directories that rules are about.
@@ -319,8 +331,8 @@ fn paths() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(prop_oneof![path(), directory()], 1..12)
 }
 
-fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str, object: Object<'_>) {
-    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: Asker<'_>, object: Object<'_>) {
+    let subject = subject_of(domain, program);
     let class = match object {
         Object::Path(path) => domain.path.objects.class(domain.path.objects.walk(path)),
         Object::Anonymous => OBJECT_ANONYMOUS,
@@ -344,8 +356,14 @@ fn compare(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str
     }
 }
 
-fn compare_arguments(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str, path: &[u8]) {
-    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+fn compare_arguments(
+    sets: &[PolicySet<'_>],
+    links: &Links,
+    domain: &Domain,
+    program: Asker<'_>,
+    path: &[u8],
+) {
+    let subject = subject_of(domain, program);
     let list = domain.path.vector(subject, domain.path.objects.class(domain.path.objects.walk(path))).1;
     let tables = &domain.path.arguments;
     let on = |argument: &str| {
@@ -366,8 +384,8 @@ fn compare_arguments(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, pro
     }
 }
 
-fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: &str) {
-    let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, program: Asker<'_>) {
+    let subject = subject_of(domain, program);
     for capability in Capability::all() {
         let decision = domain.capability.decision(subject, capability.number());
         let expected = number::of_capability(sets, links, program, capability);
@@ -424,7 +442,7 @@ fn compare_destinations(
     sets: &[PolicySet<'_>],
     links: &Links,
     domain: &Domain,
-    program: &str,
+    program: Asker<'_>,
     subject: u16,
     (direction, table): (Direction, &DestinationTable),
 ) {
@@ -557,7 +575,7 @@ proptest! {
         for path in literal_paths(&policies) {
             paths.extend([format!("{path}/"), format!("{path}/a"), format!("{path}/a/b/"), path]);
         }
-        for program in PROGRAMS {
+        for program in askers() {
             for path in &paths {
                 let walked = path.bytes().fold(domain.path.objects.walk(b""), |state, byte| domain.path.objects.step(state, byte));
                 prop_assert_eq!(domain.path.objects.walk(path.as_bytes()), walked, "jumps lead elsewhere: {}", path);
@@ -583,7 +601,7 @@ proptest! {
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
         check_shape(&domain);
-        for program in PROGRAMS {
+        for program in askers() {
             compare_numbers(&sets, &links, &domain, program);
             for path in &paths {
                 compare(&sets, &links, &domain, program, Object::Path(path.as_bytes()));

@@ -926,3 +926,42 @@ fn allowed_devices_make_an_allow_list_and_block_comes_before_allow() {
     check_devices(&compiled(Audit, &[allowed, other]), "3/1/1 1 block no\n 8/6/80 1 audit DefaultPosture");
     assert!(compiled(Block, &["  file: {matchPaths: [{path: /a}]}\n"]).devices.is_empty());
 }
+
+#[test]
+fn a_rule_without_pts_is_about_programs_that_a_terminal_controls() {
+    let decide = |spec: &str, program: &str, terminal: bool| {
+        let domain = compiled(Block, &[spec]);
+        let subject = domain.subjects.class(domain.subjects.walk(program.as_bytes()));
+        let subject = subject + if terminal { domain.terminals as u16 } else { 0 };
+        let object = domain.path.objects.class(domain.path.objects.walk(b"/bin/sleep"));
+        let verdict = domain.path.vector(subject, object).decision(Permission::Exec, false).verdict();
+        format!("{verdict:?}")
+    };
+    let rule = |fields: &str| format!("  process: {{matchPaths: [{{path: /bin/sleep, {fields}}}]}}\n");
+    for (fields, without, with) in [
+        ("pts: true", "Block", "Block"),
+        ("pts: false", "Allow", "Block"),
+        ("pts: false, action: Audit", "Allow", "Audit"),
+        ("pts: false, action: Allow", "Allow", "Block"),
+    ] {
+        let spec = rule(fields);
+        assert_eq!(
+            (decide(&spec, "/any", false).as_str(), decide(&spec, "/any", true).as_str()),
+            (without, with),
+            "{fields}"
+        );
+    }
+    let spec = rule("pts: false, fromSource: [{path: /bin/sh}]");
+    assert_eq!(
+        [("/bin/sh", true), ("/bin/sh", false), ("/any", true)]
+            .map(|(program, terminal)| decide(&spec, program, terminal)),
+        ["Block", "Allow", "Allow"]
+    );
+    // An allow-list is one for all programs.
+    let spec = "  process: {matchPaths: [{path: /bin/true, pts: false, action: Allow}]}\n";
+    assert_eq!(
+        (decide(spec, "/any", false), decide(spec, "/any", true)),
+        ("Block".to_owned(), "Block".to_owned())
+    );
+    assert_eq!(compiled(Block, &[&rule("pts: true")]).terminals, 0);
+}

@@ -125,7 +125,7 @@ int judge_access(__u32 slot)
 		report_or_defer(scratch);
 		return 0;
 	}
-	if (!enter_domain(&scope, scratch->question.domain))
+	if (!enter_domain_of(&scope, scratch->question.domain, bpf_get_current_task_btf()))
 		return 0;
 	if (scope.rules->flags & DOMAIN_SUBJECTS)
 		scope.label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);

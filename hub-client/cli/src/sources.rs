@@ -152,10 +152,10 @@ fn warn_of_contradictions(sources: &mut [Source]) {
     for source in sources {
         let Outcome::Good(checked) = &mut source.outcome else { continue };
         for Policy { kind, name, selector, rules, file, .. } in &checked.policies {
-            for Rule { common: RuleCommon { sources, action, location, .. }, body } in rules {
+            for Rule { common: RuleCommon { sources, terminal, action, location, .. }, body } in rules {
                 let mut sources = sources.clone();
                 sources.sort_unstable();
-                let about = format!("{kind:?} {selector:?} {sources:?} {body:?}");
+                let about = format!("{kind:?} {selector:?} {sources:?} {terminal} {body:?}");
                 let place = format!("{file}:{} {action:?}, in policy {name}", location.line);
                 let (other, other_place) = seen.entry(about).or_insert((*action, place));
                 if *other == *action {

@@ -44,6 +44,7 @@ spec:
     matchDNSQueries:
     - {domain: example.com}
     - {domain: free.example.com, action: Audit}
+  file: {matchPaths: [{path: /etc/kept, pts: false}]}
 ";
 
 fn explain(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -79,6 +80,17 @@ containers: dns example.org
 hosts: dns www.free.example.com
   Allow: no rule is about it
 hosts: dns example.org
+  Allow: no rule is about it
+",
+        ),
+        (
+            &["--file", "/etc/kept"],
+            "containers: read /etc/kept
+  Allow: no rule is about it
+containers: read /etc/kept on a terminal
+  Block by p.yaml:38 (policy names)
+  otherwise Allow: no rule is about it
+hosts: read /etc/kept
   Allow: no rule is about it
 ",
         ),

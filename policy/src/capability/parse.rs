@@ -11,7 +11,7 @@ const CAPABILITIES: named::List = named::List {
     list: "matchCapabilities",
     field: "capability",
     about: "the capability it is about",
-    refused: &[],
+    has_pts: false,
 };
 
 pub(crate) fn read_capabilities(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {

@@ -3,7 +3,7 @@
 
 use super::diagnostics::Sink;
 use super::fields::{Fields, nearest};
-use super::rules::{COMMON, Inherited, read_sources, within_pairs};
+use super::rules::{COMMON, Inherited, read_pts, read_sources, within_pairs};
 use super::yaml::Node;
 use crate::model::{Rule, RuleBody};
 use std::collections::HashSet;
@@ -16,8 +16,8 @@ pub(crate) struct List {
     pub(crate) field: &'static str,
     /// What the field says, for messages.
     pub(crate) about: &'static str,
-    /// Fields of an entry that are refused, and why.
-    pub(crate) refused: &'static [(&'static str, &'static str)],
+    /// True if an entry may say `pts: false`.
+    pub(crate) has_pts: bool,
 }
 
 /// Reads the list. Each name makes a rule with the body that `body` returns for it, `None` for a name that is none of
@@ -47,9 +47,12 @@ fn read_entry(
     body: impl Fn(&str) -> Option<RuleBody>,
 ) {
     let Some(mut fields) = Fields::new(node, &format!("an entry of {}", of.list), sink) else { return };
-    fields.only(&[&COMMON[..], &[of.field, "fromSource"]].concat(), of.refused, sink);
+    let mut known = [&COMMON[..], &[of.field, "fromSource"]].concat();
+    known.extend(of.has_pts.then_some("pts"));
+    fields.only(&known, &[], sink);
     let own = above.or_own(&fields, sink);
     let sources = read_sources(&fields, sink);
+    let pts = !of.has_pts || read_pts(&fields, sink);
     let Some(list) = fields.required_string(of.field, of.about, sink) else { return };
     let mut seen = HashSet::new();
     let distinct = list.text.split(',').map(str::trim).filter(|name| seen.insert(name.to_ascii_lowercase()));
@@ -59,7 +62,7 @@ fn read_entry(
     }
     for name in distinct {
         if let Some(body) = body(name) {
-            rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
+            rules.extend(own.clone().rules(pts, sources.clone(), body, fields.at, sink));
             continue;
         }
         let message = format!("{} `{name}` is not known", of.field);
@@ -71,7 +74,7 @@ fn read_entry(
             && seen.insert(near.to_ascii_lowercase())
             && let Some(body) = body(near)
         {
-            rules.extend(own.clone().rule(sources.clone(), body, fields.at, sink));
+            rules.extend(own.clone().rules(pts, sources.clone(), body, fields.at, sink));
         }
     }
 }

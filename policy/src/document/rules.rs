@@ -54,7 +54,31 @@ impl Inherited {
         sink: &mut Sink,
     ) -> Option<Rule> {
         let Self { severity, tags, message, action } = self;
-        sink.bounded(Rule { common: RuleCommon { sources, action, severity, tags, message, location }, body })
+        let terminal = false;
+        let common = RuleCommon { sources, terminal, action, severity, tags, message, location };
+        sink.bounded(Rule { common, body })
+    }
+
+    /// Returns the rules with these values, fewer if they exceed that bound. With `pts: false` the action is about programs
+    /// that a terminal controls, and Allow means that these are refused.
+    pub(crate) fn rules(
+        self,
+        pts: bool,
+        sources: Vec<Source>,
+        body: RuleBody,
+        location: Location,
+        sink: &mut Sink,
+    ) -> Vec<Rule> {
+        if pts {
+            return self.rule(sources, body, location, sink).into_iter().collect();
+        }
+        let allowed = (self.action == Action::Allow)
+            .then(|| self.clone().rule(sources.clone(), body.clone(), location, sink));
+        let action = if self.action == Action::Audit { Action::Audit } else { Action::Block };
+        let kept_away = Self { action, ..self }.rule(sources, body, location, sink);
+        let kept_away = kept_away
+            .map(|Rule { common, body }| Rule { common: RuleCommon { terminal: true, ..common }, body });
+        allowed.flatten().into_iter().chain(kept_away).collect()
     }
 }
 
@@ -76,6 +100,11 @@ pub(crate) fn read_section<'a>(
         sink.error(node.at, format!("`{name}` has no rules"), format!("add {}", lists.join(" or ")));
     }
     Some((fields, inherited))
+}
+
+/// Reads `pts`, which is true if it is missing.
+pub(crate) fn read_pts(fields: &Fields<'_>, sink: &mut Sink) -> bool {
+    fields.get("pts").is_none() || fields.boolean("pts", sink)
 }
 
 /// Returns whether an entry, which makes a rule of each thing that it names, names few enough of them and of sources.

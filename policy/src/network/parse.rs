@@ -5,7 +5,7 @@ use crate::destination;
 use crate::dns;
 use crate::document::diagnostics::Sink;
 use crate::document::named;
-use crate::document::rules::{Inherited, UNSUPPORTED, read_section};
+use crate::document::rules::{Inherited, read_section};
 use crate::document::yaml::Node;
 use crate::model::{Rule, RuleBody};
 
@@ -13,7 +13,7 @@ const PROTOCOLS: named::List = named::List {
     list: "matchProtocols",
     field: "protocol",
     about: "the sockets it is about",
-    refused: &[("pts", UNSUPPORTED)],
+    has_pts: true,
 };
 
 pub(crate) fn read_network(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {

@@ -5,7 +5,7 @@ use super::model::{MAX_ARG_BYTES, MAX_ARGS, PathRule, Section, Target};
 use crate::document::diagnostics::Sink;
 use crate::document::fields::{Fields, text};
 use crate::document::paths;
-use crate::document::rules::{COMMON, Inherited, UNSUPPORTED, read_sources};
+use crate::document::rules::{COMMON, Inherited, read_pts, read_sources};
 use crate::document::yaml::Node;
 use crate::model::{Rule, RuleBody};
 
@@ -35,18 +35,24 @@ fn read_section(node: &Node, section: Section, above: &Inherited, rules: &mut Ve
     }
     for list in LISTS {
         for node in fields.list(list, sink) {
-            rules.extend(read_rule(node, section, list, &inherited, sink));
+            rules.extend(read_entry(node, section, list, &inherited, sink).into_iter().flatten());
         }
     }
 }
 
-/// Reads one rule; returns `None` only after an error.
-fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink: &mut Sink) -> Option<Rule> {
+/// Reads the rules of one entry; returns `None` only after an error.
+fn read_entry(
+    node: &Node,
+    section: Section,
+    list: &str,
+    above: &Inherited,
+    sink: &mut Sink,
+) -> Option<Vec<Rule>> {
     let what = format!("an entry of {list}");
     let mut fields = Fields::new(node, &what, sink)?;
     let mut known = COMMON.to_vec();
     known.push("ownerOnly");
-    let mut refused = vec![("pts", UNSUPPORTED)];
+    let mut refused = Vec::new();
     match section {
         Section::Process => refused.push(("readOnly", "only rules of `file` have it")),
         Section::File => known.push("readOnly"),
@@ -57,7 +63,7 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
     });
     match list {
         "matchPaths" => {
-            known.extend(["path", "fromSource"]);
+            known.extend(["path", "fromSource", "pts"]);
             refused.push(("recursive", "only matchDirectories has it"));
             refused.push(("dir", "a directory goes into matchDirectories"));
             refused.push(("pattern", "a pattern goes into matchPatterns"));
@@ -67,13 +73,14 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
             }
         }
         "matchDirectories" => {
-            known.extend(["dir", "recursive", "fromSource"]);
+            known.extend(["dir", "recursive", "fromSource", "pts"]);
             refused.push(("path", "a path goes into matchPaths; here it is `dir`"));
             refused.push(("pattern", "a pattern goes into matchPatterns"));
         }
         _ => {
             known.push("pattern");
             refused.push(("fromSource", "patterns apply to every program; name the paths in matchPaths"));
+            refused.push(("pts", "patterns apply with and without a terminal; name the paths in matchPaths"));
             refused.push(("recursive", "write '**' for any depth"));
             refused.push(("path", "a path goes into matchPaths; here it is `pattern`"));
             refused.push(("dir", "a directory goes into matchDirectories"));
@@ -89,7 +96,8 @@ fn read_rule(node: &Node, section: Section, list: &str, above: &Inherited, sink:
     let allowed_args =
         if known.contains(&"allowedArgs") { read_arguments(&fields, sink) } else { Vec::new() };
     let body = RuleBody::Path(PathRule { section, target: target?, owner_only, read_only, allowed_args });
-    own.rule(sources, body, fields.at, sink)
+    let pts = list == "matchPatterns" || read_pts(&fields, sink);
+    Some(own.rules(pts, sources, body, fields.at, sink))
 }
 
 /// Reads `allowedArgs`.

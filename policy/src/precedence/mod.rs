@@ -5,7 +5,8 @@
 //!
 //! - **Sections.** In each section of a spec, the first matching rule in the order below decides all of the
 //!   section's permissions of an object.
-//! - **Order** ([`order::Precedence`]). Rules whose `fromSource` names the program come before rules without `fromSource`. Then come
+//! - **Order** ([`order::Precedence`]). Rules that are about some programs alone, those whose `fromSource` names them or those that
+//!   a terminal controls (`pts: false`), come before rules for all. Then come
 //!   those with the more specific target. At equal specificity, Block comes before Allow and Allow before
 //!   Audit, then the rule that its kind's fields make stricter. Last, the name of the policy and the place of
 //!   the rule decide, so that the order of documents never matters. Between policies of one name, the bundle's

@@ -1,4 +1,5 @@
-//! Groups the programs that `fromSource` names into subject classes, by the rules that name them.
+//! Groups the programs that `fromSource` names into subject classes, by the rules that name them and by whether a terminal
+//! controls them.
 
 use super::rules::Rules;
 use crate::automaton::states::States;
@@ -23,6 +24,9 @@ pub(crate) struct Subjects {
     of_rule: Vec<Option<Vec<u32>>>,
     /// Number of classes, [`SUBJECT_NONE`] included.
     count: u32,
+    /// Number of classes of programs without a terminal, which those with one follow in the same order; 0 if it makes no
+    /// difference.
+    terminals: u32,
 }
 
 /// An `Inherited` has the rules that name the programs below a directory.
@@ -71,7 +75,7 @@ impl Subjects {
             rules.list.iter().map(|rule| (!rule.sources.is_empty()).then(Vec::new)).collect();
         let count = u32::from(SUBJECT_NONE) + 1;
         let nodes = vec![(u32::from(SUBJECT_NONE), Inherited::default()); trie.len() as usize];
-        let mut subjects = Self { trie, nodes, classes: HashMap::new(), of_rule, count };
+        let mut subjects = Self { trie, nodes, classes: HashMap::new(), of_rule, count, terminals: 0 };
         // Children come after their parents.
         for node in 0..subjects.trie.len() {
             let inherited = subjects.nodes[node as usize].1.clone();
@@ -94,7 +98,31 @@ impl Subjects {
                 subjects.nodes[child as usize].1 = below;
             }
         }
+        if rules.list.iter().any(|rule| rule.rule.common.terminal) {
+            subjects.tell_terminals(rules);
+        }
         subjects
+    }
+
+    /// Tells programs that a terminal controls from others.
+    fn tell_terminals(&mut self, rules: &Rules<'_>) {
+        let others = self.count;
+        for (classes, rule) in self.of_rule.iter_mut().zip(&rules.list) {
+            let with = |classes: &[u32]| classes.iter().map(|class| class + others).collect::<Vec<_>>();
+            match (classes.as_mut(), rule.rule.common.terminal) {
+                (None, false) => {}
+                (None, true) => *classes = Some((others..2 * others).collect()),
+                (Some(classes), false) => classes.extend(with(classes)),
+                (Some(classes), true) => *classes = with(classes),
+            }
+        }
+        self.terminals = others;
+        self.count = 2 * others;
+    }
+
+    /// Returns what is added to the class of a program that a terminal controls.
+    pub(crate) fn terminals(&self) -> u32 {
+        self.terminals
     }
 
     /// Returns the class of the programs that these rules name.

@@ -25,11 +25,26 @@ pub enum By<'a> {
     Rule(&'a str, &'a Policy, &'a Rule),
 }
 
+/// An `Asker` is the program that asks for an access.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'o> {
+    /// Its path.
+    pub path: &'o str,
+    /// True if a terminal controls it.
+    pub terminal: bool,
+}
+
+impl std::fmt::Display for Asker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.path, if self.terminal { " with a terminal" } else { "" })
+    }
+}
+
 /// A `SectionRules` holds the rules of one section with their bundles and policies, and who asks.
 struct SectionRules<'a, 'o> {
     class: PostureClass,
     rules: Vec<(&'a PolicySet<'a>, &'a Policy, &'a Rule)>,
-    program: &'o str,
+    program: Asker<'o>,
     links: &'o Links,
 }
 
@@ -68,15 +83,16 @@ impl<'a> SectionRules<'a, '_> {
             let mut places =
                 self.links.get(trimmed).into_iter().flatten().map(String::as_str).chain([trimmed]);
             places.any(|place| match source {
-                Source::Program(_) => place == self.program,
+                Source::Program(_) => place == self.program.path,
                 Source::Directory { recursive, .. } => {
                     let place = place.strip_suffix('/').unwrap_or(place);
-                    let below = self.program.strip_prefix(place).and_then(|rest| rest.strip_prefix('/'));
+                    let below = self.program.path.strip_prefix(place).and_then(|rest| rest.strip_prefix('/'));
                     below.is_some_and(|below| *recursive || !below.contains('/'))
                 }
             })
         };
-        rule.common.sources.is_empty() || rule.common.sources.iter().any(is_program)
+        (rule.common.sources.is_empty() || rule.common.sources.iter().any(is_program))
+            && (self.program.terminal || !rule.common.terminal)
     }
 
     /// Returns the deciding rule. `matching` says how specific (the least first) and how strict a rule is, or
@@ -97,7 +113,8 @@ impl<'a> SectionRules<'a, '_> {
                 rule.common.location.line,
                 rule.common.location.column,
             );
-            Some((rule.common.sources.is_empty(), specificity, action, Reverse(strictness), place))
+            let is_for_all = rule.common.sources.is_empty() && !rule.common.terminal;
+            Some((is_for_all, specificity, action, Reverse(strictness), place))
         };
         self.rules
             .iter()

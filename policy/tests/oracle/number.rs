@@ -1,7 +1,7 @@
 //! Evaluates rules whose objects are numbers, capabilities and kinds of sockets, and rules for destinations, names of DNS and
 //! devices.
 
-use super::{By, SectionRules};
+use super::{Asker, By, SectionRules};
 use armor_policy::capability::Capability;
 use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::destination::{Direction, Transport};
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 pub fn of_capability<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     capability: Capability,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_capability().is_some();
@@ -31,7 +31,7 @@ pub fn of_capability<'a>(
 pub fn of_preset<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     preset: Preset,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_preset().is_some();
@@ -44,7 +44,7 @@ pub fn of_preset<'a>(
 pub fn of_syscall<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     call: Syscall,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_syscall().is_some();
@@ -57,7 +57,7 @@ pub fn of_syscall<'a>(
 pub fn of_socket<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     kind: SocketKind,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_network().is_some();
@@ -79,7 +79,8 @@ pub fn of_device<'a>(
     level: u8,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_device().is_some();
-    evaluate(sets, links, ("/none", PostureClass::Device), in_section, |rule| {
+    let nobody = Asker { path: "/none", terminal: false };
+    evaluate(sets, links, (nobody, PostureClass::Device), in_section, |rule| {
         let rule = rule.body.as_device()?;
         let asked = [
             (rule.level, level, 100),
@@ -99,7 +100,7 @@ pub fn of_device<'a>(
 pub fn of_destination<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     direction: Direction,
     (address, transport, port): (IpAddr, Transport, u16),
 ) -> (Verdict, By<'a>) {
@@ -127,7 +128,7 @@ pub fn of_destination<'a>(
 pub fn of_name<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     name: &DnsName,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_dns().is_some();
@@ -142,7 +143,7 @@ pub fn of_name<'a>(
 fn evaluate<'a, S: Ord>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    (program, class): (&str, PostureClass),
+    (program, class): (Asker<'_>, PostureClass),
     in_section: impl Fn(&'a Rule) -> bool,
     matching: impl Fn(&'a Rule) -> Option<S>,
 ) -> (Verdict, By<'a>) {

@@ -1,7 +1,7 @@
 //! Evaluates rules for paths.
 
 use super::pattern::Pattern;
-use super::{By, SectionRules, number};
+use super::{Asker, By, SectionRules, number};
 use armor_policy::decision::{PostureClass, Verdict};
 use armor_policy::model::{Action, Rule};
 use armor_policy::path::{MAX_ARGS, PathRule, Permission, Section, Target};
@@ -34,7 +34,7 @@ fn without_path<'a>(rules: &SectionRules<'a, '_>) -> (Verdict, By<'a>) {
 pub fn of_arguments<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     path: &[u8],
     arguments: &[&str],
 ) -> (Verdict, By<'a>) {
@@ -60,7 +60,7 @@ pub fn of_arguments<'a>(
 pub fn evaluate<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
-    program: &str,
+    program: Asker<'_>,
     object: Object<'_>,
     permission: Permission,
     owner: bool,
@@ -98,7 +98,7 @@ pub fn evaluate<'a>(
 fn rules_of<'a, 'o>(
     sets: &'a [PolicySet<'a>],
     links: &'o Links,
-    program: &'o str,
+    program: Asker<'o>,
     section: Section,
 ) -> SectionRules<'a, 'o> {
     let mut rules = Vec::new();

@@ -21,7 +21,8 @@ pub const USAGE: &str = "
   written-exec PATH                maps a file private, writable and executable
   modified-exec PATH               maps a file private, changes its page, makes it executable
   tmpfile-exec PROGRAM...          starts a copy of PROGRAM that never had a name
-  with-terminal PATH PROGRAM...    starts PROGRAM in a session that the terminal PATH controls";
+  with-terminal PATH PROGRAM...    starts PROGRAM in a session that the terminal PATH controls
+  with-new-terminal DEVPTS PROGRAM...    the same with a terminal of its own of that instance of devpts";
 
 const PAGE: usize = 4096;
 /// A huge page of x86-64, and of arm64 with small pages of 4 KiB.
@@ -51,6 +52,9 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
         ["modified-exec", path] => modified(path),
         ["tmpfile-exec", program, ..] => tmpfile_exec(program, &words[1..]),
         ["with-terminal", terminal, program, rest @ ..] => with_terminal(terminal, program, rest),
+        ["with-new-terminal", devpts, program, rest @ ..] => {
+            new_terminal(devpts).and_then(|(_kept, terminal)| with_terminal(&terminal, program, rest))
+        }
         _ => return None,
     })
 }
@@ -106,6 +110,19 @@ fn tmpfile_exec(program: &str, words: &[&str]) -> anyhow::Result<()> {
     // No file that somebody may write can be started.
     drop(written);
     exec_fd(&read, words)
+}
+
+/// Makes a terminal of an instance of devpts. Returns what keeps it, and its path.
+pub fn new_terminal(devpts: &str) -> anyhow::Result<(File, String)> {
+    let master = File::options().read(true).write(true).open(format!("{devpts}/ptmx"))?;
+    let (locked, mut number) = (0i32, 0u32);
+    // SAFETY: the kernel reads and writes an integer, which outlives the call.
+    let made = unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) == 0
+            && libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) == 0
+    };
+    anyhow::ensure!(made, std::io::Error::last_os_error());
+    Ok((master, format!("{devpts}/{number}")))
 }
 
 fn with_terminal(terminal: &str, program: &str, rest: &[&str]) -> anyhow::Result<()> {

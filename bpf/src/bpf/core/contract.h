@@ -200,7 +200,8 @@ struct image_domain {
 	__u32 mount_namespace;
 	__u32 alerts_per_second; /* per rule; 0: unlimited */
 	__u32 elsewhere;	 /* state of the objects automaton for a directory that no rule names */
-	__u32 no_subject;	 /* SUBJECT_NONE, as a number that the verifier does not know */
+	/* Added to the class of a program that a terminal controls: the number of classes of others; 0: it makes no difference. */
+	__u32 terminals;
 	struct image_automaton objects;
 	struct image_automaton subjects;
 	__u32 kinds; /* word of the struct image_kinds; 0: the domain has rules for paths alone */

@@ -10,20 +10,39 @@ struct scope {
 	void *image;
 	const struct image_domain *rules;
 	struct label *label;
-	__u32 domain;
+	__u16 domain;
+	__u16 terminal; /* what is added to classes, as a terminal controls the task */
 	/* Classes of the task's program, mostly the same one twice; both must grant a right. */
 	__u16 subject, other_subject;
 };
 
+/* Returns a class as it counts for the task of a scope. */
+static __always_inline __u32 class_on_terminal(const struct scope *scope, __u32 class)
+{
+	return class == SUBJECT_CONFLICT ? class : class + scope->terminal;
+}
+
+/* Sets the classes that a label has. */
 static __always_inline void set_subject(struct scope *scope, __u32 subject)
 {
-	scope->subject = subject & 0xffff;
-	scope->other_subject = subject >> 16;
+	scope->subject = class_on_terminal(scope, subject & 0xffff);
+	scope->other_subject = class_on_terminal(scope, subject >> 16);
 }
 
 static __always_inline __u32 subjects_of(const struct scope *scope)
 {
 	return scope->subject | scope->other_subject << 16;
+}
+
+/* Returns what is added to the classes of a task. */
+static __always_inline __u32 terminal_of(const struct image_domain *rules, const struct task_struct *task)
+{
+	__u32 terminal = rules->terminals;
+
+	if (terminal && !BPF_CORE_READ(task, signal, tty))
+		terminal = 0;
+	/* Otherwise the verifier would follow tasks with and without a terminal separately. */
+	return unknown(terminal);
 }
 
 /* Sets the scope to a domain's rules. Returns false if the domain has none. */
@@ -34,6 +53,7 @@ static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
 	/* Otherwise the verifier follows tasks without a label separately, to the end. */
 	domain = unknown(domain);
 	scope->label = 0;
+	scope->terminal = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image || domain > MAX_DOMAIN)
 		return false;
@@ -42,7 +62,17 @@ static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
 	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
 		return false;
 	/* Not a constant, or the verifier would follow tasks with a known subject and others separately. */
-	set_subject(scope, scope->rules->no_subject);
+	set_subject(scope, unknown(SUBJECT_NONE));
+	return true;
+}
+
+/* Sets the scope to a domain's rules for a task. Returns false if the domain has none. */
+static __always_inline bool enter_domain_of(struct scope *scope, __u32 domain, const struct task_struct *task)
+{
+	if (!enter_domain(scope, domain))
+		return false;
+	scope->terminal = terminal_of(scope->rules, task);
+	set_subject(scope, unknown(SUBJECT_NONE));
 	return true;
 }
 
@@ -51,7 +81,7 @@ static __always_inline bool enter_scope(struct scope *scope, struct task_struct 
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
 
-	if (!enter_domain(scope, label ? label->domain : domain_beside_lock(task)))
+	if (!enter_domain_of(scope, label ? label->domain : domain_beside_lock(task), task))
 		return false;
 	scope->label = label;
 	return true;

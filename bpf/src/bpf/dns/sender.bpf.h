@@ -74,17 +74,16 @@ static __always_inline bool note_sender(struct sock *sock, const struct scope *s
 	return true;
 }
 
-/* Checks the use of a socket by which a resolver may be asked. */
-static __noinline int check_asking(struct sock *sock, const struct socket_access *access)
+/* Checks the use of a socket by which a resolver is, or may be, asked. */
+static __noinline int check_asking_of(struct sock *sock, const struct socket_access *access, enum asks asks)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
-	enum asks asks = unknown(whom_it_asks(access));
 	const struct image_kinds *tables;
 	const struct image_names *names;
 	struct scope scope;
 
-	if (asks == ASKS_NOBODY || !sock || !enter_scope(&scope, task))
+	if (!sock || !enter_scope(&scope, task))
 		return 0;
 	tables = tables_of_kinds(&scope);
 	if (!tables || !tables->dns)
@@ -97,6 +96,14 @@ static __noinline int check_asking(struct sock *sock, const struct socket_access
 			decision = VERDICT_ALLOW;
 	}
 	return answer_for_socket(&scope, task, access, decision);
+}
+
+/* Checks whom the use of a socket asks. Most ask nobody, and are not to pay for a call. */
+static __always_inline int check_asking(struct sock *sock, const struct socket_access *access)
+{
+	enum asks asks = whom_it_asks(access);
+
+	return asks == ASKS_NOBODY ? 0 : check_asking_of(sock, access, unknown(asks));
 }
 
 #endif

@@ -99,14 +99,19 @@ static __always_inline void compare_tables(struct borrowing *borrowing)
 static __noinline int judge_borrowing(struct scope *scope, struct scratch *scratch, __u32 own, __u32 other)
 {
 	struct borrowing borrowing = { .own = *scope, .other = *scope };
+	const __u64 *tasks = scratch->question.tasks;
+	bool alike;
 
+	borrowing.own.terminal = terminal_of(scope->rules, (void *)tasks[0]);
+	borrowing.other.terminal = terminal_of(scope->rules, (void *)tasks[1]);
 	set_subject(&borrowing.own, own);
 	set_subject(&borrowing.other, other);
+	alike = own == other && borrowing.own.terminal == borrowing.other.terminal;
 	if (other == SUBJECT_TORN)
 		borrowing.decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
-	else if (own != other)
+	else if (!alike)
 		bpf_loop(scope->rules->object_count, compare_rights, &borrowing, 0);
-	if (!borrowing.decision && own != other)
+	if (!borrowing.decision && !alike)
 		compare_tables(&borrowing);
 	if (!borrowing.decision)
 		return 0;
@@ -171,7 +176,7 @@ static __always_inline int check_look(struct task_struct *accessor, struct task_
 	} else if (other.domain != scope.domain) {
 		rule = RULE_OUTSIDE;
 		verdict = guard_verdict(scope.rules);
-	} else if (!(scope.rules->flags & DOMAIN_SUBJECTS)) {
+	} else if (!(scope.rules->flags & DOMAIN_SUBJECTS) && !scope.rules->terminals) {
 		return 0;
 	}
 	scratch = claim_scratch();
@@ -232,6 +237,7 @@ int BPF_PROG(traced_exec, struct linux_binprm *bprm)
 	begin(scratch, task, BPRM_CHECK_SECURITY);
 	set_name(&scratch->access.name, file->f_path.dentry, PLAIN(file->f_path.mnt), 0, 0);
 	scratch->question.tasks[0] = (__u64)ADDRESS(task_struct, task, parent);
+	scratch->question.tasks[1] = (__u64)PLAIN(task);
 	scratch->question.silent = 0;
 	verdict = ask(scratch, &scope, ASK_TRACED_EXEC);
 	release_scratch(scratch);

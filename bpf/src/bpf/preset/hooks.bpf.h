@@ -29,7 +29,7 @@ static __always_inline __u32 enter_presets(struct scope *scope)
 /* Presets are about all programs, so any subject class will do. */
 static __always_inline __u32 preset_decision(const struct scope *scope, __u32 table, __u32 preset)
 {
-	return decision_for_subject(scope, table, scope->rules->no_subject, preset);
+	return decision_for_subject(scope, table, unknown(SUBJECT_NONE), preset);
 }
 
 /* Reports a decision about a name, or without one about memory, and returns what the hook returns. */

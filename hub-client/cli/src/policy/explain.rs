@@ -108,12 +108,13 @@ impl Question<'_> {
         }
     }
 
-    /// Returns the decision, for the file's owner if `owner`, and if `unlisted` for a start with arguments that
-    /// `allowedArgs` does not list, or none.
-    fn decide(&self, domain: &Domain, program: Option<&str>, owner: bool, unlisted: bool) -> Decision {
+    /// Returns the decision.
+    fn decide(&self, domain: &Domain, program: Option<&str>, circumstances: Circumstances) -> Decision {
+        let Circumstances { owner, unlisted, terminal } = circumstances;
         let class = |path: &str| domain.subjects.class(domain.subjects.walk(path.as_bytes()));
         let object = |path: &str| domain.path.objects.class(domain.path.objects.walk(path.as_bytes()));
-        let subject = program.map_or(SUBJECT_NONE, class);
+        let without_terminal = u32::from(program.map_or(SUBJECT_NONE, class));
+        let subject = (without_terminal + if terminal { domain.terminals } else { 0 }) as u16;
         match *self {
             Self::Path(path, permission) => {
                 let vector = domain.path.vector(subject, object(path));
@@ -133,6 +134,37 @@ impl Question<'_> {
             Self::Dns(name) => domain.dns.decision(subject, name),
             Self::Capability(capability) => domain.capability.decision(subject, capability.number()),
         }
+    }
+}
+
+/// `Circumstances` are what else decides on a question.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Circumstances {
+    /// The file's owner asks.
+    owner: bool,
+    /// The program is started with arguments that `allowedArgs` does not list, or with none.
+    unlisted: bool,
+    /// A terminal controls who asks.
+    terminal: bool,
+}
+
+impl Circumstances {
+    /// Returns all of them, the plain ones first.
+    fn all() -> impl Iterator<Item = Self> {
+        let both = [false, true];
+        both.into_iter().flat_map(move |terminal| {
+            both.into_iter().flat_map(move |unlisted| both.map(|owner| Self { owner, unlisted, terminal }))
+        })
+    }
+
+    /// Returns those that lack one that these have.
+    fn without_one(self) -> impl Iterator<Item = Self> {
+        let less = [
+            Self { owner: false, ..self },
+            Self { unlisted: false, ..self },
+            Self { terminal: false, ..self },
+        ];
+        less.into_iter().filter(move |less| *less != self)
     }
 }
 
@@ -204,22 +236,21 @@ pub fn run(command: &Explain) -> anyhow::Result<ExitCode> {
         }
         let domain = compiled(&policies, None, command.posture)?;
         for (question, program) in questions.iter().flat_map(|of| programs.iter().map(move |by| (of, *by))) {
-            for (owner, unlisted) in CIRCUMSTANCES {
-                let decision = question.decide(&domain, program, owner, unlisted);
+            for circumstances in Circumstances::all() {
+                let decision = question.decide(&domain, program, circumstances);
                 // What makes no difference is not told.
-                if (owner && decision == question.decide(&domain, program, false, unlisted))
-                    || (unlisted && decision == question.decide(&domain, program, owner, false))
+                if circumstances.without_one().any(|less| decision == question.decide(&domain, program, less))
                 {
                     continue;
                 }
                 let answer = Answer::new(&domain, decision);
                 let otherwise = if answer.is_by_rule() {
                     let without = compiled(&policies, Some(&answer.by.location), command.posture)?;
-                    Some(Answer::new(&without, question.decide(&without, program, owner, unlisted)))
+                    Some(Answer::new(&without, question.decide(&without, program, circumstances)))
                 } else {
                     None
                 };
-                let asked = shown(question, program, owner, unlisted);
+                let asked = shown(question, program, circumstances);
                 if command.json {
                     list.push(json!({
                         "question": asked, "workloads": workloads, "answer": answer.json(),
@@ -249,10 +280,8 @@ fn questions(command: &Explain) -> Vec<Question<'_>> {
     exec.chain(file).chain(connect).chain(dns).chain(capability).collect()
 }
 
-/// Who asks: the file's owner or not, and with arguments that `allowedArgs` does not list, or none.
-const CIRCUMSTANCES: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
-
-fn shown(question: &Question<'_>, program: Option<&str>, owner: bool, unlisted: bool) -> String {
+fn shown(question: &Question<'_>, program: Option<&str>, circumstances: Circumstances) -> String {
+    let Circumstances { owner, unlisted, terminal } = circumstances;
     let mut shown = question.shown();
     if let Some(program) = program {
         let _ = write!(shown, " from {program}");
@@ -262,6 +291,9 @@ fn shown(question: &Question<'_>, program: Option<&str>, owner: bool, unlisted: 
     }
     if unlisted {
         shown.push_str(" with arguments that its list does not have");
+    }
+    if terminal {
+        shown.push_str(" on a terminal");
     }
     shown
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
 
 use anyhow::ensure;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::executable::new_terminal;
 
 use super::node::{FREE, Node, with_rules};
 use super::process::{Before, EACCES, Entry, Gate, ITSELF, start};
@@ -19,8 +20,8 @@ pub(super) fn sessions(node: &mut Node) -> anyhow::Result<()> {
     let outcome = with_rules(node, "presets: [{name: exec}]", |node| {
         let group = node.container()?;
         let gate = Gate::new()?;
-        let (_own, own) = terminal()?;
-        let (_other, other) = terminal()?;
+        let (_own, own) = new_terminal(TERMINALS)?;
+        let (_other, other) = new_terminal(TERMINALS)?;
         let script = format!("{FREE} && {} && {FREE}", gate.wait);
         let first = [ITSELF, "do", "with-terminal", &own, "/usr/bin/sh", "-c", &script];
         let first = start(&group, Entry::Attached, Before::EnterBounded, &first)?;
@@ -40,17 +41,4 @@ pub(super) fn sessions(node: &mut Node) -> anyhow::Result<()> {
     });
     unmount(TERMINALS, UnmountFlags::DETACH)?;
     outcome
-}
-
-/// Makes a terminal. Returns what keeps it, and its path.
-fn terminal() -> anyhow::Result<(fs::File, String)> {
-    let master = fs::File::options().read(true).write(true).open(format!("{TERMINALS}/ptmx"))?;
-    let (locked, mut number) = (0i32, 0u32);
-    // SAFETY: the kernel reads and writes an integer, which outlives the call.
-    let made = unsafe {
-        libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) == 0
-            && libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) == 0
-    };
-    ensure!(made, std::io::Error::last_os_error());
-    Ok((master, format!("{TERMINALS}/{number}")))
 }
