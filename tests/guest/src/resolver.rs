@@ -25,6 +25,8 @@ pub const USAGE: &str = "
       packets                  the same past the kernel's own network layer
   ask stream ADDRESS NAME...   the same by TCP, for all names at once; stream-bytes: byte by byte
   ask stream-fast ADDRESS NAME     in the packet that connects; stream-mptcp: over a socket of MPTCP
+  ask stream-urgent ADDRESS NAME   the same with its last byte out of band
+  ask-through ADDRESS NAME PROGRAM...    leaves a question behind at a socket that PROGRAM then writes to as its output
   fd-ask FD NAME    fd-ask-spliced FD NAME    over a connected socket of UDP, whether it arrives or not
 ";
 
@@ -42,6 +44,10 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
             let address = address.parse().with_context(|| format!("'{address}' is no address"));
             address.and_then(|address| ask(method, address, names))
         }
+        ["ask-through", address, name, program, rest @ ..] => {
+            let address = address.parse().with_context(|| format!("'{address}' is no address"));
+            address.and_then(|address| ask_through(address, name, program, rest))
+        }
         ["fd-ask", fd, name] => inherited(fd).and_then(|socket| sent(socket.send(&question(name)))),
         ["fd-ask-spliced", fd, name] => {
             inherited(fd).and_then(|socket| send_spliced(&socket, &question(name)))
@@ -52,7 +58,9 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
 
 fn ask(method: &str, to: SocketAddr, names: &[&str]) -> anyhow::Result<()> {
     match method {
-        "stream" | "stream-bytes" | "stream-fast" | "stream-mptcp" => return ask_by_tcp(method, to, names),
+        "stream" | "stream-bytes" | "stream-fast" | "stream-mptcp" | "stream-urgent" => {
+            return ask_by_tcp(method, to, names);
+        }
         _ => {}
     }
     let [name, rest @ ..] = names else { bail!("no name") };
@@ -136,10 +144,34 @@ fn ask_by_tcp(method: &str, to: SocketAddr, names: &[&str]) -> anyhow::Result<()
     client.set_nodelay(true)?;
     match method {
         "stream" | "stream-mptcp" => client.write_all(&data)?,
+        "stream-urgent" => {
+            send(&client, &data, libc::MSG_OOB)?;
+            data.pop();
+        }
         "stream-bytes" => data.chunks(1).try_for_each(|byte| client.write_all(byte))?,
         _ => {}
     }
     resolver.set_nonblocking(false)?;
+    let (mut accepted, _) = accepted_within_patience(&resolver)?;
+    accepted.set_read_timeout(Some(PATIENCE))?;
+    let mut arrived = vec![0; data.len()];
+    accepted.read_exact(&mut arrived)?;
+    ensure!(arrived == data, "something else arrived");
+    Ok(())
+}
+
+/// Corks a connection, sends a question over it, and starts a program with it as its output.
+fn ask_through(to: SocketAddr, name: &str, program: &str, rest: &[&str]) -> anyhow::Result<()> {
+    let resolver = TcpListener::bind(to)?;
+    let question = question(name);
+    let data = [&(question.len() as u16).to_be_bytes()[..], &question].concat();
+    let client = connect(to, 0)?;
+    client.set_nodelay(true)?;
+    set(&client, libc::IPPROTO_TCP, libc::TCP_CORK, 1)?;
+    send(&client, &data, libc::MSG_EOR)?;
+    let output = client.as_fd().try_clone_to_owned()?;
+    let status = std::process::Command::new(program).args(rest).stdout(output).status()?;
+    ensure!(status.success(), "{program}: {status}");
     let (mut accepted, _) = accepted_within_patience(&resolver)?;
     accepted.set_read_timeout(Some(PATIENCE))?;
     let mut arrived = vec![0; data.len()];
@@ -176,7 +208,7 @@ fn check(result: isize) -> anyhow::Result<()> {
     if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
 }
 
-fn send(socket: &UdpSocket, data: &[u8], flags: i32) -> anyhow::Result<()> {
+fn send(socket: &impl std::os::fd::AsRawFd, data: &[u8], flags: i32) -> anyhow::Result<()> {
     // SAFETY: the data is as long as said.
     check(unsafe { libc::send(socket.as_raw_fd(), data.as_ptr().cast(), data.len(), flags) })
 }
@@ -194,7 +226,7 @@ fn send_spliced(socket: &UdpSocket, data: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn set(socket: &UdpSocket, level: i32, option: i32, value: i32) -> anyhow::Result<()> {
+fn set(socket: &impl std::os::fd::AsRawFd, level: i32, option: i32, value: i32) -> anyhow::Result<()> {
     let value = value.to_ne_bytes();
     let length = value.len() as u32;
     // SAFETY: the value is as long as said.

@@ -41,38 +41,49 @@ static __always_inline __u32 terminal_of(const struct image_domain *rules, const
 
 	if (terminal && !BPF_CORE_READ(task, signal, tty))
 		terminal = 0;
-	/* Otherwise the verifier would follow tasks with and without a terminal separately. */
-	return unknown(terminal);
+	return terminal;
 }
 
-/* Sets the scope to a domain's rules. Returns false if the domain has none. */
-static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
+static __always_inline bool find_rules(struct scope *scope, __u32 domain)
 {
 	__u32 key = 0;
 
 	/* Otherwise the verifier follows tasks without a label separately, to the end. */
 	domain = unknown(domain);
 	scope->label = 0;
-	scope->terminal = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image || domain > MAX_DOMAIN)
 		return false;
 	scope->domain = domain;
 	scope->rules = (void *)word(scope->image, domain * IMAGE_DOMAIN_WORDS);
-	if (!scope->rules || !(scope->rules->flags & DOMAIN_RULED))
-		return false;
+	return scope->rules && scope->rules->flags & DOMAIN_RULED;
+}
+
+/* Sets what is added to classes. The program is one of no class until it is known. */
+static __always_inline void set_terminal(struct scope *scope, __u32 terminal)
+{
 	/* Not a constant, or the verifier would follow tasks with a known subject and others separately. */
-	set_subject(scope, unknown(SUBJECT_NONE));
+	terminal = unknown(terminal);
+	scope->terminal = terminal;
+	scope->subject = SUBJECT_NONE + terminal;
+	scope->other_subject = SUBJECT_NONE + terminal;
+}
+
+/* Sets the scope to a domain's rules. Returns false if the domain has none. */
+static __always_inline bool enter_domain(struct scope *scope, __u32 domain)
+{
+	if (!find_rules(scope, domain))
+		return false;
+	set_terminal(scope, 0);
 	return true;
 }
 
 /* Sets the scope to a domain's rules for a task. Returns false if the domain has none. */
 static __always_inline bool enter_domain_of(struct scope *scope, __u32 domain, const struct task_struct *task)
 {
-	if (!enter_domain(scope, domain))
+	if (!find_rules(scope, domain))
 		return false;
-	scope->terminal = terminal_of(scope->rules, task);
-	set_subject(scope, unknown(SUBJECT_NONE));
+	set_terminal(scope, terminal_of(scope->rules, task));
 	return true;
 }
 

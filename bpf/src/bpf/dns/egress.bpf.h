@@ -11,6 +11,7 @@
 
 #include "dns/question.bpf.h"
 #include "dns/sender.bpf.h"
+#include "guard/guard.bpf.h"
 
 enum egress { EGRESS_DROP, EGRESS_SEND };
 
@@ -18,9 +19,12 @@ enum egress { EGRESS_DROP, EGRESS_SEND };
 #define MESSAGES 8
 /* Bytes of heads without options. */
 #define IPV4_HEADER 20
+#define IN_LOOPBACKNET 127 /* first byte of this machine's addresses */
 #define IPV6_HEADER 40
 #define UDP_HEADER 8
 #define TCP_SEQUENCE 4
+#define TCP_FLAGS 13
+#define TCP_URGENT 0x20
 #define TCP_OFFSET 12 /* byte with the length of the head in its upper half, in words of four bytes */
 
 /* Returns whether the data of a packet is, or may be, in memory that a task can still write. */
@@ -31,26 +35,24 @@ static __always_inline bool is_shared(struct __sk_buff *packet, __u32 protocol)
 
 	if (FIELD(skb_shared_info, shared, flags))
 		return true;
-	/* UDP copies what is sent at once into one piece. Segments that the device makes of it are several messages. */
+	/* UDP copies what fits into one packet into one piece. Segments that the device makes of it are several messages. */
 	return protocol == IPPROTO_UDP && (FIELD(sk_buff, skb, data_len) || FIELD(skb_shared_info, shared, gso_size));
 }
 
-/* Sets the scope to the rules that the sender is under. Returns false if it is under none for names. */
-static __always_inline const struct image_names *enter_senders_scope(struct scope *scope, const struct sender *sender)
+/* Sets the scope to the rules that a sender with this label is under. Returns 0 if it is under none for names. */
+static __always_inline const struct image_names *enter_senders_scope(struct scope *scope, const struct label *label)
 {
 	const struct image_kinds *tables;
 
-	if (!enter_domain(scope, sender->label.domain))
+	if (!enter_domain(scope, label->domain))
 		return 0;
 	tables = tables_of_kinds(scope);
 	if (!tables || !tables->dns)
 		return 0;
+	/* With other rules the program's class is another, which the next message will have noted. */
 	if (scope->rules->flags & DOMAIN_SUBJECTS)
-		/* With other rules the program's class is another, which the next message will have noted. */
 		set_subject(scope,
-			    sender->label.generation == scope->rules->generation ?
-				    sender->label.subject :
-				    SUBJECT_CONFLICT | SUBJECT_CONFLICT << 16);
+			    label->generation == scope->rules->generation ? label->subject : CONFLICTING_SUBJECTS);
 	return word_pair(scope->image, tables->dns);
 }
 
@@ -100,7 +102,7 @@ __noinline int refuses_message(struct __sk_buff *packet, __u32 slot, __u32 lengt
 
 	if (!scratch)
 		return true;
-	names = enter_senders_scope(&scope, &scratch->outgoing.sender);
+	names = enter_senders_scope(&scope, &scratch->outgoing.sender.label);
 	if (!names)
 		return false;
 	asks = read_question(packet, scratch->outgoing.at, length, scratch);
@@ -113,6 +115,9 @@ __noinline int refuses_message(struct __sk_buff *packet, __u32 slot, __u32 lengt
 			class = classes_at(scope.image, &names->names, state) & 0xffff;
 	}
 	decision = unknown(keyed_decision(&scope, names->cells, class));
+	/* Without a class nothing is known but what the rules do at worst. */
+	if ((decision & RULE_MASK) == RULE_UNRESOLVED)
+		decision = guard_verdict(scope.rules) << VERDICT_SHIFT | RULE_UNRESOLVED;
 	if (decision >> VERDICT_SHIFT)
 		report_question(&scope, scratch, decision);
 	return blocks(decision);
@@ -151,8 +156,8 @@ static __always_inline bool may_ask(struct __sk_buff *packet)
 	if (head[0] >> 4 == 4) {
 		protocol = head[9];
 		at = (head[0] & 0xf) * 4;
-		/* A fragment does not say what it is part of. */
-		if ((head[6] & 0x3f) | head[7])
+		/* A fragment does not say what it is part of, and Docker's resolver listens on another port of this address. */
+		if ((head[6] & 0x3f) | head[7] || head[16] == IN_LOOPBACKNET)
 			return true;
 	} else {
 		protocol = head[6];
@@ -180,7 +185,7 @@ static __always_inline bool refuses_packet(struct __sk_buff *packet, __u32 type,
 {
 	struct outgoing *outgoing = &scratch->outgoing;
 	__u64 skb = (__u64)PLAIN(packet);
-	__u8 header = UDP_HEADER;
+	__u8 header = UDP_HEADER, flags = 0;
 	__u32 at;
 
 	if (type == SOCK_RAW)
@@ -189,16 +194,21 @@ static __always_inline bool refuses_packet(struct __sk_buff *packet, __u32 type,
 	outgoing->end = packet->len;
 	if (protocol == IPPROTO_TCP) {
 		if (bpf_skb_load_bytes(packet, at + TCP_OFFSET, &header, sizeof(header)) ||
+		    bpf_skb_load_bytes(packet, at + TCP_FLAGS, &flags, sizeof(flags)) ||
 		    bpf_skb_load_bytes(packet, at + TCP_SEQUENCE, &outgoing->sequence, sizeof(outgoing->sequence)))
 			return refuses_message(packet, scratch->slot, 0);
 		header = header >> 4 << 2;
+		flags &= TCP_URGENT;
 	}
 	outgoing->at = at + header;
-	if (protocol == IPPROTO_TCP && outgoing->at == outgoing->end)
+	if (protocol == IPPROTO_TCP && outgoing->at == outgoing->end && !flags)
 		return false;
 	if (protocol == IPPROTO_TCP && outgoing->sender.refused_by == generation &&
 	    outgoing->sender.refused_sequence == outgoing->sequence)
 		return true;
+	/* The other end takes an urgent byte out of the stream, and reads what is behind it in another way. */
+	if (flags)
+		return refuses_message(packet, scratch->slot, 0);
 	if (outgoing->at > outgoing->end || is_shared(packet, protocol))
 		return refuses_message(packet, scratch->slot, 0);
 	if (protocol == IPPROTO_TCP)
@@ -214,36 +224,49 @@ static __always_inline bool is_in_use_by_current(struct __sk_buff *packet, struc
 	return sock->protocol != IPPROTO_TCP || FIELD(sock, kernel_sock, sk_lock.owned);
 }
 
-/*
- * Completes who sends over a socket at which `noted` is. Before 6.5 no hook sees splice(2) into a socket, by which another task
- * or program may send: there the current task counts.
- */
-static __always_inline void find_sender(const struct sender *noted, bool in_use, struct outgoing *outgoing)
+static __always_inline struct label label_of_current(void)
 {
-	struct sender *sender = &outgoing->sender;
-	__u64 task = (__u64)PLAIN(bpf_get_current_task_btf());
+	__u64 task = (__u64)PLAIN(bpf_get_current_task_btf()), half = label_beside_lock(task, 0);
+
+	return (struct label){
+		.domain = half,
+		.generation = half >> 32,
+		.subject = label_beside_lock(task, 1),
+	};
+}
+
+/*
+ * Returns the label of who sends. UDP and raw sockets send within the call, so that it is the current task's. What TCP sends may be
+ * from earlier, and before 6.5 no hook sees splice(2) into a socket.
+ */
+static __always_inline struct label label_of_sender(const struct sender *noted, __u32 protocol, bool in_use)
+{
+	struct label label = {}, current;
 
 	if (noted)
-		*sender = *noted;
+		label = noted->label;
+	if (!in_use || (noted && protocol == IPPROTO_TCP && !lock_may_be_taken()))
+		return label;
+	current = label_of_current();
+	if (!noted || protocol != IPPROTO_TCP)
+		return current;
+	if (label.domain != current.domain || label.generation != current.generation)
+		label.subject = CONFLICTING_SUBJECTS;
 	else
-		sender->refused_by = 0;
-	outgoing->is_own = in_use && noted && FIELD(task_struct, task, pid) == sender->pid;
-	if (!in_use || !lock_may_be_taken())
-		return;
-	sender->label.domain = label_beside_lock(task, 0);
-	sender->label.generation = label_beside_lock(task, 0) >> 32;
-	sender->label.subject = label_beside_lock(task, 1);
-	outgoing->is_own = true;
+		label.subject = both_subjects(label.subject, current.subject);
+	return label;
 }
 
 SEC("cgroup_skb/egress")
 int dns_egress(struct __sk_buff *packet)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct bpf_sock *sock = packet->sk;
-	bool refused = false, in_use;
 	struct scratch *scratch;
 	struct sender *noted;
+	struct label label;
 	struct scope scope;
+	bool refused, in_use;
 
 	sock = sock ? bpf_sk_fullsock(sock) : 0;
 	if (!sock)
@@ -254,18 +277,25 @@ int dns_egress(struct __sk_buff *packet)
 	in_use = is_in_use_by_current(packet, sock);
 	if (!noted && !(in_use && lock_may_be_taken()))
 		return EGRESS_SEND;
+	label = label_of_sender(noted, sock->protocol, in_use);
+	if (!enter_senders_scope(&scope, &label))
+		return EGRESS_SEND;
 	scratch = claim_scratch();
 	if (!scratch) {
 		refuse_unreported();
 		return EGRESS_DROP;
 	}
-	find_sender(noted, in_use, &scratch->outgoing);
-	if (enter_senders_scope(&scope, &scratch->outgoing.sender)) {
-		refused = refuses_packet(packet, sock->type, sock->protocol, scope.rules->generation, scratch);
-		if (refused && noted) {
-			noted->refused_by = scope.rules->generation;
-			noted->refused_sequence = scratch->outgoing.sequence;
-		}
+	if (noted)
+		scratch->outgoing.sender = *noted;
+	else
+		scratch->outgoing.sender.refused_by = 0;
+	scratch->outgoing.sender.label = label;
+	scratch->outgoing.is_own = in_use &&
+		(sock->protocol != IPPROTO_TCP || !noted || FIELD(task_struct, task, pid) == noted->pid);
+	refused = refuses_packet(packet, sock->type, sock->protocol, scope.rules->generation, scratch);
+	if (refused && noted && label.generation == scope.rules->generation) {
+		noted->refused_by = scope.rules->generation;
+		noted->refused_sequence = scratch->outgoing.sequence;
 	}
 	release_scratch(scratch);
 	return refused ? EGRESS_DROP : EGRESS_SEND;

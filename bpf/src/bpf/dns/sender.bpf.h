@@ -57,6 +57,21 @@ static __always_inline enum asks whom_it_asks(const struct socket_access *access
 												       ASKS_ANY_NAME;
 }
 
+/*
+ * Returns the classes of two programs that send over one socket, in the form of struct label: what the first one left behind may go
+ * out with what the second one sends.
+ */
+static __always_inline __u32 both_subjects(__u32 earlier, __u32 later)
+{
+	__u32 first = earlier & 0xffff, second = earlier >> 16, class = later & 0xffff;
+
+	if (earlier == later)
+		return later;
+	if (class != later >> 16 || (first != second && class != first && class != second))
+		return CONFLICTING_SUBJECTS;
+	return class == first || class == second ? earlier : first | class << 16;
+}
+
 /* Returns false if the kernel has no memory for it. */
 static __always_inline bool note_sender(struct sock *sock, const struct scope *scope, struct task_struct *task)
 {
@@ -64,9 +79,16 @@ static __always_inline bool note_sender(struct sock *sock, const struct scope *s
 
 	if (!sender)
 		return false;
+	if (sender->refused_by != scope->rules->generation)
+		sender->refused_by = 0;
+	if (!sender->tgid || (sender->tgid == task->tgid && sender->label.generation != scope->rules->generation))
+		sender->label.subject = subjects_of(scope);
+	else if (sender->label.domain != scope->domain || sender->label.generation != scope->rules->generation)
+		sender->label.subject = CONFLICTING_SUBJECTS;
+	else
+		sender->label.subject = both_subjects(sender->label.subject, subjects_of(scope));
 	sender->label.domain = scope->domain;
 	sender->label.generation = scope->rules->generation;
-	sender->label.subject = subjects_of(scope);
 	sender->pid = task->pid;
 	sender->tgid = task->tgid;
 	sender->uid = BPF_CORE_READ(task, cred, uid.val);
@@ -84,6 +106,9 @@ static __noinline int check_asking_of(struct sock *sock, const struct socket_acc
 	struct scope scope;
 
 	if (!sock || !enter_scope(&scope, task))
+		return 0;
+	/* The host's own services have their leases and routes by packet sockets. */
+	if (scope.domain == HOST_DOMAIN && access->family == AF_PACKET)
 		return 0;
 	tables = tables_of_kinds(&scope);
 	if (!tables || !tables->dns)

@@ -5,6 +5,9 @@
 
 #include "core/contract.h"
 
+/* The subject of a label that grants no right which depends on it. */
+#define CONFLICTING_SUBJECTS (~0u)
+
 /* The task that last connected a socket to a resolver, or sent to one over it. */
 struct sender {
 	struct label label;
