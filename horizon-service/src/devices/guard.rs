@@ -106,10 +106,8 @@ struct Decided {
 /// A `Sight` is what is known of a device besides what sysfs shows.
 #[derive(Clone, Copy)]
 struct Sight {
-    /// What was made of it before.
+    /// What was made of it before; `None` if it has appeared under rules.
     known: Option<Seen>,
-    /// True if it has appeared under rules.
-    appeared: bool,
     /// True if it was not reported under these bundles.
     is_news: bool,
 }
@@ -175,9 +173,15 @@ impl DeviceGuard {
             return Ok(());
         }
         let first = self.present()?;
-        // Under the first rules, what is there is from before.
-        let old = if self.record.is_none() { first.devices } else { Vec::new() };
-        let mut record = self.record.take().unwrap_or_default();
+        let mut record = self.record.take().unwrap_or_else(|| {
+            // Under the first rules, what is there is from before. That is on disk before anything is changed, for an agent that
+            // goes on.
+            let mut record = Record::default();
+            let old =
+                |device: &Device| (device.name.clone(), Seen { id: device.id, held: false, pending: true });
+            record.devices = first.devices.iter().map(old).collect();
+            record
+        });
         let before = record.before.clone();
         let settled = match rules.table().is_some_and(DeviceTable::refuses) {
             true => self.close(&first.controllers, &mut record),
@@ -199,17 +203,19 @@ impl DeviceGuard {
         };
         for device in devices {
             let known = record.devices.get(&device.name).filter(|known| known.id == device.id).copied();
-            if let Some(known) = known.filter(|_| are_same) {
+            if let Some(known) = known.filter(|known| are_same && !known.pending) {
                 seen.insert(device.name, known);
                 continue;
             }
-            let appeared = known.is_none() && !old.contains(&device);
-            let sight = Sight { known, appeared, is_news: known.is_none() || are_others };
+            let sight = Sight { known, is_news: are_others || known.is_none_or(|known| known.pending) };
             match self.judge(rules, before.as_ref(), &device, sight, &mut outcome.alerts) {
                 Ok(now) => drop(seen.insert(device.name, now)),
                 // What is gone cannot be judged, and need not be.
                 Err(_) if !self.tree.has(&device) => {}
-                Err(error) => drop(outcome.failure.get_or_insert(error.into())),
+                Err(error) => {
+                    outcome.failure.get_or_insert(error.into());
+                    seen.extend(known.map(|known| (device.name, Seen { pending: true, ..known })));
+                }
             }
         }
         (record.devices, record.bundles) = (seen, serials);
@@ -278,10 +284,10 @@ impl DeviceGuard {
     ) -> Result<Seen, SysfsError> {
         let decided = self.decide(rules, device)?;
         let authorized = self.tree.is_authorized(device)?;
-        let mut held = !authorized && (sight.appeared || sight.known.is_some_and(|known| known.held));
+        let mut held = !authorized && sight.known.is_none_or(|known| known.held);
         // Whether it is reported, and as refused.
         let refused = match (decided.verdict, authorized) {
-            (Verdict::Block, true) if sight.appeared || rules.kill(&decided.rule) => {
+            (Verdict::Block, true) if sight.known.is_none() || rules.kill(&decided.rule) => {
                 self.tree.authorize(device, false)?;
                 held = true;
                 Some(true)
@@ -309,7 +315,7 @@ impl DeviceGuard {
             let serial = rules.bundles.get(&decided.rule.bundle).map_or(0, |(serial, _)| *serial);
             alerts.push(alert(&self.origin, device, decided, serial, refused));
         }
-        Ok(Seen { id: device.id, held })
+        Ok(Seen { id: device.id, held, pending: false })
     }
 
     fn decide(&self, rules: &DeviceRules, device: &Device) -> Result<Decided, SysfsError> {
@@ -548,6 +554,33 @@ mod tests {
             assert!(pass(&mut guard, &rules("{class: '8', action: Allow}", 3, held)).is_empty());
             assert!(fake.is_used("1-1"));
         }
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_cut_by_an_agent_that_goes_on() {
+        let fake = Fake::new();
+        fake.plug("1-1", &[STORAGE]);
+        let rules = rules("{class: MASS-STORAGE}", 1, AlreadyHeld::Report);
+        // Nothing is kept of the first pass, as if its agent had died.
+        assert_eq!(fake.guard().pass(&rules).alerts.len(), 1);
+        let mut guard = fake.guard();
+        assert_eq!(pass(&mut guard, &rules), ["usb Audit USB MASS-STORAGE_6_80 1"]);
+        assert!(fake.is_used("1-1") && fake.defaults("usb1") == "0");
+    }
+
+    #[test]
+    fn what_cannot_be_judged_for_a_moment_does_not_count_as_new() {
+        let fake = Fake::new();
+        fake.plug("1-1", &[STORAGE]);
+        let rules = rules("{class: MASS-STORAGE}", 1, AlreadyHeld::Report);
+        let authorized = fake.0.path().join("sys/bus/usb/devices/1-1/authorized");
+        fs::remove_file(&authorized).unwrap();
+        let mut guard = fake.guard();
+        assert!(guard.pass(&rules).failure.is_some());
+        fake.write("bus/usb/devices/1-1/authorized", b"1");
+        assert_eq!(pass(&mut guard, &rules), ["usb Audit USB MASS-STORAGE_6_80 1"]);
+        assert!(pass(&mut guard, &rules).is_empty());
+        assert!(fake.is_used("1-1"));
     }
 
     #[test]

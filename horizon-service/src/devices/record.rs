@@ -24,6 +24,8 @@ pub struct Seen {
     pub id: u64,
     /// True if it is unauthorised because of the rules.
     pub held: bool,
+    /// True if it is still to be decided on: it was there before the rules, or could not be read.
+    pub pending: bool,
 }
 
 /// `Before` is how controllers authorised new devices before the agent had them authorise none.
