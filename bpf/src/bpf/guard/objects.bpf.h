@@ -160,8 +160,8 @@ static __always_inline __u32 meant_by(int command, const void *attr)
 /*
  * Checks the commands that name a link, for which there is no hook, and those that use a descriptor of one.
  * Another thread may meanwhile change what the descriptor's number stands for. It can only become the link of
- * an LSM program or a kprobe, which can neither be detached nor given another program, or, for root of the host, a
- * program of ours. Iterators' links are not pinned, and the iterators show nothing to others.
+ * an LSM program or a kprobe, which can neither be detached nor given another program, or, for root of the host, that of
+ * the program for packets or a program of ours. Iterators' links are not pinned, and the iterators show nothing to others.
  */
 SEC("lsm/bpf")
 int BPF_PROG(bpf, int command, union bpf_attr *attr, unsigned int size)
