@@ -9,6 +9,7 @@
 #ifndef ARMOR_EGRESS_H
 #define ARMOR_EGRESS_H
 
+#include "dns/packet.bpf.h"
 #include "dns/question.bpf.h"
 #include "dns/sender.bpf.h"
 #include "guard/guard.bpf.h"
@@ -17,28 +18,6 @@ enum egress { EGRESS_DROP, EGRESS_SEND };
 
 /* Messages in one segment of TCP. */
 #define MESSAGES 8
-/* Bytes of heads without options. */
-#define IPV4_HEADER 20
-#define IN_LOOPBACKNET 127 /* first byte of this machine's addresses */
-#define IPV6_HEADER 40
-#define UDP_HEADER 8
-#define TCP_SEQUENCE 4
-#define TCP_FLAGS 13
-#define TCP_URGENT 0x20
-#define TCP_OFFSET 12 /* byte with the length of the head in its upper half, in words of four bytes */
-
-/* Returns whether the data of a packet is, or may be, in memory that a task can still write. */
-static __always_inline bool is_shared(struct __sk_buff *packet, __u32 protocol)
-{
-	__u64 skb = (__u64)PLAIN(packet);
-	__u64 shared = (__u64)ADDRESS(sk_buff, skb, head) + FIELD(sk_buff, skb, end);
-
-	if (FIELD(skb_shared_info, shared, flags))
-		return true;
-	/* UDP copies what fits into one packet into one piece. Segments that the device makes of it are several messages. */
-	return protocol == IPPROTO_UDP && (FIELD(sk_buff, skb, data_len) || FIELD(skb_shared_info, shared, gso_size));
-}
-
 /* Sets the scope to the rules that a sender with this label is under. Returns 0 if it is under none for names. */
 static __always_inline const struct image_names *enter_senders_scope(struct scope *scope, const struct label *label)
 {
@@ -142,41 +121,6 @@ static __always_inline bool refuses_segment(struct __sk_buff *packet, struct scr
 		outgoing->at += length;
 	}
 	return outgoing->at != outgoing->end && refuses_message(packet, scratch->slot, 0);
-}
-
-/* Returns whether what a raw socket sends may go to a resolver. */
-static __always_inline bool may_ask(struct __sk_buff *packet)
-{
-	__u8 head[IPV4_HEADER], protocol;
-	__u16 ports[2];
-	__u32 at;
-
-	if (bpf_skb_load_bytes(packet, 0, head, sizeof(head)))
-		return true;
-	if (head[0] >> 4 == 4) {
-		protocol = head[9];
-		at = (head[0] & 0xf) * 4;
-		/* A fragment does not say what it is part of, and Docker's resolver listens on another port of this address. */
-		if ((head[6] & 0x3f) | head[7] || head[16] == IN_LOOPBACKNET)
-			return true;
-	} else {
-		protocol = head[6];
-		at = IPV6_HEADER;
-	}
-	switch (protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_UDPLITE:
-	case IPPROTO_SCTP:
-	case IPPROTO_DCCP:
-		return bpf_skb_load_bytes(packet, at, ports, sizeof(ports)) || ports[1] == bpf_htons(RESOLVER_PORT);
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_FRAGMENT:
-	case IPPROTO_DSTOPTS:
-		return head[0] >> 4 != 4;
-	}
-	return false;
 }
 
 /* Returns whether a packet is refused. */
