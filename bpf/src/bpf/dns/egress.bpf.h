@@ -18,6 +18,7 @@ enum egress { EGRESS_DROP, EGRESS_SEND };
 
 /* Messages in one segment of TCP. */
 #define MESSAGES 8
+
 /* Sets the scope to the rules that a sender with this label is under. Returns 0 if it is under none for names. */
 static __always_inline const struct image_names *enter_senders_scope(struct scope *scope, const struct label *label)
 {
