@@ -26,6 +26,9 @@ type Needed = fn(&Domain) -> bool;
 
 /// The program that sees the packets of all sockets. It has no hook, but is attached to the root control group.
 const EGRESS: &str = "dns_egress";
+/// What is said if it may not be attached.
+const NEEDS_NET_ADMIN: &str = "rules for names of DNS need the capability NET_ADMIN: give it to the agent, by this version's \
+                               systemd unit (scripts/install) or a privileged container";
 /// The programs that are attached on demand.
 const PROGRAMS: [(&str, Needed); 20] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
@@ -130,7 +133,12 @@ impl OnDemand {
             return raw::link_create(program, None, libbpf_sys::BPF_LSM_MAC);
         }
         let root = root_cgroup::open()?;
-        raw::link_create(program, Some(root.as_fd()), libbpf_sys::BPF_CGROUP_INET_EGRESS)
+        raw::link_create(program, Some(root.as_fd()), libbpf_sys::BPF_CGROUP_INET_EGRESS).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => io::Error::new(error.kind(), NEEDS_NET_ADMIN),
+                _ => error,
+            }
+        })
     }
 
     /// Attaches the program, and returns its link's id; `None` if it is attached already.

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::mem::zeroed;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -131,11 +131,7 @@ fn ask(method: &str, to: SocketAddr, names: &[&str]) -> anyhow::Result<()> {
 
 fn ask_by_tcp(method: &str, to: SocketAddr, names: &[&str]) -> anyhow::Result<()> {
     let resolver = TcpListener::bind(to)?;
-    let mut data = Vec::new();
-    for question in names.iter().map(|name| question(name)) {
-        data.extend((question.len() as u16).to_be_bytes());
-        data.extend(question);
-    }
+    let mut data = names.iter().flat_map(|name| framed(name)).collect::<Vec<_>>();
     let mut client = if method == "stream-fast" {
         connect_with(to, &data)?
     } else {
@@ -151,20 +147,13 @@ fn ask_by_tcp(method: &str, to: SocketAddr, names: &[&str]) -> anyhow::Result<()
         "stream-bytes" => data.chunks(1).try_for_each(|byte| client.write_all(byte))?,
         _ => {}
     }
-    resolver.set_nonblocking(false)?;
-    let (mut accepted, _) = accepted_within_patience(&resolver)?;
-    accepted.set_read_timeout(Some(PATIENCE))?;
-    let mut arrived = vec![0; data.len()];
-    accepted.read_exact(&mut arrived)?;
-    ensure!(arrived == data, "something else arrived");
-    Ok(())
+    await_arrival(&resolver, &data)
 }
 
 /// Corks a connection, sends a question over it, and starts a program with it as its output.
 fn ask_through(to: SocketAddr, name: &str, program: &str, rest: &[&str]) -> anyhow::Result<()> {
     let resolver = TcpListener::bind(to)?;
-    let question = question(name);
-    let data = [&(question.len() as u16).to_be_bytes()[..], &question].concat();
+    let data = framed(name);
     let client = connect(to, 0)?;
     client.set_nodelay(true)?;
     set(&client, libc::IPPROTO_TCP, libc::TCP_CORK, 1)?;
@@ -172,7 +161,17 @@ fn ask_through(to: SocketAddr, name: &str, program: &str, rest: &[&str]) -> anyh
     let output = client.as_fd().try_clone_to_owned()?;
     let status = std::process::Command::new(program).args(rest).stdout(output).status()?;
     ensure!(status.success(), "{program}: {status}");
-    let (mut accepted, _) = accepted_within_patience(&resolver)?;
+    await_arrival(&resolver, &data)
+}
+
+/// Accepts a connection, and waits until the data comes over it.
+fn await_arrival(resolver: &TcpListener, data: &[u8]) -> anyhow::Result<()> {
+    let mut ready = [rustix::event::PollFd::new(resolver, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    if rustix::event::poll(&mut ready, Some(&patience))? == 0 {
+        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+    }
+    let (mut accepted, _) = resolver.accept()?;
     accepted.set_read_timeout(Some(PATIENCE))?;
     let mut arrived = vec![0; data.len()];
     accepted.read_exact(&mut arrived)?;
@@ -180,13 +179,10 @@ fn ask_through(to: SocketAddr, name: &str, program: &str, rest: &[&str]) -> anyh
     Ok(())
 }
 
-fn accepted_within_patience(resolver: &TcpListener) -> anyhow::Result<(TcpStream, SocketAddr)> {
-    let mut ready = [rustix::event::PollFd::new(resolver, rustix::event::PollFlags::IN)];
-    let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    if rustix::event::poll(&mut ready, Some(&patience))? == 0 {
-        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    }
-    Ok(resolver.accept()?)
+/// Returns a question as TCP carries it, behind its length.
+fn framed(name: &str) -> Vec<u8> {
+    let question = question(name);
+    [&(question.len() as u16).to_be_bytes()[..], &question].concat()
 }
 
 /// Returns a question for the addresses of a name.
@@ -208,7 +204,7 @@ fn check(result: isize) -> anyhow::Result<()> {
     if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
 }
 
-fn send(socket: &impl std::os::fd::AsRawFd, data: &[u8], flags: i32) -> anyhow::Result<()> {
+fn send(socket: &impl AsRawFd, data: &[u8], flags: i32) -> anyhow::Result<()> {
     // SAFETY: the data is as long as said.
     check(unsafe { libc::send(socket.as_raw_fd(), data.as_ptr().cast(), data.len(), flags) })
 }
@@ -226,7 +222,7 @@ fn send_spliced(socket: &UdpSocket, data: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn set(socket: &impl std::os::fd::AsRawFd, level: i32, option: i32, value: i32) -> anyhow::Result<()> {
+fn set(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> anyhow::Result<()> {
     let value = value.to_ne_bytes();
     let length = value.len() as u32;
     // SAFETY: the value is as long as said.

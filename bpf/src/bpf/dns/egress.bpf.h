@@ -19,8 +19,8 @@ enum egress { EGRESS_DROP, EGRESS_SEND };
 /* Messages in one segment of TCP. */
 #define MESSAGES 8
 
-/* Sets the scope to the rules that a sender with this label is under. Returns 0 if it is under none for names. */
-static __always_inline const struct image_names *enter_senders_scope(struct scope *scope, const struct label *label)
+/* Sets the scope to the rules that a sender with this label is under. Returns the word of their names, 0 if there are none. */
+static __always_inline __u32 enter_senders_scope(struct scope *scope, const struct label *label)
 {
 	const struct image_kinds *tables;
 
@@ -33,7 +33,7 @@ static __always_inline const struct image_names *enter_senders_scope(struct scop
 	if (scope->rules->flags & DOMAIN_SUBJECTS)
 		set_subject(scope,
 			    label->generation == scope->rules->generation ? label->subject : CONFLICTING_SUBJECTS);
-	return word_pair(scope->image, tables->dns);
+	return tables->dns;
 }
 
 /* Sends the event about a decision. */
@@ -75,16 +75,19 @@ static __always_inline void report_question(const struct scope *scope, struct sc
  */
 __noinline int refuses_message(struct __sk_buff *packet, __u32 slot, __u32 length)
 {
-	__u32 class = ANY_CELL, state, decision, asks;
+	__u32 class = ANY_CELL, state, decision, asks, table;
 	struct scratch *scratch = scratch_at(slot);
 	const struct image_names *names;
 	struct scope scope;
 
 	if (!scratch)
 		return true;
-	names = enter_senders_scope(&scope, &scratch->outgoing.sender.label);
-	if (!names)
+	table = enter_senders_scope(&scope, &scratch->outgoing.sender.label);
+	if (!table)
 		return false;
+	names = word_pair(scope.image, table);
+	if (!names)
+		return true;
 	asks = read_question(packet, scratch->outgoing.at, length, scratch);
 	if (asks == QUESTION_NONE)
 		return false;
@@ -181,16 +184,18 @@ static __always_inline struct label label_of_current(void)
 }
 
 /*
- * Returns the label of who sends. UDP and raw sockets send within the call, so that it is the current task's. What TCP sends may be
- * from earlier, and before 6.5 no hook sees splice(2) into a socket.
+ * Returns the label of who sends over a socket at which `noted` is; `is_noted` if that is the current task. UDP and raw sockets send
+ * within the call, so that it is the current task's. What TCP sends may be from earlier. Before 6.5 no hook sees splice(2) into a
+ * socket, by which a task may send that was another program when it was noted.
  */
-static __always_inline struct label label_of_sender(const struct sender *noted, __u32 protocol, bool in_use)
+static __always_inline struct label label_of_sender(const struct sender *noted, __u32 protocol, bool in_use,
+						    bool is_noted)
 {
 	struct label label = {}, current;
 
 	if (noted)
 		label = noted->label;
-	if (!in_use || (noted && protocol == IPPROTO_TCP && !lock_may_be_taken()))
+	if (!in_use || (noted && (is_noted || protocol == IPPROTO_TCP) && !lock_may_be_taken()))
 		return label;
 	current = label_of_current();
 	if (!noted || protocol != IPPROTO_TCP)
@@ -211,7 +216,7 @@ int dns_egress(struct __sk_buff *packet)
 	struct sender *noted;
 	struct label label;
 	struct scope scope;
-	bool refused, in_use;
+	bool refused, in_use, is_noted;
 
 	sock = sock ? bpf_sk_fullsock(sock) : 0;
 	if (!sock)
@@ -222,7 +227,8 @@ int dns_egress(struct __sk_buff *packet)
 	in_use = is_in_use_by_current(packet, sock);
 	if (!noted && !(in_use && lock_may_be_taken()))
 		return EGRESS_SEND;
-	label = label_of_sender(noted, sock->protocol, in_use);
+	is_noted = noted && FIELD(task_struct, task, pid) == noted->pid;
+	label = label_of_sender(noted, sock->protocol, in_use, is_noted);
 	if (!enter_senders_scope(&scope, &label))
 		return EGRESS_SEND;
 	scratch = claim_scratch();
@@ -235,8 +241,7 @@ int dns_egress(struct __sk_buff *packet)
 	else
 		scratch->outgoing.sender.refused_by = 0;
 	scratch->outgoing.sender.label = label;
-	scratch->outgoing.is_own = in_use &&
-		(sock->protocol != IPPROTO_TCP || !noted || FIELD(task_struct, task, pid) == noted->pid);
+	scratch->outgoing.is_own = in_use && (sock->protocol != IPPROTO_TCP || !noted || is_noted);
 	refused = refuses_packet(packet, sock->type, sock->protocol, scope.rules->generation, scratch);
 	if (refused && noted && label.generation == scope.rules->generation) {
 		noted->refused_by = scope.rules->generation;

@@ -72,8 +72,11 @@ static __always_inline __u32 both_subjects(__u32 earlier, __u32 later)
 	return class == first || class == second ? earlier : first | class << 16;
 }
 
-/* Returns false if the kernel has no memory for it. */
-static __always_inline bool note_sender(struct sock *sock, const struct scope *scope, struct task_struct *task)
+/*
+ * Notes who uses a socket of this protocol. Only TCP keeps what was sent before. Returns false if the kernel has no memory for it.
+ */
+static __always_inline bool note_sender(struct sock *sock, __u32 protocol, const struct scope *scope,
+					struct task_struct *task)
 {
 	struct sender *sender = bpf_sk_storage_get(&senders, sock, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
@@ -81,7 +84,8 @@ static __always_inline bool note_sender(struct sock *sock, const struct scope *s
 		return false;
 	if (sender->refused_by != scope->rules->generation)
 		sender->refused_by = 0;
-	if (!sender->tgid || (sender->tgid == task->tgid && sender->label.generation != scope->rules->generation))
+	if (protocol != IPPROTO_TCP || !sender->tgid ||
+	    (sender->tgid == task->tgid && sender->label.generation != scope->rules->generation))
 		sender->label.subject = subjects_of(scope);
 	else if (sender->label.domain != scope->domain || sender->label.generation != scope->rules->generation)
 		sender->label.subject = CONFLICTING_SUBJECTS;
@@ -117,7 +121,7 @@ static __noinline int check_asking_of(struct sock *sock, const struct socket_acc
 	if (names && find_subject(&scope, task)) {
 		if (asks == ASKS_ANY_NAME)
 			decision = keyed_decision(&scope, names->cells, ANY_CELL);
-		else if (note_sender(sock, &scope, task))
+		else if (note_sender(sock, access->protocol, &scope, task))
 			decision = VERDICT_ALLOW;
 	}
 	return answer_for_socket(&scope, task, access, decision);
