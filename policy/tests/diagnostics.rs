@@ -4,31 +4,22 @@
 //! difference.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod snapshots;
+
 use armor_policy::capability::Capability;
 use armor_policy::document::{diagnostics::MAX_DIAGNOSTICS, text, yaml};
 use armor_policy::path::Target;
 use armor_policy::{check, parse};
 use proptest::prelude::*;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[test]
 fn bad_files_are_refused_with_every_error_at_its_place() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
-    let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    assert!(files.len() >= 9);
-    for file in files {
+    for file in snapshots::policies("bad") {
         let name = file.file_name().unwrap().to_str().unwrap();
         let errors = parse(name, &fs::read_to_string(&file).unwrap()).unwrap_err();
-        let said = format!("{errors}\n");
-        let expected = file.with_extension("expected");
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&expected, &said).unwrap();
-        }
-        assert_eq!(said, fs::read_to_string(&expected).unwrap_or_default(), "{}", file.display());
+        snapshots::assert_beside(&file, "expected", &format!("{errors}\n"));
     }
 }
 

@@ -4,6 +4,8 @@
 //! `UPDATE=1 cargo test -p armor-policy --test migrate` writes both anew; review the difference.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod snapshots;
+
 use armor_policy::{Choices, Migration, Policy, check, migrate, parse};
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -30,12 +32,7 @@ fn is_stable(text: &str, mended: &str, choices: &Choices) {
 
 #[test]
 fn files_are_mended_and_what_is_left_is_named() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/migrate");
-    let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    assert!(files.len() >= 9);
-    for file in files {
+    for file in snapshots::policies("migrate") {
         let name = file.file_name().unwrap().to_str().unwrap();
         let text = fs::read_to_string(&file).unwrap();
         let choices = choices(&text);
@@ -50,13 +47,8 @@ fn files_are_mended_and_what_is_left_is_named() {
             }
             Err(error) => (text, format!("{error}\n")),
         };
-        for (extension, content) in [("mended", mended), ("expected", said)] {
-            let expected = file.with_extension(extension);
-            if std::env::var_os("UPDATE").is_some() {
-                fs::write(&expected, &content).unwrap();
-            }
-            assert_eq!(content, fs::read_to_string(&expected).unwrap_or_default(), "{}", expected.display());
-        }
+        snapshots::assert_beside(&file, "mended", &mended);
+        snapshots::assert_beside(&file, "expected", &said);
     }
 }
 
