@@ -8,8 +8,12 @@ use armor_policy::keyed::KeyedTable;
 use armor_policy::path::Vector;
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use plain::Plain;
 
-use crate::contract::{self, domain_flag, image_automaton, image_domain, image_kinds, image_size, table_bit};
+use crate::contract::{
+    self, domain_flag, image_automaton, image_destinations, image_domain, image_kinds, image_size,
+    socket_kind, table_bit,
+};
 use crate::error::BpfError;
 use crate::mount_tree::MountTree;
 use crate::{HOST_DOMAIN, MAX_DOMAIN};
@@ -24,6 +28,8 @@ const PAGE_WORDS: usize = image_size::IMAGE_PAGE_WORDS.0 as usize;
 const BATCH: usize = 64;
 /// A directory that no rule names: its name is a byte that no path contains by chance.
 const ELSEWHERE: &[u8] = b"/\x01/";
+/// An entry of a trie of addresses with which everything is silently allowed (`core/contract.h`).
+const ENTRY_SILENT: u32 = u32::MAX;
 /// Maximum number of words, 256 MiB. A larger image would not be a policy but an attack on the node's memory.
 const MAX_WORDS: usize = 32 << 20;
 
@@ -78,7 +84,7 @@ impl Generation<'_> {
             mount_namespace: self.host_mount_namespace,
             ..Default::default()
         };
-        words[..DOMAIN_WORDS].copy_from_slice(&head_words(&nobodys));
+        words[..DOMAIN_WORDS].copy_from_slice(&words_of::<_, DOMAIN_WORDS>(&nobodys));
         let mut laid: Vec<(&Domain, Tables)> = Vec::new();
         for DomainRules { number, tables: domain, tree, settings } in self.domains {
             let known = laid.iter().find(|(known, _)| std::ptr::eq(*known, *domain));
@@ -109,7 +115,7 @@ impl Generation<'_> {
                 )));
             }
             let first = *number as usize * DOMAIN_WORDS;
-            words[first..first + DOMAIN_WORDS].copy_from_slice(&head_words(&head));
+            words[first..first + DOMAIN_WORDS].copy_from_slice(&words_of::<_, DOMAIN_WORDS>(&head));
         }
         Ok(words)
     }
@@ -119,7 +125,9 @@ fn flags(domain: &Domain) -> u32 {
     let refuses = domain.decisions().any(|decision| decision.verdict() == Verdict::Block);
     let programs = if domain.terminals > 0 { domain.terminals } else { domain.subject_count };
     let when = |flag: domain_flag, holds: bool| if holds { flag.0 } else { 0 };
+    let sockets = (0..socket_kind::SOCKET_KINDS.0).filter(|kind| domain.network.decides(*kind as usize));
     domain_flag::DOMAIN_RULED.0
+        | sockets.fold(0, |flags, kind| flags | domain_flag::DOMAIN_SOCKETS.0 << kind)
         | when(domain_flag::DOMAIN_SUBJECTS, programs > 1)
         | when(domain_flag::DOMAIN_REFUSES, refuses)
 }
@@ -166,36 +174,38 @@ fn cell(vector: u32, domain: &Domain) -> u64 {
 /// Appends the tables of arguments and of other kinds of rules than paths, then their `struct image_kinds`, and returns its offset; 0
 /// if there are none.
 fn append_kinds(words: &mut Vec<u64>, domain: &Domain) -> u32 {
-    let image_kinds { capabilities, network, egress, ingress, presets, syscalls, dns, arguments } =
-        image_kinds {
-            capabilities: append_table(words, &domain.capability),
-            network: append_table(words, &domain.network),
-            egress: append_destinations(words, &domain.egress),
-            ingress: append_destinations(words, &domain.ingress),
-            presets: append_table(words, &domain.presets),
-            syscalls: append_table(words, &domain.syscalls),
-            dns: append_classes(words, &domain.dns.names, &domain.dns.cells),
-            arguments: append_classes(words, &domain.path.arguments.classes, &domain.path.arguments.lists),
-        };
-    let kinds =
-        [pair(capabilities, network), pair(egress, ingress), pair(presets, syscalls), pair(dns, arguments)];
-    if kinds == [0; 4] { 0 } else { append_groups(words, [kinds].into_iter()) }
+    let kinds: [u64; 8] = words_of(&image_kinds {
+        capabilities: append_table(words, &domain.capability),
+        network: append_table(words, &domain.network),
+        presets: append_table(words, &domain.presets),
+        syscalls: append_table(words, &domain.syscalls),
+        dns: append_classes(words, &domain.dns.names, &domain.dns.cells),
+        arguments: append_classes(words, &domain.path.arguments.classes, &domain.path.arguments.lists),
+        egress: append_destinations(words, &domain.egress),
+        ingress: append_destinations(words, &domain.ingress),
+        ..Default::default()
+    });
+    if kinds == [0; 8] { 0 } else { append_groups(words, [kinds].into_iter()) }
 }
 
-/// Appends a table of destinations and returns the offset of its `struct image_destinations`; 0 if it decides nothing.
-fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> u32 {
+/// Appends a table of destinations.
+fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> image_destinations {
     if table.lists.is_empty() {
-        return 0;
+        return image_destinations::default();
     }
     let lists: Vec<u32> = table
         .lists
         .iter()
         .map(|list| {
+            if list.iter().all(|(_, cell)| !table.cells.decides(*cell as usize)) {
+                return ENTRY_SILENT;
+            }
             let count = [list.len() as u64].into_iter();
             append(words, count.chain(list.iter().map(|(first, cell)| pair(*first, *cell))))
         })
         .collect();
-    // Nodes lie one behind the other.
+    // Nodes lie one behind the other, none of them across two pages.
+    words.resize(words.len().next_multiple_of(NODE_WORDS as usize), 0);
     let first = words.len() as u32;
     let entry = |entry: &Entry| match *entry {
         Entry::Node(node) => first + node * NODE_WORDS,
@@ -204,8 +214,8 @@ fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> u32 {
     let nodes =
         table.nodes.iter().flat_map(|node| node.chunks(2).map(|of| pair(entry(&of[0]), entry(&of[1]))));
     append(words, nodes);
-    let (ipv4, ipv6, cells) = (entry(&table.ipv4), entry(&table.ipv6), append_table(words, &table.cells));
-    append_groups(words, [[pair(ipv4, ipv6), pair(cells, 0)]].into_iter())
+    let (ipv4, ipv6) = (entry(&table.ipv4), entry(&table.ipv6));
+    image_destinations { ipv4, ipv6, cells: append_table(words, &table.cells), reserved: 0 }
 }
 
 /// Appends an automaton and the keyed table of its classes, and returns the offset of a `struct image_names` or
@@ -244,9 +254,10 @@ fn append_automaton(words: &mut Vec<u64>, automaton: &Automaton) -> image_automa
     image_automaton { slots, jumps, start: automaton.start }
 }
 
-fn head_words(head: &image_domain) -> [u64; DOMAIN_WORDS] {
-    let mut words = [0; DOMAIN_WORDS];
-    for (word, bytes) in words.iter_mut().zip(contract::bytes(head).as_chunks().0) {
+/// Returns the words of a structure of the contract, which has so many.
+fn words_of<T: Plain, const WORDS: usize>(structure: &T) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, bytes) in words.iter_mut().zip(contract::bytes(structure).as_chunks().0) {
         *word = u64::from_ne_bytes(*bytes);
     }
     words

@@ -128,7 +128,7 @@ int judge_access(__u32 slot)
 	if (!enter_domain_of(&scope, scratch->question.domain, bpf_get_current_task_btf()))
 		return 0;
 	if (scope.rules->flags & DOMAIN_SUBJECTS)
-		scope.label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+		note_label(&scope, label_of(bpf_get_current_task_btf()));
 	scratch->find_count = 0;
 	finds_subject = begin_answer(&scope, scratch);
 	find_wanted(&scope, scratch);

@@ -19,8 +19,8 @@
  * in the low half, the number of keys in the high half. A row has a decision for each key and one for every other
  * number, two to a word, the first in the low half.
  *
- * Where a trie of addresses begins, and each entry of its nodes, is the word of a node, or of a list if it is marked with
- * ENTRY_LIST. A node has an entry for each value of the next TRIE_STRIDE bits, two to a word, the first in the low half. A
+ * Where a trie of addresses begins, and each entry of its nodes, is the word of a node, of a list if it is marked with
+ * ENTRY_LIST, or ENTRY_SILENT if everything is silently allowed with these addresses. A node has an entry for each value of the next TRIE_STRIDE bits, two to a word, the first in the low half. A
  * list is the number of its ranges, then for each the first key in the low half and the cell in the high half.
  */
 #ifndef ARMOR_CONTRACT_H
@@ -71,6 +71,7 @@ enum table_bit {
 #define SLOT_RECORD (1u << SLOT_MARK)
 #define SLOT_JUMP (1u << SLOT_MARK)
 #define ENTRY_LIST (1u << SLOT_MARK)
+#define ENTRY_SILENT (~0u)
 #define RULE_MASK ((1u << VERDICT_SHIFT) - 1)
 
 enum object_class { OBJECT_NONE, OBJECT_ANONYMOUS, OBJECT_UNRESOLVED };
@@ -178,6 +179,8 @@ enum domain_flag {
 	DOMAIN_REFUSES = 1 << 2,
 	/* A program that has rights by fromSource starts as if it were setuid. */
 	DOMAIN_SECURE_SOURCES = 1 << 3,
+	/* From here on a bit for each enum socket_kind, set if rules for protocols refuse or report it for some program. */
+	DOMAIN_SOCKETS = 1 << 16,
 };
 
 struct image_page {
@@ -207,16 +210,24 @@ struct image_domain {
 	__u32 kinds; /* word of the struct image_kinds; 0: the domain has rules for paths alone */
 };
 
+/* A policy::destination::DestinationTable. */
+struct image_destinations {
+	__u32 ipv4; /* where the trie begins */
+	__u32 ipv6;
+	__u32 cells; /* a keyed table; 0: it decides nothing */
+	__u32 reserved;
+};
+
 /* Words of the tables of other kinds of rules than those for paths; 0: the domain has no rules of that kind. */
 struct image_kinds {
 	__u32 capabilities; /* a keyed table */
 	__u32 network;	    /* a keyed table */
-	__u32 egress;	    /* a struct image_destinations */
-	__u32 ingress;	    /* a struct image_destinations */
 	__u32 presets;	    /* a keyed table */
 	__u32 syscalls;	    /* a keyed table */
 	__u32 dns;	    /* a struct image_names */
 	__u32 arguments;    /* a struct image_arguments */
+	__u32 reserved[2];
+	struct image_destinations egress, ingress;
 };
 
 /* A policy::path::ArgumentTables. */
@@ -227,14 +238,6 @@ struct image_arguments {
 
 /* What a list may permit: so many arguments, each of so many bytes. */
 enum argument_limit { MAX_ARGUMENTS = 20, ARGUMENT_BYTES = 104 };
-
-/* A policy::destination::DestinationTable. */
-struct image_destinations {
-	__u32 ipv4; /* where the trie begins */
-	__u32 ipv6;
-	__u32 cells; /* a keyed table */
-	__u32 reserved;
-};
 
 /* A policy::dns::NameTable. */
 struct image_names {

@@ -22,10 +22,10 @@ static __always_inline void *word_pair(void *image, __u32 index)
 	return word(image, index);
 }
 
-/* Returns four words of the image; the index of the first is a multiple of four. */
-static __always_inline void *word_quad(void *image, __u32 index)
+/* Returns eight words of the image; the index of the first is a multiple of eight. */
+static __always_inline void *eight_words(void *image, __u32 index)
 {
-	index &= ~3u;
+	index &= ~7u;
 	asm volatile("" : "+r"(index)); /* as in word_pair() */
 	return word(image, index);
 }

@@ -8,7 +8,7 @@
 /* Returns where a domain's tables of other kinds of rules than those for paths are, 0 if it has none. */
 static __always_inline const struct image_kinds *tables_of_kinds(const struct scope *scope)
 {
-	return scope->rules->kinds ? word_quad(scope->image, scope->rules->kinds) : 0;
+	return scope->rules->kinds ? eight_words(scope->image, scope->rules->kinds) : 0;
 }
 
 static __always_inline __u32 decision_for_subject(const struct scope *scope, __u32 table, __u32 subject, __u32 number)

@@ -96,27 +96,27 @@ static __always_inline bool lock_may_be_taken(void)
 /* Returns a copy of a task's label. If it has none, returns zeros, as for a task of the host. */
 static __always_inline struct label label_of(struct task_struct *task)
 {
-	struct label *stored = bpf_task_storage_get(&labels, task, 0, 0);
-	struct label label = {};
-	__u64 half;
+	struct label *stored = 0;
+	__u64 first = 0, second = 0;
 
+	/* Most tasks have no storage at all, and are not to pay for a look into it. */
+	if (task->bpf_storage)
+		stored = bpf_task_storage_get(&labels, task, 0, 0);
 	if (stored)
 		return *stored;
 	if (lock_may_be_taken()) {
-		half = label_beside_lock((__u64)PLAIN(task), 0);
-		label.domain = half;
-		label.generation = half >> 32;
-		half = label_beside_lock((__u64)PLAIN(task), 1);
-		label.subject = half;
-		label.entered = half >> 32;
+		first = label_beside_lock((__u64)PLAIN(task), 0);
+		second = label_beside_lock((__u64)PLAIN(task), 1);
 	}
-	return label;
-}
-
-/* Returns the domain of a task that has no label according to the kernel. */
-static __always_inline __u32 domain_beside_lock(struct task_struct *task)
-{
-	return lock_may_be_taken() ? (__u32)label_beside_lock((__u64)PLAIN(task), 0) : HOST_DOMAIN;
+	/* Otherwise the verifier follows tasks without a label separately, to the end. */
+	first = first + never;
+	second = second + never;
+	return (struct label){
+		.domain = first,
+		.generation = first >> 32,
+		.subject = second,
+		.entered = second >> 32,
+	};
 }
 
 #endif

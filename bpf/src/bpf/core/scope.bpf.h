@@ -9,7 +9,7 @@
 struct scope {
 	void *image;
 	const struct image_domain *rules;
-	struct label *label;
+	__u32 label_generation, label_subject; /* of the task's label */
 	__u16 domain;
 	__u16 terminal; /* what is added to classes, as a terminal controls the task */
 	/* Classes of the task's program, mostly the same one twice; both must grant a right. */
@@ -48,9 +48,7 @@ static __always_inline bool find_rules(struct scope *scope, __u32 domain)
 {
 	__u32 key = 0;
 
-	/* Otherwise the verifier follows tasks without a label separately, to the end. */
-	domain = unknown(domain);
-	scope->label = 0;
+	scope->label_generation = scope->label_subject = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image || domain > MAX_DOMAIN)
 		return false;
@@ -87,14 +85,20 @@ static __always_inline bool enter_domain_of(struct scope *scope, __u32 domain, c
 	return true;
 }
 
+static __always_inline void note_label(struct scope *scope, struct label label)
+{
+	scope->label_generation = label.generation;
+	scope->label_subject = label.subject;
+}
+
 /* Sets the scope to a task's rules. Returns false if the task is under none. */
 static __always_inline bool enter_scope(struct scope *scope, struct task_struct *task)
 {
-	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
+	struct label label = label_of(task);
 
-	if (!enter_domain_of(scope, label ? label->domain : domain_beside_lock(task), task))
+	if (!enter_domain_of(scope, label.domain, task))
 		return false;
-	scope->label = label;
+	note_label(scope, label);
 	return true;
 }
 
@@ -103,9 +107,9 @@ static __always_inline bool find_known_subject(struct scope *scope)
 {
 	if (!(scope->rules->flags & DOMAIN_SUBJECTS))
 		return true;
-	if (!scope->label || scope->label->generation != scope->rules->generation)
+	if (scope->label_generation != scope->rules->generation)
 		return false;
-	set_subject(scope, scope->label->subject);
+	set_subject(scope, scope->label_subject);
 	return true;
 }
 

@@ -101,38 +101,32 @@ static __always_inline bool note_sender(struct sock *sock, __u32 protocol, const
 }
 
 /* Checks the use of a socket by which a resolver is, or may be, asked. */
-static __noinline int check_asking_of(struct sock *sock, const struct socket_access *access, enum asks asks)
+static __noinline int check_asking_of(struct scope *scope, const struct image_kinds *tables, struct sock *sock,
+				      const struct socket_access *access, enum asks asks)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
-	const struct image_kinds *tables;
-	const struct image_names *names;
-	struct scope scope;
+	const struct image_names *names = word_pair(scope->image, tables->dns);
 
-	if (!sock || !enter_scope(&scope, task))
-		return 0;
 	/* The host's own services have their leases and routes by packet sockets. */
-	if (scope.domain == HOST_DOMAIN && access->family == AF_PACKET)
+	if (!sock || (scope->domain == HOST_DOMAIN && access->family == AF_PACKET))
 		return 0;
-	tables = tables_of_kinds(&scope);
-	if (!tables || !tables->dns)
-		return 0;
-	names = word_pair(scope.image, tables->dns);
-	if (names && find_subject(&scope, task)) {
+	if (names && find_subject(scope, task)) {
 		if (asks == ASKS_ANY_NAME)
-			decision = keyed_decision(&scope, names->cells, ANY_CELL);
-		else if (note_sender(sock, access->protocol, &scope, task))
+			decision = keyed_decision(scope, names->cells, ANY_CELL);
+		else if (note_sender(sock, access->protocol, scope, task))
 			decision = VERDICT_ALLOW;
 	}
-	return answer_for_socket(&scope, task, access, decision);
+	return answer_for_socket(scope, task, access, decision);
 }
 
-/* Checks whom the use of a socket asks. Most ask nobody, and are not to pay for a call. */
-static __always_inline int check_asking(struct sock *sock, const struct socket_access *access)
+/* Checks whom the use of a socket asks, if there are rules for that. Most ask nobody, and are not to pay for a call. */
+static __always_inline int check_asking(struct scope *scope, const struct image_kinds *tables, struct sock *sock,
+					const struct socket_access *access)
 {
-	enum asks asks = whom_it_asks(access);
+	enum asks asks = tables->dns ? whom_it_asks(access) : ASKS_NOBODY;
 
-	return asks == ASKS_NOBODY ? 0 : check_asking_of(sock, access, unknown(asks));
+	return asks == ASKS_NOBODY ? 0 : check_asking_of(scope, tables, sock, access, unknown(asks));
 }
 
 #endif

@@ -63,14 +63,6 @@ static __always_inline void compare_table(struct borrowing *borrowing, __u32 tab
 	bpf_loop(row ? (*row >> 32) + 1 : 0, compare_numbers, borrowing, 0);
 }
 
-/* Returns the word of the keyed table of destinations. */
-static __always_inline __u32 cells_of(const struct borrowing *borrowing, __u32 at)
-{
-	const struct image_destinations *destinations = at ? word_pair(borrowing->own.image, at) : 0;
-
-	return destinations ? destinations->cells : 0;
-}
-
 /* Returns the word of the keyed table of names. */
 static __always_inline __u32 cells_of_names(const struct borrowing *borrowing, __u32 at)
 {
@@ -87,8 +79,8 @@ static __always_inline void compare_tables(struct borrowing *borrowing)
 		return;
 	compare_table(borrowing, tables->capabilities);
 	compare_table(borrowing, tables->network);
-	compare_table(borrowing, cells_of(borrowing, tables->egress));
-	compare_table(borrowing, cells_of(borrowing, tables->ingress));
+	compare_table(borrowing, tables->egress.cells);
+	compare_table(borrowing, tables->ingress.cells);
 	compare_table(borrowing, cells_of_names(borrowing, tables->dns));
 }
 

@@ -24,20 +24,20 @@ static __always_inline __u32 subject_found(const struct name *name)
 /* Sets the current task's subject after the search, and keeps it in the task's label. */
 static __always_inline void store_subject(struct scope *scope, const struct name *program)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 subject = subject_found(program);
+	struct label *label;
 
 	if (subject == SUBJECT_TORN)
 		return;
-	if (scope->label && scope->label->entered & DISTRUSTED)
+	if (label_of(task).entered & DISTRUSTED)
 		subject = SUBJECT_NONE;
 	set_subject(scope, subject);
-	if (!scope->label)
-		scope->label = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0,
-						    BPF_LOCAL_STORAGE_GET_F_CREATE);
+	label = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	/* The task may have come into another domain meanwhile. */
-	if (scope->label && scope->label->domain == scope->domain) {
-		scope->label->subject = subject;
-		scope->label->generation = scope->rules->generation;
+	if (label && label->domain == scope->domain) {
+		label->subject = subject;
+		label->generation = scope->rules->generation;
 	}
 }
 

@@ -11,12 +11,18 @@
 #include "network/kind.bpf.h"
 #include "network/types.h"
 
+static __always_inline __u32 family_of(__u64 sock)
+{
+	return FIELD(sock, sock, __sk_common.skc_family);
+}
+
 /* Completes an access to a socket that exists. */
 static __always_inline void describe_sock(struct socket_access *access)
 {
-	access->family = FIELD(sock, access->sock, __sk_common.skc_family);
+	access->family = family_of(access->sock);
 	access->type = FIELD(sock, access->sock, sk_type);
 	access->protocol = FIELD(sock, access->sock, sk_protocol);
+	access->kind = unknown(kind_of_socket(access->family, access->type, access->protocol));
 }
 
 static __always_inline bool is_ip(const struct socket_access *access)

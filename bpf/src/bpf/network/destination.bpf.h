@@ -6,25 +6,32 @@
 #include "core/keyed.bpf.h"
 #include "network/use.bpf.h"
 
-/* Returns the word of the list for an address, 0 if there is none. */
-static __always_inline __u32 find_list(const struct scope *scope, __u32 entry, const struct destination *to)
+/* Returns the entry for an address, which is marked with ENTRY_LIST; 0 if there is none. */
+static __always_inline __u32 find_entry(const struct scope *scope, __u32 entry, const struct destination *to)
 {
-	__u64 high = to->high, low = to->low, *pair;
-	__u32 index;
+	__u64 high = to->high, low = to->low;
+	struct image_page *page = 0;
+	__u32 at, number = 0, of;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 128 / TRIE_STRIDE; i++) {
 		if (entry & ENTRY_LIST)
-			return entry & ~ENTRY_LIST;
-		index = high >> (64 - TRIE_STRIDE);
-		pair = word(scope->image, entry + index / 2);
-		if (!pair)
+			return entry;
+		of = entry / IMAGE_PAGE_WORDS;
+		/* Most nodes of a trie lie in one page. */
+		if (!page || of != number) {
+			number = of;
+			page = bpf_map_lookup_elem(scope->image, &of);
+		}
+		if (!page)
 			return 0;
-		entry = *pair >> (index % 2 * 32);
+		/* The entries of a node lie one behind the other, and in one page. */
+		at = entry % IMAGE_PAGE_WORDS * 2 + (high >> (64 - TRIE_STRIDE));
+		entry = ((__u32 *)page->words)[at & (IMAGE_PAGE_WORDS * 2 - 1)];
 		high = high << TRIE_STRIDE | low >> (64 - TRIE_STRIDE);
 		low <<= TRIE_STRIDE;
 	}
-	return entry & ENTRY_LIST ? entry & ~ENTRY_LIST : 0;
+	return entry & ENTRY_LIST ? entry : 0;
 }
 
 struct range_search {
@@ -61,21 +68,18 @@ static __always_inline __u32 find_cell(const struct scope *scope, __u32 list, __
 	return range ? *range >> 32 : ANY_CELL;
 }
 
-/* Returns the decision of a struct image_destinations at this word of the image. */
-static __noinline __u32 decide_destination(const struct scope *scope, __u32 at, const struct destination *to)
+/* Returns the decision of a table of destinations on somebody or everybody. */
+static __noinline __u32 decide_destination(const struct scope *scope, const struct image_destinations *table,
+					   const struct destination *to)
 {
-	const struct image_destinations *table;
-	__u32 cell = ANY_CELL, list;
+	__u32 cell = ANY_CELL, entry;
 
-	if (to->reach == NOBODY)
-		return VERDICT_ALLOW;
-	table = word_pair(scope->image, at);
-	if (!table)
-		return VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 	if (to->reach == SOMEBODY) {
-		list = find_list(scope, to->family == AF_INET ? table->ipv4 : table->ipv6, to);
-		if (list)
-			cell = find_cell(scope, list, to->key);
+		entry = find_entry(scope, to->family == AF_INET ? table->ipv4 : table->ipv6, to);
+		if (entry == ENTRY_SILENT)
+			return VERDICT_ALLOW;
+		if (entry)
+			cell = find_cell(scope, entry & ~ENTRY_LIST, to->key);
 	}
 	return keyed_decision(scope, table->cells, cell);
 }
@@ -86,10 +90,10 @@ static __always_inline __u32 decide_destinations(const struct scope *scope, cons
 {
 	__u32 decision = VERDICT_ALLOW;
 
-	if (tables->egress)
-		decision = unknown(decide_destination(scope, tables->egress, &use->egress));
-	if (tables->ingress)
-		decision = stricter(decision, decide_destination(scope, tables->ingress, &use->ingress));
+	if (tables->egress.cells && use->egress.reach != NOBODY)
+		decision = unknown(decide_destination(scope, &tables->egress, &use->egress));
+	if (tables->ingress.cells && use->ingress.reach != NOBODY)
+		decision = stricter(decision, decide_destination(scope, &tables->ingress, &use->ingress));
 	return decision;
 }
 

@@ -11,32 +11,53 @@
 #include "network/destination.bpf.h"
 #include "network/report.bpf.h"
 
-static __noinline int check_socket(const struct socket_access *access)
+/* Returns whether rules for protocols decide on sockets of this kind. */
+static __always_inline bool decides_kind(const struct scope *scope, __u32 kind)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 kind = unknown(kind_of_socket(access->family, access->type, access->protocol)), decision = VERDICT_ALLOW;
-	const struct image_kinds *tables;
-	struct socket_use use = {};
-	struct scope scope;
-	/* A new socket has no peer and no port. */
-	bool has_destination = access->hook != SOCKET_CREATE || names_addresses_itself(access, kind);
+	return scope->rules->flags & DOMAIN_SOCKETS << kind;
+}
 
-	if (kind == NO_KIND || !enter_scope(&scope, task))
+/* Returns whether rules for destinations decide on an access. A new socket has no peer and no port. */
+static __always_inline bool has_destination(const struct image_kinds *tables, const struct socket_access *access)
+{
+	return (tables->egress.cells | tables->ingress.cells) &&
+		(access->hook != SOCKET_CREATE || names_addresses_itself(access));
+}
+
+/* Checks an access of the current task, whose rules the scope has. */
+static __noinline int check_access(struct scope *scope, struct task_struct *task, const struct image_kinds *tables,
+				   const struct socket_access *access)
+{
+	bool by_kind, by_destination = has_destination(tables, access);
+	struct socket_use use = {};
+	__u32 decision = VERDICT_ALLOW;
+
+	if (access->kind == NO_KIND)
 		return 0;
-	tables = tables_of_kinds(&scope);
-	if (!tables || !(tables->network || (has_destination && (tables->egress | tables->ingress))))
+	by_kind = decides_kind(scope, access->kind);
+	if (!by_kind && !by_destination)
 		return 0;
-	if (!find_subject(&scope, task)) {
+	if (!find_subject(scope, task)) {
 		decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
 	} else {
-		if (tables->network)
-			decision = unknown(keyed_decision(&scope, tables->network, kind));
-		if (has_destination && (tables->egress | tables->ingress)) {
-			describe_use(access, kind, &use);
-			decision = stricter(decision, decide_destinations(&scope, tables, &use));
+		if (by_kind)
+			decision = unknown(keyed_decision(scope, tables->network, access->kind));
+		if (by_destination) {
+			describe_use(access, &use);
+			decision = stricter(decision, decide_destinations(scope, tables, &use));
 		}
 	}
-	return answer_for_socket(&scope, task, access, decision);
+	return decision >> VERDICT_SHIFT ? answer_for_socket(scope, task, access, decision) : 0;
+}
+
+/*
+ * Returns where the tables are that a task's sockets of a family are under, and sets the scope; 0 if they are under none. The
+ * family comes first: most of what a node sends goes to its own log.
+ */
+static __always_inline const struct image_kinds *enter_socket_scope(struct scope *scope, struct task_struct *task,
+								    __u32 family)
+{
+	return is_ruled_family(family) && enter_scope(scope, task) ? tables_of_kinds(scope) : 0;
 }
 
 /* Checks an access to a socket that exists. */
@@ -48,11 +69,15 @@ static __always_inline int check_sock(__u64 sock, __u32 hook, __u64 address, int
 		.address = address,
 		.length = length > 0 ? length : 0,
 	};
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_kinds *tables;
+	struct scope scope;
 
-	if (!sock)
+	tables = sock ? enter_socket_scope(&scope, task, family_of(sock)) : 0;
+	if (!tables)
 		return 0;
 	describe_sock(&access);
-	return check_socket(&access);
+	return check_access(&scope, task, tables, &access);
 }
 
 /* Checks an access by which a resolver may be asked too. */
@@ -64,13 +89,17 @@ static __always_inline int check_sock_that_asks(struct sock *sock, __u32 hook, _
 		.address = address,
 		.length = length > 0 ? length : 0,
 	};
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_kinds *tables;
+	struct scope scope;
 	int refused;
 
-	if (!access.sock)
+	tables = access.sock ? enter_socket_scope(&scope, task, family_of(access.sock)) : 0;
+	if (!tables)
 		return 0;
 	describe_sock(&access);
-	refused = check_asking(sock, &access);
-	return refused ?: check_socket(&access);
+	refused = check_asking(&scope, tables, sock, &access);
+	return refused ?: check_access(&scope, task, tables, &access);
 }
 
 SEC("lsm/socket_create")
@@ -82,8 +111,15 @@ int BPF_PROG(socket_create, int family, int type, int protocol, int kern)
 		.protocol = protocol,
 		.hook = SOCKET_CREATE,
 	};
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_kinds *tables;
+	struct scope scope;
 
-	return kern ? 0 : check_socket(&access);
+	tables = kern ? 0 : enter_socket_scope(&scope, task, family);
+	if (!tables)
+		return 0;
+	access.kind = unknown(kind_of_socket(family, type, protocol));
+	return check_access(&scope, task, tables, &access);
 }
 
 SEC("lsm/socket_connect")
@@ -143,17 +179,21 @@ int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int 
 	bool is_decided = !access.address && !access.control_length &&
 		FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED &&
 		FIELD(sock, access.sock, sk_type) != SOCK_RAW;
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_kinds *tables;
+	struct scope scope;
 	int refused;
 
 	if (is_decided && FIELD(sock, access.sock, __sk_common.skc_dport) != bpf_htons(RESOLVER_PORT))
 		return 0;
-	if (!access.sock)
+	tables = access.sock ? enter_socket_scope(&scope, task, family_of(access.sock)) : 0;
+	if (!tables)
 		return 0;
 	access.control = (__u64)PLAIN(message->msg_control);
 	access.length = message->msg_namelen > 0 ? message->msg_namelen : 0;
 	describe_sock(&access);
-	refused = check_asking(socket->sk, &access);
-	return refused || is_decided ? refused : check_socket(&access);
+	refused = check_asking(&scope, tables, socket->sk, &access);
+	return refused || is_decided ? refused : check_access(&scope, task, tables, &access);
 }
 
 /*
@@ -168,15 +208,19 @@ int BPF_PROG(socket_setsockopt, struct socket *socket, int level, int option)
 		.sock = (__u64)PLAIN(socket->sk),
 		.own_port = level == SOL_IP && option == IP_LOCAL_PORT_RANGE,
 	};
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_kinds *tables;
+	struct scope scope;
 
 	if (!access.own_port && !(level == SOL_IP && option == IP_OPTIONS) &&
 	    !(level == SOL_IPV6 &&
 	      (option == IPV6_RTHDR || option == IPV6_2292PKTOPTIONS || option == IPV6_FLOWLABEL_MGR)))
 		return 0;
-	if (!access.sock)
+	tables = access.sock ? enter_socket_scope(&scope, task, family_of(access.sock)) : 0;
+	if (!tables)
 		return 0;
 	describe_sock(&access);
-	return check_socket(&access);
+	return check_access(&scope, task, tables, &access);
 }
 
 /* A descriptor is received by SCM_RIGHTS or pidfd_getfd(2). */

@@ -44,12 +44,16 @@ static __always_inline __u32 ip_kind(__u32 type, __u32 protocol)
 	return KIND_OTHER;
 }
 
+static __always_inline bool is_ruled_family(__u32 family)
+{
+	return family != AF_UNIX && family != AF_NETLINK;
+}
+
 static __noinline __u32 kind_of_socket(__u32 family, __u32 type, __u32 protocol)
 {
-	switch (family) {
-	case AF_UNIX:
-	case AF_NETLINK:
+	if (!is_ruled_family(family))
 		return NO_KIND;
+	switch (family) {
 	case AF_INET:
 	case AF_INET6:
 		return ip_kind(type, protocol);

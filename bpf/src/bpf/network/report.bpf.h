@@ -19,7 +19,7 @@ static __noinline int answer_for_socket(const struct scope *scope, struct task_s
 	scratch = begin_number_event(scope, task, access->hook, EVENT_SOCKET, decision);
 	if (!scratch)
 		return blocks(decision) ? -EACCES : 0;
-	describe_use(access, kind_of_socket(access->family, access->type, access->protocol), &scratch->socket_use);
+	describe_use(access, &scratch->socket_use);
 	event = &scratch->access.tail.socket;
 	event->family = access->family;
 	event->type = access->type;

@@ -8,7 +8,9 @@
 /* The use of a socket. */
 struct socket_access {
 	__u32 family, type, protocol;
+	__u32 kind; /* enum socket_kind */
 	__u32 hook;
+	__u32 reserved;
 	__u64 sock;    /* address of its struct sock; 0: it is being made */
 	__u64 address; /* of a struct sockaddr in the kernel's memory; 0: none */
 	__u64 control; /* of a message's control data in the kernel's memory */

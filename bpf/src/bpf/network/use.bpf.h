@@ -9,37 +9,28 @@
 
 #include "network/address.bpf.h"
 
+/* What carries the data of each kind of sockets. */
+const __u8 transports[SOCKET_KINDS] = {
+	[KIND_TCP] = TRANSPORT_TCP,
+	[KIND_UDP] = TRANSPORT_UDP,
+	[KIND_PING... KIND_PING6] = TRANSPORT_ICMP,
+	[KIND_RAW_ICMP... KIND_PACKET] = TRANSPORT_OTHER,
+	[KIND_SCTP_STREAM... KIND_SCTP_SEQPACKET] = TRANSPORT_SCTP,
+	[KIND_DCCP] = TRANSPORT_DCCP,
+	[KIND_STREAM... KIND_OTHER] = TRANSPORT_OTHER,
+};
+
 static __always_inline __u32 transport_of_kind(__u32 kind)
 {
-	switch (kind) {
-	case KIND_TCP:
-		return TRANSPORT_TCP;
-	case KIND_UDP:
-		return TRANSPORT_UDP;
-	case KIND_SCTP_STREAM:
-	case KIND_SCTP_SEQPACKET:
-		return TRANSPORT_SCTP;
-	case KIND_DCCP:
-		return TRANSPORT_DCCP;
-	case KIND_PING:
-	case KIND_PING6:
-		return TRANSPORT_ICMP;
-	}
-	return TRANSPORT_OTHER;
+	return kind < SOCKET_KINDS ? transports[kind] : TRANSPORT_OTHER;
 }
 
 /* Returns whether who uses such a socket writes the packets' own headers, or names addresses in a way of its own. */
-static __always_inline bool names_addresses_itself(const struct socket_access *access, __u32 kind)
+static __always_inline bool names_addresses_itself(const struct socket_access *access)
 {
-	switch (kind) {
-	case KIND_RAW_ICMP:
-	case KIND_RAW_ICMP6:
-	case KIND_PACKET:
-		return true;
-	case KIND_RAW:
-		return is_ip(access) || access->family == AF_XDP;
-	}
-	return access->family == AF_RXRPC;
+	if (access->kind < KIND_RAW_ICMP || access->kind > KIND_PACKET)
+		return access->family == AF_RXRPC;
+	return access->kind != KIND_RAW || is_ip(access) || access->family == AF_XDP || access->family == AF_RXRPC;
 }
 
 /* The head of control data (struct cmsghdr, include/linux/socket.h). */
@@ -99,11 +90,11 @@ static __always_inline bool is_bound(__u64 sock)
 	return BPF_CORE_READ_BITFIELD_PROBED((struct sock *)sock, sk_userlocks) & SOCK_BINDPORT_LOCK;
 }
 
-/* Tells to whom a use of a socket sends. */
-static __always_inline void find_egress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
+/* Tells to whom a use of a socket that may send does so. */
+static __always_inline void find_egress(const struct socket_access *access, const struct ip_address *ip,
 					struct destination *to)
 {
-	bool is_sctp = kind == KIND_SCTP_STREAM || kind == KIND_SCTP_SEQPACKET;
+	bool is_sctp = access->kind == KIND_SCTP_STREAM || access->kind == KIND_SCTP_SEQPACKET;
 
 	to->reach = ip->family ? SOMEBODY : NOBODY;
 	switch (access->hook) {
@@ -129,22 +120,20 @@ static __always_inline void find_egress(const struct socket_access *access, __u3
 		else if (is_accepted(access))
 			to->reach = NOBODY;
 		break;
-	default:
-		to->reach = NOBODY;
 	}
 	to->family = ip->family;
-	to->key = transport_of_kind(kind) << 16;
+	to->key = transport_of_kind(access->kind) << 16;
 	if (to->key != TRANSPORT_ICMP << 16)
 		to->key |= ip->port & 0xffff;
 	to->high = (__u64)bpf_ntohl(ip->words[0]) << 32 | bpf_ntohl(ip->words[1]);
 	to->low = (__u64)bpf_ntohl(ip->words[2]) << 32 | bpf_ntohl(ip->words[3]);
 }
 
-/* Tells on which port a use of a socket lets others come. */
-static __always_inline void find_ingress(const struct socket_access *access, __u32 kind, const struct ip_address *ip,
+/* Tells on which port a use of a socket that may let others come does so. */
+static __always_inline void find_ingress(const struct socket_access *access, const struct ip_address *ip,
 					 struct destination *to)
 {
-	__u32 port = 0, transport = transport_of_kind(kind);
+	__u32 port = 0, transport = transport_of_kind(access->kind);
 	bool has_ports = transport != TRANSPORT_ICMP && transport != TRANSPORT_OTHER, any_port = false;
 
 	switch (access->hook) {
@@ -178,10 +167,10 @@ static __always_inline void find_ingress(const struct socket_access *access, __u
 }
 
 /*
- * Tells what a use of a socket of this kind is about. Global, so that the verifier follows it once per program, and does
+ * Tells what a use of a socket is about. Global, so that the verifier follows it once per program, and does
  * not go on with each of its outcomes.
  */
-__noinline int describe_use(const struct socket_access *access, __u32 kind, struct socket_use *use)
+__noinline int describe_use(const struct socket_access *access, struct socket_use *use)
 {
 	struct ip_address ip = {};
 	bool is_certain;
@@ -190,13 +179,27 @@ __noinline int describe_use(const struct socket_access *access, __u32 kind, stru
 		return 0;
 	read_address(access, &ip);
 	use->ip = ip;
+	use->egress.reach = use->ingress.reach = NOBODY;
 	unmap(&ip);
-	is_certain = resolve_nowhere(access, &ip);
-	find_egress(access, kind, &ip, &use->egress);
-	if (!is_certain && use->egress.reach == SOMEBODY)
-		use->egress.reach = EVERYBODY;
-	find_ingress(access, kind, &ip, &use->ingress);
-	if (names_addresses_itself(access, kind))
+	switch (access->hook) {
+	case SOCKET_BIND:
+	case SOCKET_LISTEN:
+	case SOCKET_ACCEPT:
+		find_ingress(access, &ip, &use->ingress);
+		break;
+	case SOCKET_SETSOCKOPT:
+	case SOCKET_RECEIVE:
+	case PREEXISTING_FILE:
+		find_ingress(access, &ip, &use->ingress);
+		/* fallthrough */
+	case SOCKET_CONNECT:
+	case SOCKET_SENDMSG:
+		is_certain = resolve_nowhere(access, &ip);
+		find_egress(access, &ip, &use->egress);
+		if (!is_certain && use->egress.reach == SOMEBODY)
+			use->egress.reach = EVERYBODY;
+	}
+	if (names_addresses_itself(access))
 		use->egress.reach = use->ingress.reach = EVERYBODY;
 	return 0;
 }

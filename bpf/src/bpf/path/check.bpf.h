@@ -80,8 +80,7 @@ static __always_inline bool ask_subject(struct task_struct *task, struct scope *
 	begin(scratch, task, FILE_OPEN);
 	ask(scratch, scope, ASK_SUBJECT);
 	release_scratch(scratch);
-	if (!scope->label)
-		scope->label = bpf_task_storage_get(&labels, task, 0, 0);
+	note_label(scope, label_of(task));
 	return true;
 }
 

@@ -42,14 +42,13 @@ static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scr
 	struct socket_event *event = &scratch->access.tail.socket;
 	const struct image_kinds *tables = tables_of_kinds(scope);
 	struct socket_access *access = &scratch->socket_access;
-	__u32 decision = VERDICT_ALLOW, kind, length;
+	__u32 decision = VERDICT_ALLOW, length;
 
 	*access = (struct socket_access){ .hook = PREEXISTING_FILE, .sock = sock };
 	describe_sock(access);
-	kind = unknown(kind_of_socket(access->family, access->type, access->protocol));
-	if (kind == NO_KIND || !tables)
+	if (access->kind == NO_KIND || !tables)
 		return 0;
-	describe_use(access, kind, &scratch->socket_use);
+	describe_use(access, &scratch->socket_use);
 	event->family = access->family;
 	event->type = access->type;
 	event->protocol = access->protocol;
@@ -58,7 +57,7 @@ static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scr
 	scratch->find_count = 0;
 	find_holder(scope, scratch, scratch->access.task);
 	if (tables->network)
-		decision = unknown(keyed_decision(scope, tables->network, kind));
+		decision = unknown(keyed_decision(scope, tables->network, access->kind));
 	decision = unknown(stricter(decision, decide_destinations(scope, tables, &scratch->socket_use)));
 	if (!blocks(decision))
 		return 0;
