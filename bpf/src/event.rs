@@ -199,8 +199,8 @@ pub enum Access {
     Socket(SocketAccess),
     /// A question to a resolver: the name that it is for, or `None` if the name cannot be read.
     Dns(Option<String>),
-    /// A system call: its name, or its number in the table if it has none.
-    Syscall(String),
+    /// A system call.
+    Syscall(SyscallAccess),
 }
 
 /// A `PathAccess` is an access to an object with a path.
@@ -218,6 +218,15 @@ pub struct PathAccess {
     pub arguments: String,
     /// The descriptor's number, for [`Hook::PreexistingFile`].
     pub descriptor: Option<u32>,
+}
+
+/// A `SyscallAccess` is a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyscallAccess {
+    /// The call's name, or its number in the table if it has none.
+    pub call: String,
+    /// The path that the call names, if it was reported for that.
+    pub path: Option<String>,
 }
 
 /// A `SocketAccess` is the use of a socket.
@@ -238,7 +247,8 @@ impl Access {
     pub fn object(&self) -> &str {
         match self {
             Self::Path(access) => &access.path,
-            Self::Capability(name) | Self::Syscall(name) => name,
+            Self::Capability(name) => name,
+            Self::Syscall(access) => access.path.as_ref().unwrap_or(&access.call),
             Self::Socket(access) => &access.socket,
             Self::Dns(name) => name.as_deref().unwrap_or("a name that cannot be read"),
         }
@@ -302,9 +312,14 @@ impl Event {
                 Access::Capability(named.map_or_else(|| number.to_string(), |named| named.to_string()))
             }
             event_kind::EVENT_SYSCALL => {
-                let number = contract::read::<syscall_event>(tail)?.syscall;
-                let named = Syscall::all().find(|call| call.number() as u32 == number);
-                Access::Syscall(named.map_or_else(|| number.to_string(), |named| named.to_string()))
+                let event: syscall_event = contract::read(tail)?;
+                let named = Syscall::all().find(|call| call.number() as u32 == event.syscall);
+                let path = escaped(string(event.path_length)?);
+                let path = if path.is_empty() { "/".to_owned() } else { path };
+                Access::Syscall(SyscallAccess {
+                    call: named.map_or_else(|| event.syscall.to_string(), |named| named.to_string()),
+                    path: (event.has_path != 0).then_some(path),
+                })
             }
             event_kind::EVENT_DNS => {
                 let question: dns_event = contract::read(tail)?;

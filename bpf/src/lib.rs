@@ -42,7 +42,7 @@ pub use counters::Counters;
 pub use detach::{Detached, detach, is_pinned};
 pub use enforcer::{Enforcer, Labelled, Labeller, exempt_from_pinned};
 pub use error::BpfError;
-pub use event::{Access, Event, Events, Guard, Hook, PathAccess, SocketAccess, Task};
+pub use event::{Access, Event, Events, Guard, Hook, PathAccess, SocketAccess, SyscallAccess, Task};
 pub use hooks::sees_file_attributes;
 pub use image::{DomainRules, DomainSettings, Generation};
 pub use leftover::Leftover;

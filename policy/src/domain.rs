@@ -10,6 +10,7 @@ use crate::device::DeviceTable;
 use crate::dns::NameTable;
 use crate::keyed::KeyedTable;
 use crate::path::PathTables;
+use crate::syscall::SyscallTable;
 
 /// The subject class of a program that no `fromSource` names.
 pub const SUBJECT_NONE: u16 = 0;
@@ -38,8 +39,8 @@ pub struct Domain {
     pub dns: NameTable,
     /// The table of [presets](crate::preset::Preset), by their numbers.
     pub presets: KeyedTable,
-    /// The table of [system calls](crate::syscall::Syscall), by their numbers.
-    pub syscalls: KeyedTable,
+    /// The table that says which system calls are reported.
+    pub syscalls: SyscallTable,
     /// The table that decides on devices. The agent reads it, not the kernel side.
     pub devices: DeviceTable,
     /// The description of each rule for alerts. The first are reserved:
@@ -55,8 +56,8 @@ impl Domain {
         let of_paths = self.path.vectors.iter().flat_map(|vector| vector.0);
         let arguments = &self.path.arguments.lists;
         let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
-        let cells = [&egress.cells, &ingress.cells, &dns.cells];
-        let keyed = [arguments, capability, network, presets, syscalls].into_iter().chain(cells);
+        let cells = [&egress.cells, &ingress.cells, &dns.cells, &syscalls.cells];
+        let keyed = [arguments, capability, network, presets, &syscalls.calls].into_iter().chain(cells);
         of_paths.chain(keyed.flat_map(KeyedTable::decisions))
     }
 
@@ -65,8 +66,8 @@ impl Domain {
         let of_paths = self.path.vectors.iter_mut().flat_map(|vector| &mut vector.0);
         let arguments = &mut self.path.arguments.lists;
         let Self { capability, network, egress, ingress, dns, presets, syscalls, .. } = self;
-        let cells = [&mut egress.cells, &mut ingress.cells, &mut dns.cells];
-        let keyed = [arguments, capability, network, presets, syscalls].into_iter().chain(cells);
+        let cells = [&mut egress.cells, &mut ingress.cells, &mut dns.cells, &mut syscalls.cells];
+        let keyed = [arguments, capability, network, presets, &mut syscalls.calls].into_iter().chain(cells);
         of_paths.chain(keyed.flat_map(KeyedTable::decisions_mut))
     }
 }

@@ -15,7 +15,7 @@ use crate::dns::DnsName;
 use crate::network::NetworkRule;
 use crate::path::PathRule;
 use crate::preset::Preset;
-use crate::syscall::Syscall;
+use crate::syscall::SyscallRule;
 
 /// Length in bytes of the longest path that the kernel can walk (`PATH_MAX` without the NUL).
 pub const MAX_PATH: usize = 4095;
@@ -183,7 +183,7 @@ pub enum RuleBody {
     /// A preset.
     Preset(Preset),
     /// A rule for a system call.
-    Syscall(Syscall),
+    Syscall(SyscallRule),
     /// A rule for devices.
     Device(DeviceRule),
 }
@@ -228,9 +228,9 @@ impl RuleBody {
         if let Self::Preset(preset) = self { Some(*preset) } else { None }
     }
 
-    /// Returns the system call, or `None` if it is of another kind.
-    pub fn as_syscall(&self) -> Option<Syscall> {
-        if let Self::Syscall(call) = self { Some(*call) } else { None }
+    /// Returns the rule for a system call, or `None` if it is of another kind.
+    pub fn as_syscall(&self) -> Option<&SyscallRule> {
+        if let Self::Syscall(rule) = self { Some(rule) } else { None }
     }
 
     /// Returns the rule for devices, or `None` if it is of another kind.
@@ -247,7 +247,7 @@ impl RuleBody {
             (Self::Destination(rule), Self::Destination(other)) => rule.covers(other),
             (Self::Dns(name), Self::Dns(other)) => name.covers(other),
             (Self::Preset(preset), Self::Preset(other)) => preset == other,
-            (Self::Syscall(call), Self::Syscall(other)) => call == other,
+            (Self::Syscall(rule), Self::Syscall(other)) => rule.covers(other),
             (Self::Device(rule), Self::Device(other)) => rule == other,
             (
                 Self::Path(_)

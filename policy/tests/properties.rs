@@ -17,7 +17,7 @@ use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
 use armor_policy::preset::Preset;
-use armor_policy::syscall::Syscall;
+use armor_policy::syscall::{CallPath, Syscall, SyscallRule};
 use armor_policy::{Domain, Links, PolicySet, Posture, Postures, SUBJECT_NONE, compile, literal_paths};
 use oracle::number;
 use oracle::path::{Object, evaluate, of_arguments};
@@ -93,7 +93,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         3 => destination().prop_map(RuleBody::Destination),
         3 => prop::sample::select(DNS_NAMES.to_vec()).prop_map(|name| RuleBody::Dns(dns_name(name))),
         1 => prop::sample::select(Preset::ALL.to_vec()).prop_map(RuleBody::Preset),
-        1 => prop::sample::select(calls()).prop_map(RuleBody::Syscall),
+        2 => syscall().prop_map(RuleBody::Syscall),
         3 => device().prop_map(RuleBody::Device),
     ];
     (sources, prop::bool::weighted(0.2), action, body).prop_map(|(sources, terminal, action, body)| {
@@ -144,6 +144,16 @@ fn sources() -> Vec<Source> {
 /// Returns few system calls, so that rules meet.
 fn calls() -> Vec<Syscall> {
     ["unlink", "mount", "lsm_list_modules"].iter().filter_map(|name| Syscall::from_name(name)).collect()
+}
+
+/// Paths as calls name them, without a last slash.
+const CALL_PATHS: [&str; 9] = ["", "/a", "/a/b", "/a/b/c", "/a/c", "/ab", "/a/b/cd/e", "/x", "/ax/b"];
+
+fn syscall() -> impl Strategy<Value = SyscallRule> {
+    let path = (prop::sample::select(CALL_PATHS[..6].to_vec()), any::<bool>())
+        .prop_map(|(path, recursive)| CallPath { path: path.to_owned(), recursive });
+    (prop::sample::select(calls()), prop::option::weighted(0.7, path))
+        .prop_map(|(call, path)| SyscallRule { call, path })
 }
 
 fn path_body() -> impl Strategy<Value = RuleBody> {
@@ -407,9 +417,11 @@ fn compare_numbers(sets: &[PolicySet<'_>], links: &Links, domain: &Domain, progr
         assert_decision(domain, decision, expected, &format!("{preset:?}"));
     }
     for call in calls() {
-        let decision = domain.syscalls.decision(subject, call.number());
-        let expected = number::of_syscall(sets, links, program, call);
-        assert_decision(domain, decision, expected, &format!("{program} {call}"));
+        for path in [None].into_iter().chain(CALL_PATHS.map(Some)) {
+            let decision = domain.syscalls.decision(subject, call, path);
+            let expected = number::of_syscall(sets, links, program, call, path);
+            assert_decision(domain, decision, expected, &format!("{program} {call} {path:?}"));
+        }
     }
     for (class, sub_class, protocol, level) in
         [(3, 0, 0, 1), (3, 0, 1, 2), (3, 1, 1, 1), (8, 1, 0, 2), (8, 2, 1, 3), (9, 0, 0, 1)]
@@ -545,7 +557,7 @@ fn check_shape(domain: &Domain) {
         (&domain.capability, Capability::COUNT),
         (&domain.network, SocketKind::ALL.len()),
         (&domain.presets, Preset::ALL.len()),
-        (&domain.syscalls, Syscall::COUNT),
+        (&domain.syscalls.calls, Syscall::COUNT),
     ] {
         let KeyedTable { row_of, rows } = table;
         assert!(row_of.is_empty() || row_of.len() == domain.subject_count as usize);

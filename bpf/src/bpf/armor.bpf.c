@@ -52,6 +52,7 @@ struct contract {
 	enum socket_kind socket_kind;
 	enum transport transport;
 	enum argument_limit argument_limit;
+	enum call_cookie call_cookie;
 	struct image_domain image_domain;
 	struct image_kinds image_kinds;
 	struct image_destinations image_destinations;

@@ -11,9 +11,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use armor_policy::escaped_path;
-use armor_policy::syscall::Syscall;
+use armor_policy::syscall::{PathArgument, Syscall};
 
 use crate::bpffs::entries;
+use crate::contract::call_cookie;
 use crate::error::{BpfError, pin_error};
 use crate::image::Generation;
 use crate::raw;
@@ -36,6 +37,12 @@ const WRAPPERS: [&str; 6] = [
 ];
 #[cfg(target_arch = "aarch64")]
 const WRAPPERS: [&str; 3] = ["__arm64_sys_", "__arm64_compat_sys_", "__arm64_compat_sys_aarch32_"];
+
+/// How those begin that have the registers of a program of 32 bits; one of x32 has them as one of 64 bits.
+#[cfg(target_arch = "x86_64")]
+const COMPAT: &str = "__ia32_";
+#[cfg(target_arch = "aarch64")]
+const COMPAT: &str = "__arm64_compat_";
 
 /// Calls whose function has another name, or several: that of programs of 64 bits first.
 const FUNCTIONS: [(&str, &[&str]); 18] = [
@@ -79,7 +86,24 @@ pub(super) struct Syscalls {
 struct Function {
     name: String,
     address: u64,
-    call: usize,
+    call: Syscall,
+}
+
+impl Function {
+    /// Returns the cookie by which the program knows the call (`enum call_cookie`).
+    fn cookie(&self) -> u64 {
+        let compat = self.name.starts_with(COMPAT);
+        // A mask of 64 bits is two arguments in a program of 32 bits.
+        let behind = u64::from(compat && self.call.name() == "fanotify_mark");
+        let argument = |number: u8| u64::from(number) + 1 + behind;
+        let place = |of: &PathArgument| argument(of.path) | of.directory.map_or(0, argument) << 4;
+        let bits = [call_cookie::COOKIE_PATH, call_cookie::COOKIE_SECOND_PATH];
+        let paths = bits.iter().zip(self.call.paths()).map(|(bit, of)| place(of) << bit.0);
+        paths.fold(
+            self.call.number() as u64 | u64::from(compat) << call_cookie::COOKIE_COMPAT.0,
+            |cookie, path| cookie | path,
+        )
+    }
 }
 
 /// Returns whether a pin is one of such a link.
@@ -120,7 +144,7 @@ impl Syscalls {
             }
         };
         let mut ids = Vec::new();
-        for function in functions.iter().filter(|function| needed.contains(&function.call)) {
+        for function in functions.iter().filter(|function| needed.contains(&function.call.number())) {
             match self.attach(function) {
                 Ok(id) => ids.extend(id),
                 Err(error) => tracing::error!("{} is not reported: {error}", function.name),
@@ -139,7 +163,7 @@ impl Syscalls {
                 return Ok(None);
             }
             Some(link) => link,
-            None => raw::kprobe(self.program.as_fd(), function.address, function.call as u64)?,
+            None => raw::kprobe(self.program.as_fd(), function.address, function.cookie())?,
         };
         if let Some(pin) = pin
             && let Err(error) = raw::pin(link.as_fd(), &pin)
@@ -182,15 +206,17 @@ impl Syscalls {
 fn needed(generation: &Generation<'_>) -> BTreeSet<usize> {
     let mut tables: Vec<_> = generation.domains.iter().map(|domain| &domain.tables.syscalls).collect();
     tables.dedup_by(|a, b| std::ptr::eq(*a, *b));
-    tables.retain(|table| !table.rows.is_empty());
-    (0..Syscall::COUNT).filter(|call| tables.iter().any(|table| table.decides(*call))).collect()
+    Syscall::all()
+        .filter(|call| tables.iter().any(|table| table.reports(*call)))
+        .map(Syscall::number)
+        .collect()
 }
 
 /// Returns the functions of this kernel that carry out calls. Calls that it does not have are left out: all of them may
 /// share one function. Of several names of a function the first is taken.
 fn functions() -> io::Result<Vec<Function>> {
-    let wanted: BTreeMap<String, usize> =
-        Syscall::all().flat_map(|call| names(call).map(move |name| (name, call.number()))).collect();
+    let wanted: BTreeMap<String, Syscall> =
+        Syscall::all().flat_map(|call| names(call).map(move |name| (name, call))).collect();
     let (mut found, mut missing) = (BTreeMap::new(), BTreeSet::new());
     for line in BufReader::new(File::open("/proc/kallsyms")?).lines() {
         let line = line?;
@@ -251,9 +277,9 @@ mod tests {
 
     #[test]
     fn this_kernel_has_the_functions_of_its_calls() {
-        let found: BTreeSet<usize> = functions().unwrap().iter().map(|function| function.call).collect();
+        let found: BTreeSet<Syscall> = functions().unwrap().iter().map(|function| function.call).collect();
         for name in ["openat", "unlinkat", "execve", "ptrace", "newfstatat", "umount2", "fstat"] {
-            assert!(found.contains(&Syscall::from_name(name).unwrap().number()), "{name}");
+            assert!(found.contains(&Syscall::from_name(name).unwrap()), "{name}");
         }
     }
 }

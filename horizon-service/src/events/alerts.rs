@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use armor_alerts::alert::{ALERT_THRESHOLD, Alert};
-use armor_bpf::{Access, Event, Guard, HOST_DOMAIN, Hook, SocketAccess};
+use armor_bpf::{Access, Event, Guard, HOST_DOMAIN, Hook, SocketAccess, SyscallAccess};
 use armor_policy::Domain;
 use armor_policy::decision::{RuleInfo, Verdict};
 use armor_policy::path::Permission;
@@ -244,11 +244,11 @@ fn shown(hook: Hook, access: Access) -> Shown {
                 refused: "Operation not permitted",
             };
         }
-        Access::Syscall(name) => {
+        Access::Syscall(SyscallAccess { call, path }) => {
             return Shown {
                 operation: "Syscall",
-                data: format!("{data}=SYS_{}", name.to_uppercase()),
-                resource: name,
+                data: format!("{data}=SYS_{}", call.to_uppercase()),
+                resource: path.unwrap_or(call),
                 started: None,
                 refused: "Permission denied",
             };
@@ -569,12 +569,23 @@ pub(crate) mod tests {
     fn a_system_call_is_told_as_kubearmor_writes_it() {
         let event = Event {
             hook: Hook::SyscallEnter,
-            access: Access::Syscall("unlink".to_owned()),
+            access: Access::Syscall(SyscallAccess { call: "unlink".to_owned(), path: None }),
             ..event(Verdict::Audit, Permission::Exec)
         };
         let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
         assert_eq!((alert.operation.as_str(), alert.resource.as_str()), ("Syscall", "unlink"));
         assert_eq!((alert.result.as_str(), alert.data.as_str()), ("Passed", "syscall=SYS_UNLINK"));
+    }
+
+    #[test]
+    fn a_system_call_with_a_path_is_told_with_it() {
+        let event = Event {
+            hook: Hook::SyscallEnter,
+            access: Access::Syscall(SyscallAccess { call: "unlink".to_owned(), path: Some("/a".to_owned()) }),
+            ..event(Verdict::Audit, Permission::Exec)
+        };
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+        assert_eq!((alert.resource.as_str(), alert.data.as_str()), ("/a", "syscall=SYS_UNLINK"));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Defines automata over bytes in the form in which the kernel side walks them.
 //!
-//! An automaton is made from a `trie` or from rows, merged as `states`, and packed by `comb`.
+//! An automaton is made from a `trie` or from rows, merged as `states`, and packed by `comb`; one of names that others are
+//! below by `hierarchy`.
 
 pub(crate) mod comb;
+pub(crate) mod hierarchy;
 pub(crate) mod states;
 pub(crate) mod trie;
 

@@ -37,6 +37,43 @@ impl Syscall {
     }
 }
 
+/// A `SyscallRule` says which calls are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyscallRule {
+    /// The call.
+    pub call: Syscall,
+    /// The paths with which it is meant; `None` for all calls.
+    pub path: Option<CallPath>,
+}
+
+/// A `CallPath` is a path that a call names, and perhaps all below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallPath {
+    /// The path, without a last `/`; empty for the root.
+    pub path: String,
+    /// Means everything below it too, at any depth.
+    pub recursive: bool,
+}
+
+impl SyscallRule {
+    /// Returns whether the rule is obviously about all that `other` is about.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let has_path = |of: &CallPath| {
+            other.path.as_ref().is_some_and(|path| of.holds(&path.path) && (of.recursive || of == path))
+        };
+        self.call == other.call && self.path.as_ref().is_none_or(has_path)
+    }
+}
+
+impl CallPath {
+    /// Returns whether a path, which has no last `/`, is meant.
+    #[must_use]
+    pub fn holds(&self, path: &str) -> bool {
+        path.strip_prefix(&self.path)
+            .is_some_and(|rest| rest.is_empty() || (self.recursive && rest.starts_with('/')))
+    }
+}
+
 impl fmt::Display for Syscall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

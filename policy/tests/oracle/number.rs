@@ -40,16 +40,21 @@ pub fn of_preset<'a>(
     })
 }
 
-/// Returns whether a system call of a program is reported, and why.
+/// Returns whether a system call of a program, with a path or without, is reported, and why.
 pub fn of_syscall<'a>(
     sets: &'a [PolicySet<'a>],
     links: &Links,
     program: Asker<'_>,
     call: Syscall,
+    path: Option<&str>,
 ) -> (Verdict, By<'a>) {
     let in_section = |rule: &Rule| rule.body.as_syscall().is_some();
     evaluate(sets, links, (program, PostureClass::File), in_section, |rule| {
-        rule.body.as_syscall().filter(|own| *own == call).map(|_| 0)
+        let own = rule.body.as_syscall().filter(|own| own.call == call)?;
+        let Some(target) = &own.path else { return Some((0, false)) };
+        let is_below = path?.starts_with(&format!("{}/", target.path));
+        let matches = path? == target.path || (target.recursive && is_below);
+        matches.then_some((-1 - target.path.len() as i32, target.recursive))
     })
 }
 

@@ -220,13 +220,14 @@ struct image_destinations {
 
 /* Words of the tables of other kinds of rules than those for paths; 0: the domain has no rules of that kind. */
 struct image_kinds {
-	__u32 capabilities; /* a keyed table */
-	__u32 network;	    /* a keyed table */
-	__u32 presets;	    /* a keyed table */
-	__u32 syscalls;	    /* a keyed table */
-	__u32 dns;	    /* a struct image_names */
-	__u32 arguments;    /* a struct image_arguments */
-	__u32 reserved[2];
+	__u32 capabilities;  /* a keyed table */
+	__u32 network;	     /* a keyed table */
+	__u32 presets;	     /* a keyed table */
+	__u32 syscalls;	     /* a keyed table */
+	__u32 dns;	     /* a struct image_names */
+	__u32 arguments;     /* a struct image_arguments */
+	__u32 syscall_paths; /* a struct image_names, from calls and paths (policy::syscall::SyscallTable) */
+	__u32 reserved;
 	struct image_destinations egress, ingress;
 };
 
@@ -425,7 +426,17 @@ struct socket_event {
 };
 
 struct syscall_event {
-	__u32 syscall; /* policy::syscall::Syscall */
+	__u32 syscall;	   /* policy::syscall::Syscall */
+	__u16 path_length; /* of the path that the rule is about; 0: it is about no path, or about the root */
+	__u16 has_path;
+};
+
+/* Bits of the cookie with which a function is attached to that carries out a call: that of its number are the lowest. */
+enum call_cookie {
+	COOKIE_COMPAT = 16, /* set if it is for programs of 32 bits */
+	/* Where a path is, 0 if there is none: the path's argument from 1 on; four bits higher that of its directory, or 0. */
+	COOKIE_PATH = 24,
+	COOKIE_SECOND_PATH = 32,
 };
 
 struct dns_event {

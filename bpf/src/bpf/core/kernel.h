@@ -312,7 +312,18 @@ struct nsproxy {
 struct fs_struct {
 	int users; /* tasks that share it */
 	struct path root;
+	struct path pwd;
 };
+
+#ifdef __TARGET_ARCH_x86
+struct pt_regs {
+	unsigned long bp, bx, r10, r9, r8, cx, dx, si, di;
+};
+#else
+struct pt_regs {
+	__u64 regs[31];
+};
+#endif
 
 /* The beginning of every seqlock_t. */
 struct seqcount {

@@ -9,6 +9,7 @@
 #include "names/types.h"
 #include "network/types.h"
 #include "path/question.h"
+#include "syscall/types.h"
 
 /*
  * An LSM program may be preempted by another task that enters the same program on the same processor, so one
@@ -33,6 +34,7 @@ struct scratch {
 	char path[2 * PATH_CAPACITY];
 	struct scan_position scan;
 	struct name_walk name_walk;
+	struct path_fold fold;
 	struct outgoing outgoing;
 	struct find finds[FINDS];
 	__u32 find_count;

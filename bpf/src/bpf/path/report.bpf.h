@@ -156,6 +156,8 @@ __noinline __u32 write_event(struct scratch *scratch)
 		event->tail = access->tail;
 	if (access->kind == EVENT_DNS)
 		length = access->tail.dns.name_length & NAME_MAX;
+	else if (access->kind == EVENT_SYSCALL)
+		length = access->tail.syscall.path_length & (PATH_CAPACITY - 1);
 	event->header.program_length = append_program(scratch, length, task);
 	length += event->header.program_length;
 	event->header.parent_program_length = append_program(scratch, length, parent);
