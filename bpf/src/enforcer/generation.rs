@@ -50,14 +50,27 @@ impl Enforcer {
         }
         self.iterate(position(NAMESPACES), |_| None)?;
         self.attach_for(generation)?;
+        let host_is_ruled = generation.domains.iter().any(|domain| domain.number == HOST_DOMAIN);
+        if host_is_ruled {
+            self.set_host_ruled(true)?;
+        }
         self.live
             .update(&0u32.to_ne_bytes(), &image.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| BpfError::Map { map: "live", source })?;
+        if !host_is_ruled && let Err(error) = self.set_host_ruled(false) {
+            tracing::warn!("tasks of the host are looked for in vain: {error}");
+        }
         // A decision that began under the previous generation may still look up its linked files. Nothing
         // uses those of earlier generations.
         let last = self.generation;
         self.generation = generation.id;
         self.forget_linked_files_before(last)
+    }
+
+    fn set_host_ruled(&self, ruled: bool) -> Result<(), BpfError> {
+        self.host_ruled
+            .update(&0u32.to_ne_bytes(), &u32::from(ruled).to_ne_bytes(), MapFlags::ANY)
+            .map_err(|source| BpfError::Map { map: "host_ruled", source })
     }
 
     fn name_linked_files(

@@ -87,6 +87,7 @@ impl Enforcer {
         let handle = |name| pinned_or_loaded(&skeleton, name);
         let mut enforcer = Self {
             live: handle("live")?,
+            host_ruled: handle("host_ruled")?,
             labels: handle("labels")?,
             containers: handle("containers")?,
             entrances: handle("entrances")?,
@@ -137,6 +138,7 @@ impl Enforcer {
         let syscalls = Syscalls::pinned(pins)?;
         let mut enforcer = Self {
             live: open("live")?,
+            host_ruled: open("host_ruled")?,
             labels: open("labels")?,
             containers: open("containers")?,
             entrances: open("entrances")?,

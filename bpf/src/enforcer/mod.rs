@@ -32,6 +32,7 @@ const ITERATOR_CHUNK: usize = 32 * 1024;
 /// An `Enforcer` holds the loaded and attached programs and their maps.
 pub struct Enforcer {
     live: MapHandle,
+    host_ruled: MapHandle,
     labels: MapHandle,
     containers: MapHandle,
     entrances: MapHandle,

@@ -46,8 +46,13 @@ static __always_inline __u32 terminal_of(const struct image_domain *rules, const
 
 static __always_inline bool find_rules(struct scope *scope, __u32 domain)
 {
-	__u32 key = 0;
+	__u32 key = 0, *host_is_ruled;
 
+	if (domain == HOST_DOMAIN) {
+		host_is_ruled = bpf_map_lookup_elem(&host_ruled, &key);
+		if (!host_is_ruled || !*host_is_ruled)
+			return false;
+	}
 	scope->label_generation = scope->label_subject = 0;
 	scope->image = bpf_map_lookup_elem(&live, &key);
 	if (!scope->image || domain > MAX_DOMAIN)

@@ -11,18 +11,26 @@
 #include "network/kind.bpf.h"
 #include "network/types.h"
 
-static __always_inline __u32 family_of(__u64 sock)
+static __always_inline void describe(struct socket_access *access, __u64 sock, __u32 family, __u32 type, __u32 protocol)
 {
-	return FIELD(sock, sock, __sk_common.skc_family);
+	access->sock = sock;
+	access->family = family;
+	access->type = type;
+	access->protocol = protocol;
+	access->kind = unknown(kind_of_socket(family, type, protocol));
 }
 
-/* Completes an access to a socket that exists. */
-static __always_inline void describe_sock(struct socket_access *access)
+/* Completes an access to a socket that a hook got. */
+static __always_inline void describe_sock(struct socket_access *access, struct sock *sock)
 {
-	access->family = family_of(access->sock);
-	access->type = FIELD(sock, access->sock, sk_type);
-	access->protocol = FIELD(sock, access->sock, sk_protocol);
-	access->kind = unknown(kind_of_socket(access->family, access->type, access->protocol));
+	describe(access, (__u64)PLAIN(sock), sock->__sk_common.skc_family, sock->sk_type, sock->sk_protocol);
+}
+
+/* Completes an access to a socket that is known by its address. */
+static __always_inline void describe_sock_at(struct socket_access *access, __u64 sock)
+{
+	describe(access, sock, FIELD(sock, sock, __sk_common.skc_family), FIELD(sock, sock, sk_type),
+		 FIELD(sock, sock, sk_protocol));
 }
 
 static __always_inline bool is_ip(const struct socket_access *access)

@@ -10,6 +10,7 @@
 #include "dns/sender.bpf.h"
 #include "network/destination.bpf.h"
 #include "network/report.bpf.h"
+#include "network/sent.bpf.h"
 
 /* Returns whether rules for protocols decide on sockets of this kind. */
 static __always_inline bool decides_kind(const struct scope *scope, __u32 kind)
@@ -24,29 +25,36 @@ static __always_inline bool has_destination(const struct image_kinds *tables, co
 		(access->hook != SOCKET_CREATE || names_addresses_itself(access));
 }
 
-/* Checks an access of the current task, whose rules the scope has. */
-static __noinline int check_access(struct scope *scope, struct task_struct *task, const struct image_kinds *tables,
-				   const struct socket_access *access)
+/* Returns the decision on an access of the current task, whose rules the scope has. */
+static __noinline __u32 decide_access(struct scope *scope, struct task_struct *task, const struct image_kinds *tables,
+				      const struct socket_access *access)
 {
 	bool by_kind, by_destination = has_destination(tables, access);
 	struct socket_use use = {};
 	__u32 decision = VERDICT_ALLOW;
 
 	if (access->kind == NO_KIND)
-		return 0;
+		return VERDICT_ALLOW;
 	by_kind = decides_kind(scope, access->kind);
 	if (!by_kind && !by_destination)
-		return 0;
-	if (!find_subject(scope, task)) {
-		decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
-	} else {
-		if (by_kind)
-			decision = unknown(keyed_decision(scope, tables->network, access->kind));
-		if (by_destination) {
-			describe_use(access, &use);
-			decision = stricter(decision, decide_destinations(scope, tables, &use));
-		}
+		return VERDICT_ALLOW;
+	if (!find_subject(scope, task))
+		return VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+	if (by_kind)
+		decision = unknown(keyed_decision(scope, tables->network, access->kind));
+	if (by_destination) {
+		describe_use(access, &use);
+		decision = stricter(decision, decide_destinations(scope, tables, &use));
 	}
+	return decision;
+}
+
+/* Checks an access of the current task, whose rules the scope has. */
+static __always_inline int check_access(struct scope *scope, struct task_struct *task, const struct image_kinds *tables,
+					const struct socket_access *access)
+{
+	__u32 decision = unknown(decide_access(scope, task, tables, access));
+
 	return decision >> VERDICT_SHIFT ? answer_for_socket(scope, task, access, decision) : 0;
 }
 
@@ -60,44 +68,38 @@ static __always_inline const struct image_kinds *enter_socket_scope(struct scope
 	return is_ruled_family(family) && enter_scope(scope, task) ? tables_of_kinds(scope) : 0;
 }
 
-/* Checks an access to a socket that exists. */
-static __always_inline int check_sock(__u64 sock, __u32 hook, __u64 address, int length)
+/* Checks an access to a socket that a hook got. */
+static __always_inline int check_sock(struct sock *sock, __u32 hook, __u64 address, int length)
 {
-	struct socket_access access = {
-		.hook = hook,
-		.sock = sock,
-		.address = address,
-		.length = length > 0 ? length : 0,
-	};
+	struct socket_access access = { .hook = hook, .address = address, .length = length > 0 ? length : 0 };
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct image_kinds *tables;
 	struct scope scope;
 
-	tables = sock ? enter_socket_scope(&scope, task, family_of(sock)) : 0;
+	if (!sock)
+		return 0;
+	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
 	if (!tables)
 		return 0;
-	describe_sock(&access);
+	describe_sock(&access, sock);
 	return check_access(&scope, task, tables, &access);
 }
 
 /* Checks an access by which a resolver may be asked too. */
 static __always_inline int check_sock_that_asks(struct sock *sock, __u32 hook, __u64 address, int length)
 {
-	struct socket_access access = {
-		.hook = hook,
-		.sock = (__u64)PLAIN(sock),
-		.address = address,
-		.length = length > 0 ? length : 0,
-	};
+	struct socket_access access = { .hook = hook, .address = address, .length = length > 0 ? length : 0 };
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct image_kinds *tables;
 	struct scope scope;
 	int refused;
 
-	tables = access.sock ? enter_socket_scope(&scope, task, family_of(access.sock)) : 0;
+	if (!sock)
+		return 0;
+	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
 	if (!tables)
 		return 0;
-	describe_sock(&access);
+	describe_sock(&access, sock);
 	refused = check_asking(&scope, tables, sock, &access);
 	return refused ?: check_access(&scope, task, tables, &access);
 }
@@ -115,11 +117,14 @@ int BPF_PROG(socket_create, int family, int type, int protocol, int kern)
 	const struct image_kinds *tables;
 	struct scope scope;
 
-	tables = kern ? 0 : enter_socket_scope(&scope, task, family);
-	if (!tables)
+	if (kern || !is_ruled_family(family) || !enter_scope(&scope, task))
 		return 0;
 	access.kind = unknown(kind_of_socket(family, type, protocol));
-	return check_access(&scope, task, tables, &access);
+	/* Most sockets that are made are of a kind that no rule is about. */
+	if (!decides_kind(&scope, access.kind) && !names_addresses_itself(&access))
+		return 0;
+	tables = tables_of_kinds(&scope);
+	return tables ? check_access(&scope, task, tables, &access) : 0;
 }
 
 SEC("lsm/socket_connect")
@@ -137,13 +142,13 @@ int BPF_PROG(socket_bind, struct socket *socket, struct sockaddr *address, int l
 SEC("lsm/socket_listen")
 int BPF_PROG(socket_listen, struct socket *socket, int backlog)
 {
-	return check_sock((__u64)PLAIN(socket->sk), SOCKET_LISTEN, 0, 0);
+	return check_sock(socket->sk, SOCKET_LISTEN, 0, 0);
 }
 
 SEC("lsm/socket_accept")
 int BPF_PROG(socket_accept, struct socket *socket, struct socket *accepted)
 {
-	return check_sock((__u64)PLAIN(socket->sk), SOCKET_ACCEPT, 0, 0);
+	return check_sock(socket->sk, SOCKET_ACCEPT, 0, 0);
 }
 
 /*
@@ -155,10 +160,10 @@ int BPF_PROG(sctp_bind_connect, struct sock *sock, int option, struct sockaddr *
 {
 	switch (option) {
 	case SCTP_SOCKOPT_BINDX_ADD:
-		return check_sock((__u64)PLAIN(sock), SOCKET_BIND, (__u64)PLAIN(address), length);
+		return check_sock(sock, SOCKET_BIND, (__u64)PLAIN(address), length);
 	case SCTP_SOCKOPT_CONNECTX:
 	case SCTP_SENDMSG_CONNECT:
-		return check_sock((__u64)PLAIN(sock), SOCKET_CONNECT, (__u64)PLAIN(address), length);
+		return check_sock(sock, SOCKET_CONNECT, (__u64)PLAIN(address), length);
 	}
 	return 0;
 }
@@ -170,30 +175,44 @@ int BPF_PROG(sctp_bind_connect, struct sock *sock, int option, struct sockaddr *
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int size)
 {
-	struct socket_access access = {
-		.hook = SOCKET_SENDMSG,
-		.sock = (__u64)PLAIN(socket->sk),
-		.address = (__u64)PLAIN(message->msg_name),
-		.control_length = message->msg_controllen,
-	};
-	bool is_decided = !access.address && !access.control_length &&
-		FIELD(sock, access.sock, __sk_common.skc_state) == TCP_ESTABLISHED &&
-		FIELD(sock, access.sock, sk_type) != SOCK_RAW;
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct socket_access access = { .hook = SOCKET_SENDMSG };
 	const struct image_kinds *tables;
+	struct sock *sock = socket->sk;
 	struct scope scope;
+	__u32 decision;
+	__u64 address;
+	bool is_decided;
 	int refused;
 
-	if (is_decided && FIELD(sock, access.sock, __sk_common.skc_dport) != bpf_htons(RESOLVER_PORT))
+	if (!sock)
 		return 0;
-	tables = access.sock ? enter_socket_scope(&scope, task, family_of(access.sock)) : 0;
+	is_decided = !message->msg_name && !message->msg_controllen && sock->__sk_common.skc_state == TCP_ESTABLISHED &&
+		sock->sk_type != SOCK_RAW;
+	if (is_decided && sock->__sk_common.skc_dport != bpf_htons(RESOLVER_PORT))
+		return 0;
+	if (!is_ruled_family(sock->__sk_common.skc_family) || !enter_scope(&scope, task))
+		return 0;
+	address = address_of_message(message);
+	if (address && find_known_subject(&scope) && was_sent(&scope, sock, address))
+		return 0;
+	tables = tables_of_kinds(&scope);
 	if (!tables)
 		return 0;
-	access.control = (__u64)PLAIN(message->msg_control);
+	access.address = (__u64)PLAIN(message->msg_name);
 	access.length = message->msg_namelen > 0 ? message->msg_namelen : 0;
-	describe_sock(&access);
-	refused = check_asking(&scope, tables, socket->sk, &access);
-	return refused || is_decided ? refused : check_access(&scope, task, tables, &access);
+	access.control = (__u64)PLAIN(message->msg_control);
+	access.control_length = message->msg_controllen;
+	describe_sock(&access, sock);
+	refused = check_asking(&scope, tables, sock, &access);
+	if (refused || is_decided)
+		return refused;
+	decision = unknown(decide_access(&scope, task, tables, &access));
+	if (decision >> VERDICT_SHIFT)
+		return answer_for_socket(&scope, task, &access, decision);
+	if (address && !tables->dns)
+		remember_sent(&scope, sock, address);
+	return 0;
 }
 
 /*
@@ -205,21 +224,23 @@ int BPF_PROG(socket_setsockopt, struct socket *socket, int level, int option)
 {
 	struct socket_access access = {
 		.hook = SOCKET_SETSOCKOPT,
-		.sock = (__u64)PLAIN(socket->sk),
 		.own_port = level == SOL_IP && option == IP_LOCAL_PORT_RANGE,
 	};
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct image_kinds *tables;
+	struct sock *sock = socket->sk;
 	struct scope scope;
 
 	if (!access.own_port && !(level == SOL_IP && option == IP_OPTIONS) &&
 	    !(level == SOL_IPV6 &&
 	      (option == IPV6_RTHDR || option == IPV6_2292PKTOPTIONS || option == IPV6_FLOWLABEL_MGR)))
 		return 0;
-	tables = access.sock ? enter_socket_scope(&scope, task, family_of(access.sock)) : 0;
+	if (!sock)
+		return 0;
+	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
 	if (!tables)
 		return 0;
-	describe_sock(&access);
+	describe_sock(&access, sock);
 	return check_access(&scope, task, tables, &access);
 }
 
@@ -227,7 +248,17 @@ int BPF_PROG(socket_setsockopt, struct socket *socket, int level, int option)
 SEC("lsm/file_receive")
 int BPF_PROG(socket_receive, struct file *file)
 {
-	return check_sock(sock_of_file((__u64)PLAIN(file)), SOCKET_RECEIVE, 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct socket_access access = { .hook = SOCKET_RECEIVE };
+	__u64 sock = sock_of_file((__u64)PLAIN(file));
+	const struct image_kinds *tables;
+	struct scope scope;
+
+	if (!sock)
+		return 0;
+	describe_sock_at(&access, sock);
+	tables = enter_socket_scope(&scope, task, access.family);
+	return tables ? check_access(&scope, task, tables, &access) : 0;
 }
 
 #endif

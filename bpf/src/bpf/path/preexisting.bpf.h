@@ -44,8 +44,8 @@ static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scr
 	struct socket_access *access = &scratch->socket_access;
 	__u32 decision = VERDICT_ALLOW, length;
 
-	*access = (struct socket_access){ .hook = PREEXISTING_FILE, .sock = sock };
-	describe_sock(access);
+	*access = (struct socket_access){ .hook = PREEXISTING_FILE };
+	describe_sock_at(access, sock);
 	if (access->kind == NO_KIND || !tables)
 		return 0;
 	describe_use(access, &scratch->socket_use);
