@@ -216,6 +216,11 @@ pub struct PathAccess {
     pub about_new_path: bool,
     /// The arguments of the started program with blanks between them, for [`Hook::BprmCommittedCreds`]; empty otherwise.
     pub arguments: String,
+    /// The path of the script that was started, or of what else the kernel hands to an interpreter, if the object of an exec is not
+    /// itself that file; empty otherwise.
+    pub script: String,
+    /// The interpreter that a started script names, in its own words; empty if the object is no script.
+    pub interpreter: String,
     /// The descriptor's number, for [`Hook::PreexistingFile`].
     pub descriptor: Option<u32>,
 }
@@ -303,6 +308,8 @@ impl Event {
                     new_path: escaped(string(of_path.new_path_length)?),
                     about_new_path: of_path.about_new_path != 0,
                     arguments: arguments(string(of_path.arguments_length)?),
+                    script: escaped(string(of_path.script_length)?),
+                    interpreter: escaped(interpreter(string(of_path.line_length)?)),
                     descriptor: (hook == Hook::PreexistingFile).then_some(of_path.descriptor),
                 })
             }
@@ -375,6 +382,14 @@ fn arguments(strings: &[u8]) -> String {
     shown.join(" ") + mark
 }
 
+/// Returns the interpreter that a script's line names, by the kernel's rules (load_script(), fs/binfmt_script.c).
+fn interpreter(line: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let name = &line[line.iter().take_while(|byte| is_blank(byte)).count()..];
+    let end = name.iter().position(|byte| is_blank(byte) || matches!(byte, b'\n' | 0));
+    &name[..end.unwrap_or(name.len())]
+}
+
 /// An `Events` is the reading end of the ring buffer. There is one ring buffer per pin directory, and one
 /// reader at a time.
 pub struct Events {
@@ -416,5 +431,27 @@ impl Events {
             return Err(BpfError::Map { map: "events", source });
         }
         Ok(std::mem::take(&mut *self.decoded.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_is_what_the_kernel_would_look_for() {
+        for (line, expected) in [
+            ("/bin/sh\nexit", "/bin/sh"),
+            (" \t /bin/sh -e -u\n", "/bin/sh"),
+            ("/bin/sh\t-e\n", "/bin/sh"),
+            ("/bin/sh\0\0\0", "/bin/sh"),
+            ("/bin/sh\r\n", "/bin/sh\r"),
+            ("  \n/bin/sh\n", ""),
+            ("\0/bin/sh\n", ""),
+            ("/a/name/without/an/end", "/a/name/without/an/end"),
+            ("", ""),
+        ] {
+            assert_eq!(interpreter(line.as_bytes()), expected.as_bytes(), "{line:?}");
+        }
     }
 }

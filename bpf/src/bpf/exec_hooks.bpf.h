@@ -7,6 +7,7 @@
 #include "names/subject.bpf.h"
 #include "names/trust.bpf.h"
 #include "path/check.bpf.h"
+#include "path/start.bpf.h"
 
 SEC("lsm/bprm_check_security")
 int BPF_PROG(bprm_check_security, struct linux_binprm *bprm)
@@ -42,7 +43,10 @@ int BPF_PROG(task_alloc, struct task_struct *task)
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm)
 {
-	return enter_container(bpf_get_current_task_btf());
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	note_start(task, bprm);
+	return enter_container(task);
 }
 
 /*

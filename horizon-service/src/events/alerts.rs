@@ -292,6 +292,13 @@ fn shown(hook: Hook, access: Access) -> Shown {
     if let Some(descriptor) = access.descriptor {
         data.push_str(&format!(" fd={descriptor}"));
     }
+    // An interpreter's name has no blanks in it, but a script's path may: nothing stands behind that.
+    for (relation, file) in [(" interpreter=", &access.interpreter), (" script=", &access.script)] {
+        if !file.is_empty() {
+            data.push_str(relation);
+            data.push_str(file);
+        }
+    }
     let runs_already = hook == Hook::BprmCommittedCreds;
     let started = access.permission == Permission::Exec && !runs_already;
     Shown {
@@ -460,6 +467,8 @@ pub(crate) mod tests {
                 new_path: String::new(),
                 about_new_path: false,
                 arguments: String::new(),
+                script: String::new(),
+                interpreter: String::new(),
                 descriptor: None,
             }),
         }
@@ -530,6 +539,31 @@ pub(crate) mod tests {
         assert_eq!((alert.process_name.as_str(), alert.source.as_str()), ("/usr/bin/sleep", "/usr/bin/bash"));
         assert_eq!((alert.parent_process_name.as_str(), alert.result.as_str()), ("/usr/bin/bash", "Killed"));
         assert_eq!(alert.data, "lsm=BPRM_COMMITTED_CREDS");
+    }
+
+    #[test]
+    fn a_start_through_a_script_names_the_other_file_behind_the_hook() {
+        for (interpreter, script, data) in [
+            ("", "", "lsm=SECURITY_BPRM_CHECK"),
+            ("/usr/bin/env", "", "lsm=SECURITY_BPRM_CHECK interpreter=/usr/bin/env"),
+            ("", "/t/a b", "lsm=SECURITY_BPRM_CHECK script=/t/a b"),
+            (
+                "/bin/sh",
+                "/t/a interpreter=b",
+                "lsm=SECURITY_BPRM_CHECK interpreter=/bin/sh script=/t/a interpreter=b",
+            ),
+        ] {
+            let mut event = event(Verdict::Audit, Permission::Exec);
+            let Access::Path(access) = &mut event.access else { unreachable!() };
+            (access.interpreter, access.script) = (interpreter.into(), script.into());
+            let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+            assert_eq!(alert.data, data);
+            assert_eq!((alert.operation.as_str(), alert.resource.as_str()), ("Process", "/usr/bin/sleep"));
+            assert_eq!(
+                (alert.process_name.as_str(), alert.source.as_str()),
+                ("/usr/bin/sleep", "/usr/bin/bash")
+            );
+        }
     }
 
     #[test]

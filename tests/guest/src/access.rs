@@ -40,6 +40,7 @@ append, trunc, creat, excl, path, directory, tmpfile
   deep-open FOLDER DEPTH LENGTH FLAGS   goes there directory by directory and opens `leaf`
   truncate PATH      exchange A B      mknod PATH
   exec PATH...       thread-exec PATH...     memfd-exec PATH...     handle-exec PATH
+  ring-exec PATH...                by a task that has an io_uring
   map-exec PATH      mprotect-exec PATH      memfd-map-exec
   fd-truncate FD     fd-chmod FD     fd-chown FD     fd-link FD PATH     fd-exec FD [WORD...]
   fd-map-exec FD     fd-map-write FD     fd-mprotect-write FD
@@ -152,6 +153,10 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             Ok(rustix::fs::mknodat(CWD, *path, rustix::fs::FileType::RegularFile, Mode::from(0o644), 0)?)
         }
         ["exec", program, ..] => Ok(exec(program, &words[1..])?),
+        ["ring-exec", program, ..] => {
+            let _ring = crate::uring::new()?;
+            Ok(exec(program, &words[1..])?)
+        }
         ["thread-exec", program, ..] => {
             let (program, words) = ((*program).to_owned(), args[1..].to_vec());
             let thread = std::thread::spawn(move || {

@@ -56,6 +56,8 @@ enum event_size {
 	PATH_CAPACITY = 4096,
 	/* A container's id has 64 hexadecimal digits, which are stored as 32 bytes. */
 	CONTAINER_ID_BYTES = 32,
+	/* Bytes of a script that say its interpreter: what the kernel reads of it, without "#!". */
+	SCRIPT_LINE = 254,
 	/* Four paths and a container's id. */
 	EVENT_STRINGS = 4 * PATH_CAPACITY + CONTAINER_ID_BYTES,
 };
@@ -407,6 +409,8 @@ struct path_event {
 	/* Lengths of strings. 0: not known, or the access has none. */
 	__u16 path_length, new_path_length;
 	__u16 arguments_length; /* each argument with the 0 behind it */
+	__u16 script_length;	/* path of the script whose interpreter the object is */
+	__u16 line_length;	/* of the object, if it is a script: SCRIPT_LINE */
 	__u16 reserved;
 };
 

@@ -179,6 +179,7 @@ struct linux_binprm {
 	struct file *file;
 	unsigned long p; /* address in the new memory of the arguments' strings */
 	int argc;
+	char buf[256];	      /* the file's first bytes (BINPRM_BUF_SIZE) */
 	const char *filename; /* name of the file that execve() names */
 	const char *interp;   /* the same address, until a file names its interpreter */
 };
@@ -374,6 +375,7 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct bpf_local_storage *bpf_storage;
 	struct files_struct *files;
+	struct io_uring_task *io_uring; /* 0: none */
 	unsigned int flags;
 	unsigned int ptrace;
 	struct task_struct *parent; /* the tracer, otherwise real_parent */

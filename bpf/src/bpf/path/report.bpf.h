@@ -5,6 +5,7 @@
 
 #include "core/entry.bpf.h"
 #include "path/decide.bpf.h"
+#include "path/start.bpf.h"
 
 /* Appends the path that ends in scratch to the event's strings. Returns its length. */
 static __always_inline __u32 append_path(struct scratch *scratch, __u32 offset, __u32 start)
@@ -74,13 +75,17 @@ static __always_inline __u32 append_container(struct scratch *scratch, __u32 off
 	return CONTAINER_ID_BYTES;
 }
 
-static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
+static __always_inline __u32 append_dentry(struct scratch *scratch, __u32 offset, __u64 dentry, __u64 mnt, __u32 is_dir)
 {
-	__u64 mnt = name->mnt ?: name->shown_by;
-	__u32 length = append_path(scratch, offset, write_path(scratch, name->dentry, mnt, name->is_dir));
+	__u32 length = append_path(scratch, offset, write_path(scratch, dentry, mnt, is_dir));
 
 	/* Without a path in a mount tree, the path inside the filesystem says more than none. */
-	return length ?: append_path(scratch, offset, write_path(scratch, name->dentry, 0, name->is_dir));
+	return length ?: append_path(scratch, offset, write_path(scratch, dentry, 0, is_dir));
+}
+
+static __always_inline __u32 append_name(struct scratch *scratch, __u32 offset, struct name *name)
+{
+	return append_dentry(scratch, offset, name->dentry, name->mnt ?: name->shown_by, name->is_dir);
 }
 
 /* Appends the arguments of a program that starts, from its own memory. */
@@ -93,6 +98,33 @@ static __always_inline __u32 append_arguments(struct scratch *scratch, __u32 off
 	    bpf_probe_read_user(&scratch->event.strings[offset], length, (void *)access->arguments))
 		return 0;
 	return length;
+}
+
+/* Appends the path of the script that has led to the file which is started, if that leaves room for both programs. */
+static __always_inline __u32 append_script(struct scratch *scratch, __u32 offset, const struct start *start)
+{
+	if (!start->file || start->file == (__u64)ADDRESS(linux_binprm, start->bprm, file))
+		return 0;
+	if (offset > EVENT_STRINGS - 3 * PATH_CAPACITY)
+		return 0;
+	if (scratch->access.hook == BPRM_COMMITTED_CREDS && start->has_ring)
+		return 0;
+	return append_dentry(scratch, offset, (__u64)ADDRESS(file, start->file, f_path.dentry),
+			     (__u64)ADDRESS(file, start->file, f_path.mnt), false);
+}
+
+/* Appends what a script that is started says of its interpreter. */
+static __always_inline __u32 append_line(struct scratch *scratch, __u32 offset, const struct start *start)
+{
+	struct linux_binprm *bprm = (void *)start->bprm;
+	__u16 mark = 0;
+
+	bpf_core_read(&mark, sizeof(mark), &bprm->buf);
+	asm volatile("" : "+r"(offset)); /* as in append_path() */
+	if (mark != (__u16)FOUR('#', '!', 0, 0) || offset > EVENT_STRINGS - PATH_CAPACITY ||
+	    bpf_probe_read_kernel(&scratch->event.strings[offset], SCRIPT_LINE, &bprm->buf[sizeof(mark)]))
+		return 0;
+	return SCRIPT_LINE;
 }
 
 /* Writes what an event about a path has of its own. Returns the length of its strings. */
@@ -116,6 +148,16 @@ static __always_inline __u32 write_path_tail(struct scratch *scratch)
 	if (access->arguments_length) {
 		tail->arguments_length = append_arguments(scratch, length, access);
 		length += tail->arguments_length;
+	}
+	tail->script_length = 0;
+	tail->line_length = 0;
+	if (access->hook == BPRM_CHECK_SECURITY || access->hook == BPRM_COMMITTED_CREDS) {
+		struct start start = current_start();
+
+		tail->script_length = append_script(scratch, length, &start);
+		length += tail->script_length;
+		tail->line_length = append_line(scratch, length, &start);
+		length += tail->line_length;
 	}
 	return length;
 }
