@@ -81,8 +81,8 @@ alert! {
     /// `ProgramsSkipped` or `BundleExpired`.
     operation: String = "Operation", skip "String::is_empty";
     /// Object of the access: a path, a command line for `allowedArgs`, a capability (`CAP_NET_RAW`), a socket
-    /// (`protocol=TCP type=SOCK_STREAM`), a system call (`unlink`), the program of another process, or the kernel's name of an object of
-    /// bpf(2).
+    /// (`protocol=TCP type=SOCK_STREAM`), a system call (`unlink`) or the path that it names, the program of another process, or the
+    /// kernel's name of an object of bpf(2).
     resource: String = "Resource", skip "String::is_empty";
     /// The deciding hook, for example `lsm=FILE_OPEN` (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` for
     /// a socket's name, `lsm=PATH_NOTIFY` for a watch, `lsm=QUOTA_ON` for a future quota file,
