@@ -13,7 +13,7 @@ use armor_policy::preset::Preset;
 use plain::Plain;
 
 pub(crate) use crate::skeleton::types::{
-    argument_limit, call_cookie, capability_event, container_id, counter, device_kind, dns_event,
+    argument_limit, call_base, call_cookie, capability_event, container_id, counter, device_kind, dns_event,
     domain_flag, domain_number, event, event_header, event_kind, event_size, guarded_key, guarded_kind,
     guarded_reach, guarded_slots, hook, image_automaton, image_destinations, image_domain, image_kinds,
     image_size, label, labelled, linked_key, object_class, path_event, permission, preset, reserved_rule,

@@ -17,7 +17,7 @@ use armor_policy::path::{
     OBJECT_ANONYMOUS, OBJECT_UNRESOLVED, PERMISSIONS, PathRule, Permission, Section, Target,
 };
 use armor_policy::preset::Preset;
-use armor_policy::syscall::{CallPath, Syscall, SyscallRule};
+use armor_policy::syscall::{CallPath, Syscall, SyscallRule, SyscallTable};
 use armor_policy::{Domain, Links, PolicySet, Posture, Postures, SUBJECT_NONE, compile, literal_paths};
 use oracle::number;
 use oracle::path::{Object, evaluate, of_arguments};
@@ -147,7 +147,8 @@ fn calls() -> Vec<Syscall> {
 }
 
 /// Paths as calls name them, without a last slash.
-const CALL_PATHS: [&str; 9] = ["", "/a", "/a/b", "/a/b/c", "/a/c", "/ab", "/a/b/cd/e", "/x", "/ax/b"];
+const CALL_PATHS: [&str; 10] =
+    ["", "/a", "/a/b", "/a/b/c", "/a/c", "/ab", "/a/b/cd/e", "/x", "/ax/b", SyscallTable::UNREADABLE];
 
 fn syscall() -> impl Strategy<Value = SyscallRule> {
     let path = (prop::sample::select(CALL_PATHS[..6].to_vec()), any::<bool>())

@@ -53,6 +53,7 @@ struct contract {
 	enum transport transport;
 	enum argument_limit argument_limit;
 	enum call_cookie call_cookie;
+	enum call_base call_base;
 	struct image_domain image_domain;
 	struct image_kinds image_kinds;
 	struct image_destinations image_destinations;

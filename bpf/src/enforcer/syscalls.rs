@@ -11,17 +11,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use armor_policy::escaped_path;
-use armor_policy::syscall::{PathArgument, Syscall};
+use armor_policy::syscall::{Base, Syscall};
 
 use crate::bpffs::entries;
-use crate::contract::call_cookie;
+use crate::contract::{call_base, call_cookie};
 use crate::error::{BpfError, pin_error};
 use crate::image::Generation;
 use crate::raw;
 
 /// The program, which is loaded once and attached to each call with the call's number.
 pub(super) const PROGRAM: &str = "syscall_enter";
-/// Prefix of the names of the links' pins. The function's name follows.
+/// Prefix of the names of the links' pins. The cookie and the function's name follow.
 const LINK: &str = "syscall-";
 
 /// What the names of the functions that carry calls out begin with, for programs of 64 and 32 bits
@@ -75,7 +75,7 @@ pub(super) struct Syscalls {
     program: OwnedFd,
     /// Directory of the links' pins, if the programs are pinned.
     pins: Option<PathBuf>,
-    /// The links by the names of the functions that they are attached to. They are kept beside their pins, as those of
+    /// The links by their names. They are kept beside their pins, as those of
     /// other programs on demand.
     links: BTreeMap<String, OwnedFd>,
     /// The functions of this kernel, once they were needed.
@@ -90,20 +90,40 @@ struct Function {
 }
 
 impl Function {
-    /// Returns the cookie by which the program knows the call (`enum call_cookie`).
+    /// Returns the cookie by which the program knows the call.
     fn cookie(&self) -> u64 {
-        let compat = self.name.starts_with(COMPAT);
-        // A mask of 64 bits is two arguments in a program of 32 bits.
-        let behind = u64::from(compat && self.call.name() == "fanotify_mark");
-        let argument = |number: u8| u64::from(number) + 1 + behind;
-        let place = |of: &PathArgument| argument(of.path) | of.directory.map_or(0, argument) << 4;
-        let bits = [call_cookie::COOKIE_PATH, call_cookie::COOKIE_SECOND_PATH];
-        let paths = bits.iter().zip(self.call.paths()).map(|(bit, of)| place(of) << bit.0);
-        paths.fold(
-            self.call.number() as u64 | u64::from(compat) << call_cookie::COOKIE_COMPAT.0,
-            |cookie, path| cookie | path,
-        )
+        cookie(&self.name, self.call)
     }
+
+    /// Returns the name of its link, and of that link's pin behind [`LINK`].
+    fn link(&self) -> String {
+        link(&self.name, self.call)
+    }
+}
+
+/// Returns the cookie for a function that carries out a call (`enum call_cookie`).
+fn cookie(function: &str, call: Syscall) -> u64 {
+    let compat = function.starts_with(COMPAT);
+    let narrow = compat || function.contains("_compat_");
+    // A mask of 64 bits is two arguments in a program of 32 bits.
+    let behind = u64::from(compat && call.name() == "fanotify_mark");
+    let argument = |number: u8| u64::from(number) + 1 + behind;
+    let base = |base: Base| match base {
+        Base::WorkingDirectory => u64::from(call_base::BASE_WORKING_DIRECTORY.0),
+        Base::Descriptor(number) => argument(number),
+        Base::Nothing => u64::from(call_base::BASE_NOTHING.0),
+    };
+    let flags = [(call_cookie::COOKIE_COMPAT, compat), (call_cookie::COOKIE_NARROW, narrow)];
+    let flags = flags.map(|(bit, is_set)| u64::from(is_set) << bit.0);
+    let places = [call_cookie::COOKIE_PATH, call_cookie::COOKIE_SECOND_PATH];
+    let paths =
+        places.iter().zip(call.paths()).map(|(bit, of)| (argument(of.path) | base(of.base) << 4) << bit.0);
+    paths.chain(flags).fold(call.number() as u64, |cookie, bits| cookie | bits)
+}
+
+/// Returns the name of the link to a function. The cookie is in it: a link that another agent made with another one is no such link.
+fn link(function: &str, call: Syscall) -> String {
+    format!("{:x}-{function}", cookie(function, call))
 }
 
 /// Returns whether a pin is one of such a link.
@@ -122,8 +142,8 @@ impl Syscalls {
         let mut all = Self::new(open(&pins.join("programs").join(PROGRAM))?, Some(pins));
         for pin in entries(&pins.join("links"))? {
             let name = pin.file_name().filter(|name| is_syscall_link(name)).and_then(OsStr::to_str);
-            if let Some(function) = name.and_then(|name| name.strip_prefix(LINK)) {
-                all.links.insert(function.to_owned(), open(&pin)?);
+            if let Some(link) = name.and_then(|name| name.strip_prefix(LINK)) {
+                all.links.insert(link.to_owned(), open(&pin)?);
             }
         }
         Ok(all)
@@ -156,10 +176,11 @@ impl Syscalls {
 
     /// Attaches to a function, and returns its link's id; `None` if it is attached already.
     fn attach(&mut self, function: &Function) -> io::Result<Option<u32>> {
-        let pin = self.pins.as_ref().map(|pins| pins.join(format!("{LINK}{}", function.name)));
-        let link = match self.links.remove(&function.name) {
+        let name = function.link();
+        let pin = self.pins.as_ref().map(|pins| pins.join(format!("{LINK}{name}")));
+        let link = match self.links.remove(&name) {
             Some(link) if pin.as_ref().is_none_or(|pin| pin.exists()) => {
-                self.links.insert(function.name.clone(), link);
+                self.links.insert(name, link);
                 return Ok(None);
             }
             Some(link) => link,
@@ -170,7 +191,7 @@ impl Syscalls {
         {
             tracing::error!("{}: {error}: it ends with the agent", escaped_path(&pin));
         }
-        let link = self.links.entry(function.name.clone()).or_insert(link);
+        let link = self.links.entry(name).or_insert(link);
         raw::link_id(link.as_fd()).map(Some)
     }
 
@@ -181,8 +202,9 @@ impl Syscalls {
             return false;
         }
         let needed = needed(live);
+        let links_of = |call: Syscall| names(call).map(move |function| link(&function, call));
         let names: BTreeSet<String> =
-            Syscall::all().filter(|call| needed.contains(&call.number())).flat_map(names).collect();
+            Syscall::all().filter(|call| needed.contains(&call.number())).flat_map(links_of).collect();
         let unneeded: Vec<String> =
             self.links.keys().filter(|function| !names.contains(*function)).cloned().collect();
         for function in &unneeded {

@@ -10,7 +10,7 @@ use crate::precedence::error::{CompileError, MAX_CELLS};
 use crate::precedence::rules::Rules;
 use crate::precedence::subjects::Subjects;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A path that rules name with a call.
 type Key<'a> = (Syscall, &'a str);
@@ -33,6 +33,11 @@ pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> Result<SyscallT
     if places.is_empty() {
         return Ok(SyscallTable { calls, ..SyscallTable::default() });
     }
+    let with_paths: BTreeSet<Syscall> = places.keys().map(|(call, _)| *call).collect();
+    for call in &with_paths {
+        let next = u16::try_from(2 * places.len() + 2).map_err(|_| rules.too_many_classes())?;
+        places.insert((*call, SyscallTable::UNREADABLE), Place { own: next - 1, below: next });
+    }
     // The paths below each path, itself included.
     let mut below: BTreeMap<Key<'_>, Vec<Place>> = BTreeMap::new();
     let mut pairs = 0;
@@ -53,11 +58,12 @@ pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> Result<SyscallT
             return Some(((Reverse(None), true), of_call.flat_map(|(_, place)| both(place)).collect()));
         };
         let key = (rule.call, path.as_str());
-        let keys = if *recursive {
+        let mut keys = if *recursive {
             below[&key].iter().flat_map(both).collect()
         } else {
             vec![usize::from(places[&key].own)]
         };
+        keys.push(usize::from(places[&(rule.call, SyscallTable::UNREADABLE)].own));
         Some(((Reverse(Some(path.len())), *recursive), keys))
     };
     let cells = KeyedTable::compile(rules, subjects, CLASS, 2 * places.len() + 1, of_path)?;
@@ -69,7 +75,7 @@ pub(crate) fn compile(rules: &Rules<'_>, subjects: &Subjects) -> Result<SyscallT
         paths: hierarchy::automaton(&places.iter().map(bytes).collect())
             .ok_or_else(|| rules.too_many_slots())?,
         cells,
-        with_paths: places.keys().map(|(call, _)| *call).collect(),
+        with_paths,
     })
 }
 

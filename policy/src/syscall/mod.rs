@@ -17,5 +17,5 @@ mod paths;
 mod table;
 
 pub use model::{CallPath, Syscall, SyscallRule};
-pub use paths::PathArgument;
+pub use paths::{Base, PathArgument};
 pub use table::SyscallTable;

@@ -5,18 +5,29 @@ use super::model::Syscall;
 /// A `PathArgument` says where a call has a path; arguments count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathArgument {
-    /// The argument with the descriptor of the directory that a relative path begins at; `None` for the working directory.
-    pub directory: Option<u8>,
     /// The argument with the path.
     pub path: u8,
+    /// Where a relative path begins.
+    pub base: Base,
+}
+
+/// A `Base` says where a relative path begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// At the working directory.
+    WorkingDirectory,
+    /// At the descriptor in this argument, which is named itself if there is no text.
+    Descriptor(u8),
+    /// Nowhere: what is relative is no path.
+    Nothing,
 }
 
 const fn at(path: u8) -> PathArgument {
-    PathArgument { directory: None, path }
+    PathArgument { path, base: Base::WorkingDirectory }
 }
 
-const fn below(directory: u8, path: u8) -> PathArgument {
-    PathArgument { directory: Some(directory), path }
+const fn below(descriptor: u8, path: u8) -> PathArgument {
+    PathArgument { path, base: Base::Descriptor(descriptor) }
 }
 
 const FIRST: [PathArgument; 1] = [at(0)];
@@ -27,7 +38,7 @@ const BOTH_BELOW: [PathArgument; 2] = [below(0, 1), below(2, 3)];
 
 /// The calls that take paths, by the places of these (`include/linux/syscalls.h`). What a symbolic link shall lead to is no path
 /// that the call uses.
-const CALLS: [(&[PathArgument], &[&str]); 7] = [
+const CALLS: [(&[PathArgument], &[&str]); 8] = [
     (
         &FIRST,
         &[
@@ -67,7 +78,9 @@ const CALLS: [(&[PathArgument], &[&str]); 7] = [
         ],
     ),
     (&SECOND, &["symlink", "inotify_add_watch", "quotactl"]),
-    (&BOTH, &["rename", "link", "pivot_root", "mount"]),
+    (&BOTH, &["rename", "link", "pivot_root"]),
+    // What is mounted may be a name of no file.
+    (&[PathArgument { path: 0, base: Base::Nothing }, at(1)], &["mount"]),
     (
         &BELOW,
         &[

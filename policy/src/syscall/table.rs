@@ -32,6 +32,9 @@ impl Default for SyscallTable {
 }
 
 impl SyscallTable {
+    /// Stands for a path that cannot be read: each rule for the call with some path is about it.
+    pub const UNREADABLE: &str = "\u{1}";
+
     /// Returns the bytes that stand for a call before its path. They are neither 0 nor a slash.
     #[must_use]
     pub const fn prefix(call: Syscall) -> [u8; 2] {

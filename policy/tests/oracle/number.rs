@@ -10,7 +10,7 @@ use armor_policy::dns::DnsName;
 use armor_policy::model::{Action, Rule};
 use armor_policy::network::{Protocol, SocketKind};
 use armor_policy::preset::Preset;
-use armor_policy::syscall::Syscall;
+use armor_policy::syscall::{Syscall, SyscallTable};
 use armor_policy::{Links, PolicySet};
 use std::net::IpAddr;
 
@@ -53,7 +53,8 @@ pub fn of_syscall<'a>(
         let own = rule.body.as_syscall().filter(|own| own.call == call)?;
         let Some(target) = &own.path else { return Some((0, false)) };
         let is_below = path?.starts_with(&format!("{}/", target.path));
-        let matches = path? == target.path || (target.recursive && is_below);
+        let is_meant = path? == target.path || (target.recursive && is_below);
+        let matches = is_meant || path? == SyscallTable::UNREADABLE;
         matches.then_some((-1 - target.path.len() as i32, target.recursive))
     })
 }

@@ -350,7 +350,7 @@ enum preset {
 	PRESETS,
 };
 
-/* Kinds of sockets: policy::network::SocketKind. */
+/* Kinds of sockets: policy::network::SocketKind. From KIND_RAW_ICMP to KIND_PACKET, packets' own heads are the task's. */
 enum socket_kind {
 	KIND_TCP,
 	KIND_UDP,
@@ -368,8 +368,10 @@ enum socket_kind {
 	KIND_RDM,
 	KIND_SEQPACKET,
 	KIND_OTHER,
-	SOCKET_KINDS,
+	SOCKET_KINDS, /* at most as many as DOMAIN_SOCKETS leaves bits */
 };
+
+_Static_assert(SOCKET_KINDS <= 16, "the domain's flags have a bit for each kind");
 
 /* What carries data between two addresses: policy::destination::Transport. */
 enum transport {
@@ -432,15 +434,22 @@ struct socket_event {
 struct syscall_event {
 	__u32 syscall;	   /* policy::syscall::Syscall */
 	__u16 path_length; /* of the path that the rule is about; 0: it is about no path, or about the root */
-	__u16 has_path;
+	__u16 has_path;	   /* the rule is about the path, which could be read */
 };
 
 /* Bits of the cookie with which a function is attached to that carries out a call: that of its number are the lowest. */
 enum call_cookie {
-	COOKIE_COMPAT = 16, /* set if it is for programs of 32 bits */
-	/* Where a path is, 0 if there is none: the path's argument from 1 on; four bits higher that of its directory, or 0. */
+	COOKIE_COMPAT = 16, /* set if the arguments are in the registers of programs of 32 bits */
+	COOKIE_NARROW = 17, /* set if they have 32 bits */
+	/* Where a path is, 0 if there is none: the path's argument from 1 on; four bits higher where a relative one begins. */
 	COOKIE_PATH = 24,
 	COOKIE_SECOND_PATH = 32,
+};
+
+/* Where a relative path begins, beside the number from 1 on of the argument with a descriptor. */
+enum call_base {
+	BASE_WORKING_DIRECTORY = 0,
+	BASE_NOTHING = 15,
 };
 
 struct dns_event {

@@ -30,7 +30,7 @@ static __always_inline bool names_addresses_itself(const struct socket_access *a
 {
 	if (access->kind < KIND_RAW_ICMP || access->kind > KIND_PACKET)
 		return access->family == AF_RXRPC;
-	return access->kind != KIND_RAW || is_ip(access) || access->family == AF_XDP || access->family == AF_RXRPC;
+	return access->kind != KIND_RAW || is_ip(access) || access->family == AF_XDP;
 }
 
 /* The head of control data (struct cmsghdr, include/linux/socket.h). */

@@ -22,13 +22,9 @@
 #define FIRST_ARGUMENT(registers) (registers)->regs[0]
 #endif
 
-/* A call that rules may name by its path. */
-struct named_call {
-	const struct image_names *names;
-	__u64 registers; /* address of the struct pt_regs with its arguments */
-	__u32 call;
-	bool compat;
-};
+#define MAX_CALL_PATHS 2
+/* Stands for a path that cannot be read (policy::syscall::SyscallTable::UNREADABLE). */
+#define UNREADABLE_PATH 1
 
 static __always_inline __u32 scan_on(const struct scope *scope, struct scratch *scratch,
 				     const struct image_automaton *automaton, __u32 state, __u32 length)
@@ -39,7 +35,10 @@ static __always_inline __u32 scan_on(const struct scope *scope, struct scratch *
 	return scan_path(scope->image, scratch, automaton);
 }
 
-/* Returns the decision on a call by the path in this place, VERDICT_ALLOW if rules for paths are not about it. */
+/*
+ * Returns the decision on a call by the path in this place, VERDICT_ALLOW if rules for paths are not about it. A rule without a path
+ * can be that which decides.
+ */
 static __noinline __u32 decide_call_path(const struct scope *scope, struct scratch *scratch,
 					 const struct named_call *of, __u32 place)
 {
@@ -54,20 +53,23 @@ static __noinline __u32 decide_call_path(const struct scope *scope, struct scrat
 	state = scan_on(scope, scratch, automaton, automaton->start, 2);
 	if (!state || state == NO_STATE)
 		return VERDICT_ALLOW;
-	length = read_call_path(scratch, bpf_get_current_task_btf(), of->registers, place, of->compat);
-	if (length < 0 || length >= PATH_CAPACITY)
-		return VERDICT_AUDIT << VERDICT_SHIFT | RULE_UNRESOLVED;
+	length = read_call_path(scratch, bpf_get_current_task_btf(), of, place);
+	if (length == NO_PATH)
+		return VERDICT_ALLOW;
+	if (length >= 0 && length < PATH_CAPACITY) {
+		event->has_path = 1;
+		event->path_length = length;
+		bpf_probe_read_kernel(scratch->event.strings, length, scratch->path);
+	} else {
+		scratch->path[0] = UNREADABLE_PATH;
+		length = 1;
+	}
 	state = scan_on(scope, scratch, automaton, state, length);
 	class = state == NO_STATE ? 0 : classes_at(scope->image, automaton, state) & 0xffff;
-	if (!class)
-		return VERDICT_ALLOW;
-	event->has_path = 1;
-	event->path_length = length;
-	bpf_probe_read_kernel(scratch->event.strings, length, scratch->path);
-	return keyed_decision(scope, of->names->cells, class);
+	return class ? keyed_decision(scope, of->names->cells, class) : VERDICT_ALLOW;
 }
 
-/* Reports a call. */
+/* Reports a call, whose path is in the scratch if it has one. */
 static __noinline int report_call(const struct scope *scope, struct scratch *scratch, __u32 call, __u32 decision)
 {
 	struct syscall_event event = scratch->access.tail.syscall;
@@ -81,13 +83,38 @@ static __noinline int report_call(const struct scope *scope, struct scratch *scr
 	return 0;
 }
 
+struct paths_walk {
+	const struct scope *scope;
+	struct scratch *scratch;
+	const struct named_call *of;
+	__u64 places;	/* of the paths that are left, a byte for each */
+	__u32 decision; /* on the call whatever its paths */
+	__u32 reported;
+};
+
+/* Reports the call if rules are about its next path. */
+static long report_path(__u32 step, struct paths_walk *walk)
+{
+	__u32 decision;
+
+	if (!walk->places)
+		return 1;
+	decision = unknown(decide_call_path(walk->scope, walk->scratch, walk->of, walk->places & 0xff));
+	walk->places >>= 8;
+	if (decision >> VERDICT_SHIFT && decision != walk->decision) {
+		report_call(walk->scope, walk->scratch, walk->of->call, decision);
+		walk->reported = 1;
+	}
+	return 0;
+}
+
 SEC("kprobe")
 int syscall_enter(struct pt_regs *registers)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 cookie = bpf_get_attach_cookie(registers);
-	__u32 decision = VERDICT_ALLOW;
 	const struct image_kinds *tables;
+	struct paths_walk walk = {};
 	struct named_call of = {};
 	struct scratch *scratch;
 	struct scope scope;
@@ -99,11 +126,13 @@ int syscall_enter(struct pt_regs *registers)
 		return 0;
 	of.call = cookie & 0xffff;
 	of.compat = cookie >> COOKIE_COMPAT & 1;
+	of.narrow = cookie >> COOKIE_NARROW & 1;
+	of.registers = FIRST_ARGUMENT(registers);
 	find_known_subject(&scope);
 	if (tables->syscalls)
-		decision = keyed_decision(&scope, tables->syscalls, of.call);
+		walk.decision = unknown(keyed_decision(&scope, tables->syscalls, of.call));
 	of.names = tables->syscall_paths && cookie >> COOKIE_PATH ? word_pair(scope.image, tables->syscall_paths) : 0;
-	if (!(decision >> VERDICT_SHIFT) && !of.names)
+	if (!(walk.decision >> VERDICT_SHIFT) && !of.names)
 		return 0;
 	scratch = claim_scratch();
 	if (!scratch) {
@@ -112,20 +141,17 @@ int syscall_enter(struct pt_regs *registers)
 		count(COUNT_DROPPED);
 		return 0;
 	}
-	scratch->access.tail.syscall.has_path = scratch->access.tail.syscall.path_length = 0;
 	if (of.names) {
-		__u32 by_path;
-
-		of.registers = FIRST_ARGUMENT(registers);
-		by_path = unknown(decide_call_path(&scope, scratch, &of, cookie >> COOKIE_PATH & 0xff));
-		if (!(by_path >> VERDICT_SHIFT) && cookie >> COOKIE_SECOND_PATH)
-			by_path = unknown(decide_call_path(&scope, scratch, &of, cookie >> COOKIE_SECOND_PATH & 0xff));
-		if (by_path >> VERDICT_SHIFT)
-			decision = by_path;
+		walk.scope = &scope;
+		walk.scratch = scratch;
+		walk.of = &of;
+		walk.places = cookie >> COOKIE_PATH;
+		bpf_loop(MAX_CALL_PATHS, report_path, &walk, 0);
 	}
-	decision = unknown(decision);
-	if (decision >> VERDICT_SHIFT)
-		report_call(&scope, scratch, of.call, decision);
+	if (!walk.reported && walk.decision >> VERDICT_SHIFT) {
+		scratch->access.tail.syscall.has_path = scratch->access.tail.syscall.path_length = 0;
+		report_call(&scope, scratch, of.call, walk.decision);
+	}
 	release_scratch(scratch);
 	return 0;
 }

@@ -6,10 +6,13 @@
 #ifndef ARMOR_SYSCALL_PATH_H
 #define ARMOR_SYSCALL_PATH_H
 
+#include "core/mounts.bpf.h"
 #include "names/walk.bpf.h"
 
 #define AT_FDCWD (-100)
-#define UNREADABLE (-1)
+/* What read_call_path() returns instead of a length. */
+#define NO_PATH (-1)	/* the call names no object that has a path */
+#define UNREADABLE (-2) /* it may name any path */
 
 #define PLACE(structure, field) bpf_core_field_offset(struct structure, field)
 
@@ -35,12 +38,20 @@ static __always_inline __u32 register_of(__u32 argument, bool compat)
 #endif
 }
 
-static __always_inline __u64 call_argument(__u64 registers, __u32 argument, bool compat)
+/* A call whose paths rules may name. */
+struct named_call {
+	const struct image_names *names;
+	__u64 registers; /* address of the struct pt_regs with its arguments */
+	__u32 call;
+	bool compat, narrow; /* as in enum call_cookie */
+};
+
+static __always_inline __u64 call_argument(const struct named_call *of, __u32 argument)
 {
 	__u64 value = 0;
 
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)registers + register_of(argument, compat));
-	return compat ? (__u32)value : value;
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)of->registers + register_of(argument, of->compat));
+	return of->narrow ? (__u32)value : value;
 }
 
 /* Takes the byte before those that were taken. The numbers are in a map for the reason that advance() has. */
@@ -97,25 +108,33 @@ static __always_inline __u64 path_before(struct task_struct *task, bool is_absol
 }
 
 /*
- * Reads the path of the current task's call by the place of its arguments (enum call_cookie) to the beginning of scratch->path.
- * Returns its length, which is 0 for the root, or UNREADABLE.
+ * Reads the path in this place of the current task's call (enum call_cookie) to the beginning of scratch->path. Returns its length,
+ * which is 0 for the root, NO_PATH or UNREADABLE.
  */
-static __noinline int read_call_path(struct scratch *scratch, struct task_struct *task, __u64 registers, __u32 place,
-				     bool compat)
+static __noinline int read_call_path(struct scratch *scratch, struct task_struct *task, const struct named_call *of,
+				     __u32 place)
 {
-	__u64 text = call_argument(registers, place & 0xf, compat), before;
-	int directory = place >> 4 ? (int)call_argument(registers, place >> 4, compat) : AT_FDCWD;
+	__u32 base = place >> 4, start, end, kept;
+	__u64 text = call_argument(of, place & 0xf), before;
+	bool has_descriptor = base != BASE_WORKING_DIRECTORY && base != BASE_NOTHING;
+	int directory = has_descriptor ? (int)call_argument(of, base) : AT_FDCWD;
 	struct path_fold *fold = &scratch->fold;
-	__u32 start, end, kept;
+	struct vfsmount *mnt;
 	long length = 0;
 	char first = 0;
 
 	if (text && bpf_probe_read_user(&first, sizeof(first), (void *)text))
 		return UNREADABLE;
+	/* Without a text a call is about its descriptor, or fails. */
+	if ((!first && !has_descriptor) || (first != '/' && base == BASE_NOTHING))
+		return NO_PATH;
 	before = path_before(task, first == '/', directory);
 	if (!before)
-		return UNREADABLE;
-	start = write_path(scratch, (__u64)ADDRESS(path, before, dentry), (__u64)ADDRESS(path, before, mnt), 1);
+		return NO_PATH;
+	mnt = ADDRESS(path, before, mnt);
+	if (!is_named(place_of(mount_of(mnt))))
+		return first ? UNREADABLE : NO_PATH;
+	start = write_path(scratch, (__u64)ADDRESS(path, before, dentry), (__u64)mnt, 1);
 	if (start >= PATH_CAPACITY)
 		return UNREADABLE;
 	if (first)
