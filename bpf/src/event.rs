@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::mem::offset_of;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -125,6 +126,9 @@ hooks! {
     CgroupEgress = CGROUP_EGRESS, "cgroup_skb=EGRESS";
     /// A program has its memory and has not begun to run.
     BprmCommittedCreds = BPRM_COMMITTED_CREDS, "lsm=BPRM_COMMITTED_CREDS";
+    /// A packet with which communication begins comes to a socket.
+    CgroupIngress = CGROUP_INGRESS, "cgroup_skb=INGRESS";
+    SocketRecvmsg = SOCKET_RECVMSG, "lsm=SOCKET_RECVMSG";
 }
 
 /// A `Guard` protects something that no policy's rule names. Its decisions have a reserved rule number.
@@ -242,6 +246,8 @@ pub struct SocketAccess {
     pub socket: String,
     /// The address that the access names; `None` if it names none of IPv4 or IPv6.
     pub address: Option<SocketAddr>,
+    /// The port of the socket to which the address came; `None` if it did not come to the socket.
+    pub own_port: Option<NonZero<u16>>,
     /// The descriptor's number, for [`Hook::PreexistingFile`].
     pub descriptor: Option<u32>,
 }
@@ -339,6 +345,7 @@ impl Event {
                 Access::Socket(SocketAccess {
                     socket: socket_names::socket(&socket),
                     address: socket_names::address(&socket),
+                    own_port: NonZero::new(socket.own_port),
                     descriptor: (hook == Hook::PreexistingFile).then_some(socket.descriptor),
                 })
             }

@@ -130,6 +130,7 @@ fn flags(domain: &Domain) -> u32 {
         | sockets.fold(0, |flags, kind| flags | domain_flag::DOMAIN_SOCKETS.0 << kind)
         | when(domain_flag::DOMAIN_SUBJECTS, programs > 1)
         | when(domain_flag::DOMAIN_REFUSES, refuses)
+        | when(domain_flag::DOMAIN_PEERS, domain.ingress.depends_on_peer())
 }
 
 /// A `Tables` says where a domain's tables are in the image.
@@ -216,7 +217,8 @@ fn append_destinations(words: &mut Vec<u64>, table: &DestinationTable) -> image_
         table.nodes.iter().flat_map(|node| node.chunks(2).map(|of| pair(entry(&of[0]), entry(&of[1]))));
     append(words, nodes);
     let (ipv4, ipv6) = (entry(&table.ipv4), entry(&table.ipv6));
-    image_destinations { ipv4, ipv6, cells: append_table(words, &table.cells), reserved: 0 }
+    let anybody = entry(&Entry::Value(table.anybody));
+    image_destinations { ipv4, ipv6, cells: append_table(words, &table.cells), anybody }
 }
 
 /// Appends an automaton and the keyed table of its classes, and returns the offset of a `struct image_names` or

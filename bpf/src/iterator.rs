@@ -14,12 +14,13 @@ use crate::raw;
 
 /// The iterator programs: first those over preexisting handles (`path/preexisting.bpf.h`), then those over all
 /// tasks.
-pub(crate) const ITERATORS: [&str; 6] =
-    ["preexisting_files", "preexisting_mappings", LABEL, RELEASE, NAMESPACES, SETTLE];
+pub(crate) const ITERATORS: [&str; 7] =
+    ["preexisting_files", "preexisting_mappings", LABEL, RELEASE, NAMESPACES, SETTLE, RECEIVERS];
 pub(crate) const LABEL: &str = "label_tasks";
 pub(crate) const RELEASE: &str = "release_unidentified";
 pub(crate) const NAMESPACES: &str = "note_namespaces";
 pub(crate) const SETTLE: &str = "settle_undecided";
+pub(crate) const RECEIVERS: &str = "note_receivers";
 /// Number of [`ITERATORS`], the first ones, that yield preexisting handles.
 pub(crate) const HELD: usize = 2;
 

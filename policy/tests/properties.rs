@@ -197,24 +197,28 @@ const PREFIXES: [&str; 11] = [
     "fd00:0:8000::1/128",
     "::ffff:0:0:0/95",
 ];
-const ADDRESSES: [&str; 12] = [
+/// Some of each prefix that no longer one has.
+const ADDRESSES: [&str; 15] = [
     "0.0.0.0",
     "9.255.255.255",
     "10.0.0.1",
     "10.16.0.0",
     "10.16.1.1",
+    "10.16.1.2",
     "10.23.255.255",
     "11.1.1.1",
     "255.255.255.255",
     "::1",
     "fd00::1",
     "fd00:0:8000::1",
+    "fd00:0:8000::2",
+    "::ffff:0:1:1",
     "::ffff:10.16.1.1",
 ];
 const PORTS: [(u16, u16); 7] =
     [(1, 65535), (80, 80), (80, 90), (85, 85), (81, 443), (443, 443), (65535, 65535)];
 
-/// Generates rules for nested prefixes and overlapping ports, of which ingress has no prefix.
+/// Generates rules for nested prefixes and overlapping ports.
 fn destination() -> impl Strategy<Value = DestinationRule> {
     let direction = prop::sample::select(vec![Direction::Egress, Direction::Egress, Direction::Ingress]);
     let transports = vec![Transport::Tcp, Transport::Udp, Transport::Icmp];
@@ -223,7 +227,7 @@ fn destination() -> impl Strategy<Value = DestinationRule> {
     (direction, prefix, ports, prop::option::of(prop::sample::select(transports))).prop_map(
         |(direction, prefix, ports, transport)| DestinationRule {
             direction,
-            prefix: prefix.filter(|_| direction == Direction::Egress).map(|prefix| prefix.parse().unwrap()),
+            prefix: prefix.map(|prefix| prefix.parse().unwrap()),
             ports: ports
                 .filter(|_| transport != Some(Transport::Icmp))
                 .map(|(first, last)| Ports { first, last }),
@@ -475,6 +479,38 @@ fn compare_destinations(
         }
     }
     assert!(table.decision_on_everybody(subject).verdict() >= strictest);
+    if direction == Direction::Ingress {
+        compare_anybody(sets, links, program, subject, table);
+    }
+}
+
+/// Compares the decision where the peer is not known yet with the least strict one of all addresses.
+fn compare_anybody(
+    sets: &[PolicySet<'_>],
+    links: &Links,
+    program: Asker<'_>,
+    subject: u16,
+    table: &DestinationTable,
+) {
+    for transport in Transport::ALL {
+        for port in [0, 1, 80, 85, 90, 443, 65535] {
+            let port = if transport.has_ports() { port } else { 0 };
+            let key = DestinationTable::key(transport, port);
+            let of = |address: &str| {
+                let object = (address.parse::<IpAddr>().unwrap().to_canonical(), transport, port);
+                number::of_destination(sets, links, program, Direction::Ingress, object).0
+            };
+            let anybody = table.decision_on_anybody(subject, key);
+            let case = format!("{program} anybody {transport:?} {port}");
+            assert_eq!(Some(anybody.verdict()), ADDRESSES.into_iter().map(of).min(), "{case}");
+            if !table.depends_on_peer() {
+                for address in ADDRESSES {
+                    let decision = table.decision(subject, address.parse().unwrap(), key);
+                    assert_eq!(decision, anybody, "{case} {address}");
+                }
+            }
+        }
+    }
 }
 
 /// Asserts that a decision is the expected one, and made by the expected rule.

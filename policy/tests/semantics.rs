@@ -812,6 +812,7 @@ fn a_network_policy_decides_as_its_destinations_do() {
   - {ports: [{port: 25}], action: Audit}
   ingress:
   - {ports: [{port: ssh}]}
+  - {from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: ssh}], action: Allow}
 ",
     );
     let section = document(
@@ -826,6 +827,7 @@ fn a_network_policy_decides_as_its_destinations_do() {
     - {cidr: 10.1.0.0/16, action: Allow}
     - {ports: [25], protocol: tcp, action: Audit}
     - {direction: ingress, ports: [22], protocol: tcp}
+    - {direction: ingress, cidr: 10.0.0.0/8, ports: [22], protocol: tcp, action: Allow}
 ",
     );
     let rules = |document: &str| -> Vec<_> {
@@ -837,8 +839,7 @@ fn a_network_policy_decides_as_its_destinations_do() {
             .collect()
     };
     let mut found = rules(&firewall);
-    let ingress = found.remove(0);
-    found.push(ingress);
+    found.rotate_left(2);
     assert_eq!(found, rules(&section));
 
     for (selector, kind) in [

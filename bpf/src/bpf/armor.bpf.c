@@ -18,6 +18,7 @@
 #include "guard/objects.bpf.h"
 #include "iterators.bpf.h"
 #include "network/hooks.bpf.h"
+#include "network/ingress.bpf.h"
 #include "path/arguments.bpf.h"
 #include "path/attributes.bpf.h"
 #include "path/file_hooks.bpf.h"

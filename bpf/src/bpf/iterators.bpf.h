@@ -64,6 +64,20 @@ int preexisting_files(struct bpf_iter__task_file *ctx)
 	return show_preexisting(ctx->meta->seq, task, file, ctx->fd, rights_of(file));
 }
 
+/* Notes who takes what comes to the sockets that tasks hold, as those that they had before their rules. */
+SEC("iter/task_file")
+int note_receivers(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+
+	if (!task || !file || !is_shown())
+		return 0;
+	socket = bpf_sock_from_file(file);
+	return socket ? note_held_socket(socket->sk, task) : 0;
+}
+
 SEC("iter/task_vma")
 int preexisting_mappings(struct bpf_iter__task_vma *ctx)
 {

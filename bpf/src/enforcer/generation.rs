@@ -64,7 +64,8 @@ impl Enforcer {
         // uses those of earlier generations.
         let last = self.generation;
         self.generation = generation.id;
-        self.forget_linked_files_before(last)
+        self.forget_linked_files_before(last)?;
+        self.note_receivers()
     }
 
     fn set_host_ruled(&self, ruled: bool) -> Result<(), BpfError> {

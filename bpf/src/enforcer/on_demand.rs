@@ -17,6 +17,7 @@ use libbpf_rs::libbpf_sys;
 use super::{Enforcer, syscalls};
 use crate::error::{BpfError, pin_error};
 use crate::image::Generation;
+use crate::iterator::{RECEIVERS, position};
 use crate::pins::{self, VERSION};
 use crate::raw;
 use crate::root_cgroup;
@@ -24,24 +25,36 @@ use crate::root_cgroup;
 /// A `Needed` says whether a domain's rules need a program.
 type Needed = fn(&Domain) -> bool;
 
-/// The program that sees the packets of all sockets. It has no hook, but is attached to the root control group.
-const EGRESS: &str = "dns_egress";
-/// What is said if it may not be attached.
-const NEEDS_NET_ADMIN: &str = "rules for names of DNS need the capability NET_ADMIN: give it to the agent, by this version's \
-                               systemd unit (scripts/install) or a privileged container";
+/// The programs that see the packets of all sockets, and which. They have no hook, but are attached to the root control group.
+const PACKET_PROGRAMS: [(&str, libbpf_sys::bpf_attach_type); 3] = [
+    ("dns_egress", libbpf_sys::BPF_CGROUP_INET_EGRESS),
+    ("peer_egress", libbpf_sys::BPF_CGROUP_INET_EGRESS),
+    (PEERS, libbpf_sys::BPF_CGROUP_INET_INGRESS),
+];
+/// The program that decides on who comes to a socket.
+const PEERS: &str = "peer_ingress";
+/// What is said if one of them may not be attached.
+const NEEDS_NET_ADMIN: &str = "rules for names of DNS, and for the addresses of ingress, need the capability NET_ADMIN: give it to \
+                               the agent, by this version's systemd unit (scripts/install) or a privileged container";
 /// The programs that are attached on demand.
-const PROGRAMS: [(&str, Needed); 20] = [
+const PROGRAMS: [(&str, Needed); 24] = [
     ("capable", |domain| !domain.capability.rows.is_empty()),
     ("socket_create", has_sockets),
     ("socket_connect", |domain| has_protocols(domain) || has_egress(domain) || has_names(domain)),
     ("socket_bind", |domain| has_protocols(domain) || has_ingress(domain) || has_names(domain)),
     ("socket_listen", |domain| has_protocols(domain) || has_ingress(domain)),
     ("socket_accept", |domain| has_protocols(domain) || has_ingress(domain)),
-    ("socket_sendmsg", |domain| has_protocols(domain) || has_egress(domain) || has_names(domain)),
+    ("socket_sendmsg", |domain| {
+        has_protocols(domain) || has_egress(domain) || has_names(domain) || has_peers(domain)
+    }),
+    ("socket_graft", has_peers),
+    ("socket_recvmsg", has_peers),
     ("socket_setsockopt", |domain| has_egress(domain) || has_ingress(domain)),
     ("sctp_bind_connect", has_sockets),
     ("socket_receive", has_sockets),
-    (EGRESS, has_names),
+    ("dns_egress", has_names),
+    ("peer_egress", has_peers),
+    (PEERS, has_peers),
     ("preset_exec", |domain| {
         decides(domain, &[Preset::FilelessExec, Preset::AnonymousMapExec, Preset::Exec])
     }),
@@ -73,6 +86,10 @@ fn has_egress(domain: &Domain) -> bool {
 
 fn has_ingress(domain: &Domain) -> bool {
     !domain.ingress.lists.is_empty()
+}
+
+fn has_peers(domain: &Domain) -> bool {
+    domain.ingress.depends_on_peer()
 }
 
 fn has_names(domain: &Domain) -> bool {
@@ -129,15 +146,13 @@ impl OnDemand {
 
     fn new_link(&self) -> io::Result<OwnedFd> {
         let program = self.program.as_fd();
-        if self.name != EGRESS {
+        let Some((_, packets)) = PACKET_PROGRAMS.iter().find(|(name, _)| *name == self.name) else {
             return raw::link_create(program, None, libbpf_sys::BPF_LSM_MAC);
-        }
+        };
         let root = root_cgroup::open()?;
-        raw::link_create(program, Some(root.as_fd()), libbpf_sys::BPF_CGROUP_INET_EGRESS).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::PermissionDenied => io::Error::new(error.kind(), NEEDS_NET_ADMIN),
-                _ => error,
-            }
+        raw::link_create(program, Some(root.as_fd()), *packets).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => io::Error::new(error.kind(), NEEDS_NET_ADMIN),
+            _ => error,
         })
     }
 
@@ -190,6 +205,15 @@ impl Enforcer {
         }
         ids.extend(self.syscalls.attach_for(generation));
         Ok(())
+    }
+
+    /// Notes who takes what comes to the sockets that tasks had before their rules, if live rules depend on the peer.
+    pub(super) fn note_receivers(&self) -> Result<(), BpfError> {
+        let decides = |program: &OnDemand| program.name == PEERS && program.link.is_some();
+        if !self.on_demand.iter().any(decides) {
+            return Ok(());
+        }
+        self.iterate(position(RECEIVERS), |_| None)
     }
 
     /// Detaches what the live generation does not need. What cannot be detached costs time alone, and is tried again

@@ -166,6 +166,9 @@ impl Enforcer {
                 break;
             }
         }
+        if all.new > 0 {
+            self.note_receivers()?;
+        }
         if !all.domains.contains(&UNIDENTIFIED_DOMAIN) {
             // What is noted there was about containers that are gone or named.
             self.forget_container(UNIDENTIFIED_DOMAIN)?;
@@ -178,6 +181,7 @@ impl Enforcer {
     /// on where they are obtained. But a task that forks meanwhile can pass its handles to a child that is
     /// not looked at any more.
     pub fn preexisting(&self, mut each: impl FnMut(Event)) -> Result<(), BpfError> {
+        self.note_receivers()?;
         (0..HELD).try_for_each(|which| {
             self.iterate(which, |bytes| {
                 let (event, length) = Event::decode_first(bytes)?;

@@ -263,15 +263,16 @@ fn shown(hook: Hook, access: Access) -> Shown {
                 refused: "Operation not permitted",
             };
         }
-        Access::Socket(SocketAccess { socket, address, descriptor }) => {
+        Access::Socket(SocketAccess { socket, address, own_port, descriptor }) => {
             if let Some(address) = address {
-                let relation = if matches!(hook, Hook::SocketBind | Hook::SocketListen | Hook::SocketAccept) {
-                    "at"
-                } else {
-                    "to"
+                let relation = match hook {
+                    _ if own_port.is_some() => "from",
+                    Hook::SocketBind | Hook::SocketListen | Hook::SocketAccept => "at",
+                    _ => "to",
                 };
                 data.push_str(&format!(" {relation}={address}"));
             }
+            data.push_str(&own_port.map_or_else(String::new, |port| format!(" port={port}")));
             data.push_str(&descriptor.map_or_else(String::new, |number| format!(" fd={number}")));
             return Shown {
                 operation: "Network",
@@ -640,6 +641,7 @@ pub(crate) mod tests {
         let access = SocketAccess {
             socket: "protocol=TCP type=SOCK_STREAM".to_owned(),
             address: Some("[2001:db8::1]:443".parse().unwrap()),
+            own_port: None,
             descriptor: None,
         };
         let event = Event {

@@ -44,6 +44,7 @@ spec:
     matchDNSQueries:
     - {domain: example.com}
     - {domain: free.example.com, action: Audit}
+    matchDestinations: [{direction: ingress, cidr: 10.2.0.0/16, ports: [80]}]
   file: {matchPaths: [{path: /etc/kept, pts: false}]}
 ";
 
@@ -135,6 +136,9 @@ fn every_kind_of_access_can_be_asked_about() {
         (&["--connect", "10.1.2.3:54"], "connect 10.1.2.3:54\n  Allow by p.yaml:18"),
         (&["--connect", "10.1.2.3:54/udp"], "connect 10.1.2.3:54/udp\n  Audit by p.yaml:16"),
         (&["--connect", "[::1]:80"], "connect [::1]:80\n  Audit by the posture"),
+        (&["--accept", "10.2.0.1:80"], "accept 10.2.0.1:80\n  Block by p.yaml:37"),
+        (&["--accept", "10.2.0.1:81"], "accept 10.2.0.1:81\n  Allow: no rule is about it"),
+        (&["--accept", "10.1.0.1:80/udp"], "accept 10.1.0.1:80/udp\n  Audit by p.yaml:16"),
         (&["--capability", "net_raw"], "capability CAP_NET_RAW\n  Block by p.yaml:20"),
         (&["--capability", "CAP_KILL", "--json"], r#""decision": "Allow""#),
     ] {
@@ -147,7 +151,7 @@ fn every_kind_of_access_can_be_asked_about() {
 #[test]
 fn a_question_that_cannot_be_answered_is_an_error() {
     for (arguments, expected) in [
-        (&[][..], "give --exec, --file, --connect, --dns or --capability"),
+        (&[][..], "give --exec, --file, --connect, --accept, --dns or --capability"),
         (&["--exec", "curl"], "a path begins with '/'"),
         (&["--connect", "example.com:80"], "10.0.0.1:443"),
         (&["--connect", "10.0.0.1:80/icmp"], "'/udp'"),

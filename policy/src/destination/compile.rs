@@ -55,6 +55,9 @@ pub(crate) fn compile(
     }
     builder.table.ipv4 = builder.trie(&everywhere, &ipv4)?;
     builder.table.ipv6 = builder.trie(&everywhere, &ipv6)?;
+    if direction == Direction::Ingress {
+        builder.table.anybody = builder.least_strict()?;
+    }
     builder.finish()
 }
 
@@ -134,11 +137,23 @@ impl Builder<'_, '_> {
                 list.push((key, cell));
             }
         }
+        Ok(self.known_list(list))
+    }
+
+    fn known_list(&mut self, list: Vec<(u32, u32)>) -> u32 {
         let next = self.table.lists.len() as u32;
-        Ok(*self.known_lists.entry(list).or_insert_with_key(|list| {
+        *self.known_lists.entry(list).or_insert_with_key(|list| {
             self.table.lists.push(list.clone());
             next
-        }))
+        })
+    }
+
+    fn known_cell(&mut self, cell: Vec<Decision>) -> u32 {
+        let next = self.cells.len() as u32;
+        *self.known_cells.entry(cell).or_insert_with_key(|cell| {
+            self.cells.push(cell.clone());
+            next
+        })
     }
 
     /// Makes the cell for what these rules match.
@@ -153,11 +168,62 @@ impl Builder<'_, '_> {
             deciding.for_class(class).map_or(*otherwise, |rule| self.rules.decision(rule))
         };
         let cell: Vec<Decision> = (0..).zip(&self.unmatched).map(decide).collect();
-        let next = self.cells.len() as u32;
-        Ok(*self.known_cells.entry(cell).or_insert_with_key(|cell| {
-            self.cells.push(cell.clone());
-            next
-        }))
+        Ok(self.known_cell(cell))
+    }
+
+    /// Makes the list of the least strict decisions of all addresses. Of equally strict ones the first counts, in the order
+    /// of [`reached`].
+    fn least_strict(&mut self) -> Result<u32, CompileError> {
+        let reached = reached(&self.table);
+        if let [list] = reached[..] {
+            return Ok(list);
+        }
+        // The lists of which a range begins at a key, with its cell.
+        let mut begins: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
+        for (at, list) in reached.iter().enumerate() {
+            for (key, cell) in &self.table.lists[*list as usize] {
+                begins.entry(*key).or_default().push((at, *cell));
+            }
+        }
+        // The cells at the current key, each with the lists that lead to it.
+        let mut cells: HashMap<u32, BTreeSet<usize>> = HashMap::new();
+        let mut cell_of: Vec<Option<u32>> = vec![None; reached.len()];
+        let mut least: Vec<(u32, u32)> = Vec::new();
+        for (key, begun) in begins {
+            for (at, cell) in begun {
+                if let Some(before) = cell_of[at].replace(cell)
+                    && let Some(lists) = cells.get_mut(&before)
+                {
+                    lists.remove(&at);
+                    if lists.is_empty() {
+                        cells.remove(&before);
+                    }
+                }
+                cells.entry(cell).or_default().insert(at);
+            }
+            let mut in_order: Vec<(usize, u32)> =
+                cells.iter().filter_map(|(cell, lists)| Some((*lists.first()?, *cell))).collect();
+            in_order.sort_unstable();
+            let cell = self.least_strict_cell(&in_order)?;
+            if least.last().is_none_or(|(_, last)| *last != cell) {
+                least.push((key, cell));
+            }
+        }
+        Ok(self.known_list(least))
+    }
+
+    /// Makes the cell of the least strict decisions of cells, each with its place in their order.
+    fn least_strict_cell(&mut self, of: &[(usize, u32)]) -> Result<u32, CompileError> {
+        self.work += of.len() * self.unmatched.len();
+        if self.work > MAX_CELLS {
+            return Err(self.rules.too_many_classes());
+        }
+        let decide = |class: usize| {
+            let decisions = of.iter().map(|(_, cell)| self.cells[*cell as usize][class]);
+            decisions.min_by_key(|decision| decision.verdict()).unwrap_or(self.unmatched[class])
+        };
+        let cell: Vec<Decision> = (0..self.unmatched.len()).map(decide).collect();
+        Ok(self.known_cell(cell))
     }
 
     fn finish(mut self) -> Result<DestinationTable, CompileError> {
@@ -170,6 +236,25 @@ impl Builder<'_, '_> {
         self.table.cells = KeyedTable::of_rows(rows).ok_or_else(|| self.rules.too_many_classes())?;
         Ok(self.table)
     }
+}
+
+/// Returns the lists that some address leads to, those of short prefixes first.
+fn reached(table: &DestinationTable) -> Vec<u32> {
+    let mut lists = Vec::new();
+    let mut level = vec![table.ipv4, table.ipv6];
+    while !level.is_empty() {
+        let mut below = Vec::new();
+        for entry in level {
+            match entry {
+                Entry::Value(list) => lists.push(list),
+                Entry::Node(node) => below.extend(table.nodes[node as usize]),
+            }
+        }
+        level = below;
+    }
+    let mut known = BTreeSet::new();
+    lists.retain(|list| known.insert(*list));
+    lists
 }
 
 /// Returns the first and the last key of each range that a rule is about.

@@ -4,8 +4,8 @@
 //! Of what [`crate::precedence`] leaves to each kind of rule, destinations have this:
 //!
 //! - **Sections.** Egress decides connecting and sending without a connection, by the peer's address and port. Ingress
-//!   decides on which ports a socket may take connections and datagrams, by the own port. Both are lists of their own
-//!   beside `matchProtocols`: what one of them refuses is refused.
+//!   decides which connections and datagrams come in, by the peer's address and the own port, and on which ports a socket
+//!   may take any. Both are lists of their own beside `matchProtocols`: what one of them refuses is refused.
 //! - **Specificity.** First comes the longest prefix, then the narrowest range of ports, then a rule that names a
 //!   protocol.
 //! - **What is not judged.** Sockets without addresses of IPv4 or IPv6. IPv4 addresses within IPv6 (`::ffff:0:0/96`)

@@ -72,9 +72,9 @@ pub struct Ports {
 pub struct DestinationRule {
     /// Which end began to communicate.
     pub direction: Direction,
-    /// The addresses, with zeros behind the prefix and never within `::ffff:0:0/96`; `None`: all of both families.
+    /// The peer's addresses, with zeros behind the prefix and never within `::ffff:0:0/96`; `None`: all of both families.
     pub prefix: Option<IpNet>,
-    /// The ports; `None`: all of them, and what has no ports.
+    /// The ports, of the end that did not begin; `None`: all of them, and what has no ports.
     pub ports: Option<Ports>,
     /// The transport; `None`: all of them, or all with ports if the rule gives ports.
     pub transport: Option<Transport>,

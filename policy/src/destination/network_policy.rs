@@ -19,35 +19,34 @@ const PROTOCOLS: [(&str, Transport); 3] =
 const BANDWIDTH: &str = "it limits bandwidth, which nothing here does: leave it out";
 const INTERFACE: &str =
     "by which interface a packet goes is not known when a socket is used: name the addresses there by cidr";
-const PEERS: &str = "leave it out: ingress is decided by the own port, before a peer is known";
 
 pub(crate) fn read_ingress(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
-    let refused = [("from", PEERS), ("to", "it belongs to egress")];
-    read_list(node, ("ingress", Direction::Ingress), &refused, above, rules, sink);
+    read_list(node, Direction::Ingress, above, rules, sink);
 }
 
 pub(crate) fn read_egress(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &mut Sink) {
-    let refused = [("from", "it belongs to ingress")];
-    read_list(node, ("egress", Direction::Egress), &refused, above, rules, sink);
+    read_list(node, Direction::Egress, above, rules, sink);
 }
 
 fn read_list(
     node: &Node<'_>,
-    (name, direction): (&str, Direction),
-    refused: &[(&str, &str)],
+    direction: Direction,
     above: &Inherited,
     rules: &mut Vec<Rule>,
     sink: &mut Sink,
 ) {
-    let refused = [&[("limit", BANDWIDTH), ("duration", BANDWIDTH), ("iface", INTERFACE)], refused].concat();
-    let mut known = [&COMMON[..], &["ports"]].concat();
-    known.extend((direction == Direction::Egress).then_some("to"));
+    let (name, peers, other) = match direction {
+        Direction::Ingress => ("ingress", "from", ("to", "it belongs to egress")),
+        Direction::Egress => ("egress", "to", ("from", "it belongs to ingress")),
+    };
+    let refused = [("limit", BANDWIDTH), ("duration", BANDWIDTH), ("iface", INTERFACE), other];
+    let known = [&COMMON[..], &["ports", peers]].concat();
     for node in items(node, name, sink) {
         let Some(mut fields) = Fields::new(node, &format!("an entry of {name}"), sink) else { continue };
         let before = sink.count();
         fields.only(&known, &refused, sink);
         let own = above.or_own(&fields, sink);
-        let prefixes = read_peers(&fields, sink);
+        let prefixes = read_peers(&fields, peers, sink);
         let ports = read_ports(&fields, sink);
         if !within_pairs(prefixes.len() * ports.len(), "a block of addresses and a port", &[], &fields, sink)
             || sink.count() > before
@@ -64,13 +63,13 @@ fn read_list(
 }
 
 /// Returns the blocks of addresses, of which `None` has all.
-fn read_peers(fields: &Fields<'_>, sink: &mut Sink) -> Vec<Option<IpNet>> {
-    if fields.get("to").is_none() {
+fn read_peers(fields: &Fields<'_>, name: &str, sink: &mut Sink) -> Vec<Option<IpNet>> {
+    if fields.get(name).is_none() {
         return vec![None];
     }
     let mut prefixes = Vec::new();
-    for node in fields.list("to", sink) {
-        let Some(mut peer) = Fields::new(node, "an entry of to", sink) else { continue };
+    for node in fields.list(name, sink) {
+        let Some(mut peer) = Fields::new(node, &format!("an entry of {name}"), sink) else { continue };
         peer.only(&["ipBlock"], &[], sink);
         let Some(block) = peer.required("ipBlock", "write ipBlock: {cidr: 10.0.0.0/8}", sink) else {
             continue;

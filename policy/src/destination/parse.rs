@@ -53,10 +53,6 @@ fn read_entry(node: &Node<'_>, above: &Inherited, rules: &mut Vec<Rule>, sink: &
     }
     let ranges = ports.as_ref().map_or(1, Vec::len);
     within_pairs(ranges, "a range of ports", &sources, &fields, sink);
-    if direction == Direction::Ingress && prefix.is_some() {
-        let help = "leave out `cidr`: ingress is decided by the own port, before a peer is known";
-        sink.error(fields.at, "a rule for ingress cannot have `cidr`", help);
-    }
     if sink.count() > before {
         return;
     }

@@ -19,6 +19,9 @@ pub struct DestinationTable {
     pub ipv4: Entry,
     /// Where the trie of IPv6 addresses begins.
     pub ipv6: Entry,
+    /// Index of the list that decides where the peer is not known yet, on what may communicate with somebody: the least
+    /// strict of all addresses. Of ingress alone.
+    pub anybody: u32,
     /// Lists of ranges: the first key of each ([`DestinationTable::key`]), in rising order from 0, and its cell.
     pub lists: Vec<Vec<(u32, u32)>>,
     /// The decisions on cells. What is no cell stands for everybody: the decision is the strictest of all.
@@ -32,6 +35,7 @@ impl Default for DestinationTable {
             nodes: Vec::new(),
             ipv4: nobody,
             ipv6: nobody,
+            anybody: 0,
             lists: Vec::new(),
             cells: KeyedTable::default(),
         }
@@ -53,10 +57,27 @@ impl DestinationTable {
             IpAddr::V4(v4) => find(&self.nodes, self.ipv4, u128::from(v4.to_bits()) << 96),
             IpAddr::V6(v6) => find(&self.nodes, self.ipv6, v6.to_bits()),
         };
+        self.decision_of_list(subject, list, key)
+    }
+
+    fn decision_of_list(&self, subject: u16, list: u32, key: u32) -> Decision {
         let Some(list) = self.lists.get(list as usize) else { return Decision::ALLOW };
         let behind = list.partition_point(|(first, _)| *first <= key);
         let cell = behind.checked_sub(1).map_or(usize::MAX, |at| list[at].1 as usize);
         self.cells.decision(subject, cell)
+    }
+
+    /// Returns the decision on a key for a subject class where the peer is not known yet: the least strict one of all
+    /// addresses. Without rules everything is permitted silently.
+    #[must_use]
+    pub fn decision_on_anybody(&self, subject: u16, key: u32) -> Decision {
+        self.decision_of_list(subject, self.anybody, key)
+    }
+
+    /// Returns whether ingress depends on the peer's address.
+    #[must_use]
+    pub fn depends_on_peer(&self) -> bool {
+        self.ipv4 != self.ipv6 || matches!(self.ipv4, Entry::Node(_))
     }
 
     /// Returns the decision for a subject class on what may communicate with everybody.

@@ -46,6 +46,9 @@ pub struct Case {
     /// Shell redirections (`9<>/t/file`) that are opened before the policy and inherited by the command.
     #[serde(default)]
     pub open: String,
+    /// Words of a method that makes a socket before the policy, as `with` does; the command inherits it.
+    #[serde(default)]
+    pub hold: String,
     /// Treatment of preexisting handles that the policy refuses: `close`, `report` or `kill`; the agent's own
     /// default, `close`, if absent.
     pub already_held: Option<String>,

@@ -33,6 +33,7 @@ mod run;
 mod sockets;
 mod unopened;
 mod uring;
+mod visits;
 
 use std::process::ExitCode;
 

@@ -95,13 +95,17 @@ fn script(text: &str, name: &str, scratch: &Path, group: &mut Group) -> anyhow::
     Ok(())
 }
 
-/// Returns a command that becomes `program`, by way of a shell if that opens something to inherit.
+/// Returns a command that becomes `program`, by way of a shell if there is something to inherit.
 fn inheriting(case: &Case, program: &str) -> Command {
-    if case.open.is_empty() {
+    if case.open.is_empty() && case.hold.is_empty() {
         return Command::new(program);
     }
+    let holder =
+        if case.hold.is_empty() { String::new() } else { format!("armor-guest-tests do {}", case.hold) };
+    // The programs of the guest are on nobody's path but the shell's.
+    let found = format!("exec {holder} \"$(command -v \"$0\")\" \"$@\" {}", case.open);
     let mut command = Command::new("/usr/bin/sh");
-    command.args(["-c", &format!("exec \"$@\" {}", case.open), "sh", program]);
+    command.args(["-c", &found, program]);
     command
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{access, other, uring};
+use crate::{access, other, uring, visits};
 
 pub const USAGE: &str = "
 SOCKET is FAMILY:TYPE:PROTOCOL, each by name or number, as inet:stream:tcp or inet6:dgram:0; ADDRESS is 127.0.0.1:80 or [::1]:80
@@ -18,12 +18,21 @@ SOCKET is FAMILY:TYPE:PROTOCOL, each by name or number, as inet:stream:tcp or in
   with FD SOCKET METHOD ADDRESS PROGRAM...    the same once fd-METHOD is done with it
   offer-socket PATH SOCKET         serves its descriptor once, in the background
   offer-connected PATH SOCKET ADDRESS    the same once it is connected
+  offer-listening PATH SOCKET ADDRESS    the same once it is bound, and listens if it is a stream
+  offer-visited PATH SOCKET ADDRESS PEER    the same once somebody from PEER has come to it
   new SOCKET METHOD ARGUMENT...    makes it and does fd-METHOD with it
   fd-connect FD ADDRESS    fd-uring-connect FD ADDRESS    fd-bind FD ADDRESS    fd-listen FD    fd-accept FD
   fd-send FD ADDRESS       fd-send-many FD ADDRESS        fd-fastopen FD ADDRESS
   fd-write FD                      sends without an address       fd-port-range FD    has the kernel choose port 40000
   fd-flow-label FD                 manages labels, in no valid way
   fd-listen-at FD ADDRESS          binds and listens
+  fd-serve FD ADDRESS PEER         binds, listens if it is a stream, and does fd-visit
+  fd-visit FD PEER                 a socket bound to PEER comes to FD, which takes what it sends
+  fd-visit-again FD PEER           does fd-visit twice
+  fd-visit-either FD OTHER PEER    does fd-visit, and takes it from the one that it comes to
+  fd-share-listen-at FD ADDRESS    does fd-listen-at at a port that others may share
+  fd-take-visit FD                 takes what somebody who came before has sent
+  fd-ask FD ADDRESS OTHER          binds, sends to a socket at OTHER, and takes its answer
   fd-disconnect FD                 fd-send-without-family FD ADDRESS    the family of IPv4 left out
   fd-connect-from FD OWN ADDRESS   binds and connects             fd-connect-send FD ADDRESS OTHER    sends elsewhere
   fd-route FD VIA                  has packets go by way of this address
@@ -54,11 +63,36 @@ pub fn run(words: &[&str]) -> Option<anyhow::Result<()>> {
             access::offer(path, &socket)
         }),
         ["new", socket, method, rest @ ..] => make(socket).and_then(|socket| call(&socket, method, rest)),
-        ["fd-listen-at", fd, address] => number(fd).and_then(|fd| {
-            bind(fd, address)?;
-            // SAFETY: only numbers are passed.
-            check(unsafe { libc::listen(fd, 1) })
+        ["fd-listen-at", fd, address] => number(fd).and_then(|fd| listen_at(fd, address)),
+        ["fd-serve", fd, address, peer] => number(fd).and_then(|fd| {
+            listen_at(fd, address)?;
+            visits::visit(fd, visits::own(fd)?, peer)
         }),
+        ["fd-visit", fd, peer] => number(fd).and_then(|fd| visits::visit(fd, visits::own(fd)?, peer)),
+        ["offer-visited", path, socket, address, peer] => make(socket).and_then(|socket| {
+            let fd = socket.as_raw_fd();
+            listen_at(fd, address)?;
+            let _peer = visits::come(fd, visits::own(fd)?, peer)?;
+            access::offer(path, &socket)
+        }),
+        ["fd-visit-again", fd, peer] => number(fd).and_then(|fd| {
+            visits::visit(fd, visits::own(fd)?, peer)?;
+            visits::visit(fd, visits::own(fd)?, peer)
+        }),
+        ["fd-visit-either", fd, other, peer] => number(fd).and_then(|fd| {
+            let _peer = visits::come(fd, visits::own(fd)?, peer)?;
+            visits::take(fd).or_else(|_| visits::take(number(other)?))
+        }),
+        ["fd-share-listen-at", fd, address] => number(fd).and_then(|fd| {
+            set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32.to_ne_bytes())?;
+            listen_at(fd, address)
+        }),
+        ["offer-listening", path, socket, address] => make(socket).and_then(|socket| {
+            listen_at(socket.as_raw_fd(), address)?;
+            access::offer(path, &socket)
+        }),
+        ["fd-take-visit", fd] => number(fd).and_then(visits::take),
+        ["fd-ask", fd, address, other] => number(fd).and_then(|fd| visits::ask(fd, address, other)),
         ["fd-write", fd] => number(fd).and_then(|fd| {
             // SAFETY: the text is as long as said.
             check(unsafe { libc::send(fd, c"x".as_ptr().cast(), 1, 0) } as i32)
@@ -111,7 +145,7 @@ fn number(text: &str) -> anyhow::Result<i32> {
     text.parse().with_context(|| format!("'{text}' is no number"))
 }
 
-fn check(result: i32) -> anyhow::Result<()> {
+pub(crate) fn check(result: i32) -> anyhow::Result<()> {
     if result < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
 }
 
@@ -195,7 +229,26 @@ fn address(text: &str) -> anyhow::Result<(libc::sockaddr_storage, libc::socklen_
     Ok((storage, length as libc::socklen_t))
 }
 
-fn connect(fd: i32, to: &str) -> anyhow::Result<()> {
+/// Binds a socket, which then listens if it is no datagram's.
+fn listen_at(fd: i32, at: &str) -> anyhow::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1i32.to_ne_bytes())?;
+    bind(fd, at)?;
+    if number_of_option(fd, libc::SO_TYPE)? == libc::SOCK_DGRAM {
+        return Ok(());
+    }
+    // SAFETY: only numbers are passed.
+    check(unsafe { libc::listen(fd, 4) })
+}
+
+pub(crate) fn number_of_option(fd: i32, option: i32) -> anyhow::Result<i32> {
+    let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
+    let place = (&raw mut value).cast();
+    // SAFETY: the value is as long as said.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, place, &raw mut length) })?;
+    Ok(value)
+}
+
+pub(crate) fn connect(fd: i32, to: &str) -> anyhow::Result<()> {
     let (address, length) = address(to)?;
     // SAFETY: the address is as long as said.
     check(unsafe { libc::connect(fd, (&raw const address).cast(), length) })
@@ -206,7 +259,7 @@ fn uring_connect(fd: &str, to: &str) -> anyhow::Result<()> {
     Ok(uring::connect(number(fd)?, (&raw const address).cast(), length)?)
 }
 
-fn bind(fd: i32, at: &str) -> anyhow::Result<()> {
+pub(crate) fn bind(fd: i32, at: &str) -> anyhow::Result<()> {
     let (address, length) = address(at)?;
     // SAFETY: the address is as long as said.
     check(unsafe { libc::bind(fd, (&raw const address).cast(), length) })
@@ -220,7 +273,7 @@ fn accept(fd: i32) -> anyhow::Result<()> {
     check(unsafe { libc::accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) })
 }
 
-fn send(fd: i32, to: &str, flags: i32) -> anyhow::Result<()> {
+pub(crate) fn send(fd: i32, to: &str, flags: i32) -> anyhow::Result<()> {
     let (address, length) = address(to)?;
     // SAFETY: address and text are as long as said.
     let sent =
@@ -267,7 +320,7 @@ fn send_without_family(fd: i32, to: &str) -> anyhow::Result<()> {
     check(sent as i32)
 }
 
-fn set(fd: i32, level: i32, option: i32, value: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn set(fd: i32, level: i32, option: i32, value: &[u8]) -> anyhow::Result<()> {
     // SAFETY: the value is as long as said.
     check(unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), value.len() as u32) })
 }

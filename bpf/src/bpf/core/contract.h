@@ -170,6 +170,8 @@ enum hook {
 	SYSCALL_ENTER, /* no hook: a system call begins */
 	CGROUP_EGRESS, /* no hook: a packet leaves a socket */
 	BPRM_COMMITTED_CREDS,
+	CGROUP_INGRESS, /* no hook: a packet comes to a socket */
+	SOCKET_RECVMSG,
 };
 
 enum domain_flag {
@@ -181,6 +183,8 @@ enum domain_flag {
 	DOMAIN_REFUSES = 1 << 2,
 	/* A program that has rights by fromSource starts as if it were setuid. */
 	DOMAIN_SECURE_SOURCES = 1 << 3,
+	/* Rules for ingress depend on the peer. */
+	DOMAIN_PEERS = 1 << 4,
 	/* From here on a bit for each enum socket_kind, set if rules for protocols refuse or report it for some program. */
 	DOMAIN_SOCKETS = 1 << 16,
 };
@@ -216,8 +220,8 @@ struct image_domain {
 struct image_destinations {
 	__u32 ipv4; /* where the trie begins */
 	__u32 ipv6;
-	__u32 cells; /* a keyed table; 0: it decides nothing */
-	__u32 reserved;
+	__u32 cells;   /* a keyed table; 0: it decides nothing */
+	__u32 anybody; /* of ingress: the word of the list that decides where the peer is not known yet, like an entry */
 };
 
 /* Words of the tables of other kinds of rules than those for paths; 0: the domain has no rules of that kind. */
@@ -426,7 +430,7 @@ struct socket_event {
 	__u16 protocol;	      /* IPPROTO_*, or the family's own */
 	__u16 address_family; /* AF_INET or AF_INET6; 0: the access has no address of these families */
 	__u16 port;
-	__u16 reserved;
+	__u16 own_port;	  /* of a socket to which the address came; 0: it did not */
 	__u32 descriptor; /* PREEXISTING_FILE: the descriptor's number */
 	__u8 address[16]; /* in network order; the first four bytes for AF_INET */
 };

@@ -221,6 +221,15 @@ struct msghdr {
 	unsigned long msg_controllen;
 };
 
+struct inet_sock {
+	__be16 inet_sport;
+};
+
+/* It is there where the kernel knows MPTCP. */
+struct mptcp_sock {
+	struct sock sk;
+};
+
 struct unix_sock {
 	struct path path; /* of a socket bound to a name; otherwise 0 */
 };

@@ -36,6 +36,7 @@ struct scratch {
 	struct name_walk name_walk;
 	struct path_fold fold;
 	struct outgoing outgoing;
+	struct incoming incoming;
 	struct find finds[FINDS];
 	__u32 find_count;
 	__u32 found; /* find_step(): there is something to resolve */

@@ -77,7 +77,8 @@ static __always_inline void read_peer(const struct socket_access *access, struct
 	const struct sock_common *sock = (void *)access->sock;
 	__u32 state = FIELD(sock_common, sock, skc_state);
 
-	if (!is_ip(access) || state == TCP_CLOSE || state == TCP_LISTEN)
+	/* What came over a connection can be read after its end. */
+	if (!is_ip(access) || (!access->accepted && (state == TCP_CLOSE || state == TCP_LISTEN)))
 		return;
 	if (access->family == AF_INET)
 		ip->words[0] = FIELD(sock_common, sock, skc_daddr);
@@ -106,9 +107,9 @@ static __always_inline void read_address(const struct socket_access *access, str
 {
 	if (access->address)
 		read_named(access, ip);
-	else if (access->hook == SOCKET_LISTEN || access->hook == SOCKET_ACCEPT)
+	else if (access->hook == SOCKET_LISTEN || (access->hook == SOCKET_ACCEPT && !access->accepted))
 		read_own(access, ip);
-	else if (access->hook == SOCKET_RECEIVE || access->hook == PREEXISTING_FILE)
+	else if (access->accepted || access->hook == SOCKET_RECEIVE || access->hook == PREEXISTING_FILE)
 		read_peer(access, ip);
 }
 
@@ -120,6 +121,14 @@ static __always_inline void unmap(struct ip_address *ip)
 		ip->words[0] = ip->words[3];
 		ip->words[2] = ip->words[3] = 0;
 	}
+}
+
+/* Sets the bits of the address that a table of destinations is asked about. */
+static __always_inline void set_address(struct destination *to, const struct ip_address *ip)
+{
+	to->family = ip->family;
+	to->high = (__u64)bpf_ntohl(ip->words[0]) << 32 | bpf_ntohl(ip->words[1]);
+	to->low = (__u64)bpf_ntohl(ip->words[2]) << 32 | bpf_ntohl(ip->words[3]);
 }
 
 static __always_inline bool is_nowhere(const struct ip_address *ip)

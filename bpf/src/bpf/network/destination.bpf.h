@@ -68,14 +68,16 @@ static __always_inline __u32 find_cell(const struct scope *scope, __u32 list, __
 	return range ? *range >> 32 : ANY_CELL;
 }
 
-/* Returns the decision of a table of destinations on somebody or everybody. */
+/* Returns the decision of a table of destinations on somebody, anybody or everybody. */
 static __noinline __u32 decide_destination(const struct scope *scope, const struct image_destinations *table,
 					   const struct destination *to)
 {
 	__u32 cell = ANY_CELL, entry;
 
-	if (to->reach == SOMEBODY) {
-		entry = find_entry(scope, to->family == AF_INET ? table->ipv4 : table->ipv6, to);
+	if (to->reach != EVERYBODY) {
+		entry = table->anybody;
+		if (to->reach == SOMEBODY)
+			entry = find_entry(scope, to->family == AF_INET ? table->ipv4 : table->ipv6, to);
 		if (entry == ENTRY_SILENT)
 			return VERDICT_ALLOW;
 		if (entry)

@@ -2,13 +2,15 @@
 /*
  * The hooks of sockets. A socket is judged when it is made, and again when it is connected, bound, listened or accepted
  * on, when its descriptor is received, and when something is sent that no connection has decided on: it may be from
- * before the rules, or from a process without them.
+ * before the rules, or from a process without them. Who comes to a socket is judged in packets (ingress.bpf.h), and again when
+ * a connection is accepted.
  */
 #ifndef ARMOR_NETWORK_HOOKS_H
 #define ARMOR_NETWORK_HOOKS_H
 
 #include "dns/sender.bpf.h"
 #include "network/destination.bpf.h"
+#include "network/receiver.bpf.h"
 #include "network/report.bpf.h"
 #include "network/sent.bpf.h"
 
@@ -85,8 +87,8 @@ static __always_inline int check_sock(struct sock *sock, __u32 hook, __u64 addre
 	return check_access(&scope, task, tables, &access);
 }
 
-/* Checks an access by which a resolver may be asked too. */
-static __always_inline int check_sock_that_asks(struct sock *sock, __u32 hook, __u64 address, int length)
+/* Checks an access by which a resolver may be asked, or somebody may come. */
+static __always_inline int check_sock_with_peers(struct sock *sock, __u32 hook, __u64 address, int length)
 {
 	struct socket_access access = { .hook = hook, .address = address, .length = length > 0 ? length : 0 };
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -101,7 +103,9 @@ static __always_inline int check_sock_that_asks(struct sock *sock, __u32 hook, _
 		return 0;
 	describe_sock(&access, sock);
 	refused = check_asking(&scope, tables, sock, &access);
-	return refused ?: check_access(&scope, task, tables, &access);
+	if (!refused)
+		refused = check_access(&scope, task, tables, &access);
+	return refused || hook == SOCKET_CONNECT ? refused : check_receiving(&scope, sock, &access);
 }
 
 SEC("lsm/socket_create")
@@ -130,25 +134,89 @@ int BPF_PROG(socket_create, int family, int type, int protocol, int kern)
 SEC("lsm/socket_connect")
 int BPF_PROG(socket_connect, struct socket *socket, struct sockaddr *address, int length)
 {
-	return check_sock_that_asks(socket->sk, SOCKET_CONNECT, (__u64)PLAIN(address), length);
+	return check_sock_with_peers(socket->sk, SOCKET_CONNECT, (__u64)PLAIN(address), length);
 }
 
 SEC("lsm/socket_bind")
 int BPF_PROG(socket_bind, struct socket *socket, struct sockaddr *address, int length)
 {
-	return check_sock_that_asks(socket->sk, SOCKET_BIND, (__u64)PLAIN(address), length);
+	return check_sock_with_peers(socket->sk, SOCKET_BIND, (__u64)PLAIN(address), length);
 }
 
 SEC("lsm/socket_listen")
 int BPF_PROG(socket_listen, struct socket *socket, int backlog)
 {
-	return check_sock(socket->sk, SOCKET_LISTEN, 0, 0);
+	return check_sock_with_peers(socket->sk, SOCKET_LISTEN, 0, 0);
 }
 
 SEC("lsm/socket_accept")
 int BPF_PROG(socket_accept, struct socket *socket, struct socket *accepted)
 {
-	return check_sock(socket->sk, SOCKET_ACCEPT, 0, 0);
+	return check_sock_with_peers(socket->sk, SOCKET_ACCEPT, 0, 0);
+}
+
+/*
+ * A connection is given to who accepts it. It may have come before the rules, or to another program. The kernel does not ask
+ * whether it may be accepted, so that one which is refused stays open, and nothing goes over it.
+ */
+SEC("lsm/sock_graft")
+int BPF_PROG(socket_graft, struct sock *sock, struct socket *socket)
+{
+	struct socket_access access = { .hook = SOCKET_ACCEPT, .accepted = 1 };
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 decision = VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED;
+	const struct image_kinds *tables;
+	struct socket_use use = {};
+	struct receiver *receiver;
+	struct scope scope;
+
+	if (!sock)
+		return 0;
+	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
+	if (!tables || !(scope.rules->flags & DOMAIN_PEERS))
+		return 0;
+	describe_sock(&access, sock);
+	if (!is_ip(&access) || is_smc(&access) || (access.kind != KIND_TCP && access.kind != KIND_DCCP))
+		return 0;
+	if (find_subject(&scope, task)) {
+		describe_use(&access, &use);
+		decision = unknown(decide_destination(&scope, &tables->ingress, &use.ingress));
+	}
+	/* What is audited was reported when it came. */
+	if (!blocks(decision))
+		return 0;
+	receiver = bpf_sk_storage_get(&receivers, sock, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (receiver)
+		receiver->refused = 1;
+	answer_for_socket(&scope, task, &access, decision);
+	return 0;
+}
+
+/* What is received over a socket is the receiver's, who may be another one than before. */
+SEC("lsm/socket_recvmsg")
+int BPF_PROG(socket_recvmsg, struct socket *socket, struct msghdr *message, int size, int flags)
+{
+	struct socket_access access = { .hook = SOCKET_RECVMSG };
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct image_kinds *tables;
+	struct sock *sock = socket->sk;
+	struct receiver *receiver;
+	struct scope scope;
+
+	if (!sock)
+		return 0;
+	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
+	if (!tables || !(scope.rules->flags & DOMAIN_PEERS))
+		return 0;
+	receiver = bpf_sk_storage_get(&receivers, sock, 0, 0);
+	if (receiver && receiver->refused)
+		return -EACCES;
+	describe_sock(&access, sock);
+	if (access.kind != KIND_UDP || !receives(&access))
+		return 0;
+	if (!find_subject(&scope, task))
+		return answer_for_socket(&scope, task, &access, VERDICT_BLOCK << VERDICT_SHIFT | RULE_UNRESOLVED);
+	return check_receiving_of(&scope, sock, &access);
 }
 
 /*
@@ -193,7 +261,8 @@ int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int 
 		return 0;
 	if (!is_ruled_family(sock->__sk_common.skc_family) || !enter_scope(&scope, task))
 		return 0;
-	address = address_of_message(message);
+	/* Where rules depend on the peer, each message is noted for its answers. */
+	address = scope.rules->flags & DOMAIN_PEERS ? 0 : address_of_message(message);
 	if (address && find_known_subject(&scope) && was_sent(&scope, sock, address))
 		return 0;
 	tables = tables_of_kinds(&scope);
@@ -208,11 +277,11 @@ int BPF_PROG(socket_sendmsg, struct socket *socket, struct msghdr *message, int 
 	if (refused || is_decided)
 		return refused;
 	decision = unknown(decide_access(&scope, task, tables, &access));
-	if (decision >> VERDICT_SHIFT)
-		return answer_for_socket(&scope, task, &access, decision);
-	if (address && !tables->dns)
+	if (decision >> VERDICT_SHIFT && answer_for_socket(&scope, task, &access, decision))
+		return -EACCES;
+	if (address && !(decision >> VERDICT_SHIFT) && !tables->dns)
 		remember_sent(&scope, sock, address);
-	return 0;
+	return check_answers(&scope, sock, &access);
 }
 
 /*
@@ -248,17 +317,9 @@ int BPF_PROG(socket_setsockopt, struct socket *socket, int level, int option)
 SEC("lsm/file_receive")
 int BPF_PROG(socket_receive, struct file *file)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct socket_access access = { .hook = SOCKET_RECEIVE };
-	__u64 sock = sock_of_file((__u64)PLAIN(file));
-	const struct image_kinds *tables;
-	struct scope scope;
+	struct socket *socket = bpf_sock_from_file(file);
 
-	if (!sock)
-		return 0;
-	describe_sock_at(&access, sock);
-	tables = enter_socket_scope(&scope, task, access.family);
-	return tables ? check_access(&scope, task, tables, &access) : 0;
+	return socket ? check_sock_with_peers(socket->sk, SOCKET_RECEIVE, 0, 0) : 0;
 }
 
 #endif

@@ -25,6 +25,7 @@ static __noinline int answer_for_socket(const struct scope *scope, struct task_s
 	event->type = access->type;
 	event->protocol = access->protocol;
 	event->descriptor = 0;
+	event->own_port = scratch->socket_use.own_port;
 	write_address(event, &scratch->socket_use.ip);
 	end_number_event(scratch);
 	return blocks(decision) ? -EACCES : 0;

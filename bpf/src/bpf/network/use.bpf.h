@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * Tells with whom the use of a socket lets it communicate: by the peer's address and port when it is connected and when
- * something is sent without a connection, by the own port when it is bound, listened and accepted on. Where the kernel does
- * not say with whom, everybody counts.
+ * something is sent without a connection, by the own port when it is bound, listened and accepted on, by that and the peer's
+ * address once somebody has come. Where the kernel does not say with whom, everybody counts.
  */
 #ifndef ARMOR_USE_H
 #define ARMOR_USE_H
@@ -121,12 +121,10 @@ static __always_inline void find_egress(const struct socket_access *access, cons
 			to->reach = NOBODY;
 		break;
 	}
-	to->family = ip->family;
 	to->key = transport_of_kind(access->kind) << 16;
 	if (to->key != TRANSPORT_ICMP << 16)
 		to->key |= ip->port & 0xffff;
-	to->high = (__u64)bpf_ntohl(ip->words[0]) << 32 | bpf_ntohl(ip->words[1]);
-	to->low = (__u64)bpf_ntohl(ip->words[2]) << 32 | bpf_ntohl(ip->words[3]);
+	set_address(to, ip);
 }
 
 /* Tells on which port a use of a socket that may let others come does so. */
@@ -135,6 +133,7 @@ static __always_inline void find_ingress(const struct socket_access *access, con
 {
 	__u32 port = 0, transport = transport_of_kind(access->kind);
 	bool has_ports = transport != TRANSPORT_ICMP && transport != TRANSPORT_OTHER, any_port = false;
+	bool has_come = false;
 
 	switch (access->hook) {
 	case SOCKET_BIND:
@@ -142,6 +141,13 @@ static __always_inline void find_ingress(const struct socket_access *access, con
 		break;
 	case SOCKET_LISTEN:
 	case SOCKET_ACCEPT:
+		if (access->accepted) {
+			/* A connection that has ended has lost its port, but not what came over it. */
+			port = bpf_ntohs(FIELD(inet_sock, access->sock, inet_sport));
+			any_port = !port;
+			has_come = true;
+			break;
+		}
 		port = ip->family ? ip->port : 0;
 		/* The kernel is about to choose one. */
 		any_port = !port;
@@ -158,12 +164,13 @@ static __always_inline void find_ingress(const struct socket_access *access, con
 		      is_bound(access->sock)))
 			break;
 		port = FIELD(sock, access->sock, __sk_common.skc_num);
+		/* Others have several peers, or keep them elsewhere. */
+		has_come = transport == TRANSPORT_TCP && ip->family && is_accepted(access);
 		break;
 	}
-	to->reach = has_ports && any_port ? EVERYBODY : has_ports && port ? SOMEBODY : NOBODY;
-	to->family = AF_INET;
+	to->reach = !has_ports ? NOBODY : any_port ? EVERYBODY : !port ? NOBODY : has_come ? SOMEBODY : ANYBODY;
 	to->key = transport << 16 | (port & 0xffff);
-	to->high = to->low = 0;
+	set_address(to, ip);
 }
 
 /*
@@ -186,6 +193,8 @@ __noinline int describe_use(const struct socket_access *access, struct socket_us
 	case SOCKET_LISTEN:
 	case SOCKET_ACCEPT:
 		find_ingress(access, &ip, &use->ingress);
+		if (access->accepted && (!ip.family || is_nowhere(&ip)))
+			use->ingress.reach = EVERYBODY;
 		break;
 	case SOCKET_SETSOCKOPT:
 	case SOCKET_RECEIVE:
@@ -199,6 +208,7 @@ __noinline int describe_use(const struct socket_access *access, struct socket_us
 		if (!is_certain && use->egress.reach == SOMEBODY)
 			use->egress.reach = EVERYBODY;
 	}
+	use->own_port = use->ingress.reach == SOMEBODY ? use->ingress.key & 0xffff : 0;
 	if (names_addresses_itself(access))
 		use->egress.reach = use->ingress.reach = EVERYBODY;
 	return 0;

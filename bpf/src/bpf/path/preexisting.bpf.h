@@ -9,6 +9,7 @@
 #define ARMOR_PREEXISTING_H
 
 #include "network/destination.bpf.h"
+#include "network/receiver.bpf.h"
 #include "path/answer.bpf.h"
 #include "path/check.bpf.h"
 
@@ -53,6 +54,7 @@ static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scr
 	event->type = access->type;
 	event->protocol = access->protocol;
 	event->descriptor = descriptor;
+	event->own_port = scratch->socket_use.own_port;
 	write_address(event, &scratch->socket_use.ip);
 	scratch->find_count = 0;
 	find_holder(scope, scratch, scratch->access.task);
@@ -65,6 +67,36 @@ static __noinline __u32 judge_preexisting_socket(struct scope *scope, struct scr
 	note_decision(scope, &scratch->access, decision);
 	length = write_event(scratch);
 	return length > EVENT_STRINGS ? 0 : __builtin_offsetof(struct event, strings) + length;
+}
+
+/* Notes a task at a socket that it holds, if somebody may come to it. Returns what the iterator returns. */
+static __noinline int note_held_socket(struct sock *sock, struct task_struct *task)
+{
+	struct socket_access access = { .hook = PREEXISTING_FILE };
+	struct scratch *scratch;
+	struct scope scope;
+
+	if (!sock)
+		return 0;
+	describe_sock(&access, sock);
+	if (!receives(&access) || !enter_scope(&scope, task) || !(scope.rules->flags & DOMAIN_PEERS) ||
+	    is_entering(task))
+		return 0;
+	scratch = claim_scratch();
+	if (!scratch)
+		return 1; /* retry */
+	begin(scratch, task, PREEXISTING_FILE);
+	if (!find_known_subject(&scope)) {
+		scratch->find_count = 0;
+		find_holder(&scope, scratch, (__u64)PLAIN(task));
+		if (scratch->access.program.outcome == FIND_TORN)
+			set_subject(&scope, CONFLICTING_SUBJECTS);
+		else if (label_of(task).entered & DISTRUSTED)
+			set_subject(&scope, SUBJECT_NONE);
+	}
+	note_receiver(sock, &scope, task);
+	release_scratch(scratch);
+	return 0;
 }
 
 /*

@@ -42,6 +42,9 @@ pub struct Explain {
     /// Connect to this address and port by TCP, or by UDP if '/udp' follows
     #[arg(long, value_name = "ADDRESS:PORT[/udp]", value_parser = endpoint)]
     connect: Vec<(SocketAddr, Transport)>,
+    /// Take what comes from this address to this port of one's own, by TCP, or by UDP if '/udp' follows
+    #[arg(long, value_name = "ADDRESS:PORT[/udp]", value_parser = endpoint)]
+    accept: Vec<(SocketAddr, Transport)>,
     /// Ask a resolver for this name
     #[arg(long, value_name = "NAME", value_parser = dns_name)]
     dns: Vec<DnsName>,
@@ -91,6 +94,7 @@ fn endpoint(text: &str) -> Result<(SocketAddr, Transport), String> {
 enum Question<'a> {
     Path(&'a str, Permission),
     Connect(SocketAddr, Transport),
+    Accept(SocketAddr, Transport),
     Dns(&'a DnsName),
     Capability(Capability),
 }
@@ -103,6 +107,8 @@ impl Question<'_> {
             Self::Path(path, _) => format!("read {path}"),
             Self::Connect(address, Transport::Udp) => format!("connect {address}/udp"),
             Self::Connect(address, _) => format!("connect {address}"),
+            Self::Accept(address, Transport::Udp) => format!("accept {address}/udp"),
+            Self::Accept(address, _) => format!("accept {address}"),
             Self::Dns(name) => format!("dns {name}"),
             Self::Capability(capability) => format!("capability {capability}"),
         }
@@ -124,17 +130,30 @@ impl Question<'_> {
                 if counts && by_list.verdict() > decision.verdict() { by_list } else { decision }
             }
             Self::Connect(address, transport) => {
-                let kind = if transport == Transport::Udp { SocketKind::Udp } else { SocketKind::Tcp };
-                let protocol = domain.network.decision(subject, kind as usize);
-                let key = DestinationTable::key(transport, address.port());
-                let destination = domain.egress.decision(subject, address.ip(), key);
-                // Where both permit, the destination says more.
-                if protocol.verdict() > destination.verdict() { protocol } else { destination }
+                communicate(domain, &domain.egress, subject, address, transport)
+            }
+            Self::Accept(address, transport) => {
+                communicate(domain, &domain.ingress, subject, address, transport)
             }
             Self::Dns(name) => domain.dns.decision(subject, name),
             Self::Capability(capability) => domain.capability.decision(subject, capability.number()),
         }
     }
+}
+
+/// Returns the decision on communication with an address in the direction that a table is of.
+fn communicate(
+    domain: &Domain,
+    table: &DestinationTable,
+    subject: u16,
+    address: SocketAddr,
+    transport: Transport,
+) -> Decision {
+    let kind = if transport == Transport::Udp { SocketKind::Udp } else { SocketKind::Tcp };
+    let protocol = domain.network.decision(subject, kind as usize);
+    let destination = table.decision(subject, address.ip(), DestinationTable::key(transport, address.port()));
+    // Where both permit, the destination says more.
+    if protocol.verdict() > destination.verdict() { protocol } else { destination }
 }
 
 /// `Circumstances` are what else decides on a question.
@@ -213,7 +232,10 @@ impl Answer {
 /// Runs the command.
 pub fn run(command: &Explain) -> anyhow::Result<ExitCode> {
     let questions = questions(command);
-    ensure!(!questions.is_empty(), "nothing is asked: give --exec, --file, --connect, --dns or --capability");
+    ensure!(
+        !questions.is_empty(),
+        "nothing is asked: give --exec, --file, --connect, --accept, --dns or --capability"
+    );
     let found = files::find(&command.files)?;
     found.tell_left_out();
     let sources = sources::read(&found.files);
@@ -275,9 +297,10 @@ fn questions(command: &Explain) -> Vec<Question<'_>> {
     let exec = command.exec.iter().map(|path| Question::Path(path, Permission::Exec));
     let file = command.file.iter().map(|path| Question::Path(path, command.op));
     let connect = command.connect.iter().map(|(address, transport)| Question::Connect(*address, *transport));
+    let accept = command.accept.iter().map(|(address, transport)| Question::Accept(*address, *transport));
     let dns = command.dns.iter().map(Question::Dns);
     let capability = command.capability.iter().map(|capability| Question::Capability(*capability));
-    exec.chain(file).chain(connect).chain(dns).chain(capability).collect()
+    exec.chain(file).chain(connect).chain(accept).chain(dns).chain(capability).collect()
 }
 
 fn shown(question: &Question<'_>, program: Option<&str>, circumstances: Circumstances) -> String {
