@@ -65,7 +65,8 @@ impl Enforcer {
         let last = self.generation;
         self.generation = generation.id;
         self.forget_linked_files_before(last)?;
-        self.note_receivers()
+        let depends_on_peer = |domain: &DomainRules<'_>| domain.tables.ingress.depends_on_peer();
+        if generation.domains.iter().any(depends_on_peer) { self.note_receivers() } else { Ok(()) }
     }
 
     fn set_host_ruled(&self, ruled: bool) -> Result<(), BpfError> {

@@ -440,6 +440,8 @@ pub(crate) mod tests {
     use armor_bpf::{Hook, PathAccess, Task, UNIDENTIFIED_DOMAIN};
     use armor_policy::decision::Decision;
 
+    use std::num::NonZero;
+
     use crate::workloads::workload::{HorizonService, ServiceName};
 
     pub(crate) fn event(verdict: Verdict, permission: Permission) -> Event {
@@ -653,6 +655,23 @@ pub(crate) mod tests {
         assert_eq!((alert.operation.as_str(), alert.result.as_str()), ("Network", "Permission denied"));
         assert_eq!(alert.resource, "protocol=TCP type=SOCK_STREAM");
         assert_eq!(alert.data, "lsm=SOCKET_CONNECT to=[2001:db8::1]:443");
+    }
+
+    #[test]
+    fn a_refused_visitor_is_told_with_its_address_and_the_port_that_it_came_to() {
+        let access = SocketAccess {
+            socket: "protocol=UDP type=SOCK_DGRAM".to_owned(),
+            address: Some("10.0.0.1:40000".parse().unwrap()),
+            own_port: NonZero::new(53),
+            descriptor: None,
+        };
+        let event = Event {
+            hook: Hook::CgroupIngress,
+            access: Access::Socket(access),
+            ..event(Verdict::Block, Permission::Exec)
+        };
+        let alert = alert(event, Some(&table()), None, &origin(), &Clocks::now());
+        assert_eq!(alert.data, "cgroup_skb=INGRESS from=10.0.0.1:40000 port=53");
     }
 
     #[test]

@@ -87,7 +87,7 @@ alert! {
     /// The deciding hook, for example `lsm=FILE_OPEN` (`lsm=UNIX_STREAM_CONNECT` and `lsm=UNIX_MAY_SEND` for
     /// a socket's name, `lsm=PATH_NOTIFY` for a watch, `lsm=QUOTA_ON` for a future quota file,
     /// `lsm=SB_KERN_MOUNT` for a device whose filesystem is mounted, `lsm=INODE_SETATTR`,
-    /// `lsm=INODE_SETXATTR` and the like for attributes, `lsm=CAPABLE` for capabilities, `lsm=BPRM_COMMITTED_CREDS` for arguments, `syscall=SYS_UNLINK` for system calls, `lsm=SOCKET_CONNECT to=192.0.2.1:443` and the like for sockets). For preexisting handles it is `iter=TASK_FILE` with
+    /// `lsm=INODE_SETXATTR` and the like for attributes, `lsm=CAPABLE` for capabilities, `lsm=BPRM_COMMITTED_CREDS` for arguments, `syscall=SYS_UNLINK` for system calls, `lsm=SOCKET_CONNECT to=192.0.2.1:443` and the like for sockets, `cgroup_skb=INGRESS from=192.0.2.1:40000 port=443` for who comes to one). For preexisting handles it is `iter=TASK_FILE` with
     /// the descriptor's number, `fd=9`, or `iter=TASK_VMA`. For a start through `#!` the other file follows: `interpreter=/usr/bin/env` is what
     /// the script that `Resource` names says of its interpreter; `script=/srv/job.sh`, always last, is the path of the script that was
     /// started, and `Resource` names what runs it. A file that binfmt_misc hands to an interpreter counts as a script.

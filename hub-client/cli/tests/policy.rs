@@ -44,8 +44,14 @@ spec:
     matchDNSQueries:
     - {domain: example.com}
     - {domain: free.example.com, action: Audit}
-    matchDestinations: [{direction: ingress, cidr: 10.2.0.0/16, ports: [80]}]
   file: {matchPaths: [{path: /etc/kept, pts: false}]}
+---
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorNetworkPolicy
+metadata: {name: visitors}
+spec:
+  selector: {matchLabels: {app: web}}
+  ingress: [{from: [{ipBlock: {cidr: 10.2.0.0/16}}], ports: [{port: http}]}]
 ";
 
 fn explain(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -136,7 +142,7 @@ fn every_kind_of_access_can_be_asked_about() {
         (&["--connect", "10.1.2.3:54"], "connect 10.1.2.3:54\n  Allow by p.yaml:18"),
         (&["--connect", "10.1.2.3:54/udp"], "connect 10.1.2.3:54/udp\n  Audit by p.yaml:16"),
         (&["--connect", "[::1]:80"], "connect [::1]:80\n  Audit by the posture"),
-        (&["--accept", "10.2.0.1:80"], "accept 10.2.0.1:80\n  Block by p.yaml:37"),
+        (&["--accept", "10.2.0.1:80"], "accept 10.2.0.1:80\n  Block by p.yaml:45"),
         (&["--accept", "10.2.0.1:81"], "accept 10.2.0.1:81\n  Allow: no rule is about it"),
         (&["--accept", "10.1.0.1:80/udp"], "accept 10.1.0.1:80/udp\n  Audit by p.yaml:16"),
         (&["--capability", "net_raw"], "capability CAP_NET_RAW\n  Block by p.yaml:20"),
