@@ -92,7 +92,7 @@ fn the_hooks_are_there() {
             // The functions are those of the calls that rules name.
             ("kprobe", "") => true,
             // It is attached to a control group.
-            ("cgroup_skb", "egress") => true,
+            ("cgroup_skb", "egress" | "ingress") => true,
             ("tp_btf", name) => typedefs.contains(OsStr::new(&format!("btf_trace_{name}"))),
             _ => panic!("{section}: what hook is that?"),
         };
