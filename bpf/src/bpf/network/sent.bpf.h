@@ -4,7 +4,7 @@
  * a log does so again and again.
  *
  * Invariant: only addresses of IPv4 that say by themselves where a message goes are remembered, and only where no rule is about
- * names of DNS, for which each message counts.
+ * names of DNS or the peers of ingress, for which each message counts.
  */
 #ifndef ARMOR_SENT_H
 #define ARMOR_SENT_H
