@@ -158,6 +158,20 @@ fn what_may_surprise_is_a_warning() {
 }
 
 #[test]
+fn what_recursive_does_not_change_is_a_warning() {
+    let rules =
+        "  syscalls: {action: Audit, matchPaths: [{path: /home, recursive: true, syscall: [unlink]}]}\n";
+    let checked = check("warn.yaml", &format!("{HEAD}{rules}")).unwrap();
+    let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "warn.yaml:6:49: `recursive` has no effect on a path that does not end in '/' (write /home/ if all below it is meant)"
+        ]
+    );
+}
+
+#[test]
 fn a_byte_as_alerts_write_it_is_a_warning() {
     let way =
         "for any one byte write '?' in a `pattern` of matchPatterns; for a control character, double quotes";

@@ -75,8 +75,7 @@ pub(super) struct Syscalls {
     program: OwnedFd,
     /// Directory of the links' pins, if the programs are pinned.
     pins: Option<PathBuf>,
-    /// The links by their names. They are kept beside their pins, as those of
-    /// other programs on demand.
+    /// The links by their names. They are kept beside their pins, as those of other programs on demand.
     links: BTreeMap<String, OwnedFd>,
     /// The functions of this kernel, once they were needed.
     functions: Option<Vec<Function>>,

@@ -20,8 +20,9 @@
  * number, two to a word, the first in the low half.
  *
  * Where a trie of addresses begins, and each entry of its nodes, is the word of a node, of a list if it is marked with
- * ENTRY_LIST, or ENTRY_SILENT if everything is silently allowed with these addresses. A node has an entry for each value of the next TRIE_STRIDE bits, two to a word, the first in the low half. A
- * list is the number of its ranges, then for each the first key in the low half and the cell in the high half.
+ * ENTRY_LIST, or ENTRY_SILENT if everything is silently allowed with these addresses. A node has an entry for each value of
+ * the next TRIE_STRIDE bits, two to a word, the first in the low half. A list is the number of its ranges, then for each the
+ * first key in the low half and the cell in the high half.
  */
 #ifndef ARMOR_CONTRACT_H
 #define ARMOR_CONTRACT_H

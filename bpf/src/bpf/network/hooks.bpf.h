@@ -70,6 +70,15 @@ static __always_inline const struct image_kinds *enter_socket_scope(struct scope
 	return is_ruled_family(family) && enter_scope(scope, task) ? tables_of_kinds(scope) : 0;
 }
 
+/* Does the same for rules that depend on the peer of what comes. */
+static __always_inline const struct image_kinds *enter_peers_scope(struct scope *scope, struct task_struct *task,
+								   __u32 family)
+{
+	const struct image_kinds *tables = enter_socket_scope(scope, task, family);
+
+	return tables && scope->rules->flags & DOMAIN_PEERS ? tables : 0;
+}
+
 /* Checks an access to a socket that a hook got. */
 static __always_inline int check_sock(struct sock *sock, __u32 hook, __u64 address, int length)
 {
@@ -172,8 +181,8 @@ int BPF_PROG(socket_graft, struct sock *sock, struct socket *socket)
 
 	if (!sock)
 		return 0;
-	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
-	if (!tables || !(scope.rules->flags & DOMAIN_PEERS))
+	tables = enter_peers_scope(&scope, task, sock->__sk_common.skc_family);
+	if (!tables)
 		return 0;
 	describe_sock(&access, sock);
 	if (!is_ip(&access) || is_smc(&access) || (access.kind != KIND_TCP && access.kind != KIND_DCCP))
@@ -198,15 +207,13 @@ int BPF_PROG(socket_recvmsg, struct socket *socket, struct msghdr *message, int 
 {
 	struct socket_access access = { .hook = SOCKET_RECVMSG };
 	struct task_struct *task = bpf_get_current_task_btf();
-	const struct image_kinds *tables;
 	struct sock *sock = socket->sk;
 	struct receiver *receiver;
 	struct scope scope;
 
 	if (!sock)
 		return 0;
-	tables = enter_socket_scope(&scope, task, sock->__sk_common.skc_family);
-	if (!tables || !(scope.rules->flags & DOMAIN_PEERS))
+	if (!enter_peers_scope(&scope, task, sock->__sk_common.skc_family))
 		return 0;
 	receiver = bpf_sk_storage_get(&receivers, sock, 0, 0);
 	if (receiver && receiver->refused)
